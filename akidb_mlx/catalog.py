@@ -1,0 +1,57 @@
+"""The models known by name, as frozen records. Everything else about a model is read from its own files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A model that may be asked for by a short name.
+
+    Attributes:
+        name: the short name.
+        repo_id: the repository on the Hub.
+        dimensions: how many values a vector has unless the caller says otherwise; None: all of them.
+        matryoshka: whether it was trained so that a vector's first values are a vector themselves.
+        licence: SPDX identifier, or the name of the licence's terms.
+        description: one line for a person who chooses.
+    """
+
+    name: str
+    repo_id: str
+    dimensions: int | None
+    matryoshka: bool
+    licence: str
+    description: str
+
+
+CATALOG: dict[str, ModelRecord] = {
+    record.name: record
+    for record in (
+        ModelRecord(
+            name="qwen3-0.6b-4bit",
+            repo_id="mlx-community/Qwen3-Embedding-0.6B-4bit-DWQ",
+            dimensions=512,
+            matryoshka=True,
+            licence="Apache-2.0",
+            description="Qwen3-Embedding 0.6B, 4-bit: multilingual, instructions, 512 of 1024 dimensions",
+        ),
+        ModelRecord(
+            name="gemma-300m-4bit",
+            repo_id="mlx-community/embeddinggemma-300m-4bit",
+            dimensions=None,
+            matryoshka=True,
+            licence="Gemma terms of use",
+            description="EmbeddingGemma 300M, 4-bit: multilingual, task prompts, 768 dimensions",
+        ),
+        ModelRecord(
+            name="minilm-l6-v2",
+            repo_id="sentence-transformers/all-MiniLM-L6-v2",
+            dimensions=None,
+            matryoshka=False,
+            licence="Apache-2.0",
+            description="all-MiniLM-L6-v2: English, small and fast, 384 dimensions",
+        ),
+    )
+}

@@ -1,0 +1,153 @@
+"""Every choice that depends on the device: where, in which precision, with which kernels, in batches of what size.
+
+Two ways to run a model exist. The *exact* one is a CPU's: the weights are dequantised once at load, everything is
+float32, and vectorisable functions stand in for MLX's scalar ones. The *native* one is a GPU's: weights stay quantised,
+activations have the checkpoint's own precision, and MLX's fused kernels run. Asking for a half precision on a CPU runs
+the native way there, which is slow and shows that what a GPU will run is right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import mlx.core as mx
+
+from akidb_mlx.embedding import activations, cpu_runtime
+from akidb_mlx.embedding.activations import Activation
+from akidb_mlx.errors import ConfigurationError, ModelLoadError
+from akidb_mlx.settings import DeviceName, Precision
+
+Rotation = Callable[[mx.array], mx.array]
+
+# Most tokens in one forward pass. On 2 cores, 256 to 512 tokens were the fastest (their activations stay in the cache);
+# on a GPU a pass must be large enough to fill it: see docs/performance.md.
+_TOKEN_BUDGET = {"cpu": 512, "gpu": 8192}
+# M1 and M2 emulate bfloat16 (GPU families g13 and g14).
+_SLOW_BFLOAT16 = re.compile(r"applegpu_g1[34]")
+
+
+@dataclass(frozen=True)
+class ExecutionPlan:
+    """How one model runs on one device.
+
+    Attributes:
+        device: where.
+        dtype: type of the activations and of unquantised weights.
+        exact: whether this is the exact way (see the module) or the native one.
+        token_budget: most tokens in one forward pass, padding included.
+    """
+
+    device: mx.Device
+    dtype: mx.Dtype
+    exact: bool
+    token_budget: int
+
+    @property
+    def device_name(self) -> str:
+        """ "cpu" or "gpu"."""
+        return str(self.device.type.name)
+
+    @property
+    def precision(self) -> str:
+        """Name of the activations' type, as in "float32"."""
+        return str(self.dtype).removeprefix("mlx.core.")
+
+    def activation(self, name: str) -> Activation:
+        """The activation that config.json calls `name`.
+
+        Raises:
+            ModelLoadError: there is none of that name.
+        """
+        table = activations.VECTORISED if self.exact else activations.NATIVE
+        if name not in table:
+            raise ModelLoadError(f"activation {name!r} is not supported ({', '.join(table)})")
+        function = table[name]
+        # One kernel for the chain of element-wise operations. MLX's CPU backend would need a C++ compiler for it.
+        return mx.compile(function, shapeless=True) if self.device_name == "gpu" else function
+
+    def rotation(self, length: int, dimensions: int, theta: float) -> Rotation:
+        """Rotary position embedding (Su et al. 2021), halves rotated against each other.
+
+        Args:
+            length: number of positions, counted from 0.
+            dimensions: size of a head.
+            theta: base of the frequencies.
+
+        Returns:
+            A function on arrays (..., length, dimensions).
+        """
+        if not self.exact:
+            return partial(mx.fast.rope, dims=dimensions, traditional=False, base=theta, scale=1.0, offset=0)
+        # The CPU's own kernel takes sines anew for every head and layer; these are shared by all that call `rotation`.
+        half = dimensions // 2
+        frequencies = 1.0 / mx.power(theta, mx.arange(half, dtype=mx.float32) / half)
+        angles = mx.arange(length, dtype=mx.float32)[:, None] * frequencies
+        cos, sin = mx.cos(angles), mx.sin(angles)
+
+        def rotate(x: mx.array) -> mx.array:
+            first, second = x[..., :half], x[..., half:]
+            return mx.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+        return rotate
+
+
+def execution_plan(
+    device: DeviceName, precision: Precision, token_budget: int | None, stored_dtype: str, float16_overflows: bool
+) -> ExecutionPlan:
+    """Choose how a model runs.
+
+    Args:
+        device: "auto" takes a GPU where there is one.
+        precision: "auto" is float32 on a CPU and, on a GPU, the type the checkpoint is stored in.
+        token_budget: most tokens in one forward pass; None for the device's default.
+        stored_dtype: the checkpoint's own type, as in "float16".
+        float16_overflows: whether the model's activations leave the range of float16.
+
+    Raises:
+        ConfigurationError: there is no GPU, or float16 was asked for a model that overflows it.
+    """
+    target = _device(device)
+    name = str(target.type.name)
+    if precision == "float16" and float16_overflows:
+        raise ConfigurationError("precision float16: this model's activations overflow it; use bfloat16, float32 or auto")
+    if precision == "auto":
+        precision = "float32" if name == "cpu" else _gpu_precision(target, stored_dtype, float16_overflows)
+    return ExecutionPlan(
+        device=target,
+        dtype=getattr(mx, precision),
+        exact=name == "cpu" and precision == "float32",
+        token_budget=token_budget or _TOKEN_BUDGET[name],
+    )
+
+
+def describe() -> dict[str, str]:
+    """The device that "auto" takes, for a person: its name, what MLX calls its architecture, MLX's version and BLAS."""
+    device = _device("auto")
+    info = mx.device_info(device)
+    return {
+        "device": str(device.type.name),
+        "device_name": str(info.get("device_name", "unknown")),
+        "architecture": str(info.get("architecture", "unknown")),
+        "mlx": str(mx.__version__),
+        "blas": cpu_runtime.blas(),
+    }
+
+
+def _device(name: DeviceName) -> mx.Device:
+    if name == "cpu":
+        return mx.Device(mx.cpu)
+    if mx.is_available(mx.gpu):
+        return mx.Device(mx.gpu)
+    if name == "gpu":
+        raise ConfigurationError("device gpu: MLX finds none on this machine; use cpu or auto")
+    return mx.Device(mx.cpu)
+
+
+def _gpu_precision(device: mx.Device, stored_dtype: str, float16_overflows: bool) -> str:
+    if stored_dtype == "float32" or not float16_overflows:
+        return stored_dtype
+    architecture = str(mx.device_info(device).get("architecture", ""))
+    return "float32" if _SLOW_BFLOAT16.match(architecture) else "bfloat16"

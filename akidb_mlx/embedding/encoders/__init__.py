@@ -1,0 +1,61 @@
+"""One architecture a file; each turns token ids into token vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import mlx.core as mx
+
+from akidb_mlx.embedding.device import ExecutionPlan
+from akidb_mlx.embedding.weights import WeightReader
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Texts of like length, padded on the right.
+
+    Attributes:
+        ids: (batch, length) int32.
+        lengths: (batch,) int32, tokens of each text before the padding.
+        padded: whether any text is shorter than `length`.
+    """
+
+    ids: mx.array
+    lengths: mx.array
+    padded: bool
+
+    def real(self) -> mx.array:
+        """(batch, length) bool: True where a token is the text's and not padding."""
+        return mx.arange(self.ids.shape[1]) < self.lengths[:, None]
+
+
+class Encoder(Protocol):
+    """What every architecture is."""
+
+    hidden_size: int
+
+    def __call__(self, batch: TokenBatch) -> mx.array:
+        """(batch, length, hidden_size) token vectors; those of padding mean nothing but are finite."""
+        ...
+
+
+def build_encoder(model_type: str, config: dict[str, Any], weights: WeightReader, plan: ExecutionPlan) -> Encoder:
+    """The encoder of a `model_type`, its arrays still lazy.
+
+    Raises:
+        ModelLoadError: config.json does not describe a model that is supported.
+    """
+    from akidb_mlx.embedding.encoders.bert import Bert
+    from akidb_mlx.embedding.encoders.gemma3 import Gemma3
+    from akidb_mlx.embedding.encoders.qwen3 import Qwen3
+
+    encoders = {
+        "bert": Bert,
+        "distilbert": Bert,
+        "roberta": Bert,
+        "xlm-roberta": Bert,
+        "qwen3": Qwen3,
+        "gemma3_text": Gemma3,
+    }
+    return encoders[model_type](config, weights, plan)

@@ -1,0 +1,100 @@
+"""BERT (Devlin et al. 2019), and RoBERTa and DistilBERT, which differ in names, positions and token types only."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import mlx.core as mx
+from pydantic import AliasChoices, Field, PositiveFloat, PositiveInt
+
+from akidb_mlx.embedding.device import ExecutionPlan
+from akidb_mlx.embedding.encoders import TokenBatch
+from akidb_mlx.embedding.encoders.config import EncoderConfig, parse_config
+from akidb_mlx.embedding.layers import LayerNorm, attention
+from akidb_mlx.embedding.weights import WeightReader
+from akidb_mlx.errors import ModelLoadError
+
+
+class BertConfig(EncoderConfig):
+    """The keys of config.json, with DistilBERT's names for them."""
+
+    model_type: str
+    vocab_size: PositiveInt
+    hidden_size: PositiveInt = Field(validation_alias=AliasChoices("hidden_size", "dim"))
+    layers: PositiveInt = Field(validation_alias=AliasChoices("num_hidden_layers", "n_layers"))
+    heads: PositiveInt = Field(validation_alias=AliasChoices("num_attention_heads", "n_heads"))
+    intermediate_size: PositiveInt = Field(validation_alias=AliasChoices("intermediate_size", "hidden_dim"))
+    max_position_embeddings: PositiveInt
+    type_vocab_size: int = 0
+    pad_token_id: int = 0
+    layer_norm_eps: PositiveFloat = 1e-12
+    hidden_act: str = Field(validation_alias=AliasChoices("hidden_act", "activation"))
+    position_embedding_type: Literal["absolute"] = "absolute"
+
+
+class Bert:
+    """Token ids → token vectors."""
+
+    def __init__(self, config: dict[str, Any], weights: WeightReader, plan: ExecutionPlan) -> None:
+        args = parse_config(BertConfig, config)
+        if args.hidden_size % args.heads:
+            raise ModelLoadError(f"config.json: {args.heads} heads do not divide hidden_size {args.hidden_size}")
+        size = args.hidden_size
+        self.hidden_size = size
+        self._padding_id = args.pad_token_id if "roberta" in args.model_type else None
+        self._words = weights.embedding("embeddings.word_embeddings", args.vocab_size, size)
+        self._positions = weights.embedding("embeddings.position_embeddings", args.max_position_embeddings, size)
+        self._types = (
+            weights.embedding("embeddings.token_type_embeddings", args.type_vocab_size, size)
+            if args.type_vocab_size
+            else None
+        )
+        self._norm = _layer_norm(weights, "embeddings.LayerNorm", args)
+        self._layers = [_Layer(args, weights, plan, f"encoder.layer.{i}") for i in range(args.layers)]
+
+    def __call__(self, batch: TokenBatch) -> mx.array:
+        """(batch, length) → (batch, length, hidden_size)."""
+        x = self._words(batch.ids) + self._positions(self._position_ids(batch.ids))
+        if self._types is not None:
+            x = x + self._types(mx.array(0))  # a single text is all of the first type
+        x = self._norm(x)
+        mask = batch.real()[:, None, None, :] if batch.padded else None
+        for layer in self._layers:
+            x = layer(x, mask)
+        return x
+
+    def _position_ids(self, ids: mx.array) -> mx.array:
+        if self._padding_id is None:
+            return mx.arange(ids.shape[1])
+        # RoBERTa counts from its padding id plus 1, and passes over tokens that are the padding token.
+        real = (ids != self._padding_id).astype(mx.int32)
+        return mx.cumsum(real, axis=1) * real + self._padding_id
+
+
+class _Layer:
+    """Self-attention and a two-layer MLP, each added to its input and normalised."""
+
+    def __init__(self, args: BertConfig, weights: WeightReader, plan: ExecutionPlan, name: str) -> None:
+        size = args.hidden_size
+        self._heads = args.heads
+        self._scale = (size // args.heads) ** -0.5
+        projections = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
+        self._projection = weights.fused_linear(projections, [size] * 3, size, bias=True)
+        self._output = weights.linear(f"{name}.attention.output.dense", size, size, bias=True)
+        self._attention_norm = _layer_norm(weights, f"{name}.attention.output.LayerNorm", args)
+        self._up = weights.linear(f"{name}.intermediate.dense", args.intermediate_size, size, bias=True)
+        self._activation = plan.activation(args.hidden_act)
+        self._down = weights.linear(f"{name}.output.dense", size, args.intermediate_size, bias=True)
+        self._norm = _layer_norm(weights, f"{name}.output.LayerNorm", args)
+
+    def __call__(self, x: mx.array, mask: mx.array | None) -> mx.array:
+        batch, length, size = x.shape
+        joined = self._projection(x).reshape(batch, length, 3 * self._heads, -1).swapaxes(1, 2)
+        mixed = attention(*mx.split(joined, 3, axis=1), self._scale, mask)
+        x = self._attention_norm(x + self._output(mixed.swapaxes(1, 2).reshape(batch, length, size)))
+        return self._norm(x + self._down(self._activation(self._up(x))))
+
+
+def _layer_norm(weights: WeightReader, name: str, args: BertConfig) -> LayerNorm:
+    size = args.hidden_size
+    return LayerNorm(weights.vector(f"{name}.weight", size), weights.vector(f"{name}.bias", size), args.layer_norm_eps)

@@ -1,0 +1,105 @@
+"""Gemma 3 (Gemma Team 2025) as EmbeddingGemma uses it: every token sees both sides, in most layers within a window."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import mlx.core as mx
+from pydantic import AliasChoices, Field, PositiveFloat, PositiveInt
+
+from akidb_mlx.embedding.device import ExecutionPlan, Rotation
+from akidb_mlx.embedding.encoders import TokenBatch
+from akidb_mlx.embedding.encoders.blocks import DecoderConfig, GatedMLP, NormReader, RotaryAttention
+from akidb_mlx.embedding.encoders.config import parse_config, rope_theta
+from akidb_mlx.embedding.weights import WeightReader
+from akidb_mlx.errors import ModelLoadError
+
+LayerType = Literal["sliding_attention", "full_attention"]
+# The bases of the rotary frequencies where config.json gives none: transformers' defaults for this architecture.
+_DEFAULT_THETA: dict[LayerType, float] = {"sliding_attention": 1e4, "full_attention": 1e6}
+
+
+class Gemma3Config(DecoderConfig):
+    """The keys of config.json."""
+
+    query_pre_attn_scalar: PositiveFloat
+    sliding_window: PositiveInt
+    hidden_activation: str = "gelu_pytorch_tanh"
+    use_bidirectional_attention: Literal[True]
+    layer_types: tuple[LayerType, ...] | None = None
+    sliding_window_pattern: PositiveInt = Field(
+        6, validation_alias=AliasChoices("sliding_window_pattern", "_sliding_window_pattern")
+    )
+    attn_logit_softcapping: None = None
+
+    @property
+    def types(self) -> tuple[LayerType, ...]:
+        """The type of each layer, listed in newer files and a period of full attention in older ones."""
+        if self.layer_types is not None:
+            return self.layer_types
+        period = self.sliding_window_pattern
+        return tuple("sliding_attention" if (i + 1) % period else "full_attention" for i in range(self.layers))
+
+
+class Gemma3:
+    """Token ids → token vectors."""
+
+    def __init__(self, config: dict[str, Any], weights: WeightReader, plan: ExecutionPlan) -> None:
+        args = parse_config(Gemma3Config, config)
+        if len(args.types) != args.layers:
+            raise ModelLoadError(f"config.json: {len(args.types)} layer_types for {args.layers} layers")
+        norm = NormReader(weights, args.rms_norm_eps, offset=1.0)
+        self.hidden_size = args.hidden_size
+        self._plan = plan
+        self._head_dim = args.head_dim
+        self._types = args.types
+        self._theta = {kind: rope_theta(config, kind, default) for kind, default in _DEFAULT_THETA.items()}
+        # Bidirectional: half of the configured window on each side (transformers' Gemma3TextConfig).
+        self._reach = args.sliding_window // 2 + 1
+        self._words = weights.embedding("embed_tokens", args.vocab_size, args.hidden_size)
+        self._layers = [_Layer(f"layers.{i}", args, norm, plan) for i in range(args.layers)]
+        self._norm = norm("norm", args.hidden_size)
+
+    def __call__(self, batch: TokenBatch) -> mx.array:
+        """(batch, length) → (batch, length, hidden_size)."""
+        length = batch.ids.shape[1]
+        rotations = {kind: self._plan.rotation(length, self._head_dim, theta) for kind, theta in self._theta.items()}
+        masks = self._masks(batch)
+        x = self._words(batch.ids) * math.sqrt(self.hidden_size)
+        for kind, layer in zip(self._types, self._layers, strict=True):
+            x = layer(x, rotations[kind], masks[kind])
+        return self._norm(x)
+
+    def _masks(self, batch: TokenBatch) -> dict[LayerType, mx.array | None]:
+        """For each layer type, True where a query sees a key; None where it sees all."""
+        length = batch.ids.shape[1]
+        full = batch.real()[:, None, None, :] if batch.padded else None
+        if length <= self._reach:
+            return {"full_attention": full, "sliding_attention": full}
+        positions = mx.arange(length)
+        distance = mx.abs(positions[:, None] - positions)
+        sliding = (distance < self._reach)[None, None]
+        if full is not None:
+            # Padding far from any real token would see nothing, which is not a number: let it see itself.
+            sliding = (sliding & full) | (distance == 0)
+        return {"full_attention": full, "sliding_attention": sliding}
+
+
+class _Layer:
+    """Attention and MLP, each normalised before and after and added to its input."""
+
+    def __init__(self, name: str, args: Gemma3Config, norm: NormReader, plan: ExecutionPlan) -> None:
+        weights, size = norm.weights, args.hidden_size
+        self._before_attention = norm(f"{name}.input_layernorm", size)
+        self._attention = RotaryAttention(
+            weights, f"{name}.self_attn", args, norm, scale=args.query_pre_attn_scalar**-0.5
+        )
+        self._after_attention = norm(f"{name}.post_attention_layernorm", size)
+        self._before_mlp = norm(f"{name}.pre_feedforward_layernorm", size)
+        self._mlp = GatedMLP(weights, f"{name}.mlp", args, plan.activation(args.hidden_activation))
+        self._after_mlp = norm(f"{name}.post_feedforward_layernorm", size)
+
+    def __call__(self, x: mx.array, rotate: Rotation, mask: mx.array | None) -> mx.array:
+        x = x + self._after_attention(self._attention(self._before_attention(x), rotate, mask))
+        return x + self._after_mlp(self._mlp(self._before_mlp(x)))

@@ -1,0 +1,35 @@
+"""Reading the JSON files of a model directory, which may come from anyone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from akidb_mlx.errors import ModelLoadError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ModelLoadError: the file cannot be read, is not JSON, or holds something other than an object.
+    """
+    content = read_json_value(path)
+    if not isinstance(content, dict):
+        raise ModelLoadError(f"{path} must hold a JSON object, found {type(content).__name__}")
+    return content
+
+
+def read_json_value(path: Path) -> Any:
+    """Whatever a JSON file holds.
+
+    Raises:
+        ModelLoadError: the file cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelLoadError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelLoadError(f"{path} is not valid JSON: {error}") from error

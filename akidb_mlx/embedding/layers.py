@@ -1,0 +1,142 @@
+"""The layers that all encoders are made of: linear, table, norms, attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import mlx.core as mx
+
+from akidb_mlx.embedding.quantization import Quantization
+
+Mask = mx.array | Literal["causal"] | None
+
+# Scores held at once by `attention`, in numbers (1 GiB of float32). A kernel that never holds them loses nothing.
+_MAX_SCORES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Packing:
+    """A weight matrix (rows, columns) as MLX packs it; `dtype` is what it unpacks to."""
+
+    weight: mx.array
+    scales: mx.array
+    biases: mx.array | None
+    quantization: Quantization
+    dtype: mx.Dtype
+
+    @classmethod
+    def concatenate(cls, packings: Sequence[Packing]) -> Packing:
+        """One matrix of the rows of several, all packed alike."""
+        first = packings[0]
+        biases = [packing.biases for packing in packings if packing.biases is not None]
+        return cls(
+            weight=mx.concatenate([packing.weight for packing in packings]),
+            scales=mx.concatenate([packing.scales for packing in packings]),
+            biases=mx.concatenate(biases) if biases else None,
+            quantization=first.quantization,
+            dtype=first.dtype,
+        )
+
+    def rows(self, indices: mx.array) -> Packing:
+        """The matrix of the rows that `indices` name, of any shape."""
+        biases = None if self.biases is None else self.biases[indices]
+        return Packing(self.weight[indices], self.scales[indices], biases, self.quantization, self.dtype)
+
+    def unpack(self) -> mx.array:
+        """The matrix as numbers."""
+        q = self.quantization
+        return mx.dequantize(
+            self.weight, self.scales, self.biases, group_size=q.group_size, bits=q.bits, mode=q.mode, dtype=self.dtype
+        )
+
+
+class Linear:
+    """x Wᵀ + b on the last axis."""
+
+    def __init__(self, weight: Packing | mx.array, bias: mx.array | None) -> None:
+        self._weight = weight
+        self._bias = bias
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(..., inputs) → (..., outputs)."""
+        weight = self._weight
+        if isinstance(weight, mx.array):
+            transposed = weight.swapaxes(0, 1)
+            return x @ transposed if self._bias is None else mx.addmm(self._bias, x, transposed)
+        q = weight.quantization
+        product = mx.quantized_matmul(
+            x, weight.weight, weight.scales, weight.biases, True, q.group_size, q.bits, mode=q.mode
+        )
+        return product if self._bias is None else product + self._bias
+
+
+class Embedding:
+    """A table of vectors, looked up by row."""
+
+    def __init__(self, table: Packing | mx.array, dtype: mx.Dtype) -> None:
+        self._table = table
+        self.dtype = dtype
+
+    def __call__(self, indices: mx.array) -> mx.array:
+        """(...) integers → (..., size)."""
+        if isinstance(self._table, Packing):
+            return self._table.rows(indices).unpack()
+        return self._table[indices]
+
+
+@dataclass(frozen=True)
+class RMSNorm:
+    """x / √(mean(x²) + eps) * weight (Zhang and Sennrich 2019)."""
+
+    weight: mx.array
+    eps: float
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Any shape, normalised over the last axis."""
+        return mx.fast.rms_norm(x, self.weight, self.eps)
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """(x - mean(x)) / √(var(x) + eps) * weight + bias (Ba et al. 2016)."""
+
+    weight: mx.array
+    bias: mx.array
+    eps: float
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Any shape, normalised over the last axis."""
+        return mx.fast.layer_norm(x, self.weight, self.bias, self.eps)
+
+
+def attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask) -> mx.array:
+    """softmax(scale * queries keysᵀ) values, in blocks of queries where all the scores at once would be too many.
+
+    Args:
+        queries: (batch, heads, length, size).
+        keys: (batch, key heads, length, size).
+        values: like `keys`.
+        scale: factor of the scores.
+        mask: True where a query (second to last axis) may see a key (last axis); "causal"; or None for all.
+
+    Returns:
+        (batch, heads, length, size).
+    """
+    batch, heads, length, _ = queries.shape
+    block = max(1, _MAX_SCORES // (batch * heads * length))
+    if length <= block:
+        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+    blocks = []
+    for start in range(0, length, block):
+        stop = min(start + block, length)
+        # A causal block sees no key after its last query; MLX aligns its causal mask at the end.
+        seen = stop if mask == "causal" else length
+        part = mask[:, :, start:stop] if isinstance(mask, mx.array) and mask.shape[2] == length else mask
+        blocks.append(
+            mx.fast.scaled_dot_product_attention(
+                queries[:, :, start:stop], keys[:, :, :seen], values[:, :, :seen], scale=scale, mask=part
+            )
+        )
+    return mx.concatenate(blocks, axis=2)

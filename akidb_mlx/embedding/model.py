@@ -1,0 +1,84 @@
+"""A loaded model: token ids in, pooled vectors out. The lowest layer; everything here runs on the owner thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from akidb_mlx.embedding.checkpoint import Checkpoint
+from akidb_mlx.embedding.device import ExecutionPlan
+from akidb_mlx.embedding.encoders import TokenBatch, build_encoder
+from akidb_mlx.embedding.engine import ModelFacts
+from akidb_mlx.embedding.layers import Linear
+from akidb_mlx.embedding.pooling import pool
+from akidb_mlx.embedding.weights import WeightReader
+from akidb_mlx.errors import ModelLoadError
+
+
+class EmbeddingModel:
+    """An encoder with its pooling and Dense layers, on its device.
+
+    Attributes:
+        facts: what other threads may know of it.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, plan: ExecutionPlan) -> None:
+        """Load the weights and try the model on one token.
+
+        Raises:
+            ModelLoadError: the checkpoint does not fit its configuration, or yields something that is not finite.
+        """
+        self._dtype = plan.dtype
+        self._pooling = checkpoint.pooling
+        mx.set_default_device(plan.device)
+        weights = WeightReader(checkpoint, plan)
+        self._encoder = build_encoder(checkpoint.model_type, checkpoint.config, weights, plan)
+        dimension = self._encoder.hidden_size
+        self._dense: list[Linear] = []
+        for number, _ in enumerate(checkpoint.dense_activations):
+            name = f"dense.{number}"
+            outputs = checkpoint.tensors[f"{name}.weight"].shape[0]
+            self._dense.append(weights.linear(name, outputs, dimension, bias=weights.has(f"{name}.bias")))
+            dimension = outputs
+        self._dense_activations = checkpoint.dense_activations
+        weights.finish()
+        self.facts = ModelFacts(
+            dimension=dimension,
+            max_tokens=checkpoint.max_tokens,
+            token_budget=plan.token_budget,
+            device=plan.device_name,
+            precision=plan.precision,
+        )
+        if not np.isfinite(self.encode([[0]], length=1)).all():
+            raise ModelLoadError(
+                f"{checkpoint.directory} computes values that are not finite in {plan.precision}: "
+                "its weights are damaged, or need a wider precision"
+            )
+
+    def encode(self, sequences: Sequence[Sequence[int]], length: int) -> NDArray[np.float32]:
+        """Run one batch.
+
+        Args:
+            sequences: the token ids of each text, none empty.
+            length: what all are padded to.
+
+        Returns:
+            (len(sequences), dimension) float32, neither cut nor normalised.
+        """
+        batch = _pad(sequences, length)
+        vectors = pool(self._encoder(batch), batch, self._pooling)
+        for layer, activation in zip(self._dense, self._dense_activations, strict=True):
+            vectors = layer(vectors.astype(self._dtype))
+            vectors = mx.tanh(vectors) if activation == "tanh" else vectors
+        return np.array(vectors.astype(mx.float32))
+
+
+def _pad(sequences: Sequence[Sequence[int]], length: int) -> TokenBatch:
+    ids = np.zeros((len(sequences), length), dtype=np.int32)
+    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int32)
+    for row, sequence in zip(ids, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return TokenBatch(mx.array(ids), mx.array(lengths), padded=bool((lengths < length).any()))

@@ -1,0 +1,63 @@
+"""Every error this package raises on purpose.
+
+    AkidbMlxError
+    ├── ConfigurationError        a setting, in the environment, the TOML file or an argument, is not usable
+    ├── InvalidInputError         a text or an option of one call is not usable (also a ValueError)
+    ├── ModelNotFoundError        no directory holds the model that was asked for
+    ├── ModelLoadError            the model's files are there and cannot be used
+    ├── InferenceError            the forward pass failed, or produced something that is not a vector
+    ├── ServiceOverloadedError    the queue is full: try again later
+    └── ServiceClosedError        the service was closed, its thread died, or the process was forked
+
+A message says what is wrong, what was found and what to do about it, on one line.
+"""
+
+from __future__ import annotations
+
+
+class AkidbMlxError(Exception):
+    """The root of the tree: catching it catches everything below."""
+
+
+class ConfigurationError(AkidbMlxError):
+    """A setting is not usable; the message names it and where it came from."""
+
+
+class InvalidInputError(AkidbMlxError, ValueError):
+    """A text or an option of one call is not usable.
+
+    Attributes:
+        index: position of the text in the call, or None when the fault is not a single text's.
+    """
+
+    def __init__(self, message: str, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class ModelNotFoundError(AkidbMlxError):
+    """No directory holds the model that was asked for; the message says how to get it."""
+
+
+class ModelLoadError(AkidbMlxError):
+    """The model's files are there and cannot be used; the message names the file, key or tensor."""
+
+
+class InferenceError(AkidbMlxError):
+    """The forward pass failed, or produced a row that is not finite or not of unit length.
+
+    Attributes:
+        index: position of the text in the call, or None when the whole call failed.
+    """
+
+    def __init__(self, message: str, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class ServiceOverloadedError(AkidbMlxError):
+    """The queue is full; nothing was done with the call's texts, which may be sent again later."""
+
+
+class ServiceClosedError(AkidbMlxError):
+    """The service no longer takes calls: closed, its owner thread died, or this is a forked child."""

@@ -1,0 +1,291 @@
+"""EmbeddingService, the facade that every caller holds."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast, get_args
+
+from typing_extensions import TypedDict, Unpack
+
+from akidb_mlx.catalog import CATALOG, ModelRecord
+from akidb_mlx.embedding import cpu_runtime
+from akidb_mlx.embedding.checkpoint import Checkpoint, read_checkpoint
+from akidb_mlx.embedding.engine import Engine, Model
+from akidb_mlx.embedding.prompts import choose_prompt
+from akidb_mlx.embedding.tokenizer import OVERFLOW_POLICIES, OverflowPolicy, TextTokenizer
+from akidb_mlx.errors import ConfigurationError, InvalidInputError, ModelLoadError, ModelNotFoundError
+from akidb_mlx.settings import DeviceName, Settings, load_settings
+from akidb_mlx.vectors import EmbeddingBatch, Vectors, finish_vectors
+from model_cache import CorruptModelError, ModelCache, ModelCacheError
+
+class EmbedOptions(TypedDict, total=False):
+    """The keyword options that every embedding call takes.
+
+    Attributes:
+        input_type: None (default) adds nothing; "query", "document" or a prompt name of the model puts that prompt
+            before each text.
+        prompt: a string to put before each text, in place of a named prompt.
+        dimensions: keep this many of the first values, then normalise again (Matryoshka); the service's if not given.
+        normalize: whether vectors are divided by their length; True if not given.
+        on_overflow: what happens to a text that is longer than the model takes. "truncate" (default) cuts it and says
+            so in `truncated`; "error" refuses it; "chunk" embeds all of it in overlapping windows and averages their
+            vectors by token count.
+    """
+
+    input_type: str | None
+    prompt: str | None
+    dimensions: int | None
+    normalize: bool
+    on_overflow: OverflowPolicy
+
+
+class EmbeddingService:
+    """Turns texts into vectors with one model; safe to call from any thread.
+
+        with EmbeddingService("minilm-l6-v2") as service:
+            vectors = service.embed(["Hello, world!"])
+
+    The model's weights live on a thread of their own, which also runs every forward pass. A service that is closed, or
+    that was created before this process was forked, raises `ServiceClosedError`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        dimensions: int | None = None,
+        device: str | None = None,
+        auto_download: bool = True,
+        settings: Settings | None = None,
+    ) -> None:
+        """Find, check and load a model; returns when it is ready.
+
+        Args:
+            model: a catalogue name, "org/repo" or "org/repo@revision" on the Hub, or a local directory.
+            dimensions: how many values a vector has unless a call says otherwise; the catalogue's default if None.
+            device: "auto", "gpu" or "cpu"; the settings' if None.
+            auto_download: whether a model that is not on this machine may be downloaded.
+            settings: instead of those from the environment and the TOML file.
+
+        Raises:
+            ModelNotFoundError: the model is not on this machine and was not downloaded.
+            ModelLoadError: its files are damaged or not supported.
+            ConfigurationError: a setting is not usable, or there is no such device.
+            InvalidInputError: `dimensions` is not usable with this model.
+        """
+        settings = settings or load_settings()
+        self._record = CATALOG.get(model)
+        self._model = model
+        self._may_cut_untrained = settings.allow_untrained_dimensions
+        self._checkpoint = read_checkpoint(_resolve(model, self._record, settings))
+        engine = Engine(partial(_load_model, self._checkpoint, _device_name(device, settings), settings))
+        # Closes the engine when the service is collected; calling it a second time does nothing.
+        self._close_engine = weakref.finalize(self, engine.close)
+        self._engine = engine
+        try:
+            self._tokenizer = TextTokenizer(self._checkpoint)  # while the engine loads the weights
+            self._facts = engine.wait_until_loaded()
+            if dimensions is None and self._record is not None:
+                dimensions = self._record.dimensions
+            self._dimension = self._check_dimensions(dimensions or self._facts.dimension)
+        except BaseException:
+            self._close_engine()
+            raise
+
+    def embed(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> list[list[float]]:
+        """One vector for each text, in order; see `embed_detailed`."""
+        vectors: list[list[float]] = self.embed_array(texts, **options).tolist()
+        return vectors
+
+    def embed_array(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> Vectors:
+        """The vectors as float32, shape (texts, dimension), C-contiguous; see `embed_detailed`."""
+        return self.embed_detailed(texts, **options).vectors
+
+    def embed_bytes(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> bytes:
+        """The vectors as little-endian float32, row by row; see `embed_detailed`."""
+        return self.embed_array(texts, **options).astype("<f4", copy=False).tobytes()
+
+    def embed_detailed(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> EmbeddingBatch:
+        """Embed texts and say what was read of each.
+
+        Args:
+            texts: strings; an empty collection gives an empty result.
+            options: see `EmbedOptions`.
+
+        Raises:
+            InvalidInputError: a text or an option is not usable; `index` holds which text.
+            InferenceError: the model computed something that is not a vector.
+            ServiceClosedError: the service takes no more calls.
+        """
+        future = self.submit(texts, **options)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # an interrupted wait drops the call; one that is done is not touched
+
+    def submit(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> Future[EmbeddingBatch]:
+        """Check and tokenise texts now, and embed them when their turn comes; see `embed_detailed`.
+
+        Returns:
+            A future; cancelling it before its turn comes drops the call.
+        """
+        checked = _checked_texts(texts)
+        dimensions, normalize, prompt, on_overflow = self._checked_options(options)
+        tokenized = self._tokenizer(checked, prompt, on_overflow)
+        windows = [[len(window) for window in text.windows] for text in tokenized]
+
+        def finish(pooled: Vectors) -> EmbeddingBatch:
+            return EmbeddingBatch(
+                vectors=finish_vectors(pooled, windows, dimensions, normalize),
+                token_counts=[text.token_count for text in tokenized],
+                truncated=[text.truncated for text in tokenized],
+                model=self._model,
+                dimension=dimensions,
+            )
+
+        return self._engine.submit([window for text in tokenized for window in text.windows], finish)
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What the model is and how it runs, as plain types; takes no lock and waits for nothing.
+
+        Returns:
+            `model_name`, `dimension` (what `embed` returns), `native_dimension`, `max_tokens`, `backend`, `device`,
+            `precision`, `quantization` (None where no layer is), `pooling` and `pooling_source` (what said so),
+            `prompts` (names), `matryoshka` (whether shorter vectors were trained), `architecture`, `revision`, `path`
+            and `status` ("ready", "closed" or "failed").
+        """
+        checkpoint = self._checkpoint
+        return {
+            "model_name": self._model,
+            "dimension": self._dimension,
+            "native_dimension": self._facts.dimension,
+            "max_tokens": checkpoint.max_tokens,
+            "backend": "mlx",
+            "device": self._facts.device,
+            "precision": self._facts.precision,
+            "quantization": checkpoint.quantization_summary,
+            "pooling": checkpoint.pooling,
+            "pooling_source": checkpoint.pooling_source,
+            "prompts": sorted(checkpoint.prompts),
+            "matryoshka": self._matryoshka,
+            "architecture": checkpoint.model_type,
+            "revision": None,
+            "path": str(checkpoint.directory),
+            "status": self._engine.status,
+        }
+
+    def health_check(self) -> dict[str, Any]:
+        """Whether the service can take a call: {"status": "ok" or "failed", "engine": …}; never raises or waits."""
+        healthy = self._engine.status == "ready" and self._engine.alive
+        return {"status": "ok" if healthy else "failed", "engine": self._engine.status}
+
+    def close(self) -> None:
+        """Finish the batch that is running, fail the calls that wait, and free the model. Idempotent."""
+        self._close_engine()
+
+    def __enter__(self) -> EmbeddingService:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def _matryoshka(self) -> bool:
+        return self._record.matryoshka if self._record else self._checkpoint.architecture.matryoshka
+
+    def _checked_options(self, options: EmbedOptions) -> tuple[int, bool, str, OverflowPolicy]:
+        """The options of one call with their defaults: dimensions, normalize, prompt, on_overflow."""
+        unknown = set(options) - EmbedOptions.__optional_keys__
+        if unknown:
+            raise TypeError(f"unknown option {', '.join(sorted(unknown))}; known: {', '.join(EmbedOptions.__annotations__)}")
+        dimensions = options.get("dimensions")
+        normalize = options.get("normalize", True)
+        if not isinstance(normalize, bool):
+            raise InvalidInputError(f"normalize must be True or False, found {normalize!r}")
+        on_overflow = options.get("on_overflow", "truncate")
+        if on_overflow not in OVERFLOW_POLICIES:
+            raise InvalidInputError(f"on_overflow must be one of {', '.join(OVERFLOW_POLICIES)}, found {on_overflow!r}")
+        prompt = choose_prompt(self._checkpoint.prompts, options.get("input_type"), options.get("prompt"))
+        _check_string("prompt", prompt)
+        return (
+            self._dimension if dimensions is None else self._check_dimensions(dimensions),
+            normalize,
+            prompt,
+            on_overflow,
+        )
+
+    def _check_dimensions(self, dimensions: int) -> int:
+        native = self._facts.dimension
+        if not isinstance(dimensions, int) or isinstance(dimensions, bool) or not 1 <= dimensions <= native:
+            raise InvalidInputError(f"dimensions must be an integer from 1 to {native}, found {dimensions!r}")
+        if dimensions != native and not self._matryoshka and not self._may_cut_untrained:
+            raise InvalidInputError(
+                f"dimensions={dimensions}: {self._model} was not trained for shorter vectors than {native}; cutting them "
+                "loses quality. Insist with Settings(allow_untrained_dimensions=True) or AKIDB_ALLOW_UNTRAINED_DIMENSIONS=1"
+            )
+        return dimensions
+
+
+def _resolve(model: str, record: ModelRecord | None, settings: Settings) -> Path:
+    cache = ModelCache(settings.cache_dir / "models" if settings.cache_dir else None)
+    try:
+        return cache.ensure(record.repo_id if record else model)
+    except CorruptModelError as error:
+        raise ModelLoadError(str(error)) from error
+    except ModelCacheError as error:
+        known = "" if record else f"; names known without a repository: {', '.join(CATALOG)}"
+        raise ModelNotFoundError(f"{error}{known}") from error
+
+
+def _device_name(device: str | None, settings: Settings) -> DeviceName:
+    if device is None:
+        return settings.device
+    if device not in get_args(DeviceName):
+        raise ConfigurationError(f"device must be one of {', '.join(get_args(DeviceName))}, found {device!r}")
+    return cast("DeviceName", device)
+
+
+def _load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) -> Model:
+    """Runs on the owner thread, where MLX is imported for the first time."""
+    cpu_runtime.prepare()
+    from akidb_mlx.embedding.device import execution_plan
+    from akidb_mlx.embedding.model import EmbeddingModel
+
+    plan = execution_plan(
+        device,
+        settings.precision,
+        settings.token_budget,
+        stored_dtype=checkpoint.dtype,
+        float16_overflows=checkpoint.architecture.float16_overflows,
+    )
+    return EmbeddingModel(checkpoint, plan)
+
+
+def _checked_texts(texts: Iterable[str]) -> list[str]:
+    if isinstance(texts, (str, bytes, dict)) or not isinstance(texts, Iterable):
+        raise InvalidInputError(f"texts must be a list of strings, found {type(texts).__name__}")
+    checked = list(texts)
+    for index, text in enumerate(checked):
+        if not isinstance(text, str):
+            raise InvalidInputError(f"text {index} must be a string, found {type(text).__name__}", index)
+        _check_string(f"text {index}", text, index)
+    return checked
+
+
+def _check_string(name: str, text: str, index: int | None = None) -> None:
+    """Refuse what cannot be UTF-8; the tokenizer would fail on it, and the whole call with it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"{name} holds a lone surrogate, U+{ord(text[error.start]):04X} at character {error.start}, which is not text; "
+            "decode its source with the right encoding or errors='replace'",
+            index,
+        ) from error

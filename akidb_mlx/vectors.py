@@ -1,0 +1,82 @@
+"""From what the model computed to what a caller gets: dimensions, length, and the checks on every row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from akidb_mlx.errors import InferenceError
+
+Vectors = NDArray[np.float32]
+
+# How far from 1 the length of a normalised float32 vector may be.
+_UNIT_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class EmbeddingBatch:
+    """The result of one call.
+
+    Attributes:
+        vectors: (texts, dimension) float32, C-contiguous, in the order of the texts.
+        token_counts: tokens that the model read of each text, its prompt and special tokens included.
+        truncated: for each text, whether tokens were cut off.
+        model: name of the model.
+        dimension: size of a vector.
+    """
+
+    vectors: Vectors
+    token_counts: list[int]
+    truncated: list[bool]
+    model: str
+    dimension: int
+
+
+def finish_vectors(pooled: Vectors, windows: Sequence[Sequence[int]], dimensions: int, normalize: bool) -> Vectors:
+    """Cut to `dimensions`, normalise, and combine the windows of each chunked text.
+
+    The windows of a text are each cut and normalised, averaged with their token counts as weights, and the average is
+    normalised again. With `normalize=False` nothing is, and windows are averaged as they are.
+
+    Args:
+        pooled: (windows of all texts, native dimension), as the model computed them.
+        windows: for each text in order, the token counts of its windows.
+        dimensions: how many of the first values to keep.
+        normalize: whether each vector is divided by its Euclidean length.
+
+    Returns:
+        (texts, dimensions) float32, C-contiguous.
+
+    Raises:
+        InferenceError: a row is not finite, or has no direction to normalise; the text's index is named.
+    """
+    vectors = np.ascontiguousarray(pooled[:, :dimensions])
+    owners = np.repeat(np.arange(len(windows)), [len(counts) for counts in windows])
+    vectors = _checked(vectors, owners, normalize)
+    if len(owners) == len(windows):
+        return vectors
+    weights = np.array([count for counts in windows for count in counts], dtype=np.float32)[:, None]
+    starts = np.flatnonzero(np.diff(owners, prepend=-1))
+    averages = np.add.reduceat(vectors * weights, starts) / np.add.reduceat(weights, starts)
+    return _checked(averages, np.arange(len(windows)), normalize)
+
+
+def _checked(vectors: Vectors, owners: NDArray[np.intp], normalize: bool) -> Vectors:
+    """The rows, normalised if asked for; `owners` holds the text of each row."""
+    with np.errstate(all="ignore"):
+        if normalize:
+            vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        sound = np.isfinite(vectors).all(axis=1)
+        if normalize:
+            sound &= np.abs(np.linalg.norm(vectors, axis=1) - 1) < _UNIT_TOLERANCE
+    if not sound.all():
+        index = int(owners[np.argmin(sound)])
+        raise InferenceError(
+            f"the model's vector for text {index} is not finite or has no length; the weights may be damaged, "
+            "or the precision too narrow for this text (try precision float32)",
+            index,
+        )
+    return vectors

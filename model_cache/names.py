@@ -1,0 +1,41 @@
+"""Names from outside, checked before any path is made from them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from model_cache.errors import InvalidModelNameError
+
+# The Hub's own rule for repositories: letters, digits, "-", "_" and ".", no leading or trailing "-" or ".", 96 at most.
+_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
+_REPO_ID = re.compile(rf"{_PART}/{_PART}")
+_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,127}")
+
+
+@dataclass(frozen=True)
+class RepoName:
+    """A repository on the Hub, and the revision of it that is wanted (None: any)."""
+
+    repo_id: str
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, name: str, revision: str | None = None) -> RepoName:
+        """Read `org/repo` or `org/repo@revision`; an explicit `revision` must not contradict the name's.
+
+        Raises:
+            InvalidModelNameError: the name or the revision could not be one of the Hub's.
+        """
+        repo_id, at, named = name.partition("@")
+        if at and revision not in (None, named):
+            raise InvalidModelNameError(f"{name!r} names one revision and revision={revision!r} another")
+        revision = named if at else revision
+        if not _REPO_ID.fullmatch(repo_id) or ".." in repo_id or "--" in repo_id:
+            raise InvalidModelNameError(f"{repo_id!r} is not a repository name: expected org/repo")
+        if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision):
+            raise InvalidModelNameError(f"{revision!r} is not a revision: expected a branch, a tag or a commit")
+        return cls(repo_id, revision)
+
+    def __str__(self) -> str:
+        return f"{self.repo_id}@{self.revision}" if self.revision else self.repo_id

