@@ -22,9 +22,9 @@ from akidb_mlx.settings import DeviceName, Precision
 
 Rotation = Callable[[mx.array], mx.array]
 
-# Most tokens in one forward pass. On 2 cores, 256 to 512 tokens were the fastest (their activations stay in the cache);
+# Most tokens in one forward pass. On 2 cores, 256 to 512 were the fastest (the activations stay in the cache);
 # on a GPU a pass must be large enough to fill it: see docs/performance.md.
-_TOKEN_BUDGET = {"cpu": 512, "gpu": 8192}
+_TOKEN_BUDGET = {"cpu": 384, "gpu": 8192}
 # M1 and M2 emulate bfloat16 (GPU families g13 and g14).
 _SLOW_BFLOAT16 = re.compile(r"applegpu_g1[34]")
 

@@ -1,0 +1,52 @@
+"""The command line: `akidb-mlx`, also `python -m akidb_mlx`.
+
+Results go to standard output and everything else to standard error. Exit status: 0, 1 for a failure explained on one
+line of standard error, 2 for wrong usage.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+
+from akidb_mlx import __version__
+from akidb_mlx.cli.doctor import doctor
+from akidb_mlx.cli.embed import embed
+from akidb_mlx.errors import AkidbMlxError
+
+app = typer.Typer(
+    name="akidb-mlx",
+    help="Exact local text embeddings on MLX.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(embed)
+app.command()(doctor)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"akidb-mlx {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+    ),
+) -> None:
+    """Exact local text embeddings on MLX."""
+
+
+def main() -> None:
+    """Run the command line; the one place where errors become exit statuses."""
+    logging.basicConfig(format="akidb-mlx: %(message)s", level=logging.WARNING)
+    try:
+        app()
+    except AkidbMlxError as error:
+        typer.echo(f"akidb-mlx: {error}", err=True)
+        sys.exit(1)

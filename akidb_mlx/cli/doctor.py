@@ -1,0 +1,108 @@
+"""`akidb-mlx doctor`: what this machine has, and one timed self-test."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import time
+from typing import Annotated, Any
+
+import typer
+
+from akidb_mlx import __version__
+from akidb_mlx.catalog import CATALOG
+from akidb_mlx.errors import AkidbMlxError, InferenceError
+from akidb_mlx.service import EmbeddingService
+from akidb_mlx.settings import config_file, load_settings
+from model_cache import ModelCache, ModelCacheError
+
+_PACKAGES = ("mlx", "numpy", "tokenizers", "safetensors", "pydantic")
+# Two of the three mean the same: a model that works puts them closest to each other.
+_PROBE = ("A man is playing a guitar.", "Someone plays the guitar.", "The stock market fell sharply today.")
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
+    """Report device, backend, versions, cache and models, and time a self-test on the first model found."""
+    settings = load_settings()
+    cache = ModelCache(settings.cache_dir / "models" if settings.cache_dir else None)
+    models = {name: _find(cache, record.repo_id) for name, record in CATALOG.items()}
+    found = next((name for name, where in models.items() if where["path"]), None)
+    report: dict[str, Any] = {
+        "akidb_mlx": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "backend": _describe_device(),
+        "config_file": str(config_file()),
+        "cache": str(cache.root),
+        "models": models,
+        "self_test": _self_test(found) if found else None,
+    }
+    if as_json:
+        typer.echo(json.dumps(report))
+    else:
+        _print_report(report)
+    if found and not report["self_test"]["passed"]:
+        raise InferenceError(f"the self-test on {found} failed: {report['self_test']['detail']}")
+
+
+def _describe_device() -> dict[str, str]:
+    from akidb_mlx.embedding import cpu_runtime
+
+    cpu_runtime.prepare()
+    from akidb_mlx.embedding.device import describe
+
+    return describe()
+
+
+def _find(cache: ModelCache, repo_id: str) -> dict[str, str | None]:
+    try:
+        return {"path": str(cache.ensure(repo_id)), "missing": None}
+    except ModelCacheError as error:
+        return {"path": None, "missing": str(error)}
+
+
+def _self_test(model: str) -> dict[str, Any]:
+    """Load a model, time one short text and check that meaning shows in the vectors."""
+    try:
+        start = time.perf_counter()
+        with EmbeddingService(model) as service:
+            loaded = time.perf_counter()
+            service.embed_array(_PROBE[:1])
+            embedded = time.perf_counter()
+            alike, unlike = (service.embed_array(_PROBE)[1:] @ service.embed_array(_PROBE)[0]).tolist()
+    except AkidbMlxError as error:
+        return {"model": model, "passed": False, "detail": str(error)}
+    return {
+        "model": model,
+        "passed": alike > unlike,
+        "detail": f"cosine of like texts {alike:.3f}, of unlike texts {unlike:.3f}",
+        "load_ms": round((loaded - start) * 1000, 1),
+        "one_text_ms": round((embedded - loaded) * 1000, 1),
+    }
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    backend, test = report["backend"], report["self_test"]
+    table.add_row("akidb-mlx", f"{report['akidb_mlx']}, Python {report['python']}, {report['platform']}")
+    table.add_row("packages", ", ".join(f"{name} {version}" for name, version in report["packages"].items()))
+    table.add_row("device", f"{backend['device']} ({backend['device_name']}, {backend['architecture']})")
+    slow = "  [yellow]slow: install OpenBLAS (Debian: apt install libopenblas0-pthread)[/]"
+    table.add_row("BLAS", backend["blas"] + (slow if backend["blas"] == "reference" else ""))
+    table.add_row("settings", escape(report["config_file"]))
+    table.add_row("cache", escape(report["cache"]))
+    for name, where in report["models"].items():
+        table.add_row("model", f"[green]{name}[/]  {escape(where['path'])}" if where["path"] else f"[dim]{name}  not found[/]")
+    if test is None:
+        table.add_row("self-test", f"[yellow]no model found[/]: {escape(report['models']['minilm-l6-v2']['missing'])}")
+    else:
+        verdict = "[green]passed[/]" if test["passed"] else "[red]failed[/]"
+        times = f", loaded in {test['load_ms']} ms, one text in {test['one_text_ms']} ms" if "load_ms" in test else ""
+        table.add_row("self-test", f"{verdict} on {test['model']}: {escape(test['detail'])}{times}")
+    Console().print(table)
