@@ -23,6 +23,7 @@ from akidb_mlx.settings import DeviceName, Settings, load_settings
 from akidb_mlx.vectors import EmbeddingBatch, Vectors, finish_vectors
 from model_cache import CorruptModelError, ModelCache, ModelCacheError
 
+
 class EmbedOptions(TypedDict, total=False):
     """The keyword options that every embedding call takes.
 
@@ -82,7 +83,7 @@ class EmbeddingService:
         self._record = CATALOG.get(model)
         self._model = model
         self._may_cut_untrained = settings.allow_untrained_dimensions
-        self._checkpoint = read_checkpoint(_resolve(model, self._record, settings))
+        self._checkpoint = read_checkpoint(_resolve(model, self._record, settings, auto_download))
         engine = Engine(partial(_load_model, self._checkpoint, _device_name(device, settings), settings))
         # Closes the engine when the service is collected; calling it a second time does nothing.
         self._close_engine = weakref.finalize(self, engine.close)
@@ -204,7 +205,9 @@ class EmbeddingService:
         """The options of one call with their defaults: dimensions, normalize, prompt, on_overflow."""
         unknown = set(options) - EmbedOptions.__optional_keys__
         if unknown:
-            raise TypeError(f"unknown option {', '.join(sorted(unknown))}; known: {', '.join(EmbedOptions.__annotations__)}")
+            raise TypeError(
+                f"unknown option {', '.join(sorted(unknown))}; known: {', '.join(EmbedOptions.__annotations__)}"
+            )
         dimensions = options.get("dimensions")
         normalize = options.get("normalize", True)
         if not isinstance(normalize, bool):
@@ -227,16 +230,17 @@ class EmbeddingService:
             raise InvalidInputError(f"dimensions must be an integer from 1 to {native}, found {dimensions!r}")
         if dimensions != native and not self._matryoshka and not self._may_cut_untrained:
             raise InvalidInputError(
-                f"dimensions={dimensions}: {self._model} was not trained for shorter vectors than {native}; cutting them "
-                "loses quality. Insist with Settings(allow_untrained_dimensions=True) or AKIDB_ALLOW_UNTRAINED_DIMENSIONS=1"
+                f"dimensions={dimensions}: {self._model} was not trained for vectors shorter than {native} and cutting "
+                "them loses quality; insist with Settings(allow_untrained_dimensions=True) or, in the environment, "
+                "AKIDB_ALLOW_UNTRAINED_DIMENSIONS=1"
             )
         return dimensions
 
 
-def _resolve(model: str, record: ModelRecord | None, settings: Settings) -> Path:
+def _resolve(model: str, record: ModelRecord | None, settings: Settings, download: bool) -> Path:
     cache = ModelCache(settings.cache_dir / "models" if settings.cache_dir else None)
     try:
-        return cache.ensure(record.repo_id if record else model)
+        return cache.ensure(record.repo_id if record else model, download=download)
     except CorruptModelError as error:
         raise ModelLoadError(str(error)) from error
     except ModelCacheError as error:
@@ -285,7 +289,7 @@ def _check_string(name: str, text: str, index: int | None = None) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise InvalidInputError(
-            f"{name} holds a lone surrogate, U+{ord(text[error.start]):04X} at character {error.start}, which is not text; "
-            "decode its source with the right encoding or errors='replace'",
+            f"{name} holds a lone surrogate, U+{ord(text[error.start]):04X} at character {error.start}, which is not "
+            "text; decode its source with the right encoding or errors='replace'",
             index,
         ) from error

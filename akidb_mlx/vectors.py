@@ -54,14 +54,14 @@ def finish_vectors(pooled: Vectors, windows: Sequence[Sequence[int]], dimensions
         InferenceError: a row is not finite, or has no direction to normalise; the text's index is named.
     """
     vectors = np.ascontiguousarray(pooled[:, :dimensions])
-    owners = np.repeat(np.arange(len(windows)), [len(counts) for counts in windows])
+    owners = np.repeat(np.arange(len(windows)), np.array([len(counts) for counts in windows], dtype=np.intp))
     vectors = _checked(vectors, owners, normalize)
     if len(owners) == len(windows):
         return vectors
     weights = np.array([count for counts in windows for count in counts], dtype=np.float32)[:, None]
     starts = np.flatnonzero(np.diff(owners, prepend=-1))
     averages = np.add.reduceat(vectors * weights, starts) / np.add.reduceat(weights, starts)
-    return _checked(averages, np.arange(len(windows)), normalize)
+    return _checked(averages.astype(np.float32), np.arange(len(windows)), normalize)
 
 
 def _checked(vectors: Vectors, owners: NDArray[np.intp], normalize: bool) -> Vectors:

@@ -30,12 +30,13 @@ class ModelCache:
     def __init__(self, root: Path | None = None) -> None:
         self.root = default_root() if root is None else root
 
-    def ensure(self, name: str, revision: str | None = None) -> Path:
+    def ensure(self, name: str, revision: str | None = None, *, download: bool = True) -> Path:
         """The directory that holds a model: a local directory as it is, else an installed model package.
 
         Args:
             name: a directory that holds a `config.json`, `org/repo` or `org/repo@revision`.
             revision: a branch, tag or commit; the same as in `name` when both are given.
+            download: whether a model that is not on this machine may be fetched from the Hub.
 
         Raises:
             InvalidModelNameError: neither a directory nor a name that a repository could have.
@@ -51,8 +52,9 @@ class ModelCache:
         repo = RepoName.parse(name, revision)
         package = next((package for package in PACKAGES if package.repo_id == repo.repo_id), None)
         if package is None:
+            why = "downloading is not implemented yet" if download else "downloading is switched off"
             raise ModelUnavailableError(
-                f"{repo} is not on this machine and downloading is not implemented yet: "
+                f"{repo} is not on this machine and {why}: "
                 "fetch the repository yourself and give its directory instead of the name"
             )
         folder = None if repo.revision else package.find()

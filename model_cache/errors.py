@@ -1,9 +1,9 @@
 """Every error this package raises on purpose.
 
-    ModelCacheError
-    ├── InvalidModelNameError     not a name that a path may be made from
-    ├── ModelUnavailableError     nothing on this machine holds the model
-    └── CorruptModelError         the files are there and are not what they should be
+ModelCacheError
+├── InvalidModelNameError     not a name that a path may be made from
+├── ModelUnavailableError     nothing on this machine holds the model
+└── CorruptModelError         the files are there and are not what they should be
 """
 
 from __future__ import annotations

@@ -67,8 +67,10 @@ class ModelPackage:
         try:
             stat = path.stat()
         except OSError as error:
-            raise CorruptModelError(f"{path} is missing from {self.distribution}; reinstall it: {self.remedy}") from error
-        state = [self.sha256, stat.st_size, stat.st_mtime_ns]
+            raise CorruptModelError(
+                f"{path} is missing from {self.distribution}; reinstall it: {self.remedy}"
+            ) from error
+        state: list[str | int] = [self.sha256, stat.st_size, stat.st_mtime_ns]
         verified = _read_record(record)
         if verified.get(str(path)) == state:
             return

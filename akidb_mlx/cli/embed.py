@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from enum import Enum
 from typing import Annotated
 
 import typer
 
-from akidb_mlx.embedding.tokenizer import OVERFLOW_POLICIES
+from akidb_mlx.embedding.tokenizer import OverflowPolicy
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.service import EmbeddingService, EmbedOptions
+from akidb_mlx.settings import DeviceName
 from akidb_mlx.vectors import EmbeddingBatch
 
 # Texts in one call: enough to sort by length with profit, few enough for the progress bar to move.
@@ -20,25 +20,23 @@ _SLICE = 1024
 # Values of a vector that a person is shown.
 _SHOWN = 4
 
-OnOverflow = Enum("OnOverflow", {policy: policy for policy in OVERFLOW_POLICIES}, type=str)  # type: ignore[misc]
-
 
 def embed(
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; the lines of standard input if none.")] = None,
     model: Annotated[
         str,
         typer.Option(
             "--model", "-m", envvar="AKIDB_MODEL", help="Catalogue name, org/repo, org/repo@revision or a directory."
         ),
-    ] = ...,
+    ],
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts; the lines of standard input if none.")] = None,
     input_type: Annotated[
         str | None, typer.Option("--input-type", "-t", help="query, document or one of the model's prompt names.")
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="Literal prompt, instead of a named one.")] = None,
     dimensions: Annotated[int | None, typer.Option("--dimensions", "-d", help="Keep this many values.")] = None,
     normalize: Annotated[bool, typer.Option(help="Divide each vector by its length.")] = True,
-    on_overflow: Annotated[OnOverflow, typer.Option(help="What happens to a text that is too long.")] = OnOverflow.truncate,
-    device: Annotated[str | None, typer.Option(envvar="AKIDB_DEVICE", help="auto, gpu or cpu.")] = None,
+    on_overflow: Annotated[OverflowPolicy, typer.Option(help="What happens to a text that is too long.")] = "truncate",
+    device: Annotated[DeviceName | None, typer.Option(envvar="AKIDB_DEVICE", help="Where MLX computes.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Embed texts.
@@ -51,7 +49,7 @@ def embed(
         "prompt": prompt,
         "dimensions": dimensions,
         "normalize": normalize,
-        "on_overflow": on_overflow.value,
+        "on_overflow": on_overflow,
     }
     with EmbeddingService(model, device=device) as service:
         batches = list(_embed_slices(service, lines, options))
@@ -66,7 +64,9 @@ def embed(
                 typer.echo(json.dumps(vector))
     cut = sum(sum(batch.truncated) for batch in batches)
     if cut:
-        typer.echo(f"akidb-mlx: {cut} of {len(lines)} texts were cut to the model's limit (see --on-overflow)", err=True)
+        typer.echo(
+            f"akidb-mlx: {cut} of {len(lines)} texts were cut to the model's limit (see --on-overflow)", err=True
+        )
 
 
 def _read_lines() -> list[str]:
@@ -112,7 +112,9 @@ def _print_table(texts: list[str], batches: list[EmbeddingBatch]) -> None:
     from rich.table import Table
 
     table = Table("text", "tokens", f"first {_SHOWN} of {batches[0].dimension if batches else 0} values")
-    rows = ((vector, count) for batch in batches for vector, count in zip(batch.vectors, batch.token_counts, strict=True))
+    rows = (
+        (vector, count) for batch in batches for vector, count in zip(batch.vectors, batch.token_counts, strict=True)
+    )
     for text, (vector, count) in zip(texts, rows, strict=True):
         table.add_row(escape(text[:60]), str(count), "  ".join(f"{value:+.4f}" for value in vector[:_SHOWN]))
     Console().print(table)

@@ -1,8 +1,8 @@
 """Activation functions, with two ways to compute what they are made of.
 
-MLX's own `erf`, `tanh` and `sigmoid` are right for a GPU. On its CPU backend they are scalar library calls, 5 to 40 times
-slower than the matrix products around them; rational approximations made of multiplications and additions, which
-vectorise, stand in for them there. Largest error of each activation built on them: 1e-6 of max(1, |x|).
+MLX's own `erf`, `tanh` and `sigmoid` are right for a GPU. On its CPU backend they are scalar library calls, 5 to 10
+times slower than the matrix products around them; there, rational approximations stand in for them, made of
+multiplications and additions, which vectorise. Largest error of each activation built on them: 1e-6 of max(1, |x|).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import mlx.core as mx
 
 Activation = Callable[[mx.array], mx.array]
 
-# tanh(x) = x P(x²) / Q(x²), highest power first: the minimax fit of Eigen's `generic_fast_tanh_float` and of XLA. Beyond
-# the bound it is 1 in float32.
+# tanh(x) = x P(x²) / Q(x²), highest power first: the minimax fit of Eigen's `generic_fast_tanh_float` and of XLA.
+# Beyond the bound it is 1 in float32.
 _TANH_BOUND = 7.90531110763549805
 _TANH_P = (
     -2.76076847742355e-16,
@@ -59,7 +59,7 @@ def rational_sigmoid(x: mx.array) -> mx.array:
 
 
 def gelu(x: mx.array, erf: Activation) -> mx.array:
-    """x Φ(x), Φ being the normal distribution function (Hendrycks and Gimpel 2016)."""
+    """Gaussian error linear unit: x Φ(x), Φ being the normal distribution function (Hendrycks and Gimpel 2016)."""
     return (0.5 * x) * (1 + erf(x * math.sqrt(0.5)))
 
 
@@ -69,7 +69,7 @@ def gelu_tanh(x: mx.array, tanh: Activation) -> mx.array:
 
 
 def silu(x: mx.array, sigmoid: Activation) -> mx.array:
-    """x sigmoid(x)."""
+    """Sigmoid linear unit: x sigmoid(x)."""
     return x * sigmoid(x)
 
 

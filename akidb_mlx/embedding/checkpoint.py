@@ -130,7 +130,7 @@ def _read_modules(directory: Path) -> _Modules:
     last = len(kinds) - 1 if kinds[-1:] == ["Normalize"] else len(kinds)
     if kinds[:2] != ["Transformer", "Pooling"] or any(kind != "Dense" for kind in kinds[2:last]):
         raise ModelLoadError(
-            f"{path} lists {', '.join(kinds) or 'nothing'}; supported: Transformer, Pooling, any number of Dense, Normalize"
+            f"{path} lists {', '.join(kinds) or 'nothing'}; supported: Transformer, Pooling, any Dense, Normalize"
         )
     for folder in folders:
         if folder.is_absolute() or ".." in folder.parts:
@@ -144,8 +144,8 @@ def _read_pooling(directory: Path, model_type: str, modules: _Modules) -> tuple[
         pooling = ARCHITECTURES[model_type].pooling
         if pooling is None:
             raise ModelLoadError(
-                f"{directory} does not say how to pool ({path.relative_to(directory)} is missing) and {model_type} models "
-                "differ in it; add the file from the original model"
+                f"{directory} does not say how to pool ({path.relative_to(directory)} is missing) and {model_type} "
+                "models differ in it; add the file from the original model"
             )
         return pooling, f"the {model_type} architecture ({path.relative_to(directory)} is missing)"
     config = read_json(path)
@@ -154,7 +154,9 @@ def _read_pooling(directory: Path, model_type: str, modules: _Modules) -> tuple[
     named = config.get("pooling_mode") or [mode for flag, mode in _POOLING_FLAGS.items() if config.get(flag)]
     modes = [named] if isinstance(named, str) else named
     if not isinstance(modes, list) or len(modes) != 1 or modes[0] not in _POOLING_MODES:
-        raise ModelLoadError(f"{path}: pooling {modes!r} is not supported; exactly one of {', '.join(_POOLING_MODES)} is")
+        raise ModelLoadError(
+            f"{path}: pooling {modes!r} is not supported; exactly one of {', '.join(_POOLING_MODES)} is"
+        )
     return _POOLING_MODES[modes[0]], str(path.relative_to(directory))
 
 
@@ -176,7 +178,9 @@ def _read_dense(
         if f"{layer}.weight" not in tensors:
             weights = folder / "model.safetensors"
             if not modules.listed or not weights.is_file():
-                raise ModelLoadError(f"{layer}.weight is missing: neither in the main file nor in a Dense folder of its own")
+                raise ModelLoadError(
+                    f"{layer}.weight is missing: neither in the main file nor in a Dense folder of its own"
+                )
             for tensor in read_header(weights):
                 found[tensor.key.replace("linear.", f"{layer}.", 1)] = tensor
         if config:
@@ -206,7 +210,7 @@ def _read_prompts(path: Path, architecture: Architecture) -> dict[str, str]:
 def _max_tokens(
     directory: Path, config: dict[str, Any], architecture: Architecture, transformer: dict[str, Any]
 ) -> int:
-    """The smallest of the limits that the files state; a position beyond `max_position_embeddings` was never trained."""
+    """The smallest of the limits that the files state; no position beyond `max_position_embeddings` was trained."""
     tokenizer = _read_optional(directory / "tokenizer_config.json")
     stated = transformer.get("max_seq_length") or tokenizer.get("model_max_length")
     positions = config.get("max_position_embeddings")

@@ -1,9 +1,9 @@
 """What MLX's CPU backend needs from the process, done before `mlx.core` is imported.
 
-On Linux the MLX wheel carries a reference BLAS; a system OpenBLAS that is loaded first, with its symbols global, is what
-the wheel's calls then reach (80 times the speed in a float32 matrix product). And glibc gives every large block back to
-the system as soon as it is freed, where MLX frees and takes the same sizes again for every operation; with these
-thresholds it keeps them, at the price of a resident size that stays at its peak.
+On Linux the MLX wheel carries a reference BLAS; a system OpenBLAS that is loaded first, with its symbols global, is
+what the wheel's calls then reach (80 times the speed in a float32 matrix product). And glibc gives every large block
+back to the system as soon as it is freed, where MLX frees and takes the same sizes again for every operation; with
+these thresholds it keeps them, at the price of a resident size that stays at its peak.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def _load_openblas() -> None:
             continue
         _blas = "openblas"
         return
-    logger.warning("OpenBLAS is not installed: the CPU backend is far slower (Debian: apt install libopenblas0-pthread)")
+    logger.warning(
+        "OpenBLAS is not installed: the CPU backend is far slower (Debian: apt install libopenblas0-pthread)"
+    )
 
 
 def _keep_freed_memory() -> None:

@@ -47,7 +47,7 @@ class ExecutionPlan:
 
     @property
     def device_name(self) -> str:
-        """ "cpu" or "gpu"."""
+        """Kind of the device: "cpu" or "gpu"."""
         return str(self.device.type.name)
 
     @property
@@ -112,26 +112,28 @@ def execution_plan(
     target = _device(device)
     name = str(target.type.name)
     if precision == "float16" and float16_overflows:
-        raise ConfigurationError("precision float16: this model's activations overflow it; use bfloat16, float32 or auto")
+        raise ConfigurationError(
+            "precision float16: this model's activations overflow it; use bfloat16, float32 or auto"
+        )
+    dtype: str = precision
     if precision == "auto":
-        precision = "float32" if name == "cpu" else _gpu_precision(target, stored_dtype, float16_overflows)
+        dtype = "float32" if name == "cpu" else _gpu_precision(target, stored_dtype, float16_overflows)
     return ExecutionPlan(
         device=target,
-        dtype=getattr(mx, precision),
-        exact=name == "cpu" and precision == "float32",
+        dtype=getattr(mx, dtype),
+        exact=name == "cpu" and dtype == "float32",
         token_budget=token_budget or _TOKEN_BUDGET[name],
     )
 
 
 def describe() -> dict[str, str]:
-    """The device that "auto" takes, for a person: its name, what MLX calls its architecture, MLX's version and BLAS."""
+    """The device that "auto" takes, for a person: its kind, name and architecture, and the CPU's BLAS."""
     device = _device("auto")
     info = mx.device_info(device)
     return {
         "device": str(device.type.name),
         "device_name": str(info.get("device_name", "unknown")),
         "architecture": str(info.get("architecture", "unknown")),
-        "mlx": str(mx.__version__),
         "blas": cpu_runtime.blas(),
     }
 

@@ -1,8 +1,8 @@
 """The owner thread: it alone loads the model and runs every forward pass.
 
-MLX binds what is not yet evaluated to the thread that made it, so one thread does all of it. Any thread may submit token
-sequences; they are served one call after another, and each call's future is resolved whatever happens: with its result,
-with an error of its own, or with `ServiceClosedError` when the engine closes, fails or the process ends.
+MLX binds what is not yet evaluated to the thread that made it, so one thread does all of it. Any thread may submit
+token sequences; they are served one call after another, and each call's future is resolved whatever happens: with its
+result, with an error of its own, or with `ServiceClosedError` when the engine closes, fails or the process ends.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class Engine:
             result = call.finish(self._encode(call.sequences, model))
         except AkidbMlxError as error:
             call.future.set_exception(error)
-        except BaseException as error:  # noqa: BLE001 - a panic in native code is no Exception; the next call must succeed
+        except BaseException as error:  # noqa: BLE001 - a native panic is no Exception, and the next call must succeed
             failure = InferenceError(f"the forward pass failed: {type(error).__name__}: {error}")
             failure.__cause__ = error
             call.future.set_exception(failure)
@@ -210,7 +210,7 @@ def _load_error(error: BaseException) -> AkidbMlxError:
     return failure
 
 
-# Engines of this process that may have to be closed when it ends, and whether this process is a fork of one that had any.
+# Engines to close when this process ends, and whether it is a fork of a process that had any.
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _registered = False
 _forked = False

@@ -46,7 +46,7 @@ class QuantizationConfig:
         quantization = self.overrides.get(layer, self.default)
         if quantization is None:
             raise ModelLoadError(
-                f"{layer}.scales is stored but config.json has no `quantization` for it: bits and group size are unknown"
+                f"{layer}.scales is stored and config.json has no `quantization` for it: its bits are unknown"
             )
         return quantization
 

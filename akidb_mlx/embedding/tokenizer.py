@@ -129,7 +129,7 @@ def _load(checkpoint: Checkpoint) -> Tokenizer:
         raise ModelLoadError(f"{path} is missing; convert the model's tokenizer with transformers' save_pretrained")
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001 - tokenizers raises bare Exception
+    except Exception as error:  # tokenizers raises nothing narrower
         raise ModelLoadError(f"{path} is not a tokenizer: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()

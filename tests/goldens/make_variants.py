@@ -54,7 +54,9 @@ for name, (model, pooling) in variants.items():
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(DONOR / file, out)
     transformer = Transformer(str(out), max_seq_length=128)
-    st = SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension(), pooling)], device="cpu")
+    st = SentenceTransformer(
+        modules=[transformer, Pooling(transformer.get_embedding_dimension(), pooling)], device="cpu"
+    )
     st.save_pretrained(str(out), create_model_card=False)
     vectors = st.encode(texts, normalize_embeddings=True, batch_size=1)
     np.savez(HERE / f"{name}.npz", none=vectors.astype(np.float32))

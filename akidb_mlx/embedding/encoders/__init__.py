@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,7 +51,7 @@ def build_encoder(model_type: str, config: dict[str, Any], weights: WeightReader
     from akidb_mlx.embedding.encoders.gemma3 import Gemma3
     from akidb_mlx.embedding.encoders.qwen3 import Qwen3
 
-    encoders = {
+    encoders: dict[str, Callable[[dict[str, Any], WeightReader, ExecutionPlan], Encoder]] = {
         "bert": Bert,
         "distilbert": Bert,
         "roberta": Bert,

@@ -90,7 +90,8 @@ class _Layer:
     def __call__(self, x: mx.array, mask: mx.array | None) -> mx.array:
         batch, length, size = x.shape
         joined = self._projection(x).reshape(batch, length, 3 * self._heads, -1).swapaxes(1, 2)
-        mixed = attention(*mx.split(joined, 3, axis=1), self._scale, mask)
+        queries, keys, values = mx.split(joined, 3, axis=1)
+        mixed = attention(queries, keys, values, self._scale, mask)
         x = self._attention_norm(x + self._output(mixed.swapaxes(1, 2).reshape(batch, length, size)))
         return self._norm(x + self._down(self._activation(self._up(x))))
 

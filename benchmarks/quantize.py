@@ -1,0 +1,36 @@
+"""Quantise a checkpoint with MLX, the way community conversions are made.
+
+python -m benchmarks.quantize SOURCE DESTINATION
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+
+
+def quantize(source: Path, destination: Path, bits: int = 4, group_size: int = 64) -> None:
+    """Write a copy of a model whose linear layers and word table are packed; its Dense folders stay as they are."""
+    shutil.copytree(source, destination, ignore=shutil.ignore_patterns("*.safetensors", "tokenizer.model"))
+    for file in source.rglob("*.safetensors"):
+        if file.parent != source:
+            shutil.copy(file, destination / file.relative_to(source))
+    packed: dict[str, mx.array] = {}
+    for name, array in mx.load(str(source / "model.safetensors")).items():
+        if array.ndim != 2 or array.shape[1] % group_size:
+            packed[name] = array
+            continue
+        layer = name.removesuffix(".weight")
+        packed[name], packed[f"{layer}.scales"], packed[f"{layer}.biases"] = mx.quantize(array, group_size, bits)
+    mx.save_safetensors(str(destination / "model.safetensors"), packed, metadata={"format": "mlx"})
+    config = json.loads((source / "config.json").read_text())
+    config["quantization"] = {"bits": bits, "group_size": group_size}
+    (destination / "config.json").write_text(json.dumps(config, indent=2))
+
+
+if __name__ == "__main__":
+    quantize(Path(sys.argv[1]), Path(sys.argv[2]))

