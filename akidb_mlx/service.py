@@ -93,7 +93,7 @@ class EmbeddingService:
             self._facts = engine.wait_until_loaded()
             if dimensions is None and self._record is not None:
                 dimensions = self._record.dimensions
-            self._dimension = self._check_dimensions(dimensions or self._facts.dimension)
+            self._dimension = self._check_dimensions(self._facts.dimension if dimensions is None else dimensions)
         except BaseException:
             self._close_engine()
             raise

@@ -56,7 +56,7 @@ def edit_tensors(path: Path, change) -> None:
     from safetensors.numpy import load_file, save_file
 
     tensors = load_file(path)
-    save_file(change(tensors) or tensors, path)
+    save_file(change(tensors), path)
 
 
 def run_python(code: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:

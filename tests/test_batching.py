@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,10 +10,9 @@ lengths = st.lists(st.integers(1, LIMIT), max_size=200)
 
 
 def test_padded_lengths_are_these():
-    found = sorted({padded_length(n, LIMIT) for n in range(1, LIMIT + 1)})
-    assert found == [*range(1, 17), *range(18, 33, 2), *range(36, 65, 4), *range(72, 129, 8), *range(144, 257, 16)] + [
-        *range(288, 513, 32)
-    ]
+    found = {padded_length(n, LIMIT) for n in range(1, LIMIT + 1)}
+    steps = [(1, 17, 1), (18, 33, 2), (36, 65, 4), (72, 129, 8), (144, 257, 16), (288, 513, 32)]
+    assert found == {n for step in steps for n in range(*step)}
 
 
 @given(st.integers(1, 100_000))
@@ -35,6 +36,6 @@ def test_every_sequence_runs_once_within_the_budget(lengths, budget):
 @given(lengths, st.integers(1, 2000))
 def test_batches_are_as_full_as_the_order_allows(lengths, budget):
     batches = plan_batches(lengths, budget, LIMIT)
-    for batch, following in zip(batches, batches[1:], strict=False):
+    for batch, following in pairwise(batches):
         assert (len(batch.indices) + 1) * batch.length > budget
         assert min(lengths[i] for i in batch.indices) >= max(lengths[i] for i in following.indices)

@@ -1,7 +1,5 @@
 """Vectors against those that sentence-transformers computed (tests/goldens/README.md)."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.stats import spearmanr

@@ -30,6 +30,8 @@ def choose_prompt(prompts: Mapping[str, str], input_type: str | None, prompt: st
         return prompt
     if input_type is None:
         return ""
+    if not isinstance(input_type, str):
+        raise InvalidInputError(f"input_type must be a string, found {type(input_type).__name__}")
     for name in _ROLES.get(input_type, (input_type,)):
         if name in prompts:
             return prompts[name]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import mlx.core as mx
-from pydantic import AliasChoices, Field, PositiveFloat, PositiveInt
+from pydantic import AliasChoices, Field, PositiveFloat
 
 from akidb_mlx.embedding.device import ExecutionPlan
 from akidb_mlx.embedding.encoders import TokenBatch
-from akidb_mlx.embedding.encoders.config import EncoderConfig, parse_config
+from akidb_mlx.embedding.encoders.config import EncoderConfig, LayerCount, Size, parse_config
 from akidb_mlx.embedding.layers import LayerNorm, attention
 from akidb_mlx.embedding.weights import WeightReader
 from akidb_mlx.errors import ModelLoadError
@@ -19,13 +19,13 @@ class BertConfig(EncoderConfig):
     """The keys of config.json, with DistilBERT's names for them."""
 
     model_type: str
-    vocab_size: PositiveInt
-    hidden_size: PositiveInt = Field(validation_alias=AliasChoices("hidden_size", "dim"))
-    layers: PositiveInt = Field(validation_alias=AliasChoices("num_hidden_layers", "n_layers"))
-    heads: PositiveInt = Field(validation_alias=AliasChoices("num_attention_heads", "n_heads"))
-    intermediate_size: PositiveInt = Field(validation_alias=AliasChoices("intermediate_size", "hidden_dim"))
-    max_position_embeddings: PositiveInt
-    type_vocab_size: int = 0
+    vocab_size: Size
+    hidden_size: Size = Field(validation_alias=AliasChoices("hidden_size", "dim"))
+    layers: LayerCount = Field(validation_alias=AliasChoices("num_hidden_layers", "n_layers"))
+    heads: Size = Field(validation_alias=AliasChoices("num_attention_heads", "n_heads"))
+    intermediate_size: Size = Field(validation_alias=AliasChoices("intermediate_size", "hidden_dim"))
+    max_position_embeddings: Size
+    type_vocab_size: int = Field(0, ge=0, lt=1 << 24)
     pad_token_id: int = 0
     layer_norm_eps: PositiveFloat = 1e-12
     hidden_act: str = Field(validation_alias=AliasChoices("hidden_act", "activation"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import mlx.core as mx
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 
 from akidb_mlx.embedding.activations import Activation
 from akidb_mlx.embedding.device import Rotation
-from akidb_mlx.embedding.encoders.config import EncoderConfig
+from akidb_mlx.embedding.encoders.config import EncoderConfig, LayerCount, Size
 from akidb_mlx.embedding.layers import Linear, Mask, RMSNorm, attention
 from akidb_mlx.embedding.weights import WeightReader
 
@@ -17,13 +17,13 @@ from akidb_mlx.embedding.weights import WeightReader
 class DecoderConfig(EncoderConfig):
     """The keys of config.json that both architectures have."""
 
-    vocab_size: PositiveInt
-    hidden_size: PositiveInt
-    layers: PositiveInt = Field(validation_alias="num_hidden_layers")
-    heads: PositiveInt = Field(validation_alias="num_attention_heads")
-    key_heads: PositiveInt = Field(validation_alias="num_key_value_heads")
-    head_dim: PositiveInt
-    intermediate_size: PositiveInt
+    vocab_size: Size
+    hidden_size: Size
+    layers: LayerCount = Field(validation_alias="num_hidden_layers")
+    heads: Size = Field(validation_alias="num_attention_heads")
+    key_heads: Size = Field(validation_alias="num_key_value_heads")
+    head_dim: Size
+    intermediate_size: Size
     rms_norm_eps: PositiveFloat
     attention_bias: bool = False
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from akidb_mlx.errors import ModelLoadError
+
+# Bounds far above any model, so that a hostile file cannot ask for endless layers or unrepresentable arrays.
+Size = Annotated[int, Field(gt=0, lt=1 << 24)]
+LayerCount = Annotated[int, Field(gt=0, le=1024)]
 
 
 class EncoderConfig(BaseModel):

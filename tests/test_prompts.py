@@ -1,0 +1,41 @@
+import pytest
+
+from akidb_mlx.embedding.prompts import choose_prompt
+from akidb_mlx.errors import InvalidInputError
+
+PROMPTS = {"query": "Q: ", "document": "D: ", "STS": "S: "}
+
+
+@pytest.mark.parametrize(
+    ("prompts", "input_type", "prompt", "expected"),
+    [
+        (PROMPTS, None, None, ""),
+        (PROMPTS, "query", None, "Q: "),
+        (PROMPTS, "document", None, "D: "),
+        (PROMPTS, "STS", None, "S: "),
+        (PROMPTS, None, "literal ", "literal "),
+        (PROMPTS, None, "", ""),
+        ({}, "query", None, ""),
+        ({}, "document", None, ""),
+        ({"query": "Q: "}, "document", None, ""),
+        ({"passage": "P: "}, "document", None, "P: "),
+        ({"corpus": "C: "}, "document", None, "C: "),
+        ({"passage": "P: ", "document": "D: "}, "document", None, "D: "),
+    ],
+)
+def test_the_prompt_that_is_chosen(prompts, input_type, prompt, expected):
+    assert choose_prompt(prompts, input_type, prompt) == expected
+
+
+@pytest.mark.parametrize(
+    ("input_type", "prompt", "problem"),
+    [
+        ("nope", None, "'nope' is none of this model's prompts: query, document, STS"),
+        ("query", "literal", "not both"),
+        (None, 3, "prompt must be a string, found int"),
+        (["query"], None, "input_type must be a string, found list"),
+    ],
+)
+def test_what_is_refused(input_type, prompt, problem):
+    with pytest.raises(InvalidInputError, match=problem):
+        choose_prompt(PROMPTS, input_type, prompt)

@@ -1,0 +1,131 @@
+import json
+
+import pytest
+
+from akidb_mlx.embedding.checkpoint import read_checkpoint
+from akidb_mlx.embedding.tokenizer import TextTokenizer
+from akidb_mlx.errors import InvalidInputError, ModelLoadError
+from tests.support import GOLDENS, TEXTS, copy_model, edit_json
+
+LONG = "The harbour master kept a ledger. " * 200
+
+
+def tokenizer(directory) -> TextTokenizer:
+    return TextTokenizer(read_checkpoint(directory))
+
+
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-qwen3", "tiny-gemma3"])
+def test_ids_are_the_references(name):
+    expected = json.loads((GOLDENS / f"{name}.ids.json").read_text())
+    read = tokenizer(GOLDENS / name)
+    for found, ids in zip(read(TEXTS, "", "truncate"), expected, strict=True):
+        assert found.truncated == (len(ids) > read.max_tokens)
+        assert found.token_count == min(len(ids), read.max_tokens)
+        assert len(found.windows) == 1
+        assert found.windows[0] == (ids if not found.truncated else ids[: read.max_tokens - 1] + ids[-1:])
+
+
+def test_truncation_equals_the_tokenizers_own():
+    from tokenizers import Tokenizer
+
+    own = Tokenizer.from_file(str(GOLDENS / "tiny-bert/tokenizer.json"))
+    own.enable_truncation(256)
+    assert tokenizer(GOLDENS / "tiny-bert")([LONG], "", "truncate")[0].windows[0] == own.encode(LONG).ids
+
+
+def test_the_prompt_is_tokenised_with_the_text():
+    read = tokenizer(GOLDENS / "tiny-qwen3")
+    assert read(["b c"], "a ", "error") == read(["a b c"], "", "error")
+
+
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-qwen3", "tiny-gemma3"])
+def test_windows_cover_a_long_text_and_overlap(name):
+    """Every token of the text is in a window, in order; neighbours share an eighth of a window; each has the prompt."""
+    read = tokenizer(GOLDENS / name)
+    whole = read._encode([LONG])[0]
+    prompt = read._encode(["query: "])[0]
+    (chunked,) = read([LONG], "query: ", "chunk")
+    width = read.max_tokens - len(read._before) - len(read._after) - len(prompt)
+    rebuilt: list[int] = []
+    for number, window in enumerate(chunked.windows):
+        head = [*read._before, *prompt]
+        assert window[: len(head)] == head
+        assert window[len(window) - len(read._after) :] == read._after
+        assert len(window) <= read.max_tokens
+        body = window[len(head) : len(window) - len(read._after)]
+        overlap = width // 8 if number else 0
+        assert body[:overlap] == rebuilt[len(rebuilt) - overlap :]
+        rebuilt += body[overlap:]
+    assert rebuilt == whole
+    assert len(chunked.windows) > 2
+    assert chunked.token_count == len(read._before) + len(prompt) + len(whole) + len(read._after)
+    assert not chunked.truncated
+
+
+def test_a_text_one_token_too_long_becomes_two_windows():
+    read = tokenizer(GOLDENS / "tiny-bert")
+    room = read.max_tokens - 2
+    word = "a "  # one token in this vocabulary
+    assert len(read([word * room], "", "chunk")[0].windows) == 1
+    assert [len(w) for w in read([word * (room + 1)], "", "chunk")[0].windows] == [256, 2 + room // 8 + 1]
+
+
+def test_a_text_that_is_too_long_can_be_an_error():
+    with pytest.raises(InvalidInputError, match=r"text 1 has \d+ tokens and the model takes 256") as caught:
+        tokenizer(GOLDENS / "tiny-bert")(["short", LONG], "", "error")
+    assert caught.value.index == 1
+
+
+def test_a_prompt_that_fills_the_model_cannot_be_chunked_beside():
+    with pytest.raises(InvalidInputError, match=r"its prompt of \d+ tokens fills") as caught:
+        tokenizer(GOLDENS / "tiny-bert")(["short", LONG], LONG, "chunk")
+    assert caught.value.index == 0
+
+
+def test_a_lost_final_token_is_appended(tmp_path):
+    directory = copy_model("tiny-qwen3-4bit", tmp_path)
+    edit_json(directory / "tokenizer.json", post_processor=None)
+    whole = tokenizer(GOLDENS / "tiny-qwen3-4bit")
+    for policy in ("truncate", "chunk"):
+        assert tokenizer(directory)([*TEXTS, LONG], "", policy) == whole([*TEXTS, LONG], "", policy)
+
+
+def test_a_final_token_that_cannot_be_appended_is_an_error(tmp_path):
+    directory = copy_model("tiny-bert", tmp_path)
+    qwen = copy_model("tiny-qwen3", tmp_path)
+    (qwen / "tokenizer.json").write_bytes((directory / "tokenizer.json").read_bytes())
+    with pytest.raises(ModelLoadError, match=r"has no <\|endoftext\|>"):
+        tokenizer(qwen)
+
+
+def test_padding_and_truncation_of_the_file_are_ignored(tmp_path):
+    directory = copy_model("tiny-bert", tmp_path)
+    edit_json(
+        directory / "tokenizer.json",
+        truncation={"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+        padding={
+            "strategy": {"Fixed": 300},
+            "direction": "Right",
+            "pad_to_multiple_of": None,
+            "pad_id": 0,
+            "pad_type_id": 0,
+            "pad_token": "[PAD]",
+        },
+    )
+    plain = tokenizer(GOLDENS / "tiny-bert")
+    assert tokenizer(directory)(TEXTS, "", "truncate") == plain(TEXTS, "", "truncate")
+
+
+def test_lower_case(tmp_path):
+    directory = copy_model("tiny-qwen3", tmp_path)
+    edit_json(directory / "sentence_bert_config.json", do_lower_case=True)
+    plain = tokenizer(GOLDENS / "tiny-qwen3")
+    assert tokenizer(directory)(["MiXeD Ünïcode"], "", "error") == plain(["mixed ünïcode"], "", "error")
+
+
+def test_a_text_without_any_token_is_an_error(tmp_path):
+    directory = copy_model("tiny-gemma3", tmp_path)
+    edit_json(directory / "tokenizer.json", post_processor=None)
+    with pytest.raises(InvalidInputError, match="text 1 yields no token") as caught:
+        tokenizer(directory)(["a", ""], "", "truncate")
+    assert caught.value.index == 1
