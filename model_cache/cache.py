@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from model_cache.errors import ModelUnavailableError
+from model_cache.errors import InvalidModelNameError, ModelUnavailableError
 from model_cache.names import RepoName
 from model_cache.packages import PACKAGES
 
@@ -43,6 +43,8 @@ class ModelCache:
             ModelUnavailableError: nothing on this machine holds it; the message says how to get it.
             CorruptModelError: an installed package's weights are not the published ones.
         """
+        if not name:
+            raise InvalidModelNameError("the name of a model must not be empty")
         directory = Path(name).expanduser()
         if (directory / "config.json").is_file():
             return directory.resolve()

@@ -67,5 +67,6 @@ def run_python(code: str, timeout: float = 60, **environment: str) -> subprocess
         text=True,
         timeout=timeout,
         check=False,
+        cwd=GOLDENS.parent.parent,
         env={**os.environ, **environment},
     )

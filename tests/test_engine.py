@@ -28,6 +28,7 @@ class FakeModel:
         self.batches = []
 
     def encode(self, sequences, length):
+        assert length >= max(map(len, sequences))
         assert threading.current_thread() is self.thread
         self.entered.set()
         assert self.open.wait(30)
@@ -162,12 +163,12 @@ def test_a_load_that_fails(error, kind, message):
 def test_an_owner_thread_that_dies_fails_what_waits(engine, monkeypatch):
     """Whatever escapes the engine's own handling ends the thread, and nobody waits for ever."""
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    monkeypatch.setattr(engine, "_serve", lambda call, model: 1 / 0)
+    monkeypatch.setattr(engine, "_serve", lambda *_: 1 / 0)
     futures = []
     with pytest.raises(ServiceClosedError):
         while True:
             futures.append(call(engine, [1]))
-    for future in futures[1:]:  # the first was taken by the loop that died
+    for future in futures:
         assert isinstance(future.exception(5), AkidbMlxError)
     assert engine.status == "failed"
 

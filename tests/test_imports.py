@@ -42,7 +42,8 @@ def test_importing_brings_in_nothing_heavy():
 
 def test_a_loaded_service_brings_in_no_other_framework():
     done = run_python(
-        f"import akidb_mlx, sys; akidb_mlx.EmbeddingService({str(GOLDENS / 'tiny-qwen3')!r}, device='cpu').embed(['a']);"
+        "import akidb_mlx, sys\n"
+        f"akidb_mlx.EmbeddingService({str(GOLDENS / 'tiny-qwen3')!r}, device='cpu').embed(['a'])\n"
         "print([m for m in ('transformers', 'torch', 'mlx_lm', 'spacy', 'mlx.nn') if m in sys.modules])"
     )
     assert done.stdout == "[]\n", done.stderr
@@ -57,7 +58,7 @@ def test_only_the_lowest_layer_imports_mlx():
     """Everything above it can be imported without MLX on the machine."""
     done = run_python(
         "import sys; sys.modules['mlx'] = None\n"
-        "import akidb_mlx.service, akidb_mlx.cli, akidb_mlx.embedding.engine, akidb_mlx.embedding.checkpoint, model_cache"
+        "import model_cache, akidb_mlx.cli, akidb_mlx.service, akidb_mlx.embedding.engine"
     )
     assert done.returncode == 0, done.stderr
 

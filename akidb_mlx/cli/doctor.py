@@ -14,7 +14,7 @@ from akidb_mlx import __version__
 from akidb_mlx.catalog import CATALOG
 from akidb_mlx.errors import AkidbMlxError, InferenceError
 from akidb_mlx.service import EmbeddingService
-from akidb_mlx.settings import config_file, load_settings
+from akidb_mlx.settings import DeviceName, config_file, load_settings
 from model_cache import ModelCache, ModelCacheError
 
 _PACKAGES = ("mlx", "numpy", "tokenizers", "safetensors", "pydantic")
@@ -33,7 +33,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "backend": _describe_device(),
+        "backend": _describe_device(settings.device),
         "config_file": str(config_file()),
         "cache": str(cache.root),
         "models": models,
@@ -47,13 +47,13 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object
         raise InferenceError(f"the self-test on {found} failed: {report['self_test']['detail']}")
 
 
-def _describe_device() -> dict[str, str]:
+def _describe_device(name: DeviceName) -> dict[str, str]:
     from akidb_mlx.embedding import cpu_runtime
 
     cpu_runtime.prepare()
     from akidb_mlx.embedding.device import describe
 
-    return describe()
+    return describe(name)
 
 
 def _find(cache: ModelCache, repo_id: str) -> dict[str, str | None]:

@@ -9,6 +9,7 @@ the native way there, which is slow and shows that what a GPU will run is right.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,9 @@ Rotation = Callable[[mx.array], mx.array]
 _TOKEN_BUDGET = {"cpu": 384, "gpu": 8192}
 # M1 and M2 emulate bfloat16 (GPU families g13 and g14).
 _SLOW_BFLOAT16 = re.compile(r"applegpu_g1[34]")
+
+_claim_lock = threading.Lock()
+_claimed: mx.Device | None = None
 
 
 @dataclass(frozen=True)
@@ -126,9 +130,33 @@ def execution_plan(
     )
 
 
-def describe() -> dict[str, str]:
-    """The device that "auto" takes, for a person: its kind, name and architecture, and the CPU's BLAS."""
-    device = _device("auto")
+def claim(device: mx.Device) -> None:
+    """Make a device the one that this process computes on.
+
+    MLX's default device belongs to the process and not to a thread, so services on different devices would move each
+    other's work; the first one decides.
+
+    Raises:
+        ConfigurationError: a service of this process computes on another device.
+    """
+    global _claimed
+    with _claim_lock:
+        if _claimed is not None and _claimed != device:
+            raise ConfigurationError(
+                f"device {device.type.name}: this process already computes on its {_claimed.type.name}, and MLX has "
+                "one device for each process; use another process, or the same device for all services"
+            )
+        mx.set_default_device(device)
+        _claimed = device
+
+
+def describe(name: DeviceName) -> dict[str, str]:
+    """The device of that name, for a person: its kind, model and architecture, and the BLAS that a CPU uses.
+
+    Raises:
+        ConfigurationError: there is no such device.
+    """
+    device = _device(name)
     info = mx.device_info(device)
     return {
         "device": str(device.type.name),

@@ -88,6 +88,7 @@ class Engine:
         self.status: EngineStatus = "loading"
         self._load = load
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._current: _Call | None = None
         self._closing = False
         # Reentrant: the garbage collector may close an engine on a thread that is inside one of these methods.
         self._lock = threading.RLock()
@@ -157,7 +158,9 @@ class Engine:
         self._loaded.set_result(model.facts)
         try:
             while not self._closing and (call := self._calls.get()) is not None:
+                self._current = call
                 self._serve(call, model)
+                self._current = None
             outcome = "closed"
         finally:
             self._end(outcome)
@@ -186,14 +189,16 @@ class Engine:
         return vectors
 
     def _end(self, status: EngineStatus) -> None:
-        """Take no more calls and fail those that wait."""
+        """Take no more calls and fail those that are not done."""
         with self._lock:
             self.status = status
-            waiting = []
+            calls = [self._current]
             while not self._calls.empty():
-                waiting.append(self._calls.get())
-        for call in waiting:
-            if call is not None and call.future.set_running_or_notify_cancel():
+                calls.append(self._calls.get())
+        for call in calls:
+            if call is None or call.future.done():
+                continue
+            if call.future.running() or call.future.set_running_or_notify_cancel():
                 call.future.set_exception(self._closed_error())
 
     def _closed_error(self) -> ServiceClosedError:

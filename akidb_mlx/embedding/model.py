@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from akidb_mlx.embedding.checkpoint import Checkpoint
-from akidb_mlx.embedding.device import ExecutionPlan
+from akidb_mlx.embedding.device import ExecutionPlan, claim
 from akidb_mlx.embedding.encoders import TokenBatch, build_encoder
 from akidb_mlx.embedding.engine import ModelFacts
 from akidb_mlx.embedding.layers import Linear
@@ -30,10 +30,11 @@ class EmbeddingModel:
 
         Raises:
             ModelLoadError: the checkpoint does not fit its configuration, or yields something that is not finite.
+            ConfigurationError: this process computes on another device.
         """
         self._dtype = plan.dtype
         self._pooling = checkpoint.pooling
-        mx.set_default_device(plan.device)
+        claim(plan.device)
         weights = WeightReader(checkpoint, plan)
         self._encoder = build_encoder(checkpoint.model_type, checkpoint.config, weights, plan)
         dimension = self._encoder.hidden_size
