@@ -10,16 +10,16 @@ import shutil
 import sys
 from pathlib import Path
 
-import mlx.core as mx
-
 
 def quantize(source: Path, destination: Path, bits: int = 4, group_size: int = 64) -> None:
     """Write a copy of a model whose linear layers and word table are packed; its Dense folders stay as they are."""
+    import mlx.core as mx  # not before a service has prepared the process for it
+
     shutil.copytree(source, destination, ignore=shutil.ignore_patterns("*.safetensors", "tokenizer.model"))
     for file in source.rglob("*.safetensors"):
         if file.parent != source:
             shutil.copy(file, destination / file.relative_to(source))
-    packed: dict[str, mx.array] = {}
+    packed = {}
     for name, array in mx.load(str(source / "model.safetensors")).items():
         if array.ndim != 2 or array.shape[1] % group_size:
             packed[name] = array
