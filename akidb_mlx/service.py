@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterable
 from concurrent.futures import Future
 from functools import partial
+from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast, get_args
@@ -57,7 +58,7 @@ class EmbeddingService:
 
     def __init__(
         self,
-        model: str,
+        model: str | PathLike[str],
         *,
         dimensions: int | None = None,
         device: str | None = None,
@@ -80,10 +81,10 @@ class EmbeddingService:
             InvalidInputError: `dimensions` is not usable with this model.
         """
         settings = settings or load_settings()
-        self._record = CATALOG.get(model)
-        self._model = model
+        self._model = fspath(model)
+        self._record = CATALOG.get(self._model)
         self._may_cut_untrained = settings.allow_untrained_dimensions
-        self._checkpoint = read_checkpoint(_resolve(model, self._record, settings, auto_download))
+        self._checkpoint = read_checkpoint(_resolve(self._model, self._record, settings, auto_download))
         engine = Engine(partial(_load_model, self._checkpoint, _device_name(device, settings), settings))
         # Closes the engine when the service is collected; calling it a second time does nothing.
         self._close_engine = weakref.finalize(self, engine.close)
@@ -135,6 +136,7 @@ class EmbeddingService:
         Returns:
             A future; cancelling it before its turn comes drops the call.
         """
+        self._engine.check_open()
         checked = _checked_texts(texts)
         dimensions, normalize, prompt, on_overflow = self._checked_options(options)
         tokenized = self._tokenizer(checked, prompt, on_overflow)

@@ -7,8 +7,8 @@ from akidb_mlx import EmbeddingService, Settings
 from akidb_mlx.errors import ConfigurationError
 from tests.support import GOLDENS, TEXTS, golden, run_python
 
-# Short and long texts of several scripts; half precision on a CPU is slow.
-SAMPLE = [0, 3, 4, 12, 15, 19, 22, 29, 31]
+# All texts but the longest two, which take too long in half precision on a CPU.
+SAMPLE = [i for i, text in enumerate(TEXTS) if len(text) < 1000]
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,8 @@ SAMPLE = [0, 3, 4, 12, 15, 19, 22, 29, 31]
         ("tiny-qwen3-4bit", "float16", "none"),
         ("tiny-qwen3-4bit", "bfloat16", "query"),
         ("tiny-gemma3", "bfloat16", "STS"),
-        ("tiny-gemma3-4bit", "bfloat16", "query"),
+        ("tiny-gemma3-4bit", "bfloat16", "none"),
+        ("tiny-gemma3-4bit", "bfloat16", "STS"),
     ],
 )
 def test_half_precision_stays_close_to_the_reference(name, precision, prompt):

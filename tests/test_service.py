@@ -258,6 +258,11 @@ def test_a_missing_minilm_names_the_extra(monkeypatch):
         EmbeddingService("minilm-l6-v2")
 
 
+def test_a_path_is_a_model_too():
+    with EmbeddingService(GOLDENS / "tiny-bert", device="cpu") as one:
+        assert one.get_model_info()["model_name"] == str(GOLDENS / "tiny-bert")
+
+
 def test_a_device_that_does_not_exist():
     with pytest.raises(ConfigurationError, match="device must be one of auto, gpu, cpu, found 'tpu'"):
         EmbeddingService(str(GOLDENS / "tiny-bert"), device="tpu")

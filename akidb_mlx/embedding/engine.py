@@ -120,13 +120,21 @@ class Engine:
         Raises:
             ServiceClosedError: the engine takes no more calls.
         """
-        _check_process()
         call = _Call(sequences, finish, Future())
         with self._lock:
-            if self._closing or self.status in ("closed", "failed"):
-                raise self._closed_error()
+            self.check_open()
             self._calls.put(call)
         return call.future
+
+    def check_open(self) -> None:
+        """Fail at once where a call would.
+
+        Raises:
+            ServiceClosedError: the engine takes no more calls, or this is a forked child.
+        """
+        _check_process()
+        if self._closing or self.status in ("closed", "failed"):
+            raise self._closed_error()
 
     def close(self) -> None:
         """Finish the batch that is running, fail every call that is not done, and free the model. Idempotent."""

@@ -69,6 +69,7 @@ class Linear:
         product = mx.quantized_matmul(
             x, weight.weight, weight.scales, weight.biases, True, q.group_size, q.bits, mode=q.mode
         )
+        product = product.astype(x.dtype)  # wider where the scales are
         return product if self._bias is None else product + self._bias
 
 

@@ -87,11 +87,20 @@ class WeightReader:
         biases = self._tensor(f"{layer}.biases", (rows, groups)) if quantization.mode == "affine" else None
         return Packing(
             weight=self._tensor(f"{layer}.weight", (rows, columns * quantization.bits // 32), floating=False),
-            scales=scales.astype(self._plan.dtype) if biases is not None else scales,
-            biases=None if biases is None else biases.astype(self._plan.dtype),
+            scales=scales if biases is None else self._packing_parameter(scales),
+            biases=None if biases is None else self._packing_parameter(biases),
             quantization=quantization,
             dtype=self._plan.dtype,
         )
+
+    def _packing_parameter(self, stored: mx.array) -> mx.array:
+        """Scales or biases in the plan's type.
+
+        Float16 is not narrowed to bfloat16, which would cost three bits of every weight; MLX then multiplies in
+        float32.
+        """
+        narrows = stored.dtype == mx.float16 and self._plan.dtype == mx.bfloat16
+        return stored if narrows else stored.astype(self._plan.dtype)
 
     def _tensor(self, name: str, shape: tuple[int, ...], floating: bool = True) -> mx.array:
         """A stored tensor as it is; where it does not fit, the problem is noted and an array that does stands in."""
