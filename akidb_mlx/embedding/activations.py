@@ -1,8 +1,8 @@
-"""Activation functions, with two ways to compute what they are made of.
+"""Activation functions, as MLX computes them and as its CPU backend should.
 
 MLX's own `erf`, `tanh` and `sigmoid` are right for a GPU. On its CPU backend they are scalar library calls, 5 to 10
-times slower than the matrix products around them; there, rational approximations stand in for them, made of
-multiplications and additions, which vectorise. Largest error of each activation built on them: 1e-6 of max(1, |x|).
+times slower than the matrix products around them; there, approximations stand in for them, made of multiplications and
+additions, which vectorise. Largest error of each activation, either way: 1e-6 of max(1, |x|).
 """
 
 from __future__ import annotations
@@ -14,6 +14,46 @@ from functools import partial
 import mlx.core as mx
 
 Activation = Callable[[mx.array], mx.array]
+
+
+def gelu(x: mx.array) -> mx.array:
+    """Gaussian error linear unit: x Φ(x), Φ being the normal distribution function (Hendrycks and Gimpel 2016)."""
+    return (0.5 * x) * (1 + mx.erf(x * math.sqrt(0.5)))
+
+
+def gelu_tanh(x: mx.array) -> mx.array:
+    """The tanh approximation of `gelu` from the same paper; "gelu_new" and "gelu_pytorch_tanh" in configurations."""
+    return (0.5 * x) * (1 + mx.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))))
+
+
+def silu(x: mx.array) -> mx.array:
+    """Sigmoid linear unit: x sigmoid(x)."""
+    return x * mx.sigmoid(x)
+
+
+def relu(x: mx.array) -> mx.array:
+    """Rectified linear unit: max(x, 0)."""
+    return mx.maximum(x, 0)
+
+
+# For `folded`, highest power first, fitted by benchmarks/fit_activations.py.
+_GELU = (6.24130909e-06, 4.58615553e-05, 5.59832024e-05, 0.0033987413, 0.0220939384, 0.0520700022, 1.04427427)
+_GELU_TANH = (2.43848954e-05, 8.01262474e-05, -0.000117389443, 0.00352760546, 0.0219967142, 0.0520938252, 1.04427241)
+
+
+def folded(x: mx.array, coefficients: tuple[float, ...]) -> mx.array:
+    """max(x, 0) - |x| / p(|x|)^16.
+
+    An activation x F(x) with F(-x) = 1 - F(x) is folded at 0: only the tail F(-|x|) has to be approximated, and a
+    polynomial to a negative power suits a tail (as in Abramowitz and Stegun 7.1.28, for erfc). Far out the power
+    overflows to infinity and the tail is 0, as it should be.
+    """
+    size = mx.abs(x)
+    power = _horner(size, coefficients)
+    for _ in range(4):
+        power = power * power
+    return mx.maximum(x, 0) - size / power
+
 
 # tanh(x) = x P(x²) / Q(x²), highest power first: the minimax fit of Eigen's `generic_fast_tanh_float` and of XLA.
 # Beyond the bound it is 1 in float32.
@@ -29,76 +69,13 @@ _TANH_P = (
 )
 _TANH_Q = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
 
-# erf(x) = x P(x²) / Q(x²), the fit of XLA's `ErfImpl32Cephes`; beyond the bound it is 1 to the last bit but one.
-_ERF_BOUND = 3.7439211627767994
-_ERF_P = (0.00022905065861350646, 0.0034082910107109506, 0.050955695062380861, 0.18520832239976145, 1.128379143519084)
-_ERF_Q = (
-    -1.1791602954361697e-7,
-    0.000023547966471313185,
-    0.0010179625278914885,
-    0.014070470171167667,
-    0.11098505178285362,
-    0.49746925110067538,
-    1.0,
-)
 
-
-def rational_tanh(x: mx.array) -> mx.array:
-    """Hyperbolic tangent, to 4e-7."""
-    return _odd_rational(x, _TANH_BOUND, _TANH_P, _TANH_Q)
-
-
-def rational_erf(x: mx.array) -> mx.array:
-    """Gauss error function, to 4e-7."""
-    return _odd_rational(x, _ERF_BOUND, _ERF_P, _ERF_Q)
-
-
-def rational_sigmoid(x: mx.array) -> mx.array:
-    """Logistic function, as (1 + tanh(x / 2)) / 2."""
-    return 0.5 + 0.5 * rational_tanh(0.5 * x)
-
-
-def gelu(x: mx.array, erf: Activation) -> mx.array:
-    """Gaussian error linear unit: x Φ(x), Φ being the normal distribution function (Hendrycks and Gimpel 2016)."""
-    return (0.5 * x) * (1 + erf(x * math.sqrt(0.5)))
-
-
-def gelu_tanh(x: mx.array, tanh: Activation) -> mx.array:
-    """The tanh approximation of `gelu` from the same paper; "gelu_new" and "gelu_pytorch_tanh" in configurations."""
-    return (0.5 * x) * (1 + tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))))
-
-
-def silu(x: mx.array, sigmoid: Activation) -> mx.array:
-    """Sigmoid linear unit: x sigmoid(x)."""
-    return x * sigmoid(x)
-
-
-def relu(x: mx.array) -> mx.array:
-    """max(x, 0)."""
-    return mx.maximum(x, 0)
-
-
-# By the name that config.json gives.
-NATIVE: dict[str, Activation] = {
-    "gelu": partial(gelu, erf=mx.erf),
-    "gelu_new": partial(gelu_tanh, tanh=mx.tanh),
-    "gelu_pytorch_tanh": partial(gelu_tanh, tanh=mx.tanh),
-    "silu": partial(silu, sigmoid=mx.sigmoid),
-    "relu": relu,
-}
-VECTORISED: dict[str, Activation] = {
-    "gelu": partial(gelu, erf=rational_erf),
-    "gelu_new": partial(gelu_tanh, tanh=rational_tanh),
-    "gelu_pytorch_tanh": partial(gelu_tanh, tanh=rational_tanh),
-    "silu": partial(silu, sigmoid=rational_sigmoid),
-    "relu": relu,
-}
-
-
-def _odd_rational(x: mx.array, bound: float, p: tuple[float, ...], q: tuple[float, ...]) -> mx.array:
-    x = mx.clip(x, -bound, bound)
-    square = x * x
-    return x * _horner(square, p) / _horner(square, q)
+def rational_silu(x: mx.array) -> mx.array:
+    """`silu` by sigmoid(x) = (1 + tanh(x / 2)) / 2; its tail is too long for `folded`."""
+    half = 0.5 * x
+    bounded = mx.clip(half, -_TANH_BOUND, _TANH_BOUND)
+    square = bounded * bounded
+    return half + half * (bounded * _horner(square, _TANH_P) / _horner(square, _TANH_Q))
 
 
 def _horner(x: mx.array, coefficients: tuple[float, ...]) -> mx.array:
@@ -106,3 +83,20 @@ def _horner(x: mx.array, coefficients: tuple[float, ...]) -> mx.array:
     for coefficient in coefficients[2:]:
         value = value * x + coefficient
     return value
+
+
+# By the name that config.json gives.
+NATIVE: dict[str, Activation] = {
+    "gelu": gelu,
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "silu": silu,
+    "relu": relu,
+}
+VECTORISED: dict[str, Activation] = {
+    "gelu": partial(folded, coefficients=_GELU),
+    "gelu_new": partial(folded, coefficients=_GELU_TANH),
+    "gelu_pytorch_tanh": partial(folded, coefficients=_GELU_TANH),
+    "silu": rational_silu,
+    "relu": relu,
+}
