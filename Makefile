@@ -40,7 +40,7 @@ token-budget: .venv/developed ## the figures behind the default token budget, in
 
 # On Linux, MLX's CPU backend is far faster with the system's OpenBLAS; it works without.
 openblas:
-	@if [ "$$(uname)" = Linux ] && ! ldconfig -p | grep -q libopenblas; then \
+	@if [ "$$(uname)" = Linux ] && ! PATH="$$PATH:/sbin" ldconfig -p | grep -q libopenblas; then \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 			echo "installing libopenblas0-pthread"; \
 			apt-get -qq update && apt-get -qq install -y libopenblas0-pthread > /dev/null; \
