@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from concurrent.futures import CancelledError
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,26 +19,35 @@ from tests.support import GOLDENS, run_python
 class FakeModel:
     """Its vector of a sequence is (length, first id); ids above 1000 make it fail, and it can be held."""
 
-    facts = ModelFacts(dimension=2, max_tokens=512, token_budget=64, device="cpu", precision="float32")
+    facts = ModelFacts(dimension=2, max_tokens=512, token_budget=64, lanes=1, device="cpu", precision="float32")
 
     def __init__(self):
         self.thread = threading.current_thread()
         self.open = threading.Event()
         self.open.set()
         self.entered = threading.Event()
-        self.batches = []
+        self.runs = []
 
-    def encode(self, sequences, length):
-        assert length >= max(map(len, sequences))
+    def encode(self, batches):
         assert threading.current_thread() is self.thread
+        assert 1 <= len(batches) <= self.facts.lanes
         self.entered.set()
         assert self.open.wait(30)
-        self.batches.append([len(sequence) for sequence in sequences])
+        self.runs.append([[len(sequence) for sequence in sequences] for sequences, _ in batches])
+        return [self._encode_one(*batch) for batch in batches]
+
+    @staticmethod
+    def _encode_one(sequences, length):
+        assert length >= max(map(len, sequences))
         if sequences[0][0] > 2000:
             raise SystemExit("as a native panic would be")
         if sequences[0][0] > 1000:
             raise RuntimeError("out of memory")
         return np.array([[len(s), s[0]] for s in sequences], dtype=np.float32)
+
+
+class ThreeLanes(FakeModel):
+    facts = replace(FakeModel.facts, lanes=3)
 
 
 @pytest.fixture
@@ -63,7 +73,18 @@ def call(engine, *sequences):
 def test_results_come_in_the_order_of_the_call(engine):
     sequences = [[i] * length for i, length in enumerate([3, 40, 1, 40, 7, 64, 2])]
     assert call(engine, *sequences).result(5) == [[len(s), s[0]] for s in sequences]
-    assert [sorted(batch) for batch in engine.model.batches] == [[64], [40], [40], [1, 2, 3, 7]]
+    assert [[sorted(batch) for batch in run] for run in engine.model.runs] == [[[64]], [[40]], [[40]], [[1, 2, 3, 7]]]
+
+
+def test_lanes_run_side_by_side(engine):
+    """The same call as three lanes run it; and a short one, of which each lane gets a part."""
+    models = []
+    wide = Engine(lambda: models.append(ThreeLanes()) or models[0])
+    sequences = [[i] * length for i, length in enumerate([3, 40, 1, 40, 7, 64, 2])]
+    assert call(wide, *sequences).result(5) == call(engine, *sequences).result(5)
+    assert call(wide, [1] * 5, [2] * 5, [3] * 5).result(5) == [[5, 1], [5, 2], [5, 3]]
+    assert models[0].runs == [[[64], [40], [40]], [[7, 3, 2, 1]], [[5], [5], [5]]]
+    wide.close()
 
 
 def test_a_call_with_nothing(engine):
@@ -76,7 +97,7 @@ def test_everything_runs_on_one_thread(engine):
         thread.start()
     for thread in threads:
         thread.join(5)
-    assert len(engine.model.batches) == 20  # and `encode` asserts the thread
+    assert len(engine.model.runs) == 20  # and `encode` asserts the thread
 
 
 @pytest.mark.parametrize(
@@ -109,7 +130,7 @@ def test_a_cancelled_call_never_runs(engine):
     assert first.result(5)
     with pytest.raises(CancelledError):
         second.result(0)
-    assert len(engine.model.batches) == 2
+    assert len(engine.model.runs) == 2
 
 
 def test_closing_ends_every_call(engine):

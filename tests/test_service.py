@@ -127,7 +127,7 @@ def test_chunks_are_averaged_by_token_count(service, name):
     expected = (windows * [[len(window)] for window in text.windows]).sum(axis=0)
     batch = one.embed_detailed(["short", LONG, "short"], on_overflow="chunk")
     assert np.abs(batch.vectors[1] - expected / np.linalg.norm(expected)).max() <= 1e-5
-    assert (batch.vectors[0] == batch.vectors[2]).all()
+    assert np.abs(batch.vectors[0] - batch.vectors[2]).max() <= 1e-6
     assert batch.truncated == [False, False, False]
     assert batch.token_counts[1] > one.get_model_info()["max_tokens"]
 

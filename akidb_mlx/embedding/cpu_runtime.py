@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import sys
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ _OPENBLAS = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 _blas = "accelerate" if sys.platform == "darwin" else "reference"
+_openblas: ctypes.CDLL | None = None
 
 
 def prepare() -> None:
@@ -37,11 +39,22 @@ def blas() -> str:
     return _blas
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def set_blas_threads(count: int) -> None:
+    """How many threads one matrix product may use; only OpenBLAS can be told."""
+    if _openblas is not None:
+        _openblas.openblas_set_num_threads(count)
+
+
 def _load_openblas() -> None:
-    global _blas
+    global _blas, _openblas
     for name in _OPENBLAS:
         try:
-            ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
+            _openblas = ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
         except OSError:
             continue
         _blas = "openblas"

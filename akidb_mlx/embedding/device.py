@@ -23,9 +23,11 @@ from akidb_mlx.settings import DeviceName, Precision
 
 Rotation = Callable[[mx.array], mx.array]
 
-# Most tokens in one forward pass. On 2 cores, 256 to 512 were the fastest (the activations stay in the cache);
-# on a GPU a pass must be large enough to fill it: see docs/performance.md.
-_TOKEN_BUDGET = {"cpu": 384, "gpu": 8192}
+# Most tokens in one batch. On a CPU core, 256 was the fastest (the activations stay in the cache); on a GPU a batch
+# must be large enough to fill it: see docs/performance.md.
+_TOKEN_BUDGET = {"cpu": 256, "gpu": 8192}
+# Beyond this many lanes, the one thread that hands out their operations would be what they wait for.
+_MAX_LANES = 8
 # M1 and M2 emulate bfloat16 (GPU families g13 and g14).
 _SLOW_BFLOAT16 = re.compile(r"applegpu_g1[34]")
 
@@ -41,13 +43,16 @@ class ExecutionPlan:
         device: where.
         dtype: type of the activations and of unquantised weights.
         exact: whether this is the exact way (see the module) or the native one.
-        token_budget: most tokens in one forward pass, padding included.
+        token_budget: most tokens in one batch, padding included.
+        lanes: how many batches run side by side. A CPU runs every operation but a matrix product on one core, so there
+            is a lane for each core; a GPU is filled by one batch.
     """
 
     device: mx.Device
     dtype: mx.Dtype
     exact: bool
     token_budget: int
+    lanes: int
 
     @property
     def device_name(self) -> str:
@@ -106,7 +111,7 @@ def execution_plan(
     Args:
         device: "auto" takes a GPU where there is one.
         precision: "auto" is float32 on a CPU and, on a GPU, the type the checkpoint is stored in.
-        token_budget: most tokens in one forward pass; None for the device's default.
+        token_budget: most tokens in one batch; None for the device's default.
         stored_dtype: the checkpoint's own type, as in "float16".
         float16_overflows: whether the model's activations leave the range of float16.
 
@@ -127,6 +132,7 @@ def execution_plan(
         dtype=getattr(mx, dtype),
         exact=name == "cpu" and dtype == "float32",
         token_budget=token_budget or _TOKEN_BUDGET[name],
+        lanes=min(cpu_runtime.cores(), _MAX_LANES) if name == "cpu" else 1,
     )
 
 

@@ -40,6 +40,7 @@ class ModelFacts:
         dimension: size of the vectors it computes.
         max_tokens: most tokens of one sequence.
         token_budget: most tokens that one batch should have, padding included.
+        lanes: how many batches it runs side by side.
         device: "cpu" or "gpu".
         precision: type of the activations, as in "float32".
     """
@@ -47,6 +48,7 @@ class ModelFacts:
     dimension: int
     max_tokens: int
     token_budget: int
+    lanes: int
     device: str
     precision: str
 
@@ -56,8 +58,8 @@ class Model(Protocol):
 
     facts: ModelFacts
 
-    def encode(self, sequences: Sequence[Sequence[int]], length: int) -> NDArray[np.float32]:
-        """One batch of token ids, padded to `length`, → (batch, dimension)."""
+    def encode(self, batches: Sequence[tuple[Sequence[Sequence[int]], int]]) -> list[NDArray[np.float32]]:
+        """Up to `facts.lanes` batches, each of token ids and what they are padded to, → (batch, dimension) each."""
         ...
 
 
@@ -190,10 +192,17 @@ class Engine:
     def _encode(self, sequences: Sequence[Sequence[int]], model: Model) -> NDArray[np.float32]:
         facts = model.facts
         vectors = np.empty((len(sequences), facts.dimension), dtype=np.float32)
-        for batch in plan_batches([len(s) for s in sequences], facts.token_budget, facts.max_tokens):
+        lengths = [len(sequence) for sequence in sequences]
+        # A short call is spread over the lanes.
+        budget = min(facts.token_budget, -(-sum(lengths) // facts.lanes))
+        batches = plan_batches(lengths, budget, facts.max_tokens)
+        for start in range(0, len(batches), facts.lanes):
             if self._closing:
                 raise self._closed_error()
-            vectors[batch.indices] = model.encode([sequences[i] for i in batch.indices], batch.length)
+            together = batches[start : start + facts.lanes]
+            results = model.encode([([sequences[i] for i in batch.indices], batch.length) for batch in together])
+            for batch, rows in zip(together, results, strict=True):
+                vectors[batch.indices] = rows
         return vectors
 
     def _end(self, status: EngineStatus) -> None:

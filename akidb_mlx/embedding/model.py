@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from akidb_mlx.embedding import cpu_runtime
 from akidb_mlx.embedding.checkpoint import Checkpoint
 from akidb_mlx.embedding.device import ExecutionPlan, claim
 from akidb_mlx.embedding.encoders import TokenBatch, build_encoder
@@ -50,31 +51,43 @@ class EmbeddingModel:
             dimension=dimension,
             max_tokens=checkpoint.max_tokens,
             token_budget=plan.token_budget,
+            lanes=plan.lanes,
             device=plan.device_name,
             precision=plan.precision,
         )
-        if not np.isfinite(self.encode([[0]], length=1)).all():
+        self._streams = [mx.default_stream(plan.device), *(mx.new_stream(plan.device) for _ in range(plan.lanes - 1))]
+        if not np.isfinite(self.encode([([[0]], 1)])).all():
             raise ModelLoadError(
                 f"{checkpoint.directory} computes values that are not finite in {plan.precision}: "
                 "its weights are damaged, or need a wider precision"
             )
 
-    def encode(self, sequences: Sequence[Sequence[int]], length: int) -> NDArray[np.float32]:
-        """Run one batch.
+    def encode(self, batches: Sequence[tuple[Sequence[Sequence[int]], int]]) -> list[NDArray[np.float32]]:
+        """Run batches side by side, each on a stream of its own.
 
         Args:
-            sequences: the token ids of each text, none empty.
-            length: what all are padded to.
+            batches: at most `facts.lanes`; for each, the token ids of its texts, none empty, and what all are padded
+                to.
 
         Returns:
-            (len(sequences), dimension) float32, neither cut nor normalised.
+            For each batch (texts, dimension) float32, neither cut nor normalised.
         """
-        batch = _pad(sequences, length)
+        # The cores that lanes do not use are for the matrix products.
+        cpu_runtime.set_blas_threads(max(1, cpu_runtime.cores() // len(batches)))
+        results = []
+        for stream, (sequences, length) in zip(self._streams, batches, strict=False):
+            with mx.stream(stream):
+                results.append(self._forward(_pad(sequences, length)))
+        mx.eval(results)  # all at once: MLX hands out the operations of one evaluation to all streams in turn
+        return [np.array(vectors) for vectors in results]
+
+    def _forward(self, batch: TokenBatch) -> mx.array:
+        """(texts, length) → (texts, dimension) float32, lazily."""
         vectors = pool(self._encoder(batch), batch, self._pooling)
         for layer, activation in zip(self._dense, self._dense_activations, strict=True):
             vectors = layer(vectors.astype(self._dtype))
             vectors = mx.tanh(vectors) if activation == "tanh" else vectors
-        return np.array(vectors.astype(mx.float32))
+        return vectors.astype(mx.float32)
 
 
 def _pad(sequences: Sequence[Sequence[int]], length: int) -> TokenBatch:
