@@ -46,7 +46,7 @@ class Settings(BaseSettings):
         description="Type of the activations; auto is float32 on a CPU and the checkpoint's own type on a GPU.",
     )
     token_budget: PositiveInt | None = Field(
-        None, description="Most tokens in one forward pass, padding included; the device's measured best if unset."
+        None, description="Most tokens in one batch, padding included; the device's measured best if unset."
     )
     allow_untrained_dimensions: bool = Field(
         False, description="Let `dimensions` cut the vectors of a model that was not trained for it (Matryoshka)."
