@@ -98,9 +98,9 @@ def _print_report(report: dict[str, Any]) -> None:
     table.add_row("settings", escape(report["config_file"]))
     table.add_row("cache", escape(report["cache"]))
     for name, where in report["models"].items():
-        table.add_row(
-            "model", f"[green]{name}[/]  {escape(where['path'])}" if where["path"] else f"[dim]{name}  not found[/]"
-        )
+        record = CATALOG[name]
+        state = f"[green]found[/] {escape(where['path'])}" if where["path"] else "[dim]not found[/]"
+        table.add_row("model", f"{name} ({record.description}; {record.licence}): {state}")
     if test is None:
         table.add_row("self-test", f"[yellow]no model found[/]: {escape(report['models']['minilm-l6-v2']['missing'])}")
     else:
