@@ -240,7 +240,7 @@ class EmbeddingService:
 
 
 def _resolve(model: str, record: ModelRecord | None, settings: Settings, download: bool) -> Path:
-    cache = ModelCache(settings.cache_dir / "models" if settings.cache_dir else None)
+    cache = ModelCache(settings.models_dir)
     try:
         return cache.ensure(record.repo_id if record else model, download=download)
     except CorruptModelError as error:

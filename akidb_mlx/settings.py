@@ -52,6 +52,11 @@ class Settings(BaseSettings):
         False, description="Let `dimensions` cut the vectors of a model that was not trained for it (Matryoshka)."
     )
 
+    @property
+    def models_dir(self) -> Path | None:
+        """Folder that models lie in, or None for the cache's own default."""
+        return self.cache_dir.expanduser() / "models" if self.cache_dir else None
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -13,6 +13,8 @@ import numpy as np
 
 GOLDENS = Path(__file__).parent / "goldens"
 TEXTS: list[str] = json.loads((GOLDENS / "texts.json").read_text(encoding="utf-8"))["texts"]
+# Index of the one text that is longer than the 512 tokens of most tiny models.
+LONGEST = max(range(len(TEXTS)), key=lambda i: len(TEXTS[i]))
 WEIGHTS = Path(os.environ.get("AKIDB_TEST_MODELS", Path.home() / ".cache" / "akidb-test-models"))
 
 
@@ -26,6 +28,14 @@ def sts_pairs() -> tuple[list[str], list[str], list[float]]:
     with (GOLDENS / "stsb-en-test.csv").open(encoding="utf-8", newline="") as file:
         first, second, score = zip(*csv.reader(file), strict=True)
     return list(first), list(second), [float(value) for value in score]
+
+
+def sts_spearman(vectors: np.ndarray) -> float:
+    """Rank correlation of cosine and human score; `vectors` of all first sentences, then of all second ones."""
+    from scipy.stats import spearmanr
+
+    first, _, scores = sts_pairs()
+    return float(spearmanr((vectors[: len(first)] * vectors[len(first) :]).sum(axis=1), scores).statistic)
 
 
 def minilm_installed() -> bool:

@@ -27,6 +27,11 @@ def test_the_environment_goes_before_the_file(monkeypatch, tmp_path):
     assert Settings(token_budget=7).token_budget == 7
 
 
+def test_a_home_folder_in_the_cache_dir_is_expanded(monkeypatch):
+    monkeypatch.setenv("AKIDB_CACHE_DIR", "~/vectors")
+    assert load_settings().models_dir == Path.home() / "vectors" / "models"
+
+
 def test_where_the_file_is(monkeypatch):
     monkeypatch.setenv("AKIDB_CONFIG", "/etc/akidb.toml")
     assert config_file() == Path("/etc/akidb.toml")

@@ -25,7 +25,7 @@ _PROBE = ("A man is playing a guitar.", "Someone plays the guitar.", "The stock 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
     """Report device, backend, versions, cache and models, and time a self-test on the first model found."""
     settings = load_settings()
-    cache = ModelCache(settings.cache_dir / "models" if settings.cache_dir else None)
+    cache = ModelCache(settings.models_dir)
     models = {name: _find(cache, record.repo_id) for name, record in CATALOG.items()}
     found = next((name for name, where in models.items() if where["path"]), None)
     report: dict[str, Any] = {
@@ -71,7 +71,8 @@ def _self_test(model: str) -> dict[str, Any]:
             loaded = time.perf_counter()
             service.embed_array(_PROBE[:1])
             embedded = time.perf_counter()
-            alike, unlike = (service.embed_array(_PROBE)[1:] @ service.embed_array(_PROBE)[0]).tolist()
+            first, *others = service.embed_array(_PROBE)
+            alike, unlike = (float(other @ first) for other in others)
     except AkidbMlxError as error:
         return {"model": model, "passed": False, "detail": str(error)}
     return {

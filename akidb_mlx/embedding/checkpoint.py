@@ -153,7 +153,8 @@ def _read_pooling(directory: Path, model_type: str, modules: _Modules) -> tuple[
         raise ModelLoadError(f"{path}: leaving the prompt out of the pooling (include_prompt: false) is not supported")
     named = config.get("pooling_mode") or [mode for flag, mode in _POOLING_FLAGS.items() if config.get(flag)]
     modes = [named] if isinstance(named, str) else named
-    if not isinstance(modes, list) or len(modes) != 1 or modes[0] not in _POOLING_MODES:
+    single = isinstance(modes, list) and len(modes) == 1 and isinstance(modes[0], str)
+    if not single or modes[0] not in _POOLING_MODES:
         raise ModelLoadError(
             f"{path}: pooling {modes!r} is not supported; exactly one of {', '.join(_POOLING_MODES)} is"
         )
@@ -221,7 +222,10 @@ def _max_tokens(
             f"{stated!r}, max_position_embeddings {positions!r}"
         )
     if positions is not None and architecture.positions_follow_padding:
-        limits[-1] -= config.get("pad_token_id", 1) + 1
+        padding = config.get("pad_token_id", 1)
+        if not isinstance(padding, int):
+            raise ModelLoadError(f"{directory / 'config.json'}: pad_token_id must be an integer, found {padding!r}")
+        limits[-1] -= padding + 1
     return int(min(limits))
 
 

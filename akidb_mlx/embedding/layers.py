@@ -76,9 +76,8 @@ class Linear:
 class Embedding:
     """A table of vectors, looked up by row."""
 
-    def __init__(self, table: Packing | mx.array, dtype: mx.Dtype) -> None:
+    def __init__(self, table: Packing | mx.array) -> None:
         self._table = table
-        self.dtype = dtype
 
     def __call__(self, indices: mx.array) -> mx.array:
         """(...) integers → (..., size)."""

@@ -60,7 +60,7 @@ class WeightReader:
     def embedding(self, name: str, rows: int, size: int) -> Embedding:
         """A table of vectors. A quantised one stays so everywhere: only the rows that are looked up are unpacked."""
         table = self._packing(name, rows, size)
-        return Embedding(table if isinstance(table, Packing) else table.astype(self._plan.dtype), self._plan.dtype)
+        return Embedding(table if isinstance(table, Packing) else table.astype(self._plan.dtype))
 
     def finish(self) -> None:
         """Check that all was there and nothing is left.
