@@ -6,6 +6,7 @@
     ├── ModelNotFoundError        no directory holds the model that was asked for
     ├── ModelLoadError            the model's files are there and cannot be used
     ├── InferenceError            the forward pass failed, or produced something that is not a vector
+    ├── DeadlineExceededError     the call's timeout passed (also a TimeoutError)
     ├── ServiceOverloadedError    the queue is full: try again later
     └── ServiceClosedError        the service was closed, its thread died, or the process was forked
 
@@ -55,8 +56,25 @@ class InferenceError(AkidbMlxError):
         self.index = index
 
 
+class DeadlineExceededError(AkidbMlxError, TimeoutError):
+    """The call's `timeout` passed; what had not run of it was dropped."""
+
+    @classmethod
+    def after(cls, seconds: float) -> DeadlineExceededError:
+        """The error of a call that is dropped `seconds` after it was made."""
+        return cls(f"not done within the call's timeout: dropped after {seconds:.2f} s; allow more time or retry")
+
+
 class ServiceOverloadedError(AkidbMlxError):
-    """The queue is full; nothing was done with the call's texts, which may be sent again later."""
+    """The queue is full; nothing was done with the call's texts, which may be sent again later.
+
+    Attributes:
+        retry_after_s: when there will be room, in seconds from now, by estimate.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class ServiceClosedError(AkidbMlxError):

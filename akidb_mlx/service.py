@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast, get_args
 
+import numpy as np
 from typing_extensions import TypedDict, Unpack
 
 from akidb_mlx.catalog import CATALOG, ModelRecord
 from akidb_mlx.embedding import cpu_runtime
+from akidb_mlx.embedding.batching import TokenIds
 from akidb_mlx.embedding.checkpoint import Checkpoint, read_checkpoint
-from akidb_mlx.embedding.engine import Engine, Model
+from akidb_mlx.embedding.engine import Engine, EngineLimits, Model
 from akidb_mlx.embedding.prompts import choose_prompt
-from akidb_mlx.embedding.tokenizer import OVERFLOW_POLICIES, OverflowPolicy, TextTokenizer
-from akidb_mlx.errors import ConfigurationError, InvalidInputError, ModelLoadError, ModelNotFoundError
+from akidb_mlx.embedding.requests import Request
+from akidb_mlx.embedding.tokenizer import OVERFLOW_POLICIES, OverflowPolicy, TextTokenizer, TokenizedText
+from akidb_mlx.errors import (
+    ConfigurationError,
+    DeadlineExceededError,
+    InvalidInputError,
+    ModelLoadError,
+    ModelNotFoundError,
+)
 from akidb_mlx.settings import DeviceName, Settings, load_settings
 from akidb_mlx.vectors import EmbeddingBatch, Vectors, finish_vectors
 from model_cache import CorruptModelError, ModelCache, ModelCacheError
+
+# What is tokenised at once: enough to sort by length with profit, little enough for the first batches to run soon.
+_SLICE_TEXTS, _SLICE_CHARACTERS = 1024, 1 << 18
+# By which the tokens of a text are estimated for the queue's bound.
+_CHARACTERS_PER_TOKEN = 4
+# Tokens that a prompt must have for a batch of its own to pay.
+_MIN_PREFIX = 8
+_NO_TOKENS: TokenIds = np.empty(0, np.int32)
 
 
 class EmbedOptions(TypedDict, total=False):
@@ -37,6 +58,8 @@ class EmbedOptions(TypedDict, total=False):
         on_overflow: what happens to a text that is longer than the model takes. "truncate" (default) cuts it and says
             so in `truncated`; "error" refuses it; "chunk" embeds all of it in overlapping windows and averages their
             vectors by token count.
+        timeout: seconds after which the call fails with `DeadlineExceededError` and what has not run is dropped; None
+            (default) waits. A future of `submit` fails when its turn would come, its own `result(timeout=…)` at once.
     """
 
     input_type: str | None
@@ -44,6 +67,22 @@ class EmbedOptions(TypedDict, total=False):
     dimensions: int | None
     normalize: bool
     on_overflow: OverflowPolicy
+    timeout: float | None
+
+
+@dataclass(frozen=True)
+class _CallOptions:
+    """`EmbedOptions`, checked and complete."""
+
+    dimensions: int
+    normalize: bool
+    prompt: str
+    on_overflow: OverflowPolicy
+    timeout: float | None
+
+    def expected_tokens(self, text: str) -> int:
+        """What a text will have, by estimate, before it is tokenised."""
+        return (len(self.prompt) + len(text)) // _CHARACTERS_PER_TOKEN + 2
 
 
 class EmbeddingService:
@@ -52,7 +91,8 @@ class EmbeddingService:
         with EmbeddingService("minilm-l6-v2") as service:
             vectors = service.embed(["Hello, world!"])
 
-    The model's weights live on a thread of their own, which also runs every forward pass. A service that is closed, or
+    The model's weights live on a thread of their own, which also runs every forward pass, with batches that calls of all
+    threads share. A service that is closed, or
     that was created before this process was forked, raises `ServiceClosedError`.
     """
 
@@ -85,7 +125,15 @@ class EmbeddingService:
         self._record = CATALOG.get(self._model)
         self._may_cut_untrained = settings.allow_untrained_dimensions
         self._checkpoint = read_checkpoint(_resolve(self._model, self._record, settings, auto_download))
-        engine = Engine(partial(_load_model, self._checkpoint, _device_name(device, settings), settings))
+        engine = Engine(
+            partial(_load_model, self._checkpoint, _device_name(device, settings), settings),
+            EngineLimits(
+                max_queued_requests=settings.max_queued_requests,
+                max_queued_tokens=settings.max_queued_tokens,
+                coalesce_delay_s=settings.coalesce_delay_ms / 1000,
+                stuck_after_s=settings.stuck_after_s,
+            ),
+        )
         # Closes the engine when the service is collected; calling it a second time does nothing.
         self._close_engine = weakref.finalize(self, engine.close)
         self._engine = engine
@@ -122,36 +170,84 @@ class EmbeddingService:
         Raises:
             InvalidInputError: a text or an option is not usable; `index` holds which text.
             InferenceError: the model computed something that is not a vector.
+            DeadlineExceededError: `timeout` passed.
+            ServiceOverloadedError: the queue is full; `retry_after_s` says when to try again.
             ServiceClosedError: the service takes no more calls.
         """
+        began = time.monotonic()
         future = self.submit(texts, **options)
+        timeout = options.get("timeout")
         try:
-            return future.result()
+            return future.result(None if timeout is None else max(0.0, began + timeout - time.monotonic()))
+        except DeadlineExceededError:
+            raise
+        except FutureTimeoutError:
+            raise DeadlineExceededError.after(time.monotonic() - began) from None
         finally:
-            future.cancel()  # an interrupted wait drops the call; one that is done is not touched
+            future.cancel()  # a wait that was interrupted drops the call; one that is done is not touched
 
     def submit(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> Future[EmbeddingBatch]:
-        """Check and tokenise texts now, and embed them when their turn comes; see `embed_detailed`.
+        """Check and tokenise texts now, while the first of them may already run; see `embed_detailed`.
 
         Returns:
-            A future; cancelling it before its turn comes drops the call.
+            A future. Cancelling it drops what has not run; it can be cancelled until it is done. Callbacks added to it
+            run on the thread that owns the model and must be short.
         """
         self._engine.check_open()
         checked = _checked_texts(texts)
-        dimensions, normalize, prompt, on_overflow = self._checked_options(options)
-        tokenized = self._tokenizer(checked, prompt, on_overflow)
-        windows = [[len(window) for window in text.windows] for text in tokenized]
+        call = self._checked_options(options)
+        tokenized: list[TokenizedText] = []
 
-        def finish(pooled: Vectors) -> EmbeddingBatch:
+        def combine(parts: list[Vectors]) -> EmbeddingBatch:
             return EmbeddingBatch(
-                vectors=finish_vectors(pooled, windows, dimensions, normalize),
+                vectors=parts[0] if len(parts) == 1 else np.concatenate([_no_vectors(call.dimensions), *parts]),
                 token_counts=[text.token_count for text in tokenized],
                 truncated=[text.truncated for text in tokenized],
                 model=self._model,
-                dimension=dimensions,
+                dimension=call.dimensions,
             )
 
-        return self._engine.submit([window for text in tokenized for window in text.windows], finish)
+        expected = sum(map(call.expected_tokens, checked))
+        request = self._engine.open_request(combine, expected, call.timeout)
+        try:
+            for part in _slices(checked):
+                if request.future.done():
+                    break
+                tokenized += self._add(request, part, len(tokenized), call)
+            request.end()
+        except BaseException:
+            request.future.cancel()
+            raise
+        return request.future
+
+    def _add(self, request: Request, texts: list[str], first: int, call: _CallOptions) -> list[TokenizedText]:
+        """Tokenise some texts of a call, the first of index `first`, and queue them."""
+        began = time.monotonic()
+        tokenized = self._tokenizer(texts, call.prompt, call.on_overflow, first)
+        self._engine.metrics.observe("tokenize", time.monotonic() - began)
+        self._engine.metrics.count(texts=len(texts), truncated_texts=sum(text.truncated for text in tokenized))
+        windows = [[len(window) for window in text.windows] for text in tokenized]
+        sequences = [window for text in tokenized for window in text.windows]
+        owners = [first + index for index, counts in enumerate(windows) for _ in counts]
+        prefix = self._shared_prefix(sequences, call.prompt)
+        self._engine.add(
+            request,
+            [ids[len(prefix) :] for ids in sequences],
+            owners,
+            prefix.tobytes(),
+            partial(finish_vectors, windows=windows, dimensions=call.dimensions, normalize=call.normalize, first=first),
+            sum(map(call.expected_tokens, texts)),
+        )
+        return tokenized
+
+    def _shared_prefix(self, sequences: list[TokenIds], prompt: str) -> TokenIds:
+        """The tokens of the prompt that the model should run once for all sequences; none where that gains nothing."""
+        if self._facts.shares_prefixes and prompt:
+            prefix = self._tokenizer.prefix(prompt)
+            size = len(prefix)
+            if size >= _MIN_PREFIX and all(len(ids) > size and np.array_equal(ids[:size], prefix) for ids in sequences):
+                return prefix
+        return _NO_TOKENS
 
     def get_model_info(self) -> dict[str, Any]:
         """What the model is and how it runs, as plain types; takes no lock and waits for nothing.
@@ -160,7 +256,8 @@ class EmbeddingService:
             `model_name`, `dimension` (what `embed` returns), `native_dimension`, `max_tokens`, `backend`, `device`,
             `precision`, `quantization` (None where no layer is), `pooling` and `pooling_source` (what said so),
             `prompts` (names), `matryoshka` (whether shorter vectors were trained), `architecture`, `revision`, `path`
-            and `status` ("ready", "closed" or "failed").
+            `weight_bytes`, `memory` (bytes that MLX's allocator holds in this process: `active`, `cached` for reuse, and
+            the `peak`) and `status` ("ready", "loading" again after the owner thread died, "closed" or "failed").
         """
         checkpoint = self._checkpoint
         return {
@@ -179,16 +276,47 @@ class EmbeddingService:
             "architecture": checkpoint.model_type,
             "revision": None,
             "path": str(checkpoint.directory),
+            "weight_bytes": self._facts.weight_bytes,
+            "memory": dict(self._engine.memory),
             "status": self._engine.status,
         }
 
-    def health_check(self) -> dict[str, Any]:
-        """Whether the service can take a call: {"status": "ok" or "failed", "engine": …}; never raises or waits."""
-        healthy = self._engine.status == "ready" and self._engine.alive
-        return {"status": "ok" if healthy else "failed", "engine": self._engine.status}
+    def get_metrics(self) -> dict[str, Any]:
+        """What the service did since it was created, as plain types; takes no time worth mentioning.
 
-    def close(self) -> None:
-        """Finish the batch that is running, fail the calls that wait, and free the model. Idempotent."""
+        Returns:
+            `calls` by outcome ("completed", "failed", "cancelled", "timed_out", "refused"); `texts`, `truncated_texts`;
+            `sequences` computed and `shared_sequences` that were equal to one of them; `batches`, `tokens`;
+            `padding_ratio` (share of the computed tokens that was padding) and `batch_fill` (computed tokens by what
+            the token budget allows); `queue` with `requests` and `tokens` now; `memory` as in `get_model_info`; and
+            `latency_s`, a histogram of each phase: "tokenize", "wait" in the queue, "compute" and "finish" of a step,
+            and the whole "call".
+        """
+        return {
+            **self._engine.metrics.snapshot(),
+            "queue": self._engine.queue_depth(),
+            "memory": dict(self._engine.memory),
+        }
+
+    def health_check(self) -> dict[str, Any]:
+        """Whether the service can take a call; never raises or waits, even while a forward pass hangs.
+
+        Returns:
+            `status`: "ok"; "degraded" while the model loads, the queue is full, or after the owner thread had to be
+            replaced; "failed" when it is closed, the owner thread died, or a forward pass hangs. `reason` in words, and
+            `engine`, the status in `get_model_info`.
+        """
+        status, reason = self._engine.health()
+        return {"status": status, "reason": reason, "engine": self._engine.status}
+
+    def close(self, drain: bool = False) -> None:
+        """Finish the batches that are running, fail the calls that wait, and free the model. Idempotent.
+
+        Args:
+            drain: first finish every call that was made, however long that takes; new calls are refused meanwhile.
+        """
+        if drain:
+            self._engine.close(drain=True)
         self._close_engine()
 
     def __enter__(self) -> EmbeddingService:
@@ -203,8 +331,8 @@ class EmbeddingService:
     def _matryoshka(self) -> bool:
         return self._record.matryoshka if self._record else self._checkpoint.architecture.matryoshka
 
-    def _checked_options(self, options: EmbedOptions) -> tuple[int, bool, str, OverflowPolicy]:
-        """The options of one call with their defaults: dimensions, normalize, prompt, on_overflow."""
+    def _checked_options(self, options: EmbedOptions) -> _CallOptions:
+        """The options of one call, with their defaults."""
         unknown = set(options) - EmbedOptions.__optional_keys__
         if unknown:
             raise TypeError(
@@ -217,13 +345,17 @@ class EmbeddingService:
         on_overflow = options.get("on_overflow", "truncate")
         if on_overflow not in OVERFLOW_POLICIES:
             raise InvalidInputError(f"on_overflow must be one of {', '.join(OVERFLOW_POLICIES)}, found {on_overflow!r}")
+        timeout = options.get("timeout")
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, Real) or not timeout > 0):
+            raise InvalidInputError(f"timeout must be a number of seconds above 0, or None, found {timeout!r}")
         prompt = choose_prompt(self._checkpoint.prompts, options.get("input_type"), options.get("prompt"))
         _check_string("prompt", prompt)
-        return (
-            self._dimension if dimensions is None else self._check_dimensions(dimensions),
-            normalize,
-            prompt,
-            on_overflow,
+        return _CallOptions(
+            dimensions=self._dimension if dimensions is None else self._check_dimensions(dimensions),
+            normalize=normalize,
+            prompt=prompt,
+            on_overflow=on_overflow,
+            timeout=timeout,
         )
 
     def _check_dimensions(self, dimensions: int) -> int:
@@ -272,6 +404,22 @@ def _load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) 
         float16_overflows=checkpoint.architecture.float16_overflows,
     )
     return EmbeddingModel(checkpoint, plan)
+
+
+def _no_vectors(dimensions: int) -> Vectors:
+    return np.empty((0, dimensions), dtype=np.float32)
+
+
+def _slices(texts: list[str]) -> Iterator[list[str]]:
+    """The texts in pieces that are tokenised at once."""
+    start = characters = 0
+    for end, text in enumerate(texts):
+        characters += len(text)
+        if end - start >= _SLICE_TEXTS or (characters > _SLICE_CHARACTERS and end > start):
+            yield texts[start:end]
+            start, characters = end, len(text)
+    if start < len(texts):
+        yield texts[start:]
 
 
 def _checked_texts(texts: Iterable[str]) -> list[str]:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -48,6 +48,14 @@ class Settings(BaseSettings):
     token_budget: PositiveInt | None = Field(
         None, description="Most tokens in one batch, padding included; the device's measured best if unset."
     )
+    max_queued_requests: PositiveInt = Field(4096, description="Most calls that wait or run; beyond, refused at once.")
+    max_queued_tokens: PositiveInt = Field(
+        4_000_000, description="Most tokens that wait; a single call with more is taken when nothing else waits."
+    )
+    coalesce_delay_ms: NonNegativeFloat = Field(
+        0, le=1000, description="How long the first call after an idle time waits for others to share its batch."
+    )
+    stuck_after_s: PositiveFloat = Field(120, description="When a running forward pass counts as hanging.")
     allow_untrained_dimensions: bool = Field(
         False, description="Let `dimensions` cut the vectors of a model that was not trained for it (Matryoshka)."
     )

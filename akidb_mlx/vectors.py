@@ -35,7 +35,9 @@ class EmbeddingBatch:
     dimension: int
 
 
-def finish_vectors(pooled: Vectors, windows: Sequence[Sequence[int]], dimensions: int, normalize: bool) -> Vectors:
+def finish_vectors(
+    pooled: Vectors, windows: Sequence[Sequence[int]], dimensions: int, normalize: bool, first: int = 0
+) -> Vectors:
     """Cut to `dimensions`, normalise, and combine the windows of each chunked text.
 
     The windows of a text are each cut and normalised, averaged with their token counts as weights, and the average is
@@ -46,6 +48,7 @@ def finish_vectors(pooled: Vectors, windows: Sequence[Sequence[int]], dimensions
         windows: for each text in order, the token counts of its windows.
         dimensions: how many of the first values to keep.
         normalize: whether each vector is divided by its Euclidean length.
+        first: the index, in the caller's list, of the first of the texts.
 
     Returns:
         (texts, dimensions) float32, C-contiguous.
@@ -54,14 +57,16 @@ def finish_vectors(pooled: Vectors, windows: Sequence[Sequence[int]], dimensions
         InferenceError: a row is not finite, or has no direction to normalise; the text's index is named.
     """
     vectors = np.ascontiguousarray(pooled[:, :dimensions])
-    owners = np.repeat(np.arange(len(windows)), np.array([len(counts) for counts in windows], dtype=np.intp))
+    owners = np.repeat(
+        np.arange(first, first + len(windows)), np.array([len(counts) for counts in windows], dtype=np.intp)
+    )
     vectors = _checked(vectors, owners, normalize)
     if len(owners) == len(windows):
         return vectors
     weights = np.array([count for counts in windows for count in counts], dtype=np.float32)[:, None]
-    starts = np.flatnonzero(np.diff(owners, prepend=-1))
+    starts = np.flatnonzero(np.diff(owners, prepend=first - 1))
     averages = np.add.reduceat(vectors * weights, starts) / np.add.reduceat(weights, starts)
-    return _checked(averages.astype(np.float32), np.arange(len(windows)), normalize)
+    return _checked(averages.astype(np.float32), np.arange(first, first + len(windows)), normalize)
 
 
 def _checked(vectors: Vectors, owners: NDArray[np.intp], normalize: bool) -> Vectors:

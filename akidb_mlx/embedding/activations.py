@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import mlx.core as mx
 
@@ -36,53 +35,57 @@ def relu(x: mx.array) -> mx.array:
     return mx.maximum(x, 0)
 
 
-# For `folded`, highest power first, fitted by benchmarks/fit_activations.py.
-_GELU = (6.24130909e-06, 4.58615553e-05, 5.59832024e-05, 0.0033987413, 0.0220939384, 0.0520700022, 1.04427427)
+# For `power_tail`, fitted by benchmarks/fit_activations.py.
+_GELU = (0.197536385, -4.73066997, 1.78270605, 38.0841804, -4.55655894)
+_EXP = (0.863210745, -331.741665, 187.44684, 12297.9656, -4.70708586)
+# Beyond it, `negative_exp` returns 4e-27: next to 1 nothing, and far from the slow numbers below 1e-38.
+_EXP_BOUND = 64.0
+
+
+def power_tail(a: mx.array, coefficients: tuple[float, ...], squarings: int) -> mx.array:
+    """r(a) squared `squarings` times, with r(a) = c0 + c1 / (a + c2 + c3 / (a + c4)), for a ≥ 0.
+
+    A continued fraction is the cheapest form of a rational function, and a power of one suits a tail that falls faster
+    than any fraction (as in Abramowitz and Stegun 7.1.28, for erfc). It has no pole where a ≥ 0.
+    """
+    first, second, third, fourth, fifth = coefficients
+    value = second / (fourth / (a + fifth) + a + third) + first
+    for _ in range(squarings):
+        value = value * value
+    return value
+
+
+def negative_exp(a: mx.array) -> mx.array:
+    """exp(-a) for a ≥ 0; relative error 5e-8 exp(a / 2)."""
+    return power_tail(mx.minimum(a, _EXP_BOUND), _EXP, squarings=5)
+
+
+def vectorised_gelu(x: mx.array) -> mx.array:
+    """`gelu` as max(x, 0) - |x| Φ(-|x|): only the tail is approximated."""
+    size = mx.abs(x)
+    return mx.maximum(x, 0) - size * power_tail(size, _GELU, squarings=3)
+
+
+# For `vectorised_gelu_tanh`, highest power first, fitted by benchmarks/fit_activations.py.
 _GELU_TANH = (2.43848954e-05, 8.01262474e-05, -0.000117389443, 0.00352760546, 0.0219967142, 0.0520938252, 1.04427241)
 
 
-def folded(x: mx.array, coefficients: tuple[float, ...]) -> mx.array:
-    """max(x, 0) - |x| / p(|x|)^16.
-
-    An activation x F(x) with F(-x) = 1 - F(x) is folded at 0: only the tail F(-|x|) has to be approximated, and a
-    polynomial to a negative power suits a tail (as in Abramowitz and Stegun 7.1.28, for erfc). Far out the power
-    overflows to infinity and the tail is 0, as it should be.
-    """
+def vectorised_gelu_tanh(x: mx.array) -> mx.array:
+    """`gelu_tanh` as max(x, 0) - |x| / p(|x|)^16, whose tail a continued fraction does not fit well enough."""
     size = mx.abs(x)
-    power = _horner(size, coefficients)
+    power = size * _GELU_TANH[0] + _GELU_TANH[1]
+    for coefficient in _GELU_TANH[2:]:
+        power = power * size + coefficient
     for _ in range(4):
         power = power * power
     return mx.maximum(x, 0) - size / power
 
 
-# tanh(x) = x P(x²) / Q(x²), highest power first: the minimax fit of Eigen's `generic_fast_tanh_float` and of XLA.
-# Beyond the bound it is 1 in float32.
-_TANH_BOUND = 7.90531110763549805
-_TANH_P = (
-    -2.76076847742355e-16,
-    2.00018790482477e-13,
-    -8.60467152213735e-11,
-    5.12229709037114e-08,
-    1.48572235717979e-05,
-    6.37261928875436e-04,
-    4.89352455891786e-03,
-)
-_TANH_Q = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
-
-
-def rational_silu(x: mx.array) -> mx.array:
-    """`silu` by sigmoid(x) = (1 + tanh(x / 2)) / 2; its tail is too long for `folded`."""
-    half = 0.5 * x
-    bounded = mx.clip(half, -_TANH_BOUND, _TANH_BOUND)
-    square = bounded * bounded
-    return half + half * (bounded * _horner(square, _TANH_P) / _horner(square, _TANH_Q))
-
-
-def _horner(x: mx.array, coefficients: tuple[float, ...]) -> mx.array:
-    value = x * coefficients[0] + coefficients[1]
-    for coefficient in coefficients[2:]:
-        value = value * x + coefficient
-    return value
+def vectorised_silu(x: mx.array) -> mx.array:
+    """`silu` as max(x, 0) - |x| sigmoid(-|x|)."""
+    size = mx.abs(x)
+    tail = negative_exp(size)
+    return mx.maximum(x, 0) - size * (tail / (1 + tail))
 
 
 # By the name that config.json gives.
@@ -94,9 +97,9 @@ NATIVE: dict[str, Activation] = {
     "relu": relu,
 }
 VECTORISED: dict[str, Activation] = {
-    "gelu": partial(folded, coefficients=_GELU),
-    "gelu_new": partial(folded, coefficients=_GELU_TANH),
-    "gelu_pytorch_tanh": partial(folded, coefficients=_GELU_TANH),
-    "silu": rational_silu,
+    "gelu": vectorised_gelu,
+    "gelu_new": vectorised_gelu_tanh,
+    "gelu_pytorch_tanh": vectorised_gelu_tanh,
+    "silu": vectorised_silu,
     "relu": relu,
 }

@@ -50,6 +50,12 @@ def set_blas_threads(count: int) -> None:
         _openblas.openblas_set_num_threads(count)
 
 
+def release_memory() -> None:
+    """Give memory that malloc keeps for reuse back to the system."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 def _load_openblas() -> None:
     global _blas, _openblas
     for name in _OPENBLAS:

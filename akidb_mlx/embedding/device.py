@@ -18,6 +18,7 @@ import mlx.core as mx
 
 from akidb_mlx.embedding import activations, cpu_runtime
 from akidb_mlx.embedding.activations import Activation
+from akidb_mlx.embedding.attention import Attention, fused_attention, in_blocks, vectorised_attention
 from akidb_mlx.errors import ConfigurationError, ModelLoadError
 from akidb_mlx.settings import DeviceName, Precision
 
@@ -31,6 +32,10 @@ _MAX_LANES = 8
 # M1 and M2 emulate bfloat16 (GPU families g13 and g14).
 _SLOW_BFLOAT16 = re.compile(r"applegpu_g1[34]")
 
+# Bytes that MLX may keep for reuse on a GPU: the buffers of a few full batches.
+_CACHE_LIMIT = 1 << 30
+
+_thread = threading.local()
 _claim_lock = threading.Lock()
 _claimed: mx.Device | None = None
 
@@ -55,6 +60,15 @@ class ExecutionPlan:
     lanes: int
 
     @property
+    def pipelined(self) -> bool:
+        """Whether a step should be handed over while the one before it runs.
+
+        A GPU then never waits for the host. MLX's CPU backend blocks whoever hands over more than a few operations, so
+        there a step would only start later.
+        """
+        return self.device_name == "gpu"
+
+    @property
     def device_name(self) -> str:
         """Kind of the device: "cpu" or "gpu"."""
         return str(self.device.type.name)
@@ -77,23 +91,29 @@ class ExecutionPlan:
         # One kernel for the chain of element-wise operations. MLX's CPU backend would need a C++ compiler for it.
         return mx.compile(function, shapeless=True) if self.device_name == "gpu" else function
 
-    def rotation(self, length: int, dimensions: int, theta: float) -> Rotation:
+    @property
+    def attention(self) -> Attention:
+        """How attention is computed."""
+        return in_blocks(vectorised_attention if self.exact else fused_attention)
+
+    def rotation(self, length: int, dimensions: int, theta: float, offset: int = 0) -> Rotation:
         """Rotary position embedding (Su et al. 2021), halves rotated against each other.
 
         Args:
-            length: number of positions, counted from 0.
+            length: number of positions.
             dimensions: size of a head.
             theta: base of the frequencies.
+            offset: the first position.
 
         Returns:
             A function on arrays (..., length, dimensions).
         """
         if not self.exact:
-            return partial(mx.fast.rope, dims=dimensions, traditional=False, base=theta, scale=1.0, offset=0)
+            return partial(mx.fast.rope, dims=dimensions, traditional=False, base=theta, scale=1.0, offset=offset)
         # The CPU's own kernel takes sines anew for every head and layer; these are shared by all that call `rotation`.
         half = dimensions // 2
         frequencies = 1.0 / mx.power(theta, mx.arange(half, dtype=mx.float32) / half)
-        angles = mx.arange(length, dtype=mx.float32)[:, None] * frequencies
+        angles = mx.arange(offset, offset + length, dtype=mx.float32)[:, None] * frequencies
         cos, sin = mx.cos(angles), mx.sin(angles)
 
         def rotate(x: mx.array) -> mx.array:
@@ -154,6 +174,30 @@ def claim(device: mx.Device) -> None:
             )
         mx.set_default_device(device)
         _claimed = device
+
+
+def lane_streams(device: mx.Device, count: int) -> list[mx.Stream]:
+    """One stream of this thread for each lane; MLX never frees a stream, so a thread that is used again keeps its."""
+    streams: list[mx.Stream] = _thread.__dict__.setdefault("streams", [mx.default_stream(device)])
+    streams.extend(mx.new_stream(device) for _ in range(count - len(streams)))
+    return streams[:count]
+
+
+def limit_memory(device: mx.Device) -> None:
+    """Bound what MLX's allocator keeps for reuse; without a limit it keeps a buffer of every size it ever met."""
+    if device.type == mx.gpu:
+        mx.set_cache_limit(_CACHE_LIMIT)
+
+
+def memory() -> dict[str, int]:
+    """Bytes that MLX's allocator holds: `active` in arrays, `cached` for reuse, and the `peak` of the active ones."""
+    return {"active": mx.get_active_memory(), "cached": mx.get_cache_memory(), "peak": mx.get_peak_memory()}
+
+
+def release_memory() -> None:
+    """Give back what is only kept for reuse, by MLX's allocator and by malloc."""
+    mx.clear_cache()
+    cpu_runtime.release_memory()
 
 
 def describe(name: DeviceName) -> dict[str, str]:

@@ -1,19 +1,13 @@
-"""The layers that all encoders are made of: linear, table, norms, attention."""
+"""The layers that all encoders are made of: linear, table, norms."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import mlx.core as mx
 
 from akidb_mlx.embedding.quantization import Quantization
-
-Mask = mx.array | Literal["causal"] | None
-
-# Scores held at once by `attention`, in numbers (1 GiB of float32). A kernel that never holds them loses nothing.
-_MAX_SCORES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -111,32 +105,7 @@ class LayerNorm:
         return mx.fast.layer_norm(x, self.weight, self.bias, self.eps)
 
 
-def attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask) -> mx.array:
-    """softmax(scale * queries keysᵀ) values, in blocks of queries where all the scores at once would be too many.
-
-    Args:
-        queries: (batch, heads, length, size).
-        keys: (batch, key heads, length, size).
-        values: like `keys`.
-        scale: factor of the scores.
-        mask: True where a query (second to last axis) may see a key (last axis); "causal"; or None for all.
-
-    Returns:
-        (batch, heads, length, size).
-    """
-    batch, heads, length, _ = queries.shape
-    block = max(1, _MAX_SCORES // (batch * heads * length))
-    if length <= block:
-        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
-    blocks = []
-    for start in range(0, length, block):
-        stop = min(start + block, length)
-        # A causal block sees no key after its last query; MLX aligns its causal mask at the end.
-        seen = stop if mask == "causal" else length
-        part = mask[:, :, start:stop] if isinstance(mask, mx.array) and mask.shape[2] == length else mask
-        blocks.append(
-            mx.fast.scaled_dot_product_attention(
-                queries[:, :, start:stop], keys[:, :, :seen], values[:, :, :seen], scale=scale, mask=part
-            )
-        )
-    return mx.concatenate(blocks, axis=2)
+def at_positions(x: mx.array, positions: mx.array) -> mx.array:
+    """(batch, …, length, size) → (batch, …, 1, size): of each text the vector at its position (batch,)."""
+    index = positions.reshape(-1, *[1] * (x.ndim - 1))
+    return mx.take_along_axis(x, index, axis=-2)

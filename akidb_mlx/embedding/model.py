@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from akidb_mlx.embedding import cpu_runtime
+from akidb_mlx.embedding import cpu_runtime, device
+from akidb_mlx.embedding.batching import Batch, TokenIds
 from akidb_mlx.embedding.checkpoint import Checkpoint
-from akidb_mlx.embedding.device import ExecutionPlan, claim
-from akidb_mlx.embedding.encoders import TokenBatch, build_encoder
+from akidb_mlx.embedding.device import ExecutionPlan
+from akidb_mlx.embedding.encoders import CausalEncoder, Prefix, TokenBatch, build_encoder
 from akidb_mlx.embedding.engine import ModelFacts
 from akidb_mlx.embedding.layers import Linear
-from akidb_mlx.embedding.pooling import pool
+from akidb_mlx.embedding.pooling import pool, pooled_token
 from akidb_mlx.embedding.weights import WeightReader
 from akidb_mlx.errors import ModelLoadError
+
+# How many prompts' keys and values are kept; those of 30 tokens take 3 MB in Qwen3-Embedding-0.6B.
+_MAX_PREFIXES = 16
+
+
+@dataclass(frozen=True)
+class DeviceStep:
+    """Batches that the device computes."""
+
+    vectors: list[mx.array]
+
+    def result(self) -> list[NDArray[np.float32]]:
+        """Wait for the device; for each batch (texts, dimension), neither cut nor normalised."""
+        mx.eval(self.vectors)
+        return [np.array(vectors) for vectors in self.vectors]
 
 
 class EmbeddingModel:
@@ -33,9 +52,10 @@ class EmbeddingModel:
             ModelLoadError: the checkpoint does not fit its configuration, or yields something that is not finite.
             ConfigurationError: this process computes on another device.
         """
-        self._dtype = plan.dtype
+        self._plan = plan
         self._pooling = checkpoint.pooling
-        claim(plan.device)
+        device.claim(plan.device)
+        device.limit_memory(plan.device)
         weights = WeightReader(checkpoint, plan)
         self._encoder = build_encoder(checkpoint.model_type, checkpoint.config, weights, plan)
         dimension = self._encoder.hidden_size
@@ -47,52 +67,80 @@ class EmbeddingModel:
             dimension = outputs
         self._dense_activations = checkpoint.dense_activations
         weights.finish()
+        self._prefixes: OrderedDict[bytes, Prefix] = OrderedDict()
+        self._streams = device.lane_streams(plan.device, plan.lanes)
+        before = mx.get_active_memory()
+        if not np.isfinite(DeviceStep([self._forward([np.zeros(1, np.int32)], 1, None)]).result()[0]).all():
+            raise ModelLoadError(
+                f"{checkpoint.directory} computes values that are not finite in {plan.precision}: "
+                "its weights are damaged, or need a wider precision"
+            )
         self.facts = ModelFacts(
             dimension=dimension,
             max_tokens=checkpoint.max_tokens,
             token_budget=plan.token_budget,
             lanes=plan.lanes,
+            pipelined=plan.pipelined,
+            # The vector of a later token is all that is wanted, and it sees those before it through keys and values.
+            shares_prefixes=hasattr(self._encoder, "prefix") and self._pooling == "last",
             device=plan.device_name,
             precision=plan.precision,
+            weight_bytes=mx.get_active_memory() - before,
         )
-        self._streams = [mx.default_stream(plan.device), *(mx.new_stream(plan.device) for _ in range(plan.lanes - 1))]
-        if not np.isfinite(self.encode([([[0]], 1)])).all():
-            raise ModelLoadError(
-                f"{checkpoint.directory} computes values that are not finite in {plan.precision}: "
-                "its weights are damaged, or need a wider precision"
-            )
 
-    def encode(self, batches: Sequence[tuple[Sequence[Sequence[int]], int]]) -> list[NDArray[np.float32]]:
-        """Run batches side by side, each on a stream of its own.
+    def start(self, batches: Sequence[Batch]) -> DeviceStep:
+        """Hand batches to the device, side by side, each on a stream of its own.
 
         Args:
-            batches: at most `facts.lanes`; for each, the token ids of its texts, none empty, and what all are padded
-                to.
-
-        Returns:
-            For each batch (texts, dimension) float32, neither cut nor normalised.
+            batches: at most `facts.lanes`.
         """
+        prefixes = [self._prefix(batch.prefix) for batch in batches]
         # The cores that lanes do not use are for the matrix products.
         cpu_runtime.set_blas_threads(max(1, cpu_runtime.cores() // len(batches)))
-        results = []
-        for stream, (sequences, length) in zip(self._streams, batches, strict=False):
+        vectors = []
+        for stream, batch, prefix in zip(self._streams, batches, prefixes, strict=False):
             with mx.stream(stream):
-                results.append(self._forward(_pad(sequences, length)))
-        mx.eval(results)  # all at once: MLX hands out the operations of one evaluation to all streams in turn
-        return [np.array(vectors) for vectors in results]
+                vectors.append(self._forward(batch.sequences(), batch.length, prefix))
+        if self._plan.pipelined:
+            mx.async_eval(vectors)
+        return DeviceStep(vectors)
 
-    def _forward(self, batch: TokenBatch) -> mx.array:
-        """(texts, length) → (texts, dimension) float32, lazily."""
-        vectors = pool(self._encoder(batch), batch, self._pooling)
+    def memory(self) -> dict[str, int]:
+        """Bytes that MLX's allocator holds."""
+        return device.memory()
+
+    def release_memory(self) -> None:
+        """Give back what is only kept for reuse."""
+        device.release_memory()
+
+    def _prefix(self, ids: bytes) -> Prefix | None:
+        """The keys and values of token ids, computed once for as long as they are in use."""
+        if not ids:
+            return None
+        if ids not in self._prefixes:
+            cpu_runtime.set_blas_threads(cpu_runtime.cores())
+            prefix = cast("CausalEncoder", self._encoder).prefix(mx.array(np.frombuffer(ids, np.int32))[None])
+            mx.eval(prefix.layers)
+            self._prefixes[ids] = prefix
+            if len(self._prefixes) > _MAX_PREFIXES:
+                self._prefixes.popitem(last=False)
+        self._prefixes.move_to_end(ids)
+        return self._prefixes[ids]
+
+    def _forward(self, sequences: Sequence[TokenIds], length: int, prefix: Prefix | None) -> mx.array:
+        """Sequences, padded to a length → (sequences, dimension) float32, lazily."""
+        batch = _pad(sequences, length, prefix)
+        only = pooled_token(batch, self._pooling)
+        vectors = pool(self._encoder(batch, only), batch, self._pooling)
         for layer, activation in zip(self._dense, self._dense_activations, strict=True):
-            vectors = layer(vectors.astype(self._dtype))
+            vectors = layer(vectors.astype(self._plan.dtype))
             vectors = mx.tanh(vectors) if activation == "tanh" else vectors
         return vectors.astype(mx.float32)
 
 
-def _pad(sequences: Sequence[Sequence[int]], length: int) -> TokenBatch:
+def _pad(sequences: Sequence[TokenIds], length: int, prefix: Prefix | None) -> TokenBatch:
     ids = np.zeros((len(sequences), length), dtype=np.int32)
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int32)
     for row, sequence in zip(ids, sequences, strict=True):
         row[: len(sequence)] = sequence
-    return TokenBatch(mx.array(ids), mx.array(lengths), padded=bool((lengths < length).any()))
+    return TokenBatch(mx.array(ids), mx.array(lengths), padded=bool((lengths < length).any()), prefix=prefix)

@@ -8,23 +8,30 @@ from akidb_mlx.embedding.architectures import PoolingMode
 from akidb_mlx.embedding.encoders import TokenBatch
 
 
+def pooled_token(batch: TokenBatch, mode: PoolingMode) -> mx.array | None:
+    """(batch,) int32, the position of the one token whose vector is a text's; None where all of them count."""
+    if mode == "cls":
+        return mx.zeros_like(batch.lengths)
+    if mode == "last":
+        return batch.lengths - 1
+    return None
+
+
 def pool(hidden: mx.array, batch: TokenBatch, mode: PoolingMode) -> mx.array:
     """Pool in float32.
 
     Args:
-        hidden: (batch, length, size) token vectors, padding on the right.
+        hidden: the token vectors, padding on the right: (batch, 1, size) of each text's `pooled_token`, and (batch,
+            length, size) where all count.
         batch: the tokens they stand for.
         mode: "mean" of the real tokens, "cls" for the first, "last" for the last real one.
 
     Returns:
         (batch, size) float32.
     """
-    if mode == "cls":
-        return hidden[:, 0].astype(mx.float32)
-    if mode == "last":
-        last = (batch.lengths - 1)[:, None, None]
-        return mx.take_along_axis(hidden, last, axis=1)[:, 0].astype(mx.float32)
     hidden = hidden.astype(mx.float32)
+    if mode != "mean":
+        return hidden[:, 0]
     if not batch.padded:
         return hidden.mean(axis=1)
     # A sum of chosen values, not a product with zeros: 0 times what a half precision made of padding could be NaN.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +13,19 @@ from akidb_mlx.embedding.weights import WeightReader
 
 
 @dataclass(frozen=True)
+class Prefix:
+    """What a causal encoder keeps of tokens that several texts begin with.
+
+    Attributes:
+        length: how many tokens.
+        layers: for each layer, their rotated keys and their values, each (1, key heads, length, head size).
+    """
+
+    length: int
+    layers: Sequence[tuple[mx.array, mx.array]]
+
+
+@dataclass(frozen=True)
 class TokenBatch:
     """Texts of like length, padded on the right.
 
@@ -20,11 +33,13 @@ class TokenBatch:
         ids: (batch, length) int32.
         lengths: (batch,) int32, tokens of each text before the padding.
         padded: whether any text is shorter than `length`.
+        prefix: what all texts begin with, before `ids`; None for nothing.
     """
 
     ids: mx.array
     lengths: mx.array
     padded: bool
+    prefix: Prefix | None = None
 
     def real(self) -> mx.array:
         """(batch, length) bool: True where a token is the text's and not padding."""
@@ -32,12 +47,33 @@ class TokenBatch:
 
 
 class Encoder(Protocol):
-    """What every architecture is."""
+    """What every architecture is.
+
+    Attributes:
+        hidden_size: size of a token vector.
+    """
 
     hidden_size: int
 
-    def __call__(self, batch: TokenBatch) -> mx.array:
-        """(batch, length, hidden_size) token vectors; those of padding mean nothing but are finite."""
+    def __call__(self, batch: TokenBatch, only: mx.array | None = None) -> mx.array:
+        """Token vectors.
+
+        Args:
+            batch: the tokens.
+            only: (batch,) int32, for each text the position of the one token whose vector is wanted; None for all.
+
+        Returns:
+            (batch, length, hidden_size), or (batch, 1, hidden_size) with `only`. Vectors of padding mean nothing but
+            are finite.
+        """
+        ...
+
+
+class CausalEncoder(Encoder, Protocol):
+    """One whose tokens see none after them, so that texts with the same beginning can share its computation."""
+
+    def prefix(self, ids: mx.array) -> Prefix:
+        """What is kept of tokens (1, length) that texts begin with."""
         ...
 
 

@@ -10,7 +10,7 @@ from pydantic import AliasChoices, Field, PositiveFloat
 from akidb_mlx.embedding.device import ExecutionPlan
 from akidb_mlx.embedding.encoders import TokenBatch
 from akidb_mlx.embedding.encoders.config import EncoderConfig, LayerCount, Size, parse_config
-from akidb_mlx.embedding.layers import LayerNorm, attention
+from akidb_mlx.embedding.layers import LayerNorm, at_positions
 from akidb_mlx.embedding.weights import WeightReader
 from akidb_mlx.errors import ModelLoadError
 
@@ -52,16 +52,16 @@ class Bert:
         self._norm = _layer_norm(weights, "embeddings.LayerNorm", args)
         self._layers = [_Layer(args, weights, plan, f"encoder.layer.{i}") for i in range(args.layers)]
 
-    def __call__(self, batch: TokenBatch) -> mx.array:
-        """(batch, length) → (batch, length, hidden_size)."""
+    def __call__(self, batch: TokenBatch, only: mx.array | None = None) -> mx.array:
+        """(batch, length) → (batch, length or 1, hidden_size)."""
         x = self._words(batch.ids) + self._positions(self._position_ids(batch.ids))
         if self._types is not None:
             x = x + self._types(mx.array(0))  # a single text is all of the first type
         x = self._norm(x)
         mask = batch.real()[:, None, None, :] if batch.padded else None
-        for layer in self._layers:
+        for layer in self._layers[:-1]:
             x = layer(x, mask)
-        return x
+        return self._layers[-1](x, mask, only)
 
     def _position_ids(self, ids: mx.array) -> mx.array:
         if self._padding_id is None:
@@ -76,6 +76,7 @@ class _Layer:
 
     def __init__(self, args: BertConfig, weights: WeightReader, plan: ExecutionPlan, name: str) -> None:
         size = args.hidden_size
+        self._attention = plan.attention
         self._heads = args.heads
         self._scale = (size // args.heads) ** -0.5
         projections = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
@@ -87,12 +88,14 @@ class _Layer:
         self._down = weights.linear(f"{name}.output.dense", size, args.intermediate_size, bias=True)
         self._norm = _layer_norm(weights, f"{name}.output.LayerNorm", args)
 
-    def __call__(self, x: mx.array, mask: mx.array | None) -> mx.array:
-        batch, length, size = x.shape
+    def __call__(self, x: mx.array, mask: mx.array | None, only: mx.array | None = None) -> mx.array:
+        batch, length, _ = x.shape
         joined = self._projection(x).reshape(batch, length, 3 * self._heads, -1).swapaxes(1, 2)
         queries, keys, values = mx.split(joined, 3, axis=1)
-        mixed = attention(queries, keys, values, self._scale, mask)
-        x = self._attention_norm(x + self._output(mixed.swapaxes(1, 2).reshape(batch, length, size)))
+        if only is not None:
+            queries, x = at_positions(queries, only), at_positions(x, only)
+        mixed = self._attention(queries, keys, values, self._scale, mask)
+        x = self._attention_norm(x + self._output(mixed.swapaxes(1, 2).reshape(x.shape)))
         return self._norm(x + self._down(self._activation(self._up(x))))
 
 

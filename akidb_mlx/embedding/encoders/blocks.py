@@ -8,10 +8,15 @@ import mlx.core as mx
 from pydantic import Field, PositiveFloat
 
 from akidb_mlx.embedding.activations import Activation
-from akidb_mlx.embedding.device import Rotation
+from akidb_mlx.embedding.attention import Mask
+from akidb_mlx.embedding.device import ExecutionPlan, Rotation
 from akidb_mlx.embedding.encoders.config import EncoderConfig, LayerCount, Size
-from akidb_mlx.embedding.layers import Linear, Mask, RMSNorm, attention
+from akidb_mlx.embedding.layers import Linear, RMSNorm, at_positions
 from akidb_mlx.embedding.weights import WeightReader
+
+
+# Of one layer, each (batch, key heads, length, head size).
+KeysAndValues = tuple[mx.array, mx.array]
 
 
 class DecoderConfig(EncoderConfig):
@@ -50,9 +55,19 @@ class RotaryAttention:
         args: the sizes.
         norm: reads the norms of a query head and a key head.
         scale: factor of the products of queries and keys.
+        plan: says how attention is computed.
     """
 
-    def __init__(self, weights: WeightReader, name: str, args: DecoderConfig, norm: NormReader, scale: float) -> None:
+    def __init__(
+        self,
+        weights: WeightReader,
+        name: str,
+        args: DecoderConfig,
+        norm: NormReader,
+        scale: float,
+        plan: ExecutionPlan,
+    ) -> None:
+        self._attention = plan.attention
         self._heads, self._key_heads = args.heads, args.key_heads
         self._scale = scale
         query_size, key_size = args.heads * args.head_dim, args.key_heads * args.head_dim
@@ -63,14 +78,40 @@ class RotaryAttention:
         self._query_norm = norm(f"{name}.q_norm", args.head_dim)
         self._key_norm = norm(f"{name}.k_norm", args.head_dim)
 
-    def __call__(self, x: mx.array, rotate: Rotation, mask: Mask) -> mx.array:
-        """(batch, length, hidden) → the same shape."""
+    def __call__(
+        self,
+        x: mx.array,
+        rotate: Rotation,
+        mask: Mask,
+        past: KeysAndValues | None = None,
+        only: mx.array | None = None,
+    ) -> tuple[mx.array, KeysAndValues]:
+        """Mix the tokens.
+
+        Args:
+            x: (batch, length, hidden).
+            rotate: the rotation of their positions.
+            mask: what a query sees; see `attention.Attention`.
+            past: keys and values of tokens before them, the same for all texts.
+            only: (batch,) positions of the only queries that are wanted.
+
+        Returns:
+            (batch, length, hidden), or (batch, 1, hidden) with `only`; and the keys and values of `x` without the past.
+        """
         batch, length, _ = x.shape
         joined = self._projection(x).reshape(batch, length, self._heads + 2 * self._key_heads, -1).swapaxes(1, 2)
         queries, keys, values = mx.split(joined, [self._heads, self._heads + self._key_heads], axis=1)
         queries, keys = rotate(self._query_norm(queries)), rotate(self._key_norm(keys))
-        mixed = attention(queries, keys, values, self._scale, mask)
-        return self._output(mixed.swapaxes(1, 2).reshape(batch, length, -1))
+        own = keys, values
+        if past is not None:
+            keys, values = (
+                mx.concatenate([mx.broadcast_to(before, (batch, *before.shape[1:])), now], axis=2)
+                for before, now in zip(past, own, strict=True)
+            )
+        if only is not None:
+            queries = at_positions(queries, only)
+        mixed = self._attention(queries, keys, values, self._scale, mask)
+        return self._output(mixed.swapaxes(1, 2).reshape(batch, queries.shape[2], -1)), own
 
 
 class GatedMLP:

@@ -12,6 +12,7 @@ from akidb_mlx.embedding.device import ExecutionPlan, Rotation
 from akidb_mlx.embedding.encoders import TokenBatch
 from akidb_mlx.embedding.encoders.blocks import DecoderConfig, GatedMLP, NormReader, RotaryAttention
 from akidb_mlx.embedding.encoders.config import Size, parse_config, rope_theta
+from akidb_mlx.embedding.layers import at_positions
 from akidb_mlx.embedding.weights import WeightReader
 from akidb_mlx.errors import ModelLoadError
 
@@ -61,15 +62,15 @@ class Gemma3:
         self._layers = [_Layer(f"layers.{i}", args, norm, plan) for i in range(args.layers)]
         self._norm = norm("norm", args.hidden_size)
 
-    def __call__(self, batch: TokenBatch) -> mx.array:
-        """(batch, length) → (batch, length, hidden_size)."""
+    def __call__(self, batch: TokenBatch, only: mx.array | None = None) -> mx.array:
+        """(batch, length) → (batch, length or 1, hidden_size)."""
         length = batch.ids.shape[1]
         rotations = {kind: self._plan.rotation(length, self._head_dim, theta) for kind, theta in self._theta.items()}
         masks = self._masks(batch)
         x = self._words(batch.ids) * math.sqrt(self.hidden_size)
         for kind, layer in zip(self._types, self._layers, strict=True):
             x = layer(x, rotations[kind], masks[kind])
-        return self._norm(x)
+        return self._norm(x if only is None else at_positions(x, only))
 
     def _masks(self, batch: TokenBatch) -> dict[LayerType, mx.array | None]:
         """For each layer type, True where a query sees a key; None where it sees all."""
@@ -93,7 +94,7 @@ class _Layer:
         weights, size = norm.weights, args.hidden_size
         self._before_attention = norm(f"{name}.input_layernorm", size)
         self._attention = RotaryAttention(
-            weights, f"{name}.self_attn", args, norm, scale=args.query_pre_attn_scalar**-0.5
+            weights, f"{name}.self_attn", args, norm, scale=args.query_pre_attn_scalar**-0.5, plan=plan
         )
         self._after_attention = norm(f"{name}.post_attention_layernorm", size)
         self._before_mlp = norm(f"{name}.pre_feedforward_layernorm", size)
@@ -101,5 +102,6 @@ class _Layer:
         self._after_mlp = norm(f"{name}.post_feedforward_layernorm", size)
 
     def __call__(self, x: mx.array, rotate: Rotation, mask: mx.array | None) -> mx.array:
-        x = x + self._after_attention(self._attention(self._before_attention(x), rotate, mask))
+        mixed, _ = self._attention(self._before_attention(x), rotate, mask)
+        x = x + self._after_attention(mixed)
         return x + self._after_mlp(self._mlp(self._before_mlp(x)))

@@ -6,10 +6,12 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
+from akidb_mlx.embedding.attention import Mask
 from akidb_mlx.embedding.device import ExecutionPlan, Rotation
-from akidb_mlx.embedding.encoders import TokenBatch
-from akidb_mlx.embedding.encoders.blocks import DecoderConfig, GatedMLP, NormReader, RotaryAttention
+from akidb_mlx.embedding.encoders import Prefix, TokenBatch
+from akidb_mlx.embedding.encoders.blocks import DecoderConfig, GatedMLP, KeysAndValues, NormReader, RotaryAttention
 from akidb_mlx.embedding.encoders.config import parse_config, rope_theta
+from akidb_mlx.embedding.layers import at_positions
 from akidb_mlx.embedding.weights import WeightReader
 
 
@@ -34,25 +36,52 @@ class Qwen3:
         self._layers = [_Layer(f"layers.{i}", args, norm, plan) for i in range(args.layers)]
         self._norm = norm("norm", args.hidden_size)
 
-    def __call__(self, batch: TokenBatch) -> mx.array:
-        """(batch, length) → (batch, length, hidden_size). No token sees padding on its right, so no mask is needed."""
-        rotate = self._plan.rotation(batch.ids.shape[1], self._head_dim, self._theta)
+    def __call__(self, batch: TokenBatch, only: mx.array | None = None) -> mx.array:
+        """(batch, length) → (batch, length or 1, hidden_size). No real token sees the padding on its right."""
+        before = batch.prefix.length if batch.prefix else 0
+        past = batch.prefix.layers if batch.prefix else [None] * len(self._layers)
+        length = batch.ids.shape[1]
+        rotate = self._plan.rotation(length, self._head_dim, self._theta, offset=before)
         x = self._words(batch.ids)
-        for layer in self._layers:
-            x = layer(x, rotate)
+        for layer, keys_and_values in zip(self._layers[:-1], past, strict=False):
+            x, _ = layer(x, rotate, "causal", keys_and_values)
+        mask: Mask = "causal"
+        if only is not None:
+            mask = (mx.arange(before + length) <= before + only[:, None])[:, None, None]
+        x, _ = self._layers[-1](x, rotate, mask, past[-1], only)
         return self._norm(x)
+
+    def prefix(self, ids: mx.array) -> Prefix:
+        """(1, length) → the keys and values of every layer."""
+        rotate = self._plan.rotation(ids.shape[1], self._head_dim, self._theta)
+        x = self._words(ids)
+        kept = []
+        for layer in self._layers:
+            x, keys_and_values = layer(x, rotate, "causal")
+            kept.append(keys_and_values)
+        return Prefix(ids.shape[1], kept)
 
 
 class _Layer:
     """Attention and MLP, each computed from its normalised input and added to it."""
 
     def __init__(self, name: str, args: Qwen3Config, norm: NormReader, plan: ExecutionPlan) -> None:
-        weights = norm.weights
-        self._attention_norm = norm(f"{name}.input_layernorm", args.hidden_size)
-        self._attention = RotaryAttention(weights, f"{name}.self_attn", args, norm, scale=args.head_dim**-0.5)
-        self._mlp_norm = norm(f"{name}.post_attention_layernorm", args.hidden_size)
+        weights, size = norm.weights, args.hidden_size
+        self._attention_norm = norm(f"{name}.input_layernorm", size)
+        self._attention = RotaryAttention(
+            weights, f"{name}.self_attn", args, norm, scale=args.head_dim**-0.5, plan=plan
+        )
+        self._mlp_norm = norm(f"{name}.post_attention_layernorm", size)
         self._mlp = GatedMLP(weights, f"{name}.mlp", args, plan.activation(args.hidden_act))
 
-    def __call__(self, x: mx.array, rotate: Rotation) -> mx.array:
-        x = x + self._attention(self._attention_norm(x), rotate, "causal")
-        return x + self._mlp(self._mlp_norm(x))
+    def __call__(
+        self,
+        x: mx.array,
+        rotate: Rotation,
+        mask: Mask,
+        past: KeysAndValues | None = None,
+        only: mx.array | None = None,
+    ) -> tuple[mx.array, KeysAndValues]:
+        mixed, keys_and_values = self._attention(self._attention_norm(x), rotate, mask, past, only)
+        x = (x if only is None else at_positions(x, only)) + mixed
+        return x + self._mlp(self._mlp_norm(x)), keys_and_values

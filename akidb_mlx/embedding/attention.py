@@ -1,0 +1,76 @@
+"""Scaled dot-product attention (Vaswani et al. 2017), as MLX's fused kernel computes it and as its CPU backend should.
+
+The fused kernel is right for a GPU. On MLX's CPU backend it takes the exponentials of its softmax one by one, which is
+most of the time that a long text takes; there, the same is written out in operations that vectorise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import mlx.core as mx
+
+from akidb_mlx.embedding.activations import negative_exp
+
+Mask = mx.array | Literal["causal"] | None
+# softmax(scale * queries keysᵀ) values, of
+#   queries (batch, heads, length, size),
+#   keys and values (batch, key heads, seen, size), each key head serving as many query heads as there are to one,
+#   the scale,
+#   a mask: True where a query (second to last axis) may see a key (last axis); "causal", the last query seeing all keys;
+#   or None for all,
+# → (batch, heads, length, size).
+Attention = Callable[[mx.array, mx.array, mx.array, float, Mask], mx.array]
+
+# Scores held at once, in numbers (256 MiB of float32). A kernel that never holds them loses nothing by the bound.
+_MAX_SCORES = 1 << 26
+# Added to a score that is masked; not -inf, so that a row which sees nothing stays a number.
+_MASKED = -1e9
+
+
+def fused_attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask) -> mx.array:
+    """By MLX's own kernel."""
+    return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+
+
+def vectorised_attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask) -> mx.array:
+    """By matrix products and `negative_exp`; the sum of a row divides its result, which is smaller than the row."""
+    batch, heads, length, size = queries.shape
+    key_heads, seen = keys.shape[1], keys.shape[2]
+    grouped = (queries * scale).reshape(batch, key_heads, heads // key_heads * length, size)
+    scores = grouped @ keys.swapaxes(-1, -2)
+    if mask is not None:
+        scores = (scores.reshape(batch, heads, length, seen) + _additive(mask, length, seen)).reshape(scores.shape)
+    weights = negative_exp(mx.max(scores, axis=-1, keepdims=True) - scores)
+    mixed = (weights @ values) / mx.sum(weights, axis=-1, keepdims=True)
+    return mixed.reshape(batch, heads, length, size)
+
+
+def in_blocks(attention: Attention) -> Attention:
+    """The same in blocks of queries, where all the scores at once would be too many."""
+
+    def blocked(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask) -> mx.array:
+        batch, heads, length, _ = queries.shape
+        seen = keys.shape[2]
+        block = max(1, _MAX_SCORES // (batch * heads * seen))
+        if length <= block:
+            return attention(queries, keys, values, scale, mask)
+        blocks = []
+        for start in range(0, length, block):
+            stop = min(start + block, length)
+            # A causal block sees no key after its last query.
+            last = stop + seen - length if mask == "causal" else seen
+            part = mask[:, :, start:stop] if isinstance(mask, mx.array) and mask.shape[2] == length else mask
+            blocks.append(attention(queries[:, :, start:stop], keys[:, :, :last], values[:, :, :last], scale, part))
+        return mx.concatenate(blocks, axis=2)
+
+    return blocked
+
+
+def _additive(mask: mx.array | Literal["causal"], length: int, seen: int) -> mx.array:
+    """What to add to the scores; without `mx.where`, which does not vectorise either."""
+    if isinstance(mask, mx.array):
+        return (1 - mask.astype(mx.float32)) * _MASKED
+    ahead = mx.arange(seen, dtype=mx.float32) - mx.arange(seen - length, seen, dtype=mx.float32)[:, None]
+    return mx.clip(ahead, 0, 1) * _MASKED

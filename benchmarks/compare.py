@@ -1,0 +1,304 @@
+"""akidb-mlx beside sentence-transformers, mlx-embeddings and a naive MLX loop: the figures in docs/performance.md.
+
+python -m benchmarks.compare --install    # the peers, each in an environment of its own in .bench (gigabytes)
+python -m benchmarks.compare [--models minilm,gemma] [--workloads sts,busy] [--json FILE] [--plot FILE]
+
+Every contestant has a process of its own, float32 and the same number of threads. They take turns: one untimed round,
+then the timed ones, whose median counts. A figure is marked wrong where the cosine of a vector to that of
+sentence-transformers (where that is absent: to ours) is below 0.999. The workloads: benchmarks/workloads.py.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from akidb_mlx import EmbeddingService
+from akidb_mlx.errors import AkidbMlxError
+from benchmarks import environments, random_qwen3
+from benchmarks.contestants import MODULES, NAIVE, OURS, REFERENCE, ModelFiles
+from benchmarks.processes import Worker, WorkerError
+from benchmarks.workloads import CALLERS, NAMES, PLANS, QUERIES, Workload, mean_tokens, workloads
+from tests.support import WEIGHTS
+
+_LEAST_COSINE = 0.999
+_COLD_STARTS = 5
+_UNITS = {"encode": "texts/s", "callers": "texts/s", "busy": "ms", "cold": "s"}
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass
+class Figure:
+    """One contestant on one workload of one model."""
+
+    model: str
+    workload: str
+    contestant: str
+    unit: str
+    texts: int
+    mean_tokens: float
+    status: Literal["ok", "wrong", "absent", "failed"] = "ok"
+    note: str = ""
+    value: float | None = None  # the median; of cold starts the best
+    p95: float | None = None  # of latencies
+    speed: float | None = None  # ours is 1
+    min_cosine: float | None = None
+    measured: list[float] = field(default_factory=list)
+
+    def check(self, vectors: Vectors, expected: Vectors) -> None:
+        """Compare with the reference's vectors, of whose texts the naive loop has the first few."""
+        cosine = float((vectors * expected[: len(vectors)]).sum(axis=1).min())
+        self.min_cosine = cosine if self.min_cosine is None else min(cosine, self.min_cosine)
+        if not self.min_cosine >= _LEAST_COSINE:  # NaN too
+            self.status = "wrong"
+
+    def fail(self, status: Literal["absent", "failed"], note: str) -> None:
+        self.status, self.note, self.measured = status, note, []
+
+    def summarize(self) -> None:
+        if not self.measured:
+            return
+        self.value = min(self.measured) if self.unit == "s" else statistics.median(self.measured)
+        if self.unit == "ms":
+            self.p95 = float(np.percentile(self.measured, 95))
+
+
+class Match:
+    """The contestants taking turns on one workload."""
+
+    def __init__(self, model: str, files: ModelFiles, workload: Workload) -> None:
+        self._files = files
+        self._workload = workload
+        self._prompt = asdict(workload.prompt) if workload.prompt else None
+        self._seconds: dict[str, float] = {}  # that the untimed round took
+        self._expected: Vectors | None = None
+        unit, tokens = _UNITS[workload.kind], round(mean_tokens(workload, files), 1)
+        self.figures = {
+            name: Figure(model, workload.name, name, unit, len(texts), tokens)
+            for name in MODULES
+            if (texts := self._texts(name))
+        }
+        if NAIVE in self.figures:
+            self.figures[NAIVE].note = f"first {workload.naive_texts} texts"
+
+    def play(self, workers: dict[str, Worker], rounds: int) -> None:
+        """Measure the contestants that have loaded the model."""
+        playing = self._round(self.figures.keys() & workers.keys(), lambda name: self._warm_up(name, workers[name]))
+        for _ in range(rounds):
+            playing = self._round(playing, lambda name: self._measure(name, workers[name]))
+        self._summarize()
+
+    def play_cold(self, pythons: dict[str, Path]) -> None:
+        """Measure each in fresh processes."""
+        playing = list(self.figures.keys() & pythons.keys())
+        for _ in range(_COLD_STARTS):
+            playing = self._round(playing, lambda name: self._start(name, pythons[name]))
+        self._summarize()
+
+    def _round(self, names: Iterable[str], turn: Callable[[str], Vectors]) -> list[str]:
+        """Every contestant's turn, in the order of the table; returns those that did not fail."""
+        vectors: dict[str, Vectors] = {}
+        for name in sorted(names, key=list(MODULES).index):
+            try:
+                vectors[name] = turn(name)
+            except WorkerError as error:
+                self.figures[name].fail("failed", str(error))
+        if self._expected is None:
+            self._expected = vectors.get(REFERENCE, vectors.get(OURS))
+        if self._expected is not None:
+            for name, found in vectors.items():
+                self.figures[name].check(found, self._expected)
+        return list(vectors)
+
+    def _warm_up(self, name: str, worker: Worker) -> Vectors:
+        if self._workload.kind == "callers":
+            return self._measure_callers(worker)[1]
+        answer, vectors = worker.ask_vectors("encode", texts=self._texts(name), prompt=self._prompt)
+        self._seconds[name] = answer["seconds"]
+        return vectors
+
+    def _measure(self, name: str, worker: Worker) -> Vectors:
+        texts, measured = self._texts(name), self.figures[name].measured
+        if self._workload.kind == "busy":
+            bulk, queries = texts[:-QUERIES], texts[-QUERIES:]
+            # The last query, too, comes before the bulk call is done.
+            spread = 0.9 * self._seconds[name]
+            answer, vectors = worker.ask_vectors("busy", texts=bulk, queries=queries, spread=spread)
+            measured += [1000 * seconds for seconds in answer["latencies"]]
+            return vectors
+        if self._workload.kind == "callers":
+            answer, vectors = self._measure_callers(worker)
+        else:
+            answer, vectors = worker.ask_vectors("encode", texts=texts, prompt=self._prompt)
+        measured.append(len(texts) / answer["seconds"])
+        return vectors
+
+    def _measure_callers(self, worker: Worker) -> tuple[dict[str, Any], Vectors]:
+        return worker.ask_vectors("callers", texts=self._workload.texts, callers=CALLERS)
+
+    def _start(self, name: str, python: Path) -> Vectors:
+        start = time.perf_counter()
+        with Worker(name, python) as worker:
+            worker.ask("load", model=asdict(self._files))
+            _, vectors = worker.ask_vectors("encode", texts=self._texts(name), prompt=self._prompt)
+            self.figures[name].measured.append(time.perf_counter() - start)
+        return vectors
+
+    def _texts(self, name: str) -> list[str]:
+        return self._workload.texts[: self._workload.naive_texts] if name == NAIVE else self._workload.texts
+
+    def _summarize(self) -> None:
+        for figure in self.figures.values():
+            figure.summarize()
+        ours = self.figures[OURS].value
+        for figure in self.figures.values():
+            if ours and figure.value:
+                figure.speed = figure.value / ours if figure.unit == "texts/s" else ours / figure.value
+
+
+def find_model(name: str) -> ModelFiles | None:
+    """The files of a model, None if its weights are not on this machine and cannot be had."""
+    if name == "minilm":
+        try:
+            with EmbeddingService("minilm-l6-v2") as service:
+                given, directory = "minilm-l6-v2", Path(service.get_model_info()["path"])
+        except AkidbMlxError:
+            return None
+    else:
+        directory = random_qwen3.ensure() if name == "qwen3" else WEIGHTS / "embeddinggemma-300m"
+        if not directory.is_dir():
+            return None
+        given = str(directory)
+    limits = json.loads((directory / "sentence_bert_config.json").read_text(encoding="utf-8"))
+    return ModelFiles(given, str(directory), limits["max_seq_length"])
+
+
+def measure(model: str, wanted: list[str], rounds: int, console: Console) -> list[Figure]:
+    """All contestants on the wanted workloads of a model, which every one of them keeps in memory meanwhile."""
+    with console.status(f"{model}: preparing") as status, ExitStack() as stack:
+        files = find_model(model)
+        if files is None:
+            return [Figure(model, "", "", "", 0, 0.0, "absent", "its weights are not on this machine")]
+        matches = [(w, Match(model, files, w)) for w in workloads(PLANS[model], files) if w.name in wanted]
+        pythons = {name: python for name in MODULES if (python := environments.interpreter(name))}
+        for _, match in matches:
+            for name, figure in match.figures.items():
+                if name not in pythons:
+                    figure.fail("absent", environments.INSTALL)
+        for workload, match in matches:
+            if workload.kind == "cold":
+                status.update(f"{model}: cold")
+                match.play_cold(pythons)
+        rest = [(workload, match) for workload, match in matches if workload.kind != "cold"]
+        workers: dict[str, Worker] = {}
+        for name in pythons if rest else ():
+            worker = stack.enter_context(Worker(name, pythons[name]))
+            try:
+                worker.ask("load", model=asdict(files))
+                workers[name] = worker
+            except WorkerError as error:
+                for _, match in rest:
+                    if name in match.figures:
+                        match.figures[name].fail("failed", str(error))
+        for workload, match in rest:
+            status.update(f"{model}: {workload.name}")
+            match.play(workers, rounds)
+        return [figure for _, match in matches for figure in match.figures.values()]
+
+
+def machine() -> dict[str, Any]:
+    if sys.platform == "darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        cpu = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    else:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return {"cpu": cpu, "cores": environments.CORES, "system": platform.system(), "python": platform.python_version()}
+
+
+def show(figures: list[Figure]) -> None:
+    """A table for people; `speed` is relative to ours."""
+    fixed = [Column(name, no_wrap=True) for name in ("workload", "contestant")]
+    table = Table(*fixed, Column("figure", overflow="fold"), "speed", "min cosine")
+    for (model, workload), group in groupby(figures, lambda figure: (figure.model, figure.workload)):
+        for figure in group:
+            speed = "" if figure.speed is None else f"{figure.speed:.2g}"
+            table.add_row(f"{model} {workload}", figure.contestant, _cell(figure), speed, _cosine_cell(figure))
+        table.add_section()
+    Console().print(table)
+
+
+def _cell(figure: Figure) -> str:
+    if figure.value is None:
+        return f"[red]{figure.status}[/]: {escape(figure.note)}"
+    p95 = "" if figure.p95 is None else f", p95 {_rounded(figure.p95)}"
+    note = f" ({figure.note})" if figure.note else ""
+    return f"{_rounded(figure.value)} {figure.unit}{p95}{note}"
+
+
+def _rounded(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _cosine_cell(figure: Figure) -> str:
+    if figure.min_cosine is None:
+        return ""
+    wrong = " [red]wrong[/]" if figure.status == "wrong" else ""
+    return f"{figure.min_cosine:.6f}{wrong}"
+
+
+def _chosen(given: str, known: Iterable[str], option: str) -> list[str]:
+    names = given.split(",")
+    if unknown := set(names) - set(known):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}; known: {', '.join(known)}", param_hint=option)
+    return names
+
+
+def main(
+    models: Annotated[str, typer.Option(help="Which models, with commas between.")] = ",".join(PLANS),
+    workload_names: Annotated[str, typer.Option("--workloads", help="Which workloads.")] = ",".join(NAMES),
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, of which the median counts.")] = 3,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
+    plot_file: Annotated[Path | None, typer.Option("--plot", help="Draw the throughputs here.")] = None,
+    install: Annotated[bool, typer.Option("--install", help="Only install the peers that are absent.")] = False,
+) -> None:
+    """Measure akidb-mlx and its peers on the same texts."""
+    if install:
+        environments.install()
+        return
+    if plot_file:
+        from benchmarks.plot import draw  # first, as matplotlib may be absent
+    chosen = _chosen(models, PLANS, "--models")
+    wanted = _chosen(workload_names, NAMES, "--workloads")
+    console = Console(stderr=True)
+    versions = {name: environments.versions(name) for name in MODULES}
+    figures = [figure for model in chosen for figure in measure(model, wanted, rounds, console)]
+    rows = [asdict(figure) for figure in figures]
+    report = {"machine": machine(), "versions": versions, "rounds": rounds, "figures": rows}
+    show(figures)
+    if json_file:
+        json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if plot_file:
+        draw(report, plot_file)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,41 @@
+"""mlx-embeddings as its README says: batches as they come, padded to their longest text."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+import numpy as np
+from numpy.typing import NDArray
+
+if sys.platform == "linux":
+    # The wheel's own BLAS is 80 times slower; loaded first and globally, this is what MLX calls, as in akidb-mlx.
+    ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
+
+from mlx_embeddings.utils import load as load_model  # naive_mlx calls it too
+
+from benchmarks.contestants import Encode, ModelFiles, Prompt
+
+THREAD_SAFE = False
+_BATCH = 32
+
+
+def load(model: ModelFiles) -> Encode:
+    network, tokenizer = load_model(model.directory)
+
+    def encode(texts: list[str], prompt: Prompt | None) -> NDArray[np.float32]:
+        prompted = [prompt.text + text for text in texts] if prompt else texts
+        batches = []
+        for start in range(0, len(prompted), _BATCH):
+            inputs = tokenizer.batch_encode_plus(
+                prompted[start : start + _BATCH],
+                return_tensors="mlx",
+                padding=True,
+                truncation=True,
+                max_length=model.max_tokens,
+            )
+            outputs = network(inputs["input_ids"], attention_mask=inputs["attention_mask"])
+            batches.append(np.array(outputs.text_embeds))
+        return np.concatenate(batches)
+
+    return encode

@@ -1,0 +1,26 @@
+"""sentence-transformers on torch, in float32 on the CPU; it sorts by length and pads each batch itself."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+
+from benchmarks.contestants import Encode, ModelFiles, Prompt
+
+THREAD_SAFE = False
+
+
+def load(model: ModelFiles) -> Encode:
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    network = SentenceTransformer(model.directory, device="cpu", model_kwargs={"dtype": "float32"})
+
+    def encode(texts: list[str], prompt: Prompt | None) -> NDArray[np.float32]:
+        return network.encode(
+            texts, batch_size=32, prompt=prompt.text if prompt else None, show_progress_bar=False, convert_to_numpy=True
+        )
+
+    return encode

@@ -1,0 +1,113 @@
+"""One contestant in a process of its own: JSON lines on standard input, one line of JSON in answer to each.
+
+python -m benchmarks.contestants.worker CONTESTANT
+
+Times are taken here, around the contestant's own calls; vectors go to the .npy file that a request names.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from threading import Barrier, Lock
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from benchmarks.contestants import MODULES, Encode, ModelFiles, Prompt
+
+Answer = dict[str, Any]
+
+
+class Worker:
+    """The requests, one method each; `load` comes first."""
+
+    def __init__(self, contestant: ModuleType) -> None:
+        self._contestant = contestant
+        self._encode: Encode
+
+    def load(self, model: dict[str, Any]) -> Answer:
+        encode: Encode = self._contestant.load(ModelFiles(**model))
+        # What a user who shares it between threads must add.
+        lock = nullcontext() if self._contestant.THREAD_SAFE else Lock()
+
+        def guarded(texts: list[str], prompt: Prompt | None) -> np.ndarray:
+            with lock:
+                return encode(texts, prompt)
+
+        self._encode = guarded
+        return {}
+
+    def encode(self, texts: list[str], prompt: dict[str, str] | None, vectors: str) -> Answer:
+        given = Prompt(**prompt) if prompt else None
+        start = time.perf_counter()
+        result = self._encode(texts, given)
+        seconds = time.perf_counter() - start
+        _save(vectors, result)
+        return {"seconds": seconds}
+
+    def callers(self, texts: list[str], callers: int, vectors: str) -> Answer:
+        """So many threads that start together, each embedding its share of the texts one by one."""
+        results: list[np.ndarray] = [np.empty(0)] * len(texts)
+        started: list[float] = []
+        barrier = Barrier(callers, action=lambda: started.append(time.perf_counter()))
+
+        def call(caller: int) -> None:
+            barrier.wait()
+            for index in range(caller, len(texts), callers):
+                results[index] = self._encode([texts[index]], None)[0]
+
+        with ThreadPoolExecutor(callers) as pool:
+            list(pool.map(call, range(callers)))
+        seconds = time.perf_counter() - started[0]
+        _save(vectors, np.stack(results))
+        return {"seconds": seconds}
+
+    def busy(self, texts: list[str], queries: list[str], spread: float, vectors: str) -> Answer:
+        """One bulk call and, spread evenly over so many seconds of it, single queries from threads of their own."""
+        with ThreadPoolExecutor(len(queries) + 1) as pool:
+            start = time.perf_counter()
+
+            def bulk() -> tuple[np.ndarray, float]:
+                return self._encode(texts, None), time.perf_counter()
+
+            def ask(index: int) -> tuple[np.ndarray, float, float]:
+                time.sleep(max(0.0, start + spread * (index + 0.5) / len(queries) - time.perf_counter()))
+                sent = time.perf_counter()
+                return self._encode([queries[index]], None), sent, time.perf_counter() - sent
+
+            running = pool.submit(bulk)
+            asked = list(pool.map(ask, range(len(queries))))
+            bulk_vectors, end = running.result()
+        _save(vectors, np.concatenate([bulk_vectors, *(vector for vector, _, _ in asked)]))
+        return {"latencies": [seconds for _, sent, seconds in asked if sent < end]}
+
+
+def _save(path: str, vectors: np.ndarray) -> None:
+    np.save(path, np.asarray(vectors, dtype=np.float32))
+
+
+def main() -> None:
+    # What a library prints must not mix with the answers.
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answers:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        worker = Worker(importlib.import_module(f"benchmarks.contestants.{MODULES[sys.argv[1]]}"))
+        for line in sys.stdin:
+            request = json.loads(line)
+            method: Callable[..., Answer] = getattr(worker, request.pop("do"))
+            try:
+                answer = method(**request)
+            except Exception as error:  # noqa: BLE001 - whatever a contestant raises is its answer
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The environments that the contestants of `benchmarks.compare` run in: ours in this one, each peer in `.bench`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.contestants import NAIVE, OURS, REFERENCE
+
+ROOT = Path(__file__).parent.parent
+CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+INSTALL = "python -m benchmarks.compare --install"
+
+_MLX = "mlx[cpu]" if sys.platform == "linux" else "mlx"
+_REQUIREMENTS = {
+    REFERENCE: ["sentence-transformers==6.2.0", "transformers==5.23.0", "torch==2.15.0"],
+    # mlx-embeddings does not declare mlx-lm, which its Gemma imports.
+    "mlx-embeddings": [
+        "mlx-embeddings==0.1.0",
+        "mlx-lm==0.32.2",
+        "mlx-vlm==0.7.10",
+        "transformers==5.23.0",
+        f"{_MLX}=={version('mlx')}",
+    ],
+}
+_DISTRIBUTIONS = {
+    OURS: ["akidb-mlx", "mlx"],
+    REFERENCE: ["sentence-transformers", "transformers", "torch"],
+    "mlx-embeddings": ["mlx-embeddings", "mlx", "mlx-lm", "transformers"],
+}
+_PEERS = {OURS: OURS, REFERENCE: REFERENCE, "mlx-embeddings": "mlx-embeddings", NAIVE: "mlx-embeddings"}
+
+
+def interpreter(contestant: str) -> Path | None:
+    """The Python that runs a contestant, None if its environment is not there."""
+    if contestant == OURS:
+        return Path(sys.executable)
+    python = ROOT / ".bench" / _PEERS[contestant] / "bin" / "python"
+    return python if python.exists() else None
+
+
+def variables() -> dict[str, str]:
+    """What every contestant's process gets: the same number of threads, no GPU of NVIDIA's, no network."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(CORES))
+    return {**os.environ, **threads, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+
+
+def versions(contestant: str) -> dict[str, str]:
+    """What is installed of a contestant; nothing if it is absent."""
+    python = interpreter(contestant)
+    if python is None:
+        return {}
+    code = "import json, importlib.metadata as m; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+    installed = json.loads(subprocess.run([python, "-c", code], capture_output=True, check=True).stdout)
+    return {name: installed[name] for name in _DISTRIBUTIONS[_PEERS[contestant]] if name in installed}
+
+
+def install() -> None:
+    """Make the peers' environments that are not there yet."""
+    for peer, requirements in _REQUIREMENTS.items():
+        if interpreter(peer):
+            continue
+        directory = ROOT / ".bench" / peer
+        python = directory / "bin" / "python"
+        try:
+            subprocess.run([sys.executable, "-m", "venv", directory], check=True)
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise

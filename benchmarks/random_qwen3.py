@@ -1,0 +1,120 @@
+"""A model of Qwen3-Embedding-0.6B's shape with random weights: its speed without its download.
+
+2.4 GB of float32, written once to ~/.cache/akidb-bench. Its tokenizer is that of tests/goldens/tiny-qwen3 with a larger
+vocabulary, learnt from the benchmark's own texts, so that they are about as many tokens long as with Qwen3's.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+
+from tests.support import GOLDENS, edit_json, sts_pairs
+
+_DIRECTORY = Path.home() / ".cache" / "akidb-bench" / "qwen3-0.6b-random"
+_HIDDEN, _INNER, _LAYERS, _VOCABULARY = 1024, 3072, 28, 151669
+_HEAD, _QUERY_HEADS, _KEY_HEADS = 128, 16, 8
+_LONGEST = 32768
+_CONFIG = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "eos_token_id": 0,
+    "head_dim": _HEAD,
+    "hidden_act": "silu",
+    "hidden_size": _HIDDEN,
+    "initializer_range": 0.02,
+    "intermediate_size": _INNER,
+    "max_position_embeddings": _LONGEST,
+    "max_window_layers": _LAYERS,
+    "model_type": "qwen3",
+    "num_attention_heads": _QUERY_HEADS,
+    "num_hidden_layers": _LAYERS,
+    "num_key_value_heads": _KEY_HEADS,
+    "rms_norm_eps": 1e-6,
+    "rope_scaling": None,
+    "rope_theta": 1000000,
+    "sliding_window": None,
+    "tie_word_embeddings": True,
+    "torch_dtype": "float32",
+    "use_cache": True,
+    "use_sliding_window": False,
+    "vocab_size": _VOCABULARY,
+}
+
+
+def ensure() -> Path:
+    """The model's directory, made if it is not there yet."""
+    if not _DIRECTORY.is_dir():
+        _DIRECTORY.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=_DIRECTORY.parent) as folder:
+            made = Path(folder) / _DIRECTORY.name
+            _write(made)
+            made.rename(_DIRECTORY)
+    return _DIRECTORY
+
+
+def _write(directory: Path) -> None:
+    shutil.copytree(GOLDENS / "tiny-qwen3", directory, ignore=shutil.ignore_patterns("*.safetensors"))
+    (directory / "config.json").write_text(json.dumps(_CONFIG, indent=2))
+    edit_json(directory / "sentence_bert_config.json", max_seq_length=_LONGEST)
+    edit_json(directory / "1_Pooling" / "config.json", word_embedding_dimension=_HIDDEN)
+    _learn_vocabulary(directory)
+    save_file(_weights(), directory / "model.safetensors", metadata={"format": "pt"})
+
+
+def _learn_vocabulary(directory: Path) -> None:
+    file = str(directory / "tokenizer.json")
+    prompts = json.loads((directory / "config_sentence_transformers.json").read_text())["prompts"]
+    first, second, _ = sts_pairs()
+    tokenizer = Tokenizer.from_file(file)
+    trainer = BpeTrainer(
+        vocab_size=16384,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],  # in the order of their ids
+        initial_alphabet=ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([*first, *second, *prompts.values(), *prompts.values()], trainer)
+    tokenizer.save(file)
+
+
+def _weights() -> dict[str, NDArray[np.float32]]:
+    """Scaled like an initialisation, norms near 1, so that rounding errors stay as small as in a trained model."""
+    random = np.random.default_rng(20)
+    queries, keys = _QUERY_HEADS * _HEAD, _KEY_HEADS * _HEAD
+    matrices = {
+        "self_attn.q_proj": (queries, _HIDDEN),
+        "self_attn.k_proj": (keys, _HIDDEN),
+        "self_attn.v_proj": (keys, _HIDDEN),
+        "self_attn.o_proj": (_HIDDEN, queries),
+        "mlp.gate_proj": (_INNER, _HIDDEN),
+        "mlp.up_proj": (_INNER, _HIDDEN),
+        "mlp.down_proj": (_HIDDEN, _INNER),
+    }
+    norms = {
+        "input_layernorm": _HIDDEN,
+        "post_attention_layernorm": _HIDDEN,
+        "self_attn.q_norm": _HEAD,
+        "self_attn.k_norm": _HEAD,
+    }
+
+    def normal(shape: int | tuple[int, int], scale: float) -> NDArray[np.float32]:
+        values: NDArray[np.float32] = random.standard_normal(shape, np.float32)
+        values *= np.float32(scale)
+        return values
+
+    weights = {"embed_tokens.weight": normal((_VOCABULARY, _HIDDEN), 0.02), "norm.weight": 1 + normal(_HIDDEN, 0.1)}
+    for layer in range(_LAYERS):
+        prefix = f"layers.{layer}"
+        weights |= {f"{prefix}.{name}.weight": normal(shape, 0.02) for name, shape in matrices.items()}
+        weights |= {f"{prefix}.{name}.weight": 1 + normal(size, 0.1) for name, size in norms.items()}
+    return weights
