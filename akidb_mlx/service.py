@@ -91,9 +91,9 @@ class EmbeddingService:
         with EmbeddingService("minilm-l6-v2") as service:
             vectors = service.embed(["Hello, world!"])
 
-    The model's weights live on a thread of their own, which also runs every forward pass, with batches that calls of all
-    threads share. A service that is closed, or
-    that was created before this process was forked, raises `ServiceClosedError`.
+    The model's weights live on a thread of their own, which also runs every forward pass, in batches that the calls of
+    all threads share. A service that is closed, or that was created before this process was forked, raises
+    `ServiceClosedError`.
     """
 
     def __init__(
@@ -256,8 +256,8 @@ class EmbeddingService:
             `model_name`, `dimension` (what `embed` returns), `native_dimension`, `max_tokens`, `backend`, `device`,
             `precision`, `quantization` (None where no layer is), `pooling` and `pooling_source` (what said so),
             `prompts` (names), `matryoshka` (whether shorter vectors were trained), `architecture`, `revision`, `path`
-            `weight_bytes`, `memory` (bytes that MLX's allocator holds in this process: `active`, `cached` for reuse, and
-            the `peak`) and `status` ("ready", "loading" again after the owner thread died, "closed" or "failed").
+            `weight_bytes`, `memory` (bytes that MLX's allocator holds in this process: `active`, `cached` for reuse and
+            their `peak`) and `status` ("ready", "loading" again after the owner thread died, "closed" or "failed").
         """
         checkpoint = self._checkpoint
         return {

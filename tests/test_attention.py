@@ -18,12 +18,13 @@ def arrays(batch=2, heads=4, key_heads=2, length=13, size=8):
 
 @pytest.mark.parametrize("most_scores", [1 << 28, 2 * 4 * 13 * 5, 1], ids=["whole", "blocks of 5", "blocks of 1"])
 @pytest.mark.parametrize("kind", ["none", "causal", "keys", "pairs"])
-def test_attention_in_blocks_equals_the_formula(monkeypatch, most_scores, kind):
+@pytest.mark.parametrize("way", ["fused_attention", "vectorised_attention"])
+def test_attention_in_blocks_equals_the_formula(monkeypatch, most_scores, kind, way):
     import mlx.core as mx
 
-    from akidb_mlx.embedding import layers
+    from akidb_mlx.embedding import attention
 
-    monkeypatch.setattr(layers, "_MAX_SCORES", most_scores)
+    monkeypatch.setattr(attention, "_MAX_SCORES", most_scores)
     queries, keys, values = arrays()
     length = queries.shape[2]
     i, j = np.arange(length)[:, None], np.arange(length)
@@ -35,7 +36,8 @@ def test_attention_in_blocks_equals_the_formula(monkeypatch, most_scores, kind):
     }[kind]
     mask = {"none": None, "causal": "causal"}.get(kind, mx.array(visible))
     with mx.stream(mx.cpu):
-        found = np.array(layers.attention(mx.array(queries), mx.array(keys), mx.array(values), 0.3, mask))
+        blocked = attention.in_blocks(getattr(attention, way))
+        found = np.array(blocked(mx.array(queries), mx.array(keys), mx.array(values), 0.3, mask))
     expected = reference(queries, np.repeat(keys, 2, axis=1), np.repeat(values, 2, axis=1), 0.3, visible)
     assert np.abs(found - expected).max() < 1e-6
 

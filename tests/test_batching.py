@@ -1,12 +1,10 @@
-from itertools import pairwise
-
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from akidb_mlx.embedding.batching import padded_length, plan_batches
+from akidb_mlx.embedding.batching import Batch, Item, padded_length
 
 LIMIT = 512
-lengths = st.lists(st.integers(1, LIMIT), max_size=200)
 
 
 def test_padded_lengths_are_these():
@@ -24,18 +22,38 @@ def test_padding_never_exceeds_the_models_limit():
     assert padded_length(509, 510) == 510
 
 
-@given(lengths, st.integers(1, 2000))
-def test_every_sequence_runs_once_within_the_budget(lengths, budget):
-    batches = plan_batches(lengths, budget, LIMIT)
-    assert sorted(i for batch in batches for i in batch.indices) == list(range(len(lengths)))
-    for batch in batches:
-        assert batch.length >= max(lengths[i] for i in batch.indices)
-        assert len(batch.indices) * batch.length <= budget or len(batch.indices) == 1
+def item(ids):
+    return Item(np.array(ids, np.int32), None, [0])
 
 
-@given(lengths, st.integers(1, 2000))
-def test_batches_are_as_full_as_the_order_allows(lengths, budget):
-    batches = plan_batches(lengths, budget, LIMIT)
-    for batch, following in pairwise(batches):
-        assert (len(batch.indices) + 1) * batch.length > budget
-        assert min(lengths[i] for i in batch.indices) >= max(lengths[i] for i in following.indices)
+def test_a_batch_takes_what_its_limits_allow():
+    batch = Batch(b"", length=10, limit=40, most_padding=3)
+    assert batch.add(item([1] * 10))
+    assert batch.add(item([2] * 8))
+    assert not batch.add(item([3] * 8))  # 4 tokens of padding
+    assert batch.add(item([4] * 10))
+    assert batch.add(item([5] * 9))
+    assert not batch.add(item([6] * 10))  # 50 tokens
+    assert (batch.size, batch.tokens, batch.padded_tokens) == (4, 37, 40)
+
+
+def test_a_longer_sequence_runs_alone():
+    batch = Batch(b"", length=100, limit=40, most_padding=3)
+    assert batch.add(item([1] * 97))
+    assert not batch.add(item([2] * 100))
+
+
+def test_equal_sequences_run_once():
+    batch = Batch(b"", length=3, limit=3, most_padding=0)
+    items = [item([1, 2, 3]), item([1, 2, 3])]
+    assert all(batch.add(one) for one in items)
+    assert (batch.size, list(batch.items())) == (1, [(0, items[0]), (0, items[1])])
+
+
+def test_halves_hold_everything_once():
+    batch = Batch(b"", length=2, limit=100, most_padding=10)
+    for i in range(5):
+        batch.add(item([i, i]))
+    halves = batch.halves()
+    assert [half.size for half in halves] == [2, 3]
+    assert [ids[0] for half in halves for ids in half.sequences()] == list(range(5))

@@ -5,90 +5,347 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from akidb_mlx.embedding.engine import Engine, ModelFacts
-from akidb_mlx.errors import AkidbMlxError, InferenceError, ModelLoadError, ServiceClosedError
+from akidb_mlx.embedding.engine import Engine, EngineLimits, ModelFacts
+from akidb_mlx.errors import (
+    AkidbMlxError,
+    DeadlineExceededError,
+    InferenceError,
+    ModelLoadError,
+    ServiceClosedError,
+    ServiceOverloadedError,
+)
 from tests.support import GOLDENS, run_python
+
+LIMITS = EngineLimits(max_queued_requests=100, max_queued_tokens=10_000, coalesce_delay_s=0, stuck_after_s=60)
+
+
+class FakeStep:
+    def __init__(self, model, batches):
+        self.model, self.batches = model, batches
+
+    def result(self):
+        return [self.model.encode(batch) for batch in self.batches]
 
 
 class FakeModel:
-    """Its vector of a sequence is (length, first id); ids above 1000 make it fail, and it can be held."""
+    """Its vector of a sequence is (length, first id); a first id above 1000 makes it fail, and it can be held."""
 
-    facts = ModelFacts(dimension=2, max_tokens=512, token_budget=64, lanes=1, device="cpu", precision="float32")
+    facts = ModelFacts(
+        dimension=2,
+        max_tokens=512,
+        token_budget=64,
+        lanes=1,
+        pipelined=False,
+        shares_prefixes=False,
+        device="cpu",
+        precision="float32",
+        weight_bytes=0,
+    )
 
     def __init__(self):
         self.thread = threading.current_thread()
         self.open = threading.Event()
         self.open.set()
         self.entered = threading.Event()
+        self.released = threading.Event()
         self.runs = []
 
-    def encode(self, batches):
+    def start(self, batches):
         assert threading.current_thread() is self.thread
         assert 1 <= len(batches) <= self.facts.lanes
         self.entered.set()
         assert self.open.wait(30)
-        self.runs.append([[len(sequence) for sequence in sequences] for sequences, _ in batches])
-        return [self._encode_one(*batch) for batch in batches]
+        self.runs.append([[len(ids) for ids in batch.sequences()] for batch in batches])
+        return FakeStep(self, batches)
 
-    @staticmethod
-    def _encode_one(sequences, length):
-        assert length >= max(map(len, sequences))
-        if sequences[0][0] > 2000:
+    def encode(self, batch):
+        assert threading.current_thread() is self.thread
+        sequences = batch.sequences()
+        assert batch.length >= max(map(len, sequences))
+        if any(ids[0] > 2000 for ids in sequences):
             raise SystemExit("as a native panic would be")
-        if sequences[0][0] > 1000:
+        if any(ids[0] > 1000 for ids in sequences):
             raise RuntimeError("out of memory")
-        return np.array([[len(s), s[0]] for s in sequences], dtype=np.float32)
+        return np.array([[len(ids), ids[0]] for ids in sequences], dtype=np.float32)
+
+    def memory(self):
+        return {"active": 1}
+
+    def release_memory(self):
+        self.released.set()
 
 
 class ThreeLanes(FakeModel):
     facts = replace(FakeModel.facts, lanes=3)
 
 
-@pytest.fixture
-def engine():
+class Pipelined(FakeModel):
+    facts = replace(FakeModel.facts, pipelined=True)
+
+
+def start(model=FakeModel, **limits):
+    """An engine whose model can be reached."""
     models = []
 
     def load():
-        models.append(FakeModel())
-        return models[0]
+        models.append(model())
+        return models[-1]
 
-    one = Engine(load)
-    one.wait_until_loaded()
-    one.model = models[0]
+    engine = Engine(load, replace(LIMITS, **limits))
+    engine.wait_until_loaded()
+    engine.models = models
+    engine.model = models[0]
+    return engine
+
+
+def stop(engine):
+    for model in engine.models:
+        model.open.set()
+    engine.close()
+
+
+@pytest.fixture
+def engine():
+    one = start()
     yield one
-    models[0].open.set()
-    one.close()
+    stop(one)
 
 
-def call(engine, *sequences):
-    return engine.submit(sequences, lambda vectors: vectors.tolist())
+def call(engine, *sequences, timeout=None, finish=lambda vectors: vectors):
+    request = engine.open_request(lambda parts: np.concatenate(parts).tolist() if parts else [], 0, timeout)
+    if sequences:
+        ids = [np.array(sequence, np.int32) for sequence in sequences]
+        engine.add(request, ids, range(len(ids)), b"", finish, 0)
+    request.end()
+    return request.future
 
 
-def test_results_come_in_the_order_of_the_call(engine):
-    sequences = [[i] * length for i, length in enumerate([3, 40, 1, 40, 7, 64, 2])]
-    assert call(engine, *sequences).result(5) == [[len(s), s[0]] for s in sequences]
-    assert [[sorted(batch) for batch in run] for run in engine.model.runs] == [[[64]], [[40]], [[40]], [[1, 2, 3, 7]]]
+def hold(engine):
+    """Hold the model in a step, so that what is submitted next waits; returns the call that runs."""
+    engine.model.open.clear()
+    first = call(engine, [999])
+    assert engine.model.entered.wait(5)
+    return first
 
 
-def test_lanes_run_side_by_side(engine):
-    """The same call as three lanes run it; and a short one, of which each lane gets a part."""
-    models = []
-    wide = Engine(lambda: models.append(ThreeLanes()) or models[0])
-    sequences = [[i] * length for i, length in enumerate([3, 40, 1, 40, 7, 64, 2])]
-    assert call(wide, *sequences).result(5) == call(engine, *sequences).result(5)
-    assert call(wide, [1] * 5, [2] * 5, [3] * 5).result(5) == [[5, 1], [5, 2], [5, 3]]
-    assert models[0].runs == [[[64], [40], [40]], [[7, 3, 2, 1]], [[5], [5], [5]]]
-    wide.close()
+MIX = [[i] * length for i, length in enumerate([3, 40, 1, 40, 7, 64, 2])]
+
+
+@pytest.mark.parametrize("model", [FakeModel, ThreeLanes, Pipelined])
+def test_results_come_in_the_order_of_the_call(model):
+    engine = start(model)
+    assert call(engine, *MIX).result(5) == [[len(s), s[0]] for s in MIX]
+    assert sorted(length for run in engine.model.runs for batch in run for length in batch) == [1, 2, 3, 7, 40, 40, 64]
+    assert all(len(batch) * max(batch) <= 64 for run in engine.model.runs for batch in run)
+    stop(engine)
+
+
+def test_lanes_divide_a_short_call():
+    engine = start(ThreeLanes)
+    assert call(engine, [1] * 5, [2] * 5, [3] * 5).result(5) == [[5, 1], [5, 2], [5, 3]]
+    assert engine.model.runs == [[[5], [5], [5]]]
+    stop(engine)
 
 
 def test_a_call_with_nothing(engine):
     assert call(engine).result(5) == []
+
+
+def test_calls_that_wait_share_batches(engine):
+    first = hold(engine)
+    waiting = [call(engine, [i] * 8) for i in range(16)]
+    engine.model.open.set()
+    assert [future.result(5) for future in [first, *waiting]] == [[[1, 999]], *([[8, i]] for i in range(16))]
+    assert engine.model.runs == [[[1]], [[8] * 8], [[8] * 8]]
+
+
+def test_equal_texts_of_all_calls_run_once(engine):
+    hold(engine)
+    waiting = [call(engine, [7] * 8, [5] * 8, [7] * 8) for _ in range(10)]
+    engine.model.open.set()
+    assert all(future.result(5) == [[8, 7], [8, 5], [8, 7]] for future in waiting)
+    assert engine.model.runs == [[[1]], [[8, 8]]]
+    assert engine.metrics.snapshot()["shared_sequences"] == 28
+
+
+def test_a_short_call_does_not_wait_for_a_long_one(engine):
+    """Whatever its length, it runs in the step after next at the latest, and the long call loses no place by it."""
+    hold(engine)
+    long = call(engine, *([i] * 32 for i in range(200)))
+    short = [call(engine, [i] * length) for i, length in enumerate([3, 32, 64])]
+    order = []
+    for name, future in [("long", long), *zip((3, 32, 64), short, strict=True)]:
+        future.add_done_callback(lambda _, name=name: order.append((name, len(engine.model.runs))))
+    engine.model.open.set()
+    assert len(long.result(5)) == 200
+    done = dict(order)
+    assert max(done[3], done[32], done[64]) <= 7
+    assert done["long"] <= 105
+
+
+def test_many_short_calls_do_not_starve_a_long_one(engine):
+    hold(engine)
+    long = call(engine, *([i] * 64 for i in range(4)))
+    stopping = threading.Event()
+
+    def flood():
+        while not stopping.is_set():
+            call(engine, [1] * 16).result(5)
+
+    threads = [threading.Thread(target=flood) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    engine.model.open.set()
+    try:
+        assert len(long.result(5)) == 4
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join(5)
+
+
+def test_a_delay_lets_calls_meet():
+    engine = start(coalesce_delay_s=0.3)
+    waiting = [call(engine, [i] * 8) for i in range(4)]
+    assert [future.result(5) for future in waiting] == [[[8, i]] for i in range(4)]
+    assert engine.model.runs == [[[8] * 4]]
+    stop(engine)
+
+
+# Bounds
+
+
+def test_beyond_the_bound_calls_are_refused_at_once():
+    engine = start(max_queued_requests=5)
+    hold(engine)
+    waiting = [call(engine, [1]) for _ in range(4)]
+    began = time.monotonic()
+    with pytest.raises(ServiceOverloadedError, match="5 calls of at most 5") as caught:
+        call(engine, [1])
+    assert time.monotonic() - began < 0.01
+    assert caught.value.retry_after_s > 0
+    assert engine.health() == ("degraded", "the queue is full")
+    engine.model.open.set()
+    assert all(future.result(5) == [[1, 1]] for future in waiting)
+    assert call(engine, [2]).result(5) == [[1, 2]]
+    assert engine.metrics.snapshot()["calls"]["refused"] == 1
+    stop(engine)
+
+
+def test_the_bound_in_tokens():
+    """What a call will have counts before it is tokenised; a larger call than the bound is taken when nothing waits."""
+    engine = start(max_queued_tokens=100)
+    hold(engine)
+    huge = engine.open_request(lambda _: "done", 1000, None)
+    with pytest.raises(ServiceOverloadedError, match="1000 tokens of at most 100"):
+        call(engine, [1] * 10)
+    huge.future.cancel()
+    waiting = [call(engine, [i] * 10) for i in range(10)]
+    with pytest.raises(ServiceOverloadedError, match="100 tokens"):
+        engine.open_request(lambda _: None, 1, None)
+    engine.model.open.set()
+    for future in waiting:
+        future.result(5)
+    assert engine.queue_depth() == {"requests": 0, "tokens": 0}
+    stop(engine)
+
+
+def test_a_cancelled_call_frees_its_place_and_never_runs(engine):
+    first = hold(engine)
+    dropped, kept = call(engine, [2], [3]), call(engine, [4])
+    assert dropped.cancel()
+    assert engine.queue_depth()["tokens"] == 1
+    wait([dropped], timeout=1)
+    engine.model.open.set()
+    assert (first.result(5), kept.result(5)) == ([[1, 999]], [[1, 4]])
+    with pytest.raises(CancelledError):
+        dropped.result(0)
+    assert engine.model.runs == [[[1]], [[1]]]
+
+
+def test_a_call_is_cancelled_halfway(engine):
+    engine.model.open.clear()
+    long = call(engine, *([i] * 64 for i in range(50)))
+    assert engine.model.entered.wait(5)
+    assert long.cancel()
+    engine.model.open.set()
+    assert call(engine, [1]).result(5) == [[1, 1]]
+    assert len(engine.model.runs) <= 2
+
+
+def test_a_deadline_drops_what_has_not_run(engine):
+    first = hold(engine)
+    late, early = call(engine, [2], timeout=0.05), call(engine, [3], timeout=30)
+    time.sleep(0.1)
+    engine.model.open.set()
+    with pytest.raises(DeadlineExceededError, match="within the call's timeout"):
+        late.result(5)
+    assert (first.result(5), early.result(5)) == ([[1, 999]], [[1, 3]])
+    assert engine.metrics.snapshot()["calls"]["timed_out"] == 1
+    assert sum(len(batch) for run in engine.model.runs for batch in run) == 2
+
+
+# Faults
+
+
+@pytest.mark.parametrize("token", [1001, 2001])
+def test_the_text_at_fault_is_found_in_its_batch(engine, token):
+    """Of eight calls in one batch, that with the bad text fails, names it, and the others get their vectors."""
+    hold(engine)
+    good = [call(engine, [i] * 6) for i in range(1, 8)]
+    bad = call(engine, [99] * 6, [token] * 6)
+    engine.model.open.set()
+    assert [future.result(5) for future in good] == [[[6, i]] for i in range(1, 8)]
+    with pytest.raises(InferenceError, match="forward pass failed on text 1") as caught:
+        bad.result(5)
+    assert caught.value.index == 1
+    assert call(engine, [5]).result(5) == [[1, 5]]
+
+
+def test_a_hang_is_noticed_and_starts_no_second_thread():
+    engine = start(stuck_after_s=0.1)
+    first = hold(engine)
+    threads = threading.active_count()
+    time.sleep(0.2)
+    status, reason = engine.health()
+    assert status == "failed"
+    assert "has been running for" in reason
+    with pytest.raises(TimeoutError):
+        call(engine, [1], timeout=0.05).result(0.1)
+    assert threading.active_count() == threads
+    engine.model.open.set()
+    assert first.result(5)
+    assert engine.health() == ("ok", "ready")
+    stop(engine)
+
+
+def test_idle_memory_is_given_back(monkeypatch):
+    monkeypatch.setattr("akidb_mlx.embedding.engine._IDLE_S", 0.05)
+    engine = start()
+    assert call(engine, [1]).result(5)
+    assert engine.model.released.wait(5)
+    assert call(engine, [1]).result(5)
+    stop(engine)
+
+
+def test_metrics_add_up(engine):
+    hold(engine)
+    futures = [call(engine, [i] * 4) for i in range(4)] + [call(engine, [9] * 3)]
+    engine.model.open.set()
+    for future in futures:
+        future.result(5)
+    found = engine.metrics.snapshot()
+    assert (found["calls"]["completed"], found["sequences"], found["batches"], found["tokens"]) == (6, 6, 2, 20)
+    assert found["padding_ratio"] == pytest.approx(1 / 21)
+    assert found["batch_fill"] == pytest.approx(21 / 128)
+    assert found["latency_s"]["call"]["count"] == found["latency_s"]["call"]["buckets"]["+Inf"] == 6
+    assert found["latency_s"]["compute"]["count"] == 2
 
 
 def test_everything_runs_on_one_thread(engine):
@@ -97,46 +354,33 @@ def test_everything_runs_on_one_thread(engine):
         thread.start()
     for thread in threads:
         thread.join(5)
-    assert len(engine.model.runs) == 20  # and `encode` asserts the thread
+    assert engine.metrics.snapshot()["calls"]["completed"] == 20  # and the model asserts the thread
 
 
-@pytest.mark.parametrize(
-    ("token", "problem"), [(1001, "RuntimeError: out of memory"), (2001, "SystemExit: as a native")]
-)
-def test_a_failing_batch_fails_its_call_and_no_other(engine, token, problem):
-    before, failing, after = call(engine, [1]), call(engine, [token]), call(engine, [3])
-    with pytest.raises(InferenceError, match=problem):
-        failing.result(5)
-    assert (before.result(5), after.result(5)) == ([[1, 1]], [[1, 3]])
+def test_engines_that_follow_each_other_share_a_thread():
+    threads = set()
+    for _ in range(5):
+        engine = start()
+        threads.add(engine.model.thread)
+        stop(engine)
+        time.sleep(0.05)
+    assert len(threads) == 1
 
 
 def test_an_error_while_finishing_fails_its_call_and_no_other(engine):
     def refuse(_):
         raise InferenceError("not a vector", 3)
 
-    failing = engine.submit([[1]], refuse)
+    failing = call(engine, [1], finish=refuse)
     with pytest.raises(InferenceError, match="not a vector"):
         failing.result(5)
     assert call(engine, [1]).result(5)
 
 
-def test_a_cancelled_call_never_runs(engine):
-    engine.model.open.clear()
-    first, second, third = call(engine, [1]), call(engine, [2]), call(engine, [3])
-    assert engine.model.entered.wait(5)
-    assert second.cancel()
-    engine.model.open.set()
-    assert third.result(5) == [[1, 3]]
-    assert first.result(5)
-    with pytest.raises(CancelledError):
-        second.result(0)
-    assert len(engine.model.runs) == 2
-
-
 def test_closing_ends_every_call(engine):
     """The batch that runs is finished; the rest of its call, and the calls behind it, fail."""
     engine.model.open.clear()
-    running = call(engine, *[[1] * 64 for _ in range(5)])
+    running = call(engine, *([i] * 64 for i in range(5)))
     waiting = [call(engine, [2]) for _ in range(10)]
     assert engine.model.entered.wait(5)
     threading.Timer(0.2, engine.model.open.set).start()
@@ -145,7 +389,6 @@ def test_closing_ends_every_call(engine):
         with pytest.raises(ServiceClosedError):
             future.result(1)
     assert engine.status == "closed"
-    assert not engine.alive
     with pytest.raises(ServiceClosedError, match="the service is closed"):
         call(engine, [1])
 
@@ -173,7 +416,7 @@ def test_a_load_that_fails(error, kind, message):
     def load():
         raise error
 
-    engine = Engine(load)
+    engine = Engine(load, LIMITS)
     with pytest.raises(kind, match=message):
         engine.wait_until_loaded()
     assert engine.status == "failed"
@@ -181,23 +424,45 @@ def test_a_load_that_fails(error, kind, message):
         call(engine, [1])
 
 
-def test_an_owner_thread_that_dies_fails_what_waits(engine, monkeypatch):
+def test_an_owner_thread_that_dies_fails_what_waits_and_is_replaced_once(engine, monkeypatch):
     """Whatever escapes the engine's own handling ends the thread, and nobody waits for ever."""
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    monkeypatch.setattr(engine, "_serve", lambda *_: 1 / 0)
-    futures = []
+
+    def die():
+        monkeypatch.setattr(engine.models[-1], "memory", lambda: 1 / 0)
+        futures = [call(engine, [1]) for _ in range(3)]
+        assert engine._ended.wait(5)
+        assert all(future.exception(5) is None or isinstance(future.exception(), AkidbMlxError) for future in futures)
+
+    die()
+    assert engine.health() == ("failed", "the owner thread died; the next call restarts it")
+    assert call(engine, [2]).result(5) == [[1, 2]]
+    assert len(engine.models) == 2
+    assert engine.health() == ("degraded", "the owner thread died and was replaced")
+    die()
+    assert engine.health() == ("failed", "failed")
+    with pytest.raises(ServiceClosedError, match="owner thread died"):
+        call(engine, [1])
+
+
+def test_draining_finishes_what_was_admitted(engine):
+    first = hold(engine)
+    waiting = [call(engine, [i]) for i in range(10)]
+    closing = threading.Thread(target=engine.close, kwargs={"drain": True})
+    closing.start()
+    time.sleep(0.05)
     with pytest.raises(ServiceClosedError):
-        while True:
-            futures.append(call(engine, [1]))
-    for future in futures:
-        assert isinstance(future.exception(5), AkidbMlxError)
-    assert engine.status == "failed"
+        call(engine, [1])
+    engine.model.open.set()
+    closing.join(5)
+    assert not closing.is_alive()
+    assert [future.result(0) for future in [first, *waiting]] == [[[1, 999]], *([[1, i]] for i in range(10))]
+    assert engine.status == "closed"
 
 
 def test_concurrent_submitting_and_closing_loses_no_call():
     for _ in range(30):
-        engine = Engine(FakeModel)
-        engine.wait_until_loaded()
+        engine = start(max_queued_requests=1000)
         futures, refused = [], []
 
         def submit(engine=engine, futures=futures, refused=refused):
@@ -238,7 +503,7 @@ def work():
 threading.Thread(target=work).start()
 for _ in range(3):
     service.submit(["a"])
-while service._engine._calls.qsize() < 1:  # the long call is being served
+while service.get_metrics()["queue"]["requests"] < 1:  # the long call is being served
     time.sleep(0.01)
 print("leaving at", time.time(), flush=True)
 """

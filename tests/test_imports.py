@@ -29,6 +29,7 @@ def test_errors_are_one_tree():
         "ModelNotFoundError": "AkidbMlxError",
         "ModelLoadError": "AkidbMlxError",
         "InferenceError": "AkidbMlxError",
+        "DeadlineExceededError": "AkidbMlxError",
         "ServiceOverloadedError": "AkidbMlxError",
         "ServiceClosedError": "AkidbMlxError",
     }

@@ -19,11 +19,13 @@ def pool(hidden, lengths, mode, dtype="float32"):
     import mlx.core as mx
 
     from akidb_mlx.embedding.encoders import TokenBatch
-    from akidb_mlx.embedding.pooling import pool
+    from akidb_mlx.embedding.layers import at_positions
+    from akidb_mlx.embedding.pooling import pool, pooled_token
 
     values = mx.array(hidden, dtype=getattr(mx, dtype))
     batch = TokenBatch(mx.zeros(values.shape[:2], mx.int32), mx.array(lengths), padded=min(lengths) < values.shape[1])
-    return pool(values, batch, mode)
+    token = pooled_token(batch, mode)
+    return pool(values if token is None else at_positions(values, token), batch, mode)
 
 
 @pytest.mark.parametrize("mode", EXPECTED)

@@ -1,17 +1,27 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from akidb_mlx.embedding.checkpoint import read_checkpoint
 from akidb_mlx.embedding.tokenizer import TextTokenizer
-from akidb_mlx.errors import InvalidInputError, ModelLoadError
+from akidb_mlx.errors import InferenceError, InvalidInputError, ModelLoadError
 from tests.support import GOLDENS, TEXTS, copy_model, edit_json
 
 LONG = "The harbour master kept a ledger. " * 200
 
 
+class ListTokenizer(TextTokenizer):
+    """Its token ids are lists, which compare as a whole."""
+
+    def __call__(self, *args):
+        return [
+            replace(text, windows=tuple(window.tolist() for window in text.windows)) for text in super().__call__(*args)
+        ]
+
+
 def tokenizer(directory) -> TextTokenizer:
-    return TextTokenizer(read_checkpoint(directory))
+    return ListTokenizer(read_checkpoint(directory))
 
 
 @pytest.mark.parametrize("name", ["tiny-bert", "tiny-qwen3", "tiny-gemma3"])
@@ -42,23 +52,23 @@ def test_the_prompt_is_tokenised_with_the_text():
 def test_windows_cover_a_long_text_and_overlap(name):
     """Every token of the text is in a window, in order; neighbours share an eighth of a window; each has the prompt."""
     read = tokenizer(GOLDENS / name)
-    whole = read._encode([LONG])[0]
-    prompt = read._encode(["query: "])[0]
+    before, after = read._before.tolist(), read._after.tolist()
+    whole, prompt = (read._encode([text])[0].tolist() for text in (LONG, "query: "))
     (chunked,) = read([LONG], "query: ", "chunk")
-    width = read.max_tokens - len(read._before) - len(read._after) - len(prompt)
+    width = read.max_tokens - len(before) - len(after) - len(prompt)
     rebuilt: list[int] = []
     for number, window in enumerate(chunked.windows):
-        head = [*read._before, *prompt]
+        head = [*before, *prompt]
         assert window[: len(head)] == head
-        assert window[len(window) - len(read._after) :] == read._after
+        assert window[len(window) - len(after) :] == after
         assert len(window) <= read.max_tokens
-        body = window[len(head) : len(window) - len(read._after)]
+        body = window[len(head) : len(window) - len(after)]
         overlap = width // 8 if number else 0
         assert body[:overlap] == rebuilt[len(rebuilt) - overlap :]
         rebuilt += body[overlap:]
     assert rebuilt == whole
     assert len(chunked.windows) > 2
-    assert chunked.token_count == len(read._before) + len(prompt) + len(whole) + len(read._after)
+    assert chunked.token_count == len(before) + len(prompt) + len(whole) + len(after)
     assert not chunked.truncated
 
 
@@ -129,3 +139,39 @@ def test_a_text_without_any_token_is_an_error(tmp_path):
     with pytest.raises(InvalidInputError, match="text 1 yields no token") as caught:
         tokenizer(directory)(["a", ""], "", "truncate")
     assert caught.value.index == 1
+
+
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-qwen3", "tiny-gemma3"])
+def test_the_tokens_of_a_prompt_that_no_text_changes(name):
+    read = tokenizer(GOLDENS / name)
+    prompt = "Instruct: find passages that answer the query\nQuery:"
+    prefix = read.prefix(prompt).tolist()
+    assert len(prefix) > 8
+    for text in read(TEXTS, prompt, "truncate"):
+        assert text.windows[0][: len(prefix)] == prefix
+
+
+def test_a_long_text_does_not_hold_up_a_short_one():
+    """It has a tokenizer of its own, so the first one is free; both read alike."""
+    read = tokenizer(GOLDENS / "tiny-bert")
+    long = LONG * 100
+    with read._short._lock:
+        (whole,) = read([long], "", "chunk")
+    assert whole.token_count == len(read._short.encode([long])[0]) + 2
+
+
+def test_a_panic_of_the_tokenizer_is_an_error_of_the_call():
+    class Panic(BaseException):
+        pass
+
+    class Broken:
+        def encode_batch_fast(self, *_, **__):
+            raise Panic("as Rust would")
+
+    read = tokenizer(GOLDENS / "tiny-bert")
+    working = read._short._tokenizer
+    read._short._tokenizer = Broken()
+    with pytest.raises(InferenceError, match="tokenizer failed: Panic: as Rust would"):
+        read(["a"], "", "error")
+    read._short._tokenizer = working
+    assert read(["a"], "", "error")

@@ -2,7 +2,7 @@
 
 MLX's own `erf`, `tanh` and `sigmoid` are right for a GPU. On its CPU backend they are scalar library calls, 5 to 10
 times slower than the matrix products around them; there, approximations stand in for them, made of multiplications and
-additions, which vectorise. Largest error of each activation, either way: 1e-6 of max(1, |x|).
+additions, which vectorise. Largest error of each activation, either way: 3e-6 of max(1, |x|).
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ _MAX_LANES = 8
 # M1 and M2 emulate bfloat16 (GPU families g13 and g14).
 _SLOW_BFLOAT16 = re.compile(r"applegpu_g1[34]")
 
-# Bytes that MLX may keep for reuse on a GPU: the buffers of a few full batches.
+# Bytes that MLX may keep for reuse: the buffers of a few full batches.
 _CACHE_LIMIT = 1 << 30
 
 _thread = threading.local()
@@ -183,10 +183,9 @@ def lane_streams(device: mx.Device, count: int) -> list[mx.Stream]:
     return streams[:count]
 
 
-def limit_memory(device: mx.Device) -> None:
+def limit_memory() -> None:
     """Bound what MLX's allocator keeps for reuse; without a limit it keeps a buffer of every size it ever met."""
-    if device.type == mx.gpu:
-        mx.set_cache_limit(_CACHE_LIMIT)
+    mx.set_cache_limit(_CACHE_LIMIT)
 
 
 def memory() -> dict[str, int]:

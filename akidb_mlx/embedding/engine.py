@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from akidb_mlx.embedding import process
-from akidb_mlx.embedding.batching import Batch, Item, TokenIds
+from akidb_mlx.embedding.batching import Batch, TokenIds
 from akidb_mlx.embedding.metrics import Metrics, Outcome
 from akidb_mlx.embedding.owner import device_turn, run_on_owner_thread
 from akidb_mlx.embedding.request_queue import RequestQueue

@@ -16,7 +16,7 @@ Count = Literal[
 ]
 
 # Upper bounds of the buckets, in seconds: 1, 2, 5 of each decade from 0.1 ms to 100 s.
-BUCKETS = tuple(float(f"{digit}e{power}") for power in range(-4, 2) for digit in (1, 2, 5)) + (100.0,)
+BUCKETS = (*(float(f"{digit}e{power}") for power in range(-4, 2) for digit in (1, 2, 5)), 100.0)
 
 
 class Histogram:

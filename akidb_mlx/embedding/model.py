@@ -55,7 +55,7 @@ class EmbeddingModel:
         self._plan = plan
         self._pooling = checkpoint.pooling
         device.claim(plan.device)
-        device.limit_memory(plan.device)
+        device.limit_memory()
         weights = WeightReader(checkpoint, plan)
         self._encoder = build_encoder(checkpoint.model_type, checkpoint.config, weights, plan)
         dimension = self._encoder.hidden_size
@@ -102,7 +102,7 @@ class EmbeddingModel:
             with mx.stream(stream):
                 vectors.append(self._forward(batch.sequences(), batch.length, prefix))
         if self._plan.pipelined:
-            mx.async_eval(vectors)
+            mx.async_eval(vectors)  # type: ignore[no-untyped-call]
         return DeviceStep(vectors)
 
     def memory(self) -> dict[str, int]:

@@ -14,7 +14,6 @@ from akidb_mlx.embedding.encoders.config import EncoderConfig, LayerCount, Size
 from akidb_mlx.embedding.layers import Linear, RMSNorm, at_positions
 from akidb_mlx.embedding.weights import WeightReader
 
-
 # Of one layer, each (batch, key heads, length, head size).
 KeysAndValues = tuple[mx.array, mx.array]
 
