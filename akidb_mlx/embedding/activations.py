@@ -56,7 +56,7 @@ def power_tail(a: mx.array, coefficients: tuple[float, ...], squarings: int) -> 
 
 
 def negative_exp(a: mx.array) -> mx.array:
-    """exp(-a) for a ≥ 0; relative error 5e-8 exp(a / 2)."""
+    """exp(-a) for a ≥ 0; relative error 5e-8 exp(a / 2), and what float32 adds in five squarings: 2e-6 at most."""
     return power_tail(mx.minimum(a, _EXP_BOUND), _EXP, squarings=5)
 
 

@@ -14,13 +14,7 @@ import mlx.core as mx
 from akidb_mlx.embedding.activations import negative_exp
 
 Mask = mx.array | Literal["causal"] | None
-# softmax(scale * queries keysᵀ) values, of
-#   queries (batch, heads, length, size),
-#   keys and values (batch, key heads, seen, size), each key head serving as many query heads as there are to one,
-#   the scale,
-#   a mask: True where a query (second to last axis) may see a key (last axis); "causal", the last query seeing all keys;
-#   or None for all,
-# → (batch, heads, length, size).
+# A way to compute it; see `fused_attention`.
 Attention = Callable[[mx.array, mx.array, mx.array, float, Mask], mx.array]
 
 # Scores held at once, in numbers (256 MiB of float32). A kernel that never holds them loses nothing by the bound.
@@ -30,12 +24,24 @@ _MASKED = -1e9
 
 
 def fused_attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask) -> mx.array:
-    """By MLX's own kernel."""
+    """softmax(scale * queries keysᵀ) values, by MLX's own kernel.
+
+    Args:
+        queries: (batch, heads, length, size).
+        keys: (batch, key heads, seen, size); each key head serves heads / key heads of the query heads.
+        values: like `keys`.
+        scale: factor of the scores.
+        mask: True where a query (second to last axis) may see a key (last axis); "causal", where the last query sees
+            all keys and each one before it one less; or None for all.
+
+    Returns:
+        (batch, heads, length, size).
+    """
     return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
 
 
 def vectorised_attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask) -> mx.array:
-    """By matrix products and `negative_exp`; the sum of a row divides its result, which is smaller than the row."""
+    """The same by matrix products and `negative_exp`; a row's sum divides its result, which is smaller than the row."""
     batch, heads, length, size = queries.shape
     key_heads, seen = keys.shape[1], keys.shape[2]
     grouped = (queries * scale).reshape(batch, key_heads, heads // key_heads * length, size)
