@@ -148,8 +148,10 @@ def test_results_come_in_the_order_of_the_call(model):
 
 def test_lanes_divide_a_short_call():
     engine = start(ThreeLanes)
-    assert call(engine, [1] * 5, [2] * 5, [3] * 5).result(5) == [[5, 1], [5, 2], [5, 3]]
-    assert engine.model.runs == [[[5], [5], [5]]]
+    assert call(engine, [1] * 16, [2] * 16, [3] * 16).result(5) == [[16, 1], [16, 2], [16, 3]]
+    assert engine.model.runs == [[[16], [16], [16]]]
+    call(engine, [1] * 5, [2] * 5, [3] * 5).result(5)
+    assert engine.model.runs[1:] == [[[5, 5, 5]]]  # too little to divide
     stop(engine)
 
 

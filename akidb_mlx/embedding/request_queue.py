@@ -23,6 +23,8 @@ _MAX_HINT_S = 60.0
 _PADDING_SHARE = 8
 # Room for the padding, where lanes divide what waits.
 _UNEVEN = 1.125
+# The share of the token budget below which lanes do not divide what waits: each would read all the weights for little.
+_SMALLEST_SHARE = 4
 # Weight of a new measurement of the speed.
 _SMOOTHING = 0.1
 
@@ -128,7 +130,10 @@ class RequestQueue:
         """What runs next: at most `lanes` batches of about equal size, which divide what waits if that is little."""
         self._drop_late()
         with self._changed:
-            limit = token_budget if lanes == 1 else min(token_budget, math.ceil(_UNEVEN * self._tokens / lanes))
+            least = token_budget // _SMALLEST_SHARE
+            limit = token_budget
+            if lanes > 1:
+                limit = min(token_budget, max(least, math.ceil(_UNEVEN * self._tokens / lanes)))
             batches: list[Batch] = []
             while self._turns and len(batches) < lanes:
                 batch = self._fill(limit, token_budget // _PADDING_SHARE)
