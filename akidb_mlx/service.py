@@ -315,9 +315,7 @@ class EmbeddingService:
         Args:
             drain: first finish every call that was made, however long that takes; new calls are refused meanwhile.
         """
-        if drain:
-            self._engine.close(drain=True)
-        self._close_engine()
+        self._engine.close(drain)
 
     def __enter__(self) -> EmbeddingService:
         return self

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 
-from akidb_mlx.embedding.batching import Batch, padded_length
+from akidb_mlx.embedding.batching import Batch
 from akidb_mlx.embedding.requests import Part, Request
 from akidb_mlx.errors import DeadlineExceededError, ServiceClosedError, ServiceOverloadedError
 
@@ -48,7 +48,6 @@ class RequestQueue:
         self._max_tokens = max_tokens
         self._open: set[Request] = set()
         self._turns: deque[Request] = deque()
-        self._lengths: dict[bytes, Counter[int]] = {}
         self._tokens = 0
         self._expected = 0
         self._tokens_per_s = 0.0
@@ -103,10 +102,7 @@ class RequestQueue:
             if part.items and not request.waiting:
                 self._turns.append(request)
             request.add(part, max_tokens)
-            lengths = self._lengths.setdefault(part.prefix, Counter())
-            for item in part.items:
-                lengths[padded_length(len(item.ids), max_tokens)] += 1
-                self._tokens += len(item.ids)
+            self._tokens += sum(len(item.ids) for item in part.items)
             self._changed.notify_all()
 
     def wait(self, timeout: float | None, delay: float) -> bool:
@@ -164,7 +160,8 @@ class RequestQueue:
         first = self._turns[0]
         prefix, longest = max(first.waiting, key=lambda key: key[1])
         batch = Batch(prefix, longest, limit, most_padding)
-        for length in sorted(self._lengths[prefix], reverse=True):
+        lengths = {length for request in self._turns for start, length in request.waiting if start == prefix}
+        for length in sorted(lengths, reverse=True):
             if length <= longest and not self._add_all(batch, length):
                 break
         self._turns.rotate(-1)
@@ -179,7 +176,7 @@ class RequestQueue:
             while items:
                 if not batch.add(items[0]):
                     return False
-                self._uncount(batch.prefix, length, 1, len(items.popleft().ids))
+                self._tokens -= len(items.popleft().ids)
                 if not items:
                     del request.waiting[batch.prefix, length]
                 if request.begun is None:
@@ -196,8 +193,7 @@ class RequestQueue:
             self._open.remove(request)
             self._expect_less(request, request.expected_tokens)
             if request.waiting:
-                for (prefix, length), items in request.waiting.items():
-                    self._uncount(prefix, length, len(items), sum(len(item.ids) for item in items))
+                self._tokens -= sum(len(item.ids) for items in request.waiting.values() for item in items)
                 request.waiting.clear()
                 self._turns.remove(request)
             self._changed.notify_all()
@@ -209,15 +205,6 @@ class RequestQueue:
             late = [request for request in self._open if request.deadline is not None and request.deadline < now]
         for request in late:
             request.fail(DeadlineExceededError.after(now - request.submitted))
-
-    def _uncount(self, prefix: bytes, length: int, items: int, tokens: int) -> None:
-        self._tokens -= tokens
-        lengths = self._lengths[prefix]
-        lengths[length] -= items
-        if not lengths[length]:
-            del lengths[length]
-            if not lengths:
-                del self._lengths[prefix]
 
     def _expect_less(self, request: Request, tokens: int) -> None:
         less = min(tokens, request.expected_tokens)

@@ -24,6 +24,7 @@ class Part:
         request: the call.
         pooled: (sequences, native dimension), filled as batches are done.
         missing: how many rows are not filled.
+        finished: what `finish` made of them; None until all are filled.
         prefix: the bytes of the token ids that all its sequences begin with, and that are left out of them.
         finish: makes of the pooled vectors what the call's result is combined from.
         texts: for each sequence, the index of its text in the call.
@@ -42,6 +43,7 @@ class Part:
         self.prefix = prefix
         self.pooled = np.empty((len(sequences), dimension), dtype=np.float32)
         self.missing = len(sequences)
+        self.finished: Vectors | None = None
         self.finish = finish
         self.texts = texts
         rows: dict[bytes, Item] = {}
@@ -72,7 +74,6 @@ class Request:
         self.begun: float | None = None
         self._combine = combine
         self._parts: list[Part] = []
-        self._done: dict[int, Vectors] = {}
         self._whole = False
 
     def add(self, part: Part, max_tokens: int) -> None:
@@ -83,7 +84,7 @@ class Request:
 
     def finish_part(self, part: Part) -> None:
         """Finish a part all of whose rows are filled; the last one resolves the call."""
-        self._done[id(part)] = part.finish(part.pooled)
+        part.finished = part.finish(part.pooled)
         part.pooled = part.pooled[:0]
         self._resolve_if_done()
 
@@ -103,8 +104,9 @@ class Request:
         _settle(self.future, lambda: self.future.set_exception(failure))
 
     def _resolve_if_done(self) -> None:
-        if self._whole and len(self._done) == len(self._parts):
-            result = self._combine([self._done[id(part)] for part in self._parts])
+        finished = [part.finished for part in self._parts if part.finished is not None]
+        if self._whole and len(finished) == len(self._parts):
+            result = self._combine(finished)
             _settle(self.future, lambda: self.future.set_result(result))
 
 
