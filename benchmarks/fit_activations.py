@@ -75,7 +75,7 @@ def main() -> None:
         "_GELU": fit_fraction(
             lambda a: np.exp(log_ndtr(-a)), lambda a: a / np.maximum(1, a), 5.6, 3, [0.2, -4.7, 1.8, 38, -4.6]
         ),
-        "_EXP": fit_fraction(lambda a: np.exp(-a), lambda a: np.exp(a / 2), 20, 5, [0.86, -330, 187, 12300, -4.7]),
+        "_EXP": fit_fraction(lambda a: np.exp(-a), lambda a: np.exp(a / 4), 20, 4, [0.9, -180, 95, 3100, -3]),
         "_GELU_TANH": fit_polynomial(_gelu_tanh_log_tail, 5.2)[::-1],
     }
     for name, coefficients in found.items():

@@ -16,7 +16,7 @@ def arrays(batch=2, heads=4, key_heads=2, length=13, size=8):
     return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
 
 
-@pytest.mark.parametrize("most_scores", [1 << 28, 2 * 4 * 13 * 5, 1], ids=["whole", "blocks of 5", "blocks of 1"])
+@pytest.mark.parametrize("most_scores", [1 << 28, 2 * 4 * 13 * 5, 1], ids=["whole", "blocks of 5", "blocks of 2"])
 @pytest.mark.parametrize("kind", ["none", "causal", "keys", "pairs"])
 @pytest.mark.parametrize("way", ["fused_attention", "vectorised_attention"])
 def test_attention_in_blocks_equals_the_formula(monkeypatch, most_scores, kind, way):
@@ -24,7 +24,7 @@ def test_attention_in_blocks_equals_the_formula(monkeypatch, most_scores, kind, 
 
     from akidb_mlx.embedding import attention
 
-    monkeypatch.setattr(attention, "_MAX_SCORES", most_scores)
+    monkeypatch.setattr(attention, "_LEAST_QUERIES", 2)
     queries, keys, values = arrays()
     length = queries.shape[2]
     i, j = np.arange(length)[:, None], np.arange(length)
@@ -36,7 +36,7 @@ def test_attention_in_blocks_equals_the_formula(monkeypatch, most_scores, kind, 
     }[kind]
     mask = {"none": None, "causal": "causal"}.get(kind, mx.array(visible))
     with mx.stream(mx.cpu):
-        blocked = attention.in_blocks(getattr(attention, way))
+        blocked = attention.in_blocks(getattr(attention, way), most_scores)
         found = np.array(blocked(mx.array(queries), mx.array(keys), mx.array(values), 0.3, mask))
     expected = reference(queries, np.repeat(keys, 2, axis=1), np.repeat(values, 2, axis=1), 0.3, visible)
     assert np.abs(found - expected).max() < 1e-6

@@ -17,8 +17,8 @@ Mask = mx.array | Literal["causal"] | None
 # A way to compute it; see `fused_attention`.
 Attention = Callable[[mx.array, mx.array, mx.array, float, Mask], mx.array]
 
-# Scores held at once, in numbers (256 MiB of float32). A kernel that never holds them loses nothing by the bound.
-_MAX_SCORES = 1 << 26
+# Fewest queries in a block: matrix products of less are slow, however many keys they see.
+_LEAST_QUERIES = 64
 # Added to a score that is masked; not -inf, so that a row which sees nothing stays a number.
 _MASKED = -1e9
 
@@ -53,22 +53,26 @@ def vectorised_attention(queries: mx.array, keys: mx.array, values: mx.array, sc
     return mixed.reshape(batch, heads, length, size)
 
 
-def in_blocks(attention: Attention) -> Attention:
-    """The same in blocks of queries, where all the scores at once would be too many."""
+def in_blocks(attention: Attention, max_scores: int) -> Attention:
+    """The same in blocks of queries, one after the other, so that no more than about `max_scores` are held at once."""
 
     def blocked(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask) -> mx.array:
         batch, heads, length, _ = queries.shape
         seen = keys.shape[2]
-        block = max(1, _MAX_SCORES // (batch * heads * seen))
-        if length <= block:
+        most = max(_LEAST_QUERIES, max_scores // (batch * heads * seen))
+        if length <= most:
             return attention(queries, keys, values, scale, mask)
-        blocks = []
+        block = -(-length // -(-length // most))  # of equal size
+        blocks: list[mx.array] = []
         for start in range(0, length, block):
             stop = min(start + block, length)
             # A causal block sees no key after its last query.
             last = stop + seen - length if mask == "causal" else seen
             part = mask[:, :, start:stop] if isinstance(mask, mx.array) and mask.shape[2] == length else mask
-            blocks.append(attention(queries[:, :, start:stop], keys[:, :, :last], values[:, :, :last], scale, part))
+            asked = queries[:, :, start:stop]
+            if blocks:
+                (asked,) = mx.depends([asked], blocks[-1:])  # or MLX would take a step of each block in turn
+            blocks.append(attention(asked, keys[:, :, :last], values[:, :, :last], scale, part))
         return mx.concatenate(blocks, axis=2)
 
     return blocked

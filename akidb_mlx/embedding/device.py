@@ -27,6 +27,9 @@ Rotation = Callable[[mx.array], mx.array]
 # Most tokens in one batch. On a CPU core, 256 was the fastest (the activations stay in the cache); on a GPU a batch
 # must be large enough to fill it: see docs/performance.md.
 _TOKEN_BUDGET = {"cpu": 256, "gpu": 8192}
+# Most attention scores that are held at once, of all heads. A CPU core should find them in its cache; a GPU's kernel
+# seldom holds them at all.
+_MAX_SCORES = {"cpu": 400_000, "gpu": 1 << 26}
 # Beyond this many lanes, the one thread that hands out their operations would be what they wait for.
 _MAX_LANES = 8
 # M1 and M2 emulate bfloat16 (GPU families g13 and g14).
@@ -94,7 +97,7 @@ class ExecutionPlan:
     @property
     def attention(self) -> Attention:
         """How attention is computed."""
-        return in_blocks(vectorised_attention if self.exact else fused_attention)
+        return in_blocks(vectorised_attention if self.exact else fused_attention, _MAX_SCORES[self.device_name])
 
     def rotation(self, length: int, dimensions: int, theta: float, offset: int = 0) -> Rotation:
         """Rotary position embedding (Su et al. 2021), halves rotated against each other.

@@ -49,7 +49,7 @@ class Bert:
             if args.type_vocab_size
             else None
         )
-        self._norm = _layer_norm(weights, "embeddings.LayerNorm", args)
+        self._norm = _layer_norm(weights, "embeddings.LayerNorm", args, plan)
         self._layers = [_Layer(args, weights, plan, f"encoder.layer.{i}") for i in range(args.layers)]
 
     def __call__(self, batch: TokenBatch, only: mx.array | None = None) -> mx.array:
@@ -82,11 +82,11 @@ class _Layer:
         projections = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
         self._projection = weights.fused_linear(projections, [size] * 3, size, bias=True)
         self._output = weights.linear(f"{name}.attention.output.dense", size, size, bias=True)
-        self._attention_norm = _layer_norm(weights, f"{name}.attention.output.LayerNorm", args)
+        self._attention_norm = _layer_norm(weights, f"{name}.attention.output.LayerNorm", args, plan)
         self._up = weights.linear(f"{name}.intermediate.dense", args.intermediate_size, size, bias=True)
         self._activation = plan.activation(args.hidden_act)
         self._down = weights.linear(f"{name}.output.dense", size, args.intermediate_size, bias=True)
-        self._norm = _layer_norm(weights, f"{name}.output.LayerNorm", args)
+        self._norm = _layer_norm(weights, f"{name}.output.LayerNorm", args, plan)
 
     def __call__(self, x: mx.array, mask: mx.array | None, only: mx.array | None = None) -> mx.array:
         batch, length, _ = x.shape
@@ -99,6 +99,6 @@ class _Layer:
         return self._norm(x + self._down(self._activation(self._up(x))))
 
 
-def _layer_norm(weights: WeightReader, name: str, args: BertConfig) -> LayerNorm:
-    size = args.hidden_size
-    return LayerNorm(weights.vector(f"{name}.weight", size), weights.vector(f"{name}.bias", size), args.layer_norm_eps)
+def _layer_norm(weights: WeightReader, name: str, args: BertConfig, plan: ExecutionPlan) -> LayerNorm:
+    weight, bias = (weights.vector(f"{name}.{part}", args.hidden_size) for part in ("weight", "bias"))
+    return LayerNorm(weight, bias, args.layer_norm_eps, plan.exact)
