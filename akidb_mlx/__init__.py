@@ -14,16 +14,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from akidb_mlx.pool import ModelPool
     from akidb_mlx.service import EmbeddingService
     from akidb_mlx.settings import Settings
     from akidb_mlx.vectors import EmbeddingBatch
 
 __version__ = "0.1.0"
-__all__ = ["EmbeddingBatch", "EmbeddingService", "Settings", "__version__"]
+__all__ = ["EmbeddingBatch", "EmbeddingService", "ModelPool", "Settings", "__version__"]
 
 _HOME = {
     "EmbeddingBatch": "akidb_mlx.vectors",
     "EmbeddingService": "akidb_mlx.service",
+    "ModelPool": "akidb_mlx.pool",
     "Settings": "akidb_mlx.settings",
 }
 

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
@@ -36,6 +37,7 @@ from akidb_mlx.errors import (
 from akidb_mlx.settings import DeviceName, Settings, load_settings
 from akidb_mlx.vectors import EmbeddingBatch, Vectors, finish_vectors
 from model_cache import CorruptModelError, ModelCache, ModelCacheError
+from model_cache.names import is_commit
 
 # What is tokenised at once: enough to sort by length with profit, little enough for the first batches to run soon.
 _SLICE_TEXTS, _SLICE_CHARACTERS = 1024, 1 << 18
@@ -124,27 +126,30 @@ class EmbeddingService:
         self._model = fspath(model)
         self._record = CATALOG.get(self._model)
         self._may_cut_untrained = settings.allow_untrained_dimensions
-        self._checkpoint = read_checkpoint(_resolve(self._model, self._record, settings, auto_download))
-        engine = Engine(
-            partial(_load_model, self._checkpoint, _device_name(device, settings), settings),
-            EngineLimits(
-                max_queued_requests=settings.max_queued_requests,
-                max_queued_tokens=settings.max_queued_tokens,
-                coalesce_delay_s=settings.coalesce_delay_ms / 1000,
-                stuck_after_s=settings.stuck_after_s,
-            ),
-        )
-        # Closes the engine when the service is collected; calling it a second time does nothing.
-        self._close_engine = weakref.finalize(self, engine.close)
-        self._engine = engine
+        # The model's files and its engine, given up in reverse; also when the service is collected.
+        held = ExitStack()
+        self._release = weakref.finalize(self, held.close)
         try:
+            directory = _acquire(held, self._model, self._record, settings, auto_download)
+            self._revision = directory.name if is_commit(directory.name) else None
+            self._checkpoint = read_checkpoint(directory)
+            self._engine = Engine(
+                partial(_load_model, self._checkpoint, _device_name(device, settings), settings),
+                EngineLimits(
+                    max_queued_requests=settings.max_queued_requests,
+                    max_queued_tokens=settings.max_queued_tokens,
+                    coalesce_delay_s=settings.coalesce_delay_ms / 1000,
+                    stuck_after_s=settings.stuck_after_s,
+                ),
+            )
+            held.callback(self._engine.close)
             self._tokenizer = TextTokenizer(self._checkpoint)  # while the engine loads the weights
-            self._facts = engine.wait_until_loaded()
+            self._facts = self._engine.wait_until_loaded()
             if dimensions is None and self._record is not None:
                 dimensions = self._record.dimensions
             self._dimension = self._check_dimensions(self._facts.dimension if dimensions is None else dimensions)
         except BaseException:
-            self._close_engine()
+            self._release()
             raise
 
     def embed(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> list[list[float]]:
@@ -274,7 +279,7 @@ class EmbeddingService:
             "prompts": sorted(checkpoint.prompts),
             "matryoshka": self._matryoshka,
             "architecture": checkpoint.model_type,
-            "revision": None,
+            "revision": self._revision,
             "path": str(checkpoint.directory),
             "weight_bytes": self._facts.weight_bytes,
             "memory": dict(self._engine.memory),
@@ -316,6 +321,7 @@ class EmbeddingService:
             drain: first finish every call that was made, however long that takes; new calls are refused meanwhile.
         """
         self._engine.close(drain)
+        self._release()
 
     def __enter__(self) -> EmbeddingService:
         return self
@@ -369,10 +375,11 @@ class EmbeddingService:
         return dimensions
 
 
-def _resolve(model: str, record: ModelRecord | None, settings: Settings, download: bool) -> Path:
-    cache = ModelCache(settings.models_dir)
+def _acquire(held: ExitStack, model: str, record: ModelRecord | None, settings: Settings, download: bool) -> Path:
+    """The model's directory, which the cache keeps until `held` is closed."""
     try:
-        return cache.ensure(record.repo_id if record else model, download=download)
+        cache = ModelCache(settings.models_dir, max_bytes=settings.cache_max_bytes)
+        return held.enter_context(cache.acquire(record.repo_id if record else model, download=download))
     except CorruptModelError as error:
         raise ModelLoadError(str(error)) from error
     except ModelCacheError as error:
@@ -400,6 +407,7 @@ def _load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) 
         settings.token_budget,
         stored_dtype=checkpoint.dtype,
         float16_overflows=checkpoint.architecture.float16_overflows,
+        hidden_size=checkpoint.hidden_size,
     )
     return EmbeddingModel(checkpoint, plan)
 

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="AKIDB_", env_ignore_empty=True, extra="forbid", frozen=True)
 
     cache_dir: Path | None = Field(None, description="Folder of the cache; models lie in its models/.")
+    cache_max_bytes: NonNegativeInt | None = Field(
+        None, description="Most bytes of models before the least recently used go; 0: never; a quarter of the disk."
+    )
     device: DeviceName = Field("auto", description="Where MLX computes; auto takes a GPU if any.")
     precision: Precision = Field(
         "auto",

@@ -5,7 +5,28 @@ from model_cache import ModelCache
 path = ModelCache().ensure("sentence-transformers/all-MiniLM-L6-v2")
 """
 
-from model_cache.cache import ModelCache
-from model_cache.errors import CorruptModelError, InvalidModelNameError, ModelCacheError, ModelUnavailableError
+from model_cache.cache import CachedModel, ModelCache
+from model_cache.errors import (
+    CorruptModelError,
+    DiskSpaceError,
+    DownloadError,
+    InvalidModelNameError,
+    ModelCacheError,
+    ModelInUseError,
+    ModelUnavailableError,
+)
+from model_cache.eviction import EvictionPlan, Removal
 
-__all__ = ["CorruptModelError", "InvalidModelNameError", "ModelCache", "ModelCacheError", "ModelUnavailableError"]
+__all__ = [
+    "CachedModel",
+    "CorruptModelError",
+    "DiskSpaceError",
+    "DownloadError",
+    "EvictionPlan",
+    "InvalidModelNameError",
+    "ModelCache",
+    "ModelCacheError",
+    "ModelInUseError",
+    "ModelUnavailableError",
+    "Removal",
+]

@@ -11,6 +11,7 @@ from model_cache.errors import InvalidModelNameError
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _REPO_ID = re.compile(rf"{_PART}/{_PART}")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,127}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -37,5 +38,26 @@ class RepoName:
             raise InvalidModelNameError(f"{revision!r} is not a revision: expected a branch, a tag or a commit")
         return cls(repo_id, revision)
 
+    @property
+    def folder(self) -> str:
+        """Its folder's name; no other repository has it, since a name cannot hold "--"."""
+        return self.repo_id.replace("/", "--")
+
     def __str__(self) -> str:
         return f"{self.repo_id}@{self.revision}" if self.revision else self.repo_id
+
+
+def is_commit(text: str) -> bool:
+    """Whether a text is the full name of a commit."""
+    return _COMMIT.fullmatch(text) is not None
+
+
+def check_commit(text: str) -> str:
+    """`text`, if it is the full name of a commit.
+
+    Raises:
+        InvalidModelNameError: it is not.
+    """
+    if not is_commit(text):
+        raise InvalidModelNameError(f"{text!r} is not a commit: expected 40 hexadecimal digits")
+    return text

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import logging
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from model_cache.errors import CorruptModelError
+from model_cache.files import sha256, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +72,7 @@ class ModelPackage:
         verified = _read_record(record)
         if verified.get(str(path)) == state:
             return
-        with path.open("rb") as file:
-            found = _sha256(file.fileno())
+        found = sha256(path)
         if found != self.sha256:
             raise CorruptModelError(
                 f"{path} has SHA-256 {found}, expected {self.sha256}; reinstall {self.distribution}: {self.remedy}"
@@ -96,13 +93,6 @@ PACKAGES = (
 )
 
 
-def _sha256(descriptor: int) -> str:
-    digest = hashlib.sha256()
-    while block := os.read(descriptor, 1 << 22):
-        digest.update(block)
-    return digest.hexdigest()
-
-
 def _read_record(record: Path) -> dict[str, list[str | int]]:
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
@@ -115,16 +105,7 @@ def _read_record(record: Path) -> dict[str, list[str | int]]:
 
 
 def _write_record(record: Path, content: dict[str, list[str | int]]) -> None:
-    """Replace the record in one step, so that a reader never sees half of it."""
     try:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=record.parent, prefix=f".{record.name}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(content, file)
-            Path(temporary).replace(record)
-        except OSError:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_atomically(record, json.dumps(content))
     except OSError as error:
         logger.warning("%s cannot be written, the next start verifies again: %s", record, error)

@@ -1,5 +1,7 @@
 """Fixtures. Exactness is tested on the CPU on every machine; a GPU's way of running has a test of its own."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 
 from akidb_mlx import EmbeddingService
 from akidb_mlx.embedding import cpu_runtime
+from tests.hub import Hub
 from tests.support import GOLDENS, WEIGHTS, minilm_installed
 
 cpu_runtime.prepare()  # some tests import MLX themselves
@@ -19,6 +22,7 @@ def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AKIDB_CONFIG", str(tmp_path / "none.toml"))
     monkeypatch.setenv("AKIDB_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +38,23 @@ def service() -> Iterator[Callable[[str], EmbeddingService]]:
     yield get
     for one in services.values():
         one.close()
+
+
+@pytest.fixture(scope="session")
+def _own_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """The client reads its environment when it is imported, so one server serves all tests."""
+    assert "huggingface_hub" not in sys.modules
+    with Hub() as one:
+        os.environ.update(one.environment(tmp_path_factory.mktemp("hub")))
+        yield one
+
+
+@pytest.fixture
+def hub(_own_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """A server that plays the Hub, for the client in this process."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    _own_hub.reset()
+    return _own_hub
 
 
 @pytest.fixture(scope="session")

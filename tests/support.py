@@ -69,10 +69,10 @@ def edit_tensors(path: Path, change) -> None:
     save_file(change(tensors), path)
 
 
-def run_python(code: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_python(code: str, timeout: float = 60, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a program in a fresh interpreter; a program that hangs fails the test."""
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, *arguments],
         capture_output=True,
         text=True,
         timeout=timeout,

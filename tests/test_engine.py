@@ -54,6 +54,7 @@ class FakeModel:
         self.open.set()
         self.entered = threading.Event()
         self.released = threading.Event()
+        self.closed = threading.Event()
         self.runs = []
 
     def start(self, batches):
@@ -79,6 +80,10 @@ class FakeModel:
 
     def release_memory(self):
         self.released.set()
+
+    def close(self):
+        assert threading.current_thread() is self.thread
+        self.closed.set()
 
 
 class ThreeLanes(FakeModel):
@@ -391,6 +396,7 @@ def test_closing_ends_every_call(engine):
         with pytest.raises(ServiceClosedError):
             future.result(1)
     assert engine.status == "closed"
+    assert engine.model.closed.is_set()
     with pytest.raises(ServiceClosedError, match="the service is closed"):
         call(engine, [1])
 

@@ -11,7 +11,7 @@ HEAVY = ("transformers", "torch", "mlx", "mlx_lm", "spacy", "numpy", "tokenizers
 
 
 def test_the_public_names():
-    assert akidb_mlx.__all__ == ["EmbeddingBatch", "EmbeddingService", "Settings", "__version__"]
+    assert akidb_mlx.__all__ == ["EmbeddingBatch", "EmbeddingService", "ModelPool", "Settings", "__version__"]
     assert dir(akidb_mlx) == akidb_mlx.__all__
     assert all(getattr(akidb_mlx, name) for name in akidb_mlx.__all__)
 

@@ -57,7 +57,7 @@ def test_the_precision_of_a_gpu(monkeypatch, stored, overflows, architecture, ex
 
     monkeypatch.setattr(device, "_device", lambda _: mx.Device(mx.gpu))
     monkeypatch.setattr(mx, "device_info", lambda _: {"architecture": architecture})
-    plan = device.execution_plan("auto", "auto", None, stored, overflows)
+    plan = device.execution_plan("auto", "auto", None, stored, overflows, 0)
     assert (plan.precision, plan.exact, plan.device_name) == (expected, False, "gpu")
 
 

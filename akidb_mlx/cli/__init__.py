@@ -12,9 +12,11 @@ import sys
 import typer
 
 from akidb_mlx import __version__
+from akidb_mlx.cli import models
 from akidb_mlx.cli.doctor import doctor
 from akidb_mlx.cli.embed import embed
 from akidb_mlx.errors import AkidbMlxError
+from model_cache import ModelCacheError
 
 app = typer.Typer(
     name="akidb-mlx",
@@ -24,6 +26,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(embed)
+app.command()(models.pull)
+app.command("list")(models.show_list)
+for command in (
+    models.show,
+    models.path,
+    models.rm,
+    models.prune,
+    models.verify,
+    models.pin,
+    models.unpin,
+    models.update,
+):
+    app.command()(command)
 app.command()(doctor)
 
 
@@ -47,6 +62,6 @@ def main() -> None:
     logging.basicConfig(format="akidb-mlx: %(message)s", level=logging.WARNING)
     try:
         app()
-    except AkidbMlxError as error:
+    except (AkidbMlxError, ModelCacheError) as error:
         typer.echo(f"akidb-mlx: {error}", err=True)
         sys.exit(1)

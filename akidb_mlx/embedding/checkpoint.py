@@ -68,6 +68,12 @@ class Checkpoint:
         return ARCHITECTURES[self.model_type]
 
     @property
+    def hidden_size(self) -> int:
+        """Values of a token's vector between its layers; 0 where config.json does not say, which no encoder takes."""
+        size = self.config.get("hidden_size", self.config.get("dim"))
+        return size if isinstance(size, int) else 0
+
+    @property
     def quantization_summary(self) -> str | None:
         """How the quantised layers are packed, for a person; None where no layer is."""
         layers = {name.removesuffix(".scales") for name in self.tensors if name.endswith(".scales")}

@@ -3,7 +3,9 @@
 On Linux the MLX wheel carries a reference BLAS; a system OpenBLAS that is loaded first, with its symbols global, is
 what the wheel's calls then reach (80 times the speed in a float32 matrix product). And glibc gives every large block
 back to the system as soon as it is freed, where MLX frees and takes the same sizes again for every operation; with
-these thresholds it keeps them, at the price of a resident size that stays at its peak.
+these thresholds it keeps them, at the price of a resident size that stays at its peak. Last, MLX hands out the
+operations of a graph breadth first, so those of several lanes in turn, only while the graph is at most 20 wide; beyond,
+lane after lane, of which the second then waits until the first is nearly done.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ _OPENBLAS = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so")
 # <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
+# Wide enough for the lanes of any model.
+_GRAPH_WIDTH = "1000"
+
 _blas = "accelerate" if sys.platform == "darwin" else "reference"
 _openblas: ctypes.CDLL | None = None
 
@@ -32,6 +37,7 @@ def prepare() -> None:
         logger.warning("mlx was imported before akidb_mlx could load OpenBLAS: matrix products on the CPU may be slow")
     _load_openblas()
     _keep_freed_memory()
+    os.environ.setdefault("MLX_BFS_MAX_WIDTH", _GRAPH_WIDTH)
 
 
 def blas() -> str:

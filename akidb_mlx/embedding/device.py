@@ -24,9 +24,10 @@ from akidb_mlx.settings import DeviceName, Precision
 
 Rotation = Callable[[mx.array], mx.array]
 
-# Most tokens in one batch. On a CPU core, 256 was the fastest (the activations stay in the cache); on a GPU a batch
-# must be large enough to fill it: see docs/performance.md.
+# Most tokens in one batch. On a CPU core a narrow model is the fastest where its activations stay in the cache, and a
+# wide one where more tokens share the reading of its weights; a GPU must be filled: see docs/performance.md.
 _TOKEN_BUDGET = {"cpu": 256, "gpu": 8192}
+_WIDE, _WIDE_TOKEN_BUDGET = 768, 512
 # Most attention scores that are held at once, of all heads. A CPU core should find them in its cache; a GPU's kernel
 # seldom holds them at all.
 _MAX_SCORES = {"cpu": 400_000, "gpu": 1 << 26}
@@ -127,7 +128,12 @@ class ExecutionPlan:
 
 
 def execution_plan(
-    device: DeviceName, precision: Precision, token_budget: int | None, stored_dtype: str, float16_overflows: bool
+    device: DeviceName,
+    precision: Precision,
+    token_budget: int | None,
+    stored_dtype: str,
+    float16_overflows: bool,
+    hidden_size: int,
 ) -> ExecutionPlan:
     """Choose how a model runs.
 
@@ -137,6 +143,7 @@ def execution_plan(
         token_budget: most tokens in one batch; None for the device's default.
         stored_dtype: the checkpoint's own type, as in "float16".
         float16_overflows: whether the model's activations leave the range of float16.
+        hidden_size: values of a token's vector between its layers.
 
     Raises:
         ConfigurationError: there is no GPU, or float16 was asked for a model that overflows it.
@@ -154,7 +161,8 @@ def execution_plan(
         device=target,
         dtype=getattr(mx, dtype),
         exact=name == "cpu" and dtype == "float32",
-        token_budget=token_budget or _TOKEN_BUDGET[name],
+        token_budget=token_budget
+        or (_WIDE_TOKEN_BUDGET if name == "cpu" and hidden_size >= _WIDE else _TOKEN_BUDGET[name]),
         lanes=min(cpu_runtime.cores(), _MAX_LANES) if name == "cpu" else 1,
     )
 

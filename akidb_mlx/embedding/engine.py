@@ -95,6 +95,10 @@ class Model(Protocol):
         """Give back what is only kept for reuse."""
         ...
 
+    def close(self) -> None:
+        """Free the weights; the last call."""
+        ...
+
 
 @dataclass(frozen=True)
 class EngineLimits:
@@ -283,7 +287,10 @@ class Engine:
             self.status = "ready"
             self._loaded.set_result(model.facts)
             self._restartable = self._restarts < _RESTARTS
-            self._serve(model)
+            try:
+                self._serve(model)
+            finally:
+                model.close()
             self._restartable = False
             outcome = "closed"
         finally:

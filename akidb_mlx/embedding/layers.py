@@ -50,15 +50,14 @@ class Linear:
     """x Wᵀ + b on the last axis."""
 
     def __init__(self, weight: Packing | mx.array, bias: mx.array | None) -> None:
-        self._weight = weight
+        self._weight = weight if isinstance(weight, Packing) else weight.swapaxes(0, 1)
         self._bias = bias
 
     def __call__(self, x: mx.array) -> mx.array:
         """(..., inputs) → (..., outputs)."""
         weight = self._weight
         if isinstance(weight, mx.array):
-            transposed = weight.swapaxes(0, 1)
-            return x @ transposed if self._bias is None else mx.addmm(self._bias, x, transposed)
+            return x @ weight if self._bias is None else mx.addmm(self._bias, x, weight)
         q = weight.quantization
         product = mx.quantized_matmul(
             x, weight.weight, weight.scales, weight.biases, True, q.group_size, q.bits, mode=q.mode

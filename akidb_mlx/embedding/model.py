@@ -113,6 +113,11 @@ class EmbeddingModel:
         """Give back what is only kept for reuse."""
         device.release_memory()
 
+    def close(self) -> None:
+        """Free the weights; the last call."""
+        del self._encoder, self._dense, self._prefixes
+        device.release_memory()
+
     def _prefix(self, ids: bytes) -> Prefix | None:
         """The keys and values of token ids, computed once for as long as they are in use."""
         if not ids:

@@ -1,0 +1,212 @@
+"""`akidb-mlx pull`, `list`, `show`, `path`, `rm`, `prune`, `verify`, `pin`, `unpin`, `update`: the models on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import Annotated, Any
+
+import typer
+
+from akidb_mlx.catalog import CATALOG
+from akidb_mlx.settings import load_settings
+from model_cache import CachedModel, ModelCache, ModelCacheError
+
+_Names = Annotated[list[str], typer.Argument(help="Catalogue names, org/repo or org/repo@revision.")]
+_Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+
+
+def pull(names: _Names, as_json: _Json = False) -> None:
+    """Fetch models ahead of time. What is here already costs no request."""
+    cache = _cache()
+    _each(names, as_json, lambda name: {"path": str(cache.ensure(_repo(name)))}, "{name}: {path}")
+
+
+def path(name: Annotated[str, typer.Argument(help="Catalogue name, org/repo or org/repo@revision.")]) -> None:
+    """Print the directory of a model that is here."""
+    typer.echo(_cache().ensure(_repo(name), download=False))
+
+
+def show_list(
+    outdated: Annotated[bool, typer.Option("--outdated", help="Ask the Hub, and list what it has newer.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """List the models in the cache."""
+    cache = _cache()
+    models = cache.list()
+    newer: dict[str, str] = {}
+    if outdated:
+        newer = {model.name: commit for model in models if (commit := _newer(cache, model))}
+        models = [model for model in models if model.name in newer]
+    if as_json:
+        typer.echo(json.dumps([{**_plain(model), "newer": newer.get(model.name)} for model in models]))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "commit", "refs", "size", "last used", "", box=None, pad_edge=False)
+    for model in models:
+        table.add_row(model.repo_id, model.commit[:12], " ".join(model.refs), *_cells(model, newer.get(model.name)))
+    total = _size(sum(model.size for model in models))
+    table.caption = f"{len(models)} models, {total} in {cache.root}"
+    Console().print(table)
+
+
+def show(name: Annotated[str, typer.Argument(help="A model in the cache.")], as_json: _Json = False) -> None:
+    """Show all that is known of a model in the cache."""
+    models = _cache().find(_repo(name))
+    if as_json:
+        typer.echo(json.dumps([_plain(model) for model in models]))
+        return
+    for model in models:
+        for key, value in _plain(model).items():
+            typer.echo(f"{key:<10} {', '.join(value) if isinstance(value, list) else value}")
+
+
+def rm(names: _Names, as_json: _Json = False) -> None:
+    """Delete models, unless they are pinned or open."""
+    cache = _cache()
+
+    def remove(name: str) -> dict[str, Any]:
+        gone = cache.remove(_repo(name))
+        return {"removed": [model.name for model in gone], "freed": sum(model.size for model in gone)}
+
+    _each(names, as_json, remove, "{name}: freed {freed} bytes")
+
+
+def prune(
+    max_bytes: Annotated[
+        int | None, typer.Option("--max-bytes", min=0, help="Keep this much; else the cache's own limit.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Delete the least recently used models until the rest fit, except what is pinned or open."""
+    plan = _cache().prune(max_bytes, dry_run=dry_run)
+    if as_json:
+        typer.echo(json.dumps(asdict(plan)))
+        return
+    for removal in plan.removals:
+        typer.echo(f"{removal.name}  {_size(removal.size)}  {removal.reason}")
+    typer.echo(f"{'would free' if dry_run else 'freed'} {_size(plan.freed)}")
+    if plan.short:
+        typer.echo(f"akidb-mlx: {_size(plan.short)} over the limit, held by what is pinned or open", err=True)
+
+
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Models in the cache; all if none.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Fetch damaged files again.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Read every file and compare it with its recorded hash."""
+    cache = _cache()
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names or [model.name for model in cache.list()]:
+        found |= cache.verify(_repo(name))
+    for name, damaged in found.items():
+        if damaged and repair:
+            cache.repair(name)
+    if as_json:
+        typer.echo(
+            json.dumps({name: {"damaged": list(damaged), "repaired": repair} for name, damaged in found.items()})
+        )
+    else:
+        for name, damaged in found.items():
+            state = f"damaged: {', '.join(damaged)}{' (fetched again)' if repair else ''}" if damaged else "ok"
+            typer.echo(f"{name}: {state}")
+    if not repair and any(found.values()):
+        raise typer.Exit(1)
+
+
+def pin(names: _Names, as_json: _Json = False) -> None:
+    """Keep models from being evicted."""
+    _pin(names, as_json, pinned=True)
+
+
+def unpin(names: _Names, as_json: _Json = False) -> None:
+    """Let models be evicted again."""
+    _pin(names, as_json, pinned=False)
+
+
+def update(
+    names: Annotated[list[str] | None, typer.Argument(help="Models; all in the cache if none.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Fetch what the Hub has newer; the commit that was here stays until it is removed or evicted."""
+    cache = _cache()
+
+    def fetch(name: str) -> dict[str, Any]:
+        before, now = cache.update(_repo(name))
+        return {"before": before or None, "now": now, "state": "up to date" if before == now else f"now at {now[:12]}"}
+
+    chosen = names or sorted({model.repo_id for model in cache.list() if "main" in model.refs})
+    _each(chosen, as_json, fetch, "{name}: {state}")
+
+
+def _pin(names: list[str], as_json: bool, *, pinned: bool) -> None:
+    cache = _cache()
+
+    def change(name: str) -> dict[str, Any]:
+        changed = cache.pin(_repo(name), pinned=pinned)
+        return {"models": [model.name for model in changed], "pinned": pinned}
+
+    _each(names, as_json, change, "{name}: pinned" if pinned else "{name}: not pinned")
+
+
+def _each(names: Iterable[str], as_json: bool, work: Callable[[str], dict[str, Any]], line: str) -> None:
+    """Do something for each name, whatever becomes of the others; status 1 where one failed."""
+    results: list[dict[str, Any]] = []
+    for name in names:
+        try:
+            results.append({"name": name, "error": None, **work(name)})
+            if not as_json:
+                typer.echo(line.format(**results[-1]))
+        except ModelCacheError as error:
+            results.append({"name": name, "error": str(error)})
+            typer.echo(f"akidb-mlx: {error}", err=True)
+    if as_json:
+        typer.echo(json.dumps(results))
+    if any(result["error"] for result in results):
+        raise typer.Exit(1)
+
+
+def _cache() -> ModelCache:
+    settings = load_settings()
+    return ModelCache(settings.models_dir, max_bytes=settings.cache_max_bytes)
+
+
+def _repo(name: str) -> str:
+    """The repository that a catalogue's name stands for, with the same revision."""
+    short, at, revision = name.partition("@")
+    return CATALOG[short].repo_id + at + revision if short in CATALOG else name
+
+
+def _newer(cache: ModelCache, model: CachedModel) -> str | None:
+    """The commit that the Hub has for a model that was "main" when it came, if that is another one now."""
+    if "main" not in model.refs:
+        return None
+    before, now = cache.update(model.repo_id, dry_run=True)
+    return now if before != now else None
+
+
+def _plain(model: CachedModel) -> dict[str, Any]:
+    return {**asdict(model), "path": str(model.path), "refs": list(model.refs), "damaged": list(model.damaged)}
+
+
+def _cells(model: CachedModel, newer: str | None) -> tuple[str, str, str]:
+    used = datetime.fromtimestamp(model.last_used, tz=timezone.utc).astimezone()
+    marks = [
+        "pinned" if model.pinned else "",
+        "in use" if model.in_use else "",
+        "[red]damaged[/]" if model.damaged else "",
+        f"[yellow]newer: {newer[:12]}[/]" if newer else "",
+    ]
+    return _size(model.size), f"{used:%Y-%m-%d %H:%M}", " ".join(filter(None, marks))
+
+
+def _size(count: int) -> str:
+    from rich.filesize import decimal
+
+    return decimal(count)

@@ -1,0 +1,284 @@
+"""What one service does under load: the second table in docs/performance.md.
+
+python -m benchmarks.load [--only callers,mutex] [--json FILE]
+
+Every row runs in a process of its own, on all-MiniLM-L6-v2, and checks the vectors it gets. The status is 1 where a row
+misses its bound.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import psutil
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from akidb_mlx import EmbeddingService, Settings
+from akidb_mlx.embedding import cpu_runtime
+from akidb_mlx.embedding.batching import Batch, Item
+from akidb_mlx.errors import ServiceOverloadedError
+from benchmarks.compare import find_model
+from benchmarks.workloads import mixed, sentences
+
+_MODEL = "minilm-l6-v2"
+# Vectors of one text in different batches differ by the rounding of float32.
+_TOLERANCE = 2e-6
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass
+class Row:
+    """One bound and what was measured."""
+
+    name: str
+    bound: str
+    measured: str
+    met: bool
+
+
+def callers(threads: int = 256, calls: int = 20) -> list[Row]:
+    """Many threads, each embedding one text at a time."""
+    texts = _unlike(threads * calls)
+    with EmbeddingService(_MODEL) as service, ThreadPoolExecutor(threads) as pool:
+        expected = service.embed_array(texts)
+        together = threading.Barrier(threads)
+        latencies: list[float] = []
+
+        def ask(number: int) -> Vectors:
+            together.wait()
+            found = []
+            for text in texts[number * calls : (number + 1) * calls]:
+                began = time.perf_counter()
+                found.append(service.embed_array([text]))
+                latencies.append(time.perf_counter() - began)
+            return np.concatenate(found)
+
+        one_call, all_callers = [], []
+        for _ in range(3):
+            began = time.perf_counter()
+            service.embed_array(texts)
+            one_call.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            found = np.concatenate(list(pool.map(ask, range(threads))))
+            all_callers.append(time.perf_counter() - began)
+            _check(found, expected)
+    share = statistics.median(one_call) / statistics.median(all_callers)
+    spread = float(np.percentile(latencies, 99)) / statistics.mean(latencies)
+    name = f"{threads} threads of {calls} calls with one text"
+    rate = len(texts) / statistics.median(all_callers)
+    return [
+        Row(f"{name}: answered", "100 %", f"{len(found)} of {len(texts)}", len(found) == len(texts)),
+        Row(f"{name}: of one call's throughput", "≥ 80 %", f"{share:.0%} ({rate:.0f} texts/s)", share >= 0.8),
+        Row(f"{name}: p99 latency by the mean", "≤ 3", f"{spread:.2f}", spread <= 3),
+    ]
+
+
+def mutex(threads: int = 64, calls: int = 10) -> list[Row]:
+    """Threads that hold one lock around `embed`, as the first integration's callers did."""
+    texts = _unlike(threads * calls)
+    with EmbeddingService(_MODEL) as service, ThreadPoolExecutor(threads) as pool:
+        expected = service.embed_array(texts)
+        held = threading.Lock()
+
+        def ask(number: int) -> Vectors:
+            with held:
+                return service.embed_array([texts[number]])
+
+        asked = [pool.submit(ask, number) for number in range(len(texts))]
+        answered = wait(asked, timeout=300).done
+        _check(np.concatenate([future.result() for future in asked if future in answered]), expected)
+    measured = f"{len(answered)} of {len(asked)}"
+    return [Row(f"{threads} threads sharing a mutex: answered", "100 %", measured, len(answered) == len(asked))]
+
+
+def busy(texts: int = 20_000, pause: float = 0.25) -> list[Row]:
+    """A short query now and then while another thread embeds many texts."""
+    bulk, query = _unlike(texts), "a short question"
+    with EmbeddingService(_MODEL) as service, ThreadPoolExecutor(1) as pool:
+        expected = service.embed_array([query])
+        before = service.get_metrics()["latency_s"]["compute"]
+        running = pool.submit(service.embed_array, bulk)
+        latencies = []
+        while not running.done():
+            began = time.perf_counter()
+            found = service.embed_array([query])
+            latencies.append(time.perf_counter() - began)
+            _check(found, expected)
+            time.sleep(pause)
+        after = service.get_metrics()["latency_s"]["compute"]
+        running.result()
+    step = (after["sum"] - before["sum"]) / (after["count"] - before["count"])
+    p95 = float(np.percentile(latencies, 95))
+    measured = f"{p95 / step:.1f} ({1000 * p95:.0f} ms; {len(latencies)} queries, batches of {1000 * step:.0f} ms)"
+    return [Row(f"a short query during {texts} texts: p95 by the batch time", "≤ 5", measured, p95 <= 5 * step)]
+
+
+def overload(seconds: float = 60, times: float = 10, clients: int = 10, size: int = 16) -> list[Row]:
+    """Calls offered at many times the rate at which they can be answered."""
+    texts = sentences()[:size]
+    settings = Settings(max_queued_requests=64)
+    with EmbeddingService(_MODEL, settings=settings) as service, ThreadPoolExecutor(clients) as pool:
+        expected = service.embed_array(texts)
+        began = time.perf_counter()
+        service.embed_array(_unlike(40 * size))
+        interval = clients * (time.perf_counter() - began) / 40 / times
+        refusals: list[float] = []
+        accepted: list[Future] = []
+        end = time.perf_counter() + seconds
+
+        def offer(_: int) -> None:
+            due = time.perf_counter()
+            while due < end:
+                time.sleep(max(0.0, due - time.perf_counter()))
+                due += interval
+                asked = time.perf_counter()
+                try:
+                    accepted.append(service.submit(texts))
+                except ServiceOverloadedError:
+                    refusals.append(time.perf_counter() - asked)
+
+        with _resident(skip=seconds / 6) as resident:
+            list(pool.map(offer, range(clients)))
+        for future in accepted:
+            _check(future.result(60).vectors, expected)
+        offered = len(accepted) + len(refusals)
+        healthy = service.health_check()["status"] == "ok"
+        _check(service.embed_array(texts), expected)
+    rate = offered / len(accepted)
+    slowest = max(refusals)
+    middle = (max(resident) + min(resident)) / 2
+    flat = max(resident) / middle - 1
+    name = f"{times:g} times the load for {seconds:g} s"
+    return [
+        Row(f"{name}: offered by accepted", "", f"{rate:.1f} ({offered} calls of {size} texts)", True),
+        Row(f"{name}: slowest refusal", "< 10 ms", f"{1000 * slowest:.1f} ms of {len(refusals)}", slowest < 0.01),
+        Row(f"{name}: memory", "± 5 %", f"± {flat:.1%} of {middle / 1e6:.0f} MB", flat <= 0.05),
+        Row(f"{name}: healthy after it, all vectors right", "yes", "yes" if healthy else "no", healthy),
+    ]
+
+
+def memory(calls: int = 10_000) -> list[Row]:
+    """Calls of texts of any length."""
+    model = find_model("minilm")
+    assert model is not None
+    known = mixed(500, Path(model.directory))
+    random = np.random.default_rng(7)
+    with EmbeddingService(_MODEL) as service:
+        expected = service.embed_array(known)
+        process = psutil.Process()
+        for call in range(calls):
+            number = int(random.integers(len(known)))
+            _check(service.embed_array([known[number]]), expected[number : number + 1])
+            if call == calls // 2:
+                half = process.memory_info().rss
+        end = process.memory_info().rss
+    growth = end / half - 1
+    measured = f"{growth:+.2%} of {half / 1e6:.0f} MB"
+    return [Row(f"{calls} calls of random length: memory, last {calls // 2}", "< 2 %", measured, growth < 0.02)]
+
+
+def overhead(rounds: int = 200) -> list[Row]:
+    """One short text through the service, and the same tokens through the model alone."""
+    cpu_runtime.prepare()
+    from akidb_mlx.embedding.checkpoint import read_checkpoint
+    from akidb_mlx.embedding.device import execution_plan
+    from akidb_mlx.embedding.model import EmbeddingModel
+    from akidb_mlx.embedding.tokenizer import TextTokenizer
+
+    text = "a short question"
+    with EmbeddingService(_MODEL, device="cpu") as service:
+        checkpoint = read_checkpoint(Path(service.get_model_info()["path"]))
+        plan = execution_plan("cpu", "auto", None, checkpoint.dtype, False, checkpoint.hidden_size)
+        model = EmbeddingModel(checkpoint, plan)
+        (window,) = TextTokenizer(checkpoint)([text], "", "truncate", 0)[0].windows
+        whole, bare = [], []
+        for _ in range(rounds):
+            batch = Batch(b"", len(window), plan.token_budget, 0)
+            batch.add(Item(window, None, [0]))
+            began = time.perf_counter()
+            (vectors,) = model.start([batch]).result()
+            middle = time.perf_counter()
+            found = service.embed_array([text])
+            whole.append(time.perf_counter() - middle)
+            bare.append(middle - began)
+        _check(found, vectors / np.linalg.norm(vectors))
+    more = statistics.median(whole) - statistics.median(bare)
+    measured = f"{1000 * more:.2f} ms over {1000 * statistics.median(bare):.2f} ms"
+    return [Row("embed_array of a short text, over the bare forward pass", "< 0.5 ms", measured, more < 0.0005)]
+
+
+ROWS: dict[str, Callable[[], list[Row]]] = {
+    row.__name__: row for row in (callers, mutex, busy, overload, memory, overhead)
+}
+
+
+@contextmanager
+def _resident(skip: float) -> Iterator[list[int]]:
+    """The resident memory of this process, in bytes, every half second after the first `skip` seconds."""
+    samples: list[int] = []
+    ended = threading.Event()
+
+    def sample() -> None:
+        ended.wait(skip)
+        while not ended.wait(0.5):
+            samples.append(psutil.Process().memory_info().rss)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    yield samples
+    ended.set()
+    thread.join()
+
+
+def _unlike(count: int) -> list[str]:
+    """STS sentences, none twice."""
+    known = sentences()
+    return [f"{known[index % len(known)]} {index // len(known) or ''}".strip() for index in range(count)]
+
+
+def _check(found: Vectors, expected: Vectors) -> None:
+    difference = float(np.abs(found - expected).max())
+    if not difference <= _TOLERANCE:  # NaN too
+        raise AssertionError(f"a vector is off by {difference:.1e}")
+
+
+def main(
+    only: Annotated[str, typer.Option(help=f"Which rows, with commas between: {', '.join(ROWS)}.")] = ",".join(ROWS),
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
+) -> None:
+    """Measure what a service does under load."""
+    names = only.split(",")
+    if unknown := set(names) - set(ROWS):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}; known: {', '.join(ROWS)}", param_hint="--only")
+    rows: list[Row] = []
+    with Console(stderr=True).status("measuring") as status:
+        for name in names:
+            status.update(name)
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+                rows += alone.submit(ROWS[name]).result()
+    table = Table("figure", "bound", "measured", "")
+    for row in rows:
+        table.add_row(row.name, row.bound, row.measured, "" if row.met else "[red]missed[/]")
+    Console().print(table)
+    if json_file:
+        json_file.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    raise typer.Exit(not all(row.met for row in rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)
