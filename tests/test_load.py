@@ -38,7 +38,7 @@ def test_short_queries_during_a_bulk_call():
 def test_more_load_than_can_be_answered():
     from benchmarks.load import overload
 
-    assert met(overload(seconds=6), "memory", "healthy")
+    assert met(overload(seconds=6), "rightly", "offered", "healthy", "memory")
 
 
 def test_memory_reaches_a_plateau():

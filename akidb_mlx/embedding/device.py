@@ -36,8 +36,8 @@ _MAX_LANES = 8
 # M1 and M2 emulate bfloat16 (GPU families g13 and g14).
 _SLOW_BFLOAT16 = re.compile(r"applegpu_g1[34]")
 
-# Bytes that MLX may keep for reuse: the buffers of a few full batches.
-_CACHE_LIMIT = 1 << 30
+# Bytes that MLX may keep for reuse: the buffers of a few full batches. On a CPU malloc keeps them as well.
+_CACHE_LIMIT = {"cpu": 128 << 20, "gpu": 1 << 30}
 
 _thread = threading.local()
 _claim_lock = threading.Lock()
@@ -194,9 +194,9 @@ def lane_streams(device: mx.Device, count: int) -> list[mx.Stream]:
     return streams[:count]
 
 
-def limit_memory() -> None:
+def limit_memory(device: mx.Device) -> None:
     """Bound what MLX's allocator keeps for reuse; without a limit it keeps a buffer of every size it ever met."""
-    mx.set_cache_limit(_CACHE_LIMIT)
+    mx.set_cache_limit(_CACHE_LIMIT[str(device.type.name)])
 
 
 def memory() -> dict[str, int]:

@@ -55,7 +55,7 @@ class EmbeddingModel:
         self._plan = plan
         self._pooling = checkpoint.pooling
         device.claim(plan.device)
-        device.limit_memory()
+        device.limit_memory(plan.device)
         weights = WeightReader(checkpoint, plan)
         self._encoder = build_encoder(checkpoint.model_type, checkpoint.config, weights, plan)
         dimension = self._encoder.hidden_size
