@@ -522,6 +522,24 @@ print("leaving at", time.time(), flush=True)
     assert "resolved: the service is closed" in done.stdout
 
 
+def test_a_host_that_never_finalises_python_ends_at_once():
+    """As a Rust host does, whose exit runs no hook of Python's: nothing waits, and nothing is left on disk to mend."""
+    done = run_python(SERVICE + "service.submit(texts[:20_000])\nprint(time.time(), flush=True)\nos._exit(7)\n")
+    assert done.returncode == 7, done.stderr
+    assert time.time() - float(done.stdout) < 2
+
+
+def test_a_host_may_close_and_never_finalise():
+    code = """
+future = service.submit(texts[:20_000])
+service.close()
+print(type(future.exception(0)).__name__, flush=True)
+os._exit(7)
+"""
+    done = run_python(SERVICE + code)
+    assert (done.returncode, done.stdout) == (7, "ServiceClosedError\n"), done.stderr
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_process_ends_on_a_signal(name):
     code = SERVICE + "texts = texts[:20_000]\nprint('embedding', flush=True)\nservice.embed_array(texts)\n"

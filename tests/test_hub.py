@@ -16,8 +16,6 @@ import pytest
 from tests.hub import Fault, Hub
 from tests.support import GOLDENS, run_python
 
-pytest.importorskip("huggingface_hub")
-
 CLIENT = """
 import json, sys
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
