@@ -1,4 +1,4 @@
-"""What one service does under load: the second table in docs/performance.md.
+"""What one service does under load: "Under load" in docs/performance.md.
 
 python -m benchmarks.load [--only callers,mutex] [--json FILE]
 
