@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from concurrent.futures import CancelledError, wait
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
 
 import numpy as np
@@ -323,7 +324,7 @@ def test_a_hang_is_noticed_and_starts_no_second_thread():
     status, reason = engine.health()
     assert status == "failed"
     assert "has been running for" in reason
-    with pytest.raises(TimeoutError):
+    with pytest.raises(FutureTimeoutError):
         call(engine, [1], timeout=0.05).result(0.1)
     assert threading.active_count() == threads
     engine.model.open.set()

@@ -58,7 +58,7 @@ def _describe_device(name: DeviceName) -> dict[str, str]:
 
 def _find(cache: ModelCache, repo_id: str) -> dict[str, str | None]:
     try:
-        return {"path": str(cache.ensure(repo_id)), "missing": None}
+        return {"path": str(cache.ensure(repo_id, download=False)), "missing": None}
     except ModelCacheError as error:
         return {"path": None, "missing": str(error)}
 

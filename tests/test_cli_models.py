@@ -1,0 +1,99 @@
+"""The commands about models on disk, in this process, against a server that plays the Hub."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from akidb_mlx.cli import app
+from model_cache import ModelCacheError
+from tests.support import GOLDENS
+
+TINY = GOLDENS / "tiny-bert"
+
+
+@pytest.fixture
+def name(hub):
+    """A repository that has been pulled."""
+    hub.add("org/for-cli", TINY)
+    assert run("pull", "org/for-cli")[0]["error"] is None
+    return "org/for-cli"
+
+
+def run(*arguments, status=0):
+    """What a command says to a machine."""
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    assert done.exit_code == status, done.output
+    return json.loads(done.stdout)
+
+
+def shown(*arguments):
+    """What a command says to a person."""
+    done = CliRunner().invoke(app, list(arguments))
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_what_is_here(name):
+    (model,) = run("list")
+    assert (model["repo_id"], model["refs"], model["pinned"], model["in_use"]) == (name, ["main"], False, False)
+    assert run("show", name) == [{key: value for key, value in model.items() if key != "newer"}]
+    assert shown("path", name).strip() == model["path"]
+    assert model["commit"][:12] in shown("list")
+    assert "sha256" not in shown("show", name)
+
+
+def test_a_catalogue_name_stands_for_its_repository(hub):
+    hub.add("mlx-community/embeddinggemma-300m-4bit", GOLDENS / "tiny-gemma3-4bit")
+    (pulled,) = run("pull", "gemma-300m-4bit")
+    assert "mlx-community--embeddinggemma-300m-4bit" in pulled["path"]
+
+
+@pytest.mark.usefixtures("name")
+def test_pinned_models_stay():
+    assert run("pin", "org/for-cli")[0]["pinned"]
+    (refused,) = run("rm", "org/for-cli", status=1)
+    assert "is pinned" in refused["error"]
+    assert run("prune", "--max-bytes", "1")["removals"] == []
+    run("unpin", "org/for-cli")
+    planned = run("prune", "--max-bytes", "1", "--dry-run")
+    assert len(run("list")) == 1
+    assert run("prune", "--max-bytes", "1") == planned
+    assert run("list") == []
+
+
+def test_damage_is_found_and_mended(name):
+    (model,) = run("list")
+    weights = TINY / "model.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    path = Path(model["path"]) / weights.name
+    path.write_bytes(changed)
+    assert run("verify", name, status=1) == {model["name"]: {"damaged": [weights.name], "repaired": False}}
+    assert run("verify", "--repair")[model["name"]]["repaired"]
+    assert path.read_bytes() == weights.read_bytes()
+    assert "ok" in shown("verify")
+
+
+def test_newer_commits(hub, name):
+    (old,) = run("list")
+    assert run("list", "--outdated") == []
+    files = {file.relative_to(TINY).as_posix(): file.read_bytes() for file in TINY.rglob("*") if file.is_file()}
+    new = hub.add(name, {**files, "modules.json": files["modules.json"] + b"\n"})
+    assert [model["newer"] for model in run("list", "--outdated")] == [new]
+    assert [(one["before"], one["now"]) for one in run("update")] == [(old["commit"], new)]
+    assert run("rm", f"{name}@{old['commit']}")[0]["freed"] == old["size"]
+    assert [model["commit"] for model in run("list")] == [new]
+
+
+def test_one_failure_does_not_stop_the_others(name):
+    good, bad, again = run("pull", name, "org/none", name, status=1)
+    assert good == again
+    assert "the Hub has no model org/none" in bad["error"]
+
+
+def test_what_is_not_here():
+    for arguments in (["show", "org/none"], ["path", "org/none"]):
+        done = CliRunner().invoke(app, arguments)
+        assert isinstance(done.exception, ModelCacheError)
