@@ -317,14 +317,13 @@ class ModelCache:
             if model.record.commit == remote.commit and not model.record.damaged(model.path, hashes=True):
                 return self._store.take_ref(model, refs[0]) if refs else model
         staged = self._store.staging(repo, remote.commit)
-        shutil.rmtree(staged / hub.CLIENT_FOLDER, ignore_errors=True)  # halves of files, which the client starts anew
         _link_known(remote, known, staged)
         lacking = [file for file in remote.files if not file.is_at(staged / file.name)]
-        self._make_room(repo, sum(file.size for file in lacking), sum(file.size for file in remote.files))
+        to_come = sum(file.size - hub.received(file, staged) for file in lacking)
+        self._make_room(repo, to_come, sum(file.size for file in remote.files))
         with self._progress(str(repo), sum(file.size for file in lacking)) as progress:
             for file in lacking:
                 hub.fetch(remote, file, staged, deadline, progress)
-        shutil.rmtree(staged / hub.CLIENT_FOLDER, ignore_errors=True)
         if incomplete := files.missing(staged) or files.truncated(staged):
             raise ModelUnavailableError(
                 f"{repo} on the Hub is not a whole model: {incomplete[0]} is missing or cut off"

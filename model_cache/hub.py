@@ -8,19 +8,19 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from model_cache import files
 from model_cache.errors import CorruptModelError, DownloadError, ModelUnavailableError
 from model_cache.names import RepoName, check_commit
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +31,12 @@ _Result = TypeVar("_Result")
 
 _ATTEMPTS = 6
 _LONGEST_PAUSE_S = 30
-# Where the client keeps what it has half of.
-CLIENT_FOLDER = ".cache"
+# Seconds that the Hub may take to say what a repository holds.
+_INFO_S = 10
+
+
+class _TooLateError(Exception):
+    """The deadline passed."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,11 @@ def describe(repo: RepoName, deadline: float) -> RemoteModel:
     """
     from huggingface_hub import HfApi
 
-    info = _retried(
-        lambda: HfApi().model_info(repo.repo_id, revision=repo.revision, files_metadata=True, timeout=10),
-        repo,
-        deadline,
-    )
+    def ask() -> ModelInfo:
+        timeout = min(_INFO_S, _left(deadline))
+        return HfApi().model_info(repo.repo_id, revision=repo.revision, files_metadata=True, timeout=timeout)
+
+    info = _retried(ask, repo, deadline)
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     names = files.needed(siblings)
     if not any(name.endswith(".safetensors") and "/" not in name for name in names) or "config.json" not in names:
@@ -102,39 +106,82 @@ def describe(repo: RepoName, deadline: float) -> RemoteModel:
     )
 
 
+def received(file: RemoteFile, folder: Path) -> int:
+    """Bytes of a file that an interrupted download left in a folder."""
+    part = _part(file, folder)
+    return part.stat().st_size if part.is_file() else 0
+
+
 def fetch(model: RemoteModel, file: RemoteFile, folder: Path, deadline: float, progress: Progress | None) -> None:
-    """Put a file into a folder; what came of it in an earlier attempt is used.
+    """Put a file into a folder; what an interrupted download left of it is gone on with.
 
     Raises:
         CorruptModelError: what came, twice, has another hash than the Hub declares.
         DownloadError: the network failed, or `deadline` passed.
         ModelUnavailableError: the Hub does not give the file.
     """
-    from huggingface_hub import hf_hub_download
-
-    path = folder / file.name
     repo = RepoName(model.repo_id, model.commit)
-    meter = _meter(progress)
-    for again in (False, True):
-        path.unlink(missing_ok=True)
-        download = partial(
-            hf_hub_download,
-            model.repo_id,
-            file.name,
-            revision=model.commit,
-            local_dir=folder,
-            tqdm_class=meter,
-            force_download=again,
-        )
-        _retried(download, repo, deadline)
-        if file.is_at(path):
+    part = _part(file, folder)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    report = progress or (lambda _: None)
+    report(received(file, folder))
+    for _ in range(2):
+        # As long as some attempts bring anything, there are as many again.
+        while (before := received(file, folder)) < file.size or not part.exists():
+            try:
+                _retried(partial(_receive, model, file, part, deadline, report), repo, deadline)
+            except DownloadError:
+                if received(file, folder) <= before:
+                    raise
+        if file.is_at(part):
+            part.replace(folder / file.name)
             return
         logger.warning("%s: %s came with another hash than the Hub declares", repo, file.name)
-    path.unlink(missing_ok=True)
+        report(-received(file, folder))
+        part.unlink()
     raise CorruptModelError(
         f"{file.name} of {repo} has come twice with another SHA-256 than the Hub declares ({file.sha256}); "
         "a proxy may be changing it: try another network, or report it to the repository's owner"
     )
+
+
+def _part(file: RemoteFile, folder: Path) -> Path:
+    return folder / f"{file.name}.part"
+
+
+def _receive(model: RemoteModel, file: RemoteFile, part: Path, deadline: float, report: Progress) -> None:
+    """Ask once for what a part lacks. The client itself would start a file anew after each interruption."""
+    from huggingface_hub import constants, get_session, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
+
+    url = hf_hub_url(model.repo_id, file.name, revision=model.commit)
+    with part.open("ab") as out:
+        size = out.tell()
+        headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+        if size:
+            headers["Range"] = f"bytes={size}-"
+        timeout = min(constants.HF_HUB_DOWNLOAD_TIMEOUT, _left(deadline))
+        with get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
+            hf_raise_for_status(response)
+            if size and response.status_code != 206:  # the whole file, from its beginning
+                report(-size)
+                size = out.truncate(0)
+            for chunk in response.iter_bytes():
+                _left(deadline)
+                out.write(chunk)
+                size += len(chunk)
+                report(len(chunk))
+                if size > file.size:
+                    return
+    if size < file.size:
+        raise ConnectionError(f"the connection ended after {size} of {file.size} bytes of {file.name}")
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise _TooLateError
+    return left
 
 
 def cached(repo: RepoName) -> Path | None:
@@ -180,24 +227,6 @@ def _remote_file(sibling: Any) -> RemoteFile:
     )
 
 
-def _meter(progress: Progress | None) -> type[Any]:
-    """What the client reports to in place of a progress bar."""
-    from tqdm import tqdm
-
-    class Meter(tqdm):  # type: ignore[type-arg]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **{**kwargs, "disable": True})
-            if progress and (resumed := kwargs.get("initial")):
-                progress(resumed)
-
-        def update(self, n: float | None = 1) -> bool | None:
-            if progress and n:
-                progress(int(n))
-            return None
-
-    return Meter
-
-
 def _retried(work: Callable[[], _Result], repo: RepoName, deadline: float) -> _Result:
     """Do what asks the Hub, again after transient failures, with pauses that grow and differ between processes."""
     from httpx2 import HTTPError
@@ -210,33 +239,17 @@ def _retried(work: Callable[[], _Result], repo: RepoName, deadline: float) -> _R
         reraise=True,
     )
     try:
-        result: _Result = retrying(_within, work, deadline)
+        result: _Result = retrying(work)
         return result
-    except FutureTimeoutError:
+    except _TooLateError:
         raise DownloadError(f"{repo} was not fetched in time; what has come is kept: try again to go on") from None
     except (HTTPError, OSError) as error:
         raise _explained(error, repo) from error
 
 
-def _within(work: Callable[[], _Result], deadline: float) -> _Result:
-    """Do something for as long as there is time; the client has no deadline, so it is left alone to notice the end."""
-    outcome: Future[_Result] = Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
-            outcome.set_exception(error)
-
-    threading.Thread(target=run, name="model-cache-download", daemon=True).start()
-    return outcome.result(max(0.0, deadline - time.monotonic()))
-
-
 def _is_transient(error: BaseException) -> bool:
     from httpx2 import HTTPError
 
-    if isinstance(error, FutureTimeoutError):  # ours; an OSError in newer Pythons
-        return False
     if (status := _status(error)) is not None:
         return status in (408, 429) or status >= 500
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):

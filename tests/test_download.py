@@ -1,5 +1,6 @@
 """Models from the Hub: every way a download may fail, against a server that plays the Hub (tests/hub.py)."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -131,13 +132,28 @@ def test_a_failure_that_passes(hub, cache, repo, fault):
 
 
 def test_a_download_goes_on_with_the_files_it_lacks(hub, cache, repo):
+    hub.fail(Fault(WEIGHTS_PATH, cut=0.6))
     hub.fail(Fault(WEIGHTS_PATH, reset=True, times=None))
     with pytest.raises(DownloadError):
         cache.ensure(repo)
     hub.reset()
     assert same_files(cache.ensure(repo))
     assert hub.count("*/config.json", "GET") == 0
-    assert hub.count(WEIGHTS_PATH, "GET") == 1
+    (request,) = [request for request in hub.requests if "/cdn/" in request.path]
+    assert request.status == 206
+    first = int(request.headers["range"].removeprefix("bytes=").removesuffix("-"))
+    assert first == int(0.6 * (TINY / WEIGHTS).stat().st_size)
+
+
+def test_a_body_that_is_longer_than_declared_is_not_read_to_its_end(hub, cache, repo):
+    other = {**files_of(TINY), WEIGHTS: bytes(64 << 20)}
+    hub.add("org/long", other)
+    long = f"{hub.cdn_url}/cdn/org/long/{hashlib.sha256(other[WEIGHTS]).hexdigest()}/{WEIGHTS}"
+    hub.fail(Fault(f"/{repo}/resolve/*/{WEIGHTS}", method="GET", redirect=long, times=None))
+    told = []
+    with pytest.raises(CorruptModelError, match="twice"):
+        ModelCache(cache.root, progress=lambda *_: nullcontext(told.append)).ensure(repo)
+    assert sum(count for count in told if count > 0) < 8 << 20
 
 
 def test_a_range_that_is_ignored(hub, cache, repo):
@@ -418,7 +434,7 @@ def test_a_hostile_etag_touches_nothing_outside(hub, cache, repo, tmp_path):
     hub.fail(
         Fault(
             "*/resolve/*",
-            method="HEAD",
+            method="*",
             times=None,
             headers={"ETag": '"../../../../evil"', "X-Linked-Etag": '"../../../../evil"'},
         )
