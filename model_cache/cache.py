@@ -86,6 +86,17 @@ StoredModels = list[StoredModel]
 Candidates = list[Candidate]
 
 
+@contextmanager
+def _system_errors_explained() -> Iterator[None]:
+    """Make what the file system refuses one of the cache's own errors."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelCacheError(
+            f"the cache cannot be used: {error}; make it readable and writable, or set AKIDB_CACHE_DIR"
+        ) from error
+
+
 class ModelCache:
     """Resolves models by name, and keeps what it fetches. Nothing is made on disk before something has to be kept.
 
@@ -150,10 +161,12 @@ class ModelCache:
                     yield found.path
                     return
 
+    @_system_errors_explained()
     def list(self) -> CachedModels:
         """What the cache holds, sorted by name."""
         return [_cached(model) for model in self._store.all()]
 
+    @_system_errors_explained()
     def find(self, name: str, revision: str | None = None) -> CachedModels:
         """What the cache holds under a name, the one that `ensure` takes first.
 
@@ -162,6 +175,7 @@ class ModelCache:
         """
         return [_cached(model) for model in self._find(name, revision)]
 
+    @_system_errors_explained()
     def update(self, name: str, *, dry_run: bool = False) -> tuple[str, str]:
         """Fetch what a repository's branch or tag points to now ("main" if `name` has no revision).
 
@@ -180,6 +194,7 @@ class ModelCache:
             return before, hub.describe(repo, time.monotonic() + self._download_timeout_s).commit
         return before, self._download(repo, afresh=True).record.commit
 
+    @_system_errors_explained()
     def verify(self, name: str | None = None, revision: str | None = None) -> dict[str, tuple[str, ...]]:
         """Read every file of a model, or of all, and compare it with its recorded hash.
 
@@ -189,6 +204,7 @@ class ModelCache:
         models = self._store.all() if name is None else self._find(name, revision)
         return {model.name: tuple(model.record.damaged(model.path, hashes=True)) for model in models}
 
+    @_system_errors_explained()
     def repair(self, name: str, revision: str | None = None) -> None:
         """Fetch the damaged files of a model again; name and revision as in `verify`.
 
@@ -202,10 +218,12 @@ class ModelCache:
                 _check_online(repo)
                 self._download(repo, afresh=True)
 
+    @_system_errors_explained()
     def pin(self, name: str, revision: str | None = None, *, pinned: bool = True) -> CachedModels:
         """Keep models from being evicted, or let them be again with `pinned=False`."""
         return [_cached(self._store.amend(model, pinned=pinned)) for model in self._find(name, revision)]
 
+    @_system_errors_explained()
     def remove(self, name: str, revision: str | None = None) -> CachedModels:
         """Delete models, all commits of a repository where no revision is given.
 
@@ -230,6 +248,7 @@ class ModelCache:
         """What `prune` would delete; `max_bytes` instead of the cache's own bound."""
         return plan_eviction(self._candidates(), self._bound() if max_bytes is None else max_bytes)
 
+    @_system_errors_explained()
     def prune(self, max_bytes: int | None = None, *, dry_run: bool = False) -> EvictionPlan:
         """Delete the least recently used models until the rest fit, except what is pinned or in use.
 
@@ -239,14 +258,14 @@ class ModelCache:
         plan = self.plan_prune(max_bytes)
         return plan if dry_run else self._execute(plan)
 
+    @_system_errors_explained()
     def _resolve(self, repo: RepoName, download: bool) -> StoredModel | Path:
         """A model of this cache, or a directory that belongs to somebody else."""
-        damaged: StoredModel | None = None
-        for model in self._store.find(repo):
-            if not model.damaged:
-                return model
-            damaged = damaged or model
-            logger.warning("%s is damaged: %s is missing or cut off", model.name, model.damaged[0])
+        if model := self._whole(repo):
+            return model
+        damaged = next(iter(self._store.find(repo)), None)
+        if damaged is not None:
+            logger.warning("%s is damaged: %s is missing or cut off", damaged.name, damaged.damaged[0])
         if adopted := self._adopt(repo):
             return adopted
         package = next((package for package in PACKAGES if package.repo_id == repo.repo_id), None)
@@ -266,6 +285,10 @@ class ModelCache:
         remedy = f"{package.remedy}, or " if package and not repo.revision else ""
         raise ModelUnavailableError(f"{repo} is not on this machine and {why}: {remedy}run `akidb-mlx pull {repo}`")
 
+    def _whole(self, repo: RepoName) -> StoredModel | None:
+        """The best model of this cache under a name that is not damaged."""
+        return next((model for model in self._store.find(repo) if not model.damaged), None)
+
     def _adopt(self, repo: RepoName) -> StoredModel | Path | None:
         """A complete copy in the Hub's own cache, as hard links; used in place where those are not possible."""
         folder = hub.cached(repo)
@@ -273,7 +296,7 @@ class ModelCache:
             return None
         try:
             incomplete = files.missing(folder) or files.truncated(folder) or hub.changed(folder)
-        except (CorruptModelError, InvalidModelNameError) as error:
+        except (OSError, CorruptModelError, InvalidModelNameError) as error:
             logger.warning("the copy of %s in the Hub's cache is not used: %s", repo, error)
             return None
         if incomplete:
@@ -282,12 +305,16 @@ class ModelCache:
         commit = folder.name
         refs = () if repo.revision == commit else (repo.revision or "main",)
         try:
-            staged = self._store.staging(repo, commit)
-            for name in files.needed(path.relative_to(folder).as_posix() for path in folder.rglob("*")):
-                if (folder / name).is_file():
-                    _link(folder / name, staged / name)
-            return self._store.publish(staged, CacheRecord.of_files(staged, repo.repo_id, commit, "hub-cache", refs))
-        except OSError as error:
+            with self._store.fetching(repo, self._download_timeout_s):
+                if model := self._whole(repo):
+                    return model
+                staged = self._store.staging(repo, commit)
+                for name in files.needed(path.relative_to(folder).as_posix() for path in folder.rglob("*")):
+                    if (folder / name).is_file():
+                        _link(folder / name, staged / name)
+                record = CacheRecord.of_files(staged, repo.repo_id, commit, "hub-cache", refs)
+                return self._store.publish(staged, record)
+        except (OSError, locks.LockTimeoutError) as error:
             logger.info("%s is used where the Hub's cache has it: %s", repo, error)
             return folder
 
@@ -296,19 +323,13 @@ class ModelCache:
         deadline = time.monotonic() + self._download_timeout_s
         try:
             with self._store.fetching(repo, self._download_timeout_s):
-                if not afresh:
-                    for model in self._store.find(repo):
-                        if not model.damaged:
-                            return model
+                if not afresh and (model := self._whole(repo)):
+                    return model
                 return self._fetch(repo, hub.describe(repo, deadline), deadline)
         except locks.LockTimeoutError:
             raise DownloadError(
                 f"another process has been fetching {repo} for {self._download_timeout_s:.0f} s"
             ) from None
-        except PermissionError as error:
-            raise ModelCacheError(
-                f"{error.filename} cannot be written: make it writable or set AKIDB_CACHE_DIR"
-            ) from error
 
     def _fetch(self, repo: RepoName, remote: RemoteModel, deadline: float) -> StoredModel:
         refs = () if repo.revision == remote.commit else (repo.revision or "main",)

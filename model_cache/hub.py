@@ -186,7 +186,7 @@ def _left(deadline: float) -> float:
 
 def cached(repo: RepoName) -> Path | None:
     """The folder that the Hub's own cache keeps a repository in, None if it has none."""
-    if not (_client_cache() / f"models--{repo.folder}").is_dir():
+    if not os.path.isdir(_client_cache() / f"models--{repo.folder}"):  # noqa: PTH112 - does not raise if forbidden
         return None  # saves importing the client
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError

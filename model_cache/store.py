@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 # How long a lock is waited for that is never held for long.
 _PATIENCE_S = 10.0
-# When an unfinished download that nothing locks counts as left behind.
-_ABANDONED_S = 24 * 3600.0
+# When nobody will go on with an unfinished download any more.
+_ABANDONED_S = 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class Store:
         """Delete what killed processes left: half deletions, and downloads that nothing can go on with."""
         for left in self.root.glob(".trash/*"):
             _delete(left)
-        for staged in self.root.glob(".staging/*@*@*"):
+        for staged in self.root.glob(".staging/*"):
             if time.time() - staged.stat().st_mtime > _ABANDONED_S:
                 _delete(staged)
         finished = {model.record.commit for model in self._in(self.root / repo.folder) if not model.damaged}

@@ -1,6 +1,10 @@
 """The commands about models on disk, in this process, against a server that plays the Hub."""
 
 import json
+import os
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,6 +12,7 @@ from typer.testing import CliRunner
 
 from akidb_mlx.cli import app
 from model_cache import ModelCacheError
+from tests.hub import Fault
 from tests.support import GOLDENS
 
 TINY = GOLDENS / "tiny-bert"
@@ -97,3 +102,27 @@ def test_what_is_not_here():
     for arguments in (["show", "org/none"], ["path", "org/none"]):
         done = CliRunner().invoke(app, arguments)
         assert isinstance(done.exception, ModelCacheError)
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
+def test_progress_is_for_people(hub, tmp_path, terminal):
+    """On a terminal a bar with the model's name and bytes; in a pipe not a word."""
+    hub.add("org/tiny", TINY)
+    hub.fail(Fault("/cdn/*", slow=300_000))
+    environment = {**os.environ, **hub.environment(tmp_path), "TERM": "xterm", "COLUMNS": "120"}
+    screen, stderr = os.openpty() if terminal else os.pipe()
+    command = [sys.executable, "-m", "akidb_mlx", "pull", "org/tiny", "--json"]
+    child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stderr)
+    os.close(stderr)
+    written = b"".join(iter(partial(_read, screen), b"")).decode()
+    os.close(screen)
+    (pulled,) = json.loads(child.communicate()[0])
+    assert pulled["error"] is None
+    assert written == "" if not terminal else "org/tiny" in written and "kB" in written and "━" in written
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 1 << 16)
+    except OSError:  # which is how a terminal ends on Linux
+        return b""

@@ -1,0 +1,369 @@
+"""What lies in the cache's folder, and what becomes of it when the disk, a lock or somebody else gets in the way."""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from model_cache import (
+    CorruptModelError,
+    DownloadError,
+    InvalidModelNameError,
+    ModelCache,
+    ModelCacheError,
+    ModelUnavailableError,
+    files,
+    locks,
+)
+from model_cache import (
+    hub as hub_module,
+)
+from model_cache.names import RepoName
+from model_cache.record import CacheRecord
+from model_cache.store import Store
+from tests.support import GOLDENS
+
+TINY = GOLDENS / "tiny-bert"
+COMMIT = "c" * 40
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return ModelCache(tmp_path / "models", download_timeout_s=20)
+
+
+@pytest.fixture
+def public():
+    """A folder that a user without rights can reach, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)  # noqa: PTH101
+        yield Path(folder)
+
+
+@contextmanager
+def without_rights(folder: Path, mode: int = 0o555):
+    """A folder and all below it have this mode; root is somebody else inside, since modes do not bind it."""
+    for path in (*folder.rglob("*"), folder):
+        path.chmod(mode if path.is_dir() else mode & 0o444)
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if was_root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+        for parent, folders, names in os.walk(folder):
+            for name in folders:
+                Path(parent, name).chmod(0o755)
+            for name in names:
+                Path(parent, name).chmod(0o644)
+
+
+def stored(cache: ModelCache, repo_id: str = "org/tiny", commit: str = COMMIT) -> Path:
+    """Put the tiny model into a cache with no Hub."""
+    store = Store(cache.root)
+    staged = store.staging(RepoName(repo_id), commit)
+    shutil.copytree(TINY, staged, dirs_exist_ok=True)
+    return store.publish(staged, CacheRecord.of_files(staged, repo_id, commit, "hub", ("main",))).path
+
+
+# Folders that cannot be written.
+def test_a_cache_that_cannot_be_written_still_serves(public, caplog):
+    cache = ModelCache(public / "models")
+    path = stored(cache)
+    (path / ".akidb-model.json").unlink()
+    with without_rights(public):
+        assert cache.ensure("org/tiny", download=False) == path
+        with cache.acquire("org/tiny", download=False) as found:
+            assert found == path
+    assert "cannot be written" in caplog.text
+    assert not list(path.glob(".*.json.*"))
+
+
+def test_a_download_into_a_cache_that_cannot_be_written(hub, public):
+    hub.add("org/tiny", TINY)
+    with (
+        without_rights(public),
+        pytest.raises(ModelCacheError, match=r"cannot be used: .*Permission denied.* set AKIDB"),
+    ):
+        ModelCache(public / "models").ensure("org/tiny")
+
+
+def test_folders_that_cannot_be_read(public):
+    cache = ModelCache(public / "models")
+    stored(cache)
+    with without_rights(public, 0o000):
+        for use in (cache.list, lambda: cache.ensure("org/tiny", download=False), lambda: cache.remove("org/tiny")):
+            with pytest.raises(ModelCacheError, match=r"cannot be used: .*Permission denied"):
+                use()
+
+
+def test_a_record_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("model_cache.files.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_atomically(tmp_path / "record.json", "{}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_during_a_download(hub, cache, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    hub.add("org/tiny", TINY)
+    monkeypatch.setattr(hub_module, "_receive", full)
+    began = time.monotonic()
+    with pytest.raises(DownloadError, match="could not be written: No space left on device"):
+        cache.ensure("org/tiny")
+    assert time.monotonic() - began < 1  # which no retry would mend
+    assert cache.list() == []
+
+
+# Locks.
+def test_a_download_that_another_process_never_ends(hub, tmp_path):
+    hub.add("org/tiny", TINY)
+    cache = ModelCache(tmp_path / "models", download_timeout_s=0.2)
+    with (
+        locks.exclusive(cache.root / "org--tiny/download.lock"),
+        pytest.raises(DownloadError, match="another process has been fetching org/tiny"),
+    ):
+        cache.ensure("org/tiny")
+
+
+def test_a_lock_whose_file_goes_while_it_is_waited_for(tmp_path):
+    path = tmp_path / "lock"
+    taken = threading.Event()
+
+    def wait():
+        with locks.shared(path):
+            taken.set()
+
+    waiting = threading.Thread(target=wait)
+    with locks.exclusive(path, remove=True):
+        waiting.start()
+        assert not taken.wait(0.2)
+    waiting.join(5)
+    assert taken.is_set()
+    assert path.exists()  # the one that was waited for is gone, so it made another
+    assert not locks.is_held(path)
+    assert not locks.is_held(tmp_path / "none")
+
+
+def test_a_model_that_goes_between_finding_and_opening_is_looked_for_again(cache, monkeypatch):
+    stored(cache, commit="a" * 40)
+    kept = stored(cache, commit="b" * 40)
+    resolve = ModelCache._resolve
+
+    def resolve_too_early(self, repo, download):
+        found = resolve(self, repo, download)
+        if found.path != kept:
+            shutil.rmtree(found.path)
+        return found
+
+    os.utime(kept)
+    record = CacheRecord.read(kept)
+    record.model_copy(update={"created": 0.0}).write(kept)  # so that the other one is preferred
+    monkeypatch.setattr(ModelCache, "_resolve", resolve_too_early)
+    with cache.acquire("org/tiny", download=False) as path:
+        assert path == kept
+
+
+def test_the_last_use_is_the_last_opening(cache):
+    path = stored(cache)
+    os.utime(path.with_name(f"{COMMIT}.lock"), (1, 1))
+    assert cache.list()[0].last_used == 1
+    cache.ensure("org/tiny", download=False)
+    assert abs(cache.list()[0].last_used - time.time()) < 5
+    path.with_name(f"{COMMIT}.lock").unlink()
+    assert abs(cache.list()[0].last_used - CacheRecord.read(path).created) < 1
+
+
+def test_where_locks_do_nothing_each_download_has_a_folder_of_its_own_and_the_first_wins(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    store, repo = Store(tmp_path), RepoName("org/tiny")
+    both = [store.staging(repo, COMMIT) for _ in range(2)]
+    assert both[0] != both[1]
+    for staged in both:
+        shutil.copytree(TINY, staged, dirs_exist_ok=True)
+    record = CacheRecord.of_files(both[0], "org/tiny", COMMIT, "hub")
+    first, second = (store.publish(staged, record).path for staged in both)
+    inode = (first / "model.safetensors").stat().st_ino
+    assert first == second
+    assert (second / "model.safetensors").stat().st_ino == inode
+    assert not any(staged.exists() for staged in both)
+
+
+# What is left behind.
+def test_what_was_left_behind_goes_with_the_next_download(hub, cache, monkeypatch, caplog):
+    hub.add("org/tiny", TINY)
+    old, recent, trash = (cache.root / name for name in (".staging/org--a@b", ".staging/org--c@d", ".trash/half"))
+    for folder in (old, recent, trash):
+        folder.mkdir(parents=True)
+    os.utime(old, (1, 1))
+    (cache.root / ".trash/file").touch()
+    cache.ensure("org/tiny")
+    assert [path.exists() for path in (old, recent, trash)] == [False, True, False]
+    assert not list((cache.root / ".trash").iterdir())
+
+    def refuse(*_):
+        raise PermissionError("no")
+
+    trash.mkdir()
+    monkeypatch.setattr("model_cache.store.shutil.rmtree", refuse)
+    hub.add("org/other", TINY)
+    assert cache.ensure("org/other").is_dir()
+    assert "cannot be deleted" in caplog.text
+
+
+# Files that are not what they should be.
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 7,
+        (1 << 62).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]",
+        (2).to_bytes(8, "little") + b"{",
+        (9).to_bytes(8, "little") + b'{"a":  1}',
+        (24).to_bytes(8, "little") + b'{"a":{"data_offsets":0}}',
+        (200_000).to_bytes(8, "little") + b"[" * 200_000,
+        (2).to_bytes(8, "little") + b"{} ",
+    ],
+    ids=lambda content: repr(content[:20]),
+)
+def test_weights_that_are_cut_off_or_garbage(tmp_path, content):
+    (tmp_path / "model.safetensors").write_bytes(content)
+    assert files.truncated(tmp_path) == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("index", ["", "[]", '{"weight_map": []}', "{}", "[" * 100_000])
+def test_an_index_that_is_garbage(tmp_path, index):
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(CorruptModelError, match="is not an index of weights"):
+        files.missing(tmp_path)
+
+
+def test_weights_whole_and_in_parts_are_fetched_whole():
+    names = ["model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "config.json"]
+    assert files.needed(names) == ["config.json", "model.safetensors"]
+    assert files.needed(names[1:]) == ["config.json", *names[1:3]]
+
+
+@pytest.mark.parametrize("fault", ["hostile index", "no tokenizer"])
+def test_a_folder_that_is_no_model_is_passed_over(cache, caplog, fault):
+    path = stored(cache)
+    (path / ".akidb-model.json").unlink()
+    if fault == "hostile index":
+        (path / "model.safetensors").unlink()
+        (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../x.safetensors"}}))
+    else:
+        (path / "tokenizer.json").unlink()
+    with pytest.raises(ModelUnavailableError):
+        cache.ensure("org/tiny", download=False)
+    assert "is passed over" in caplog.text
+    assert path.is_dir()  # which is for a person to look at
+
+
+# What the Hub says.
+def test_a_repository_that_is_not_whole(hub, cache):
+    hub.add("org/part", {path.name: path.read_bytes() for path in TINY.glob("*") if path.name in _PART})
+    with pytest.raises(ModelUnavailableError, match=r"is not a whole model: tokenizer\.json is missing"):
+        cache.ensure("org/part")
+    assert cache.list() == []
+
+
+_PART = ("config.json", "model.safetensors")
+
+
+def test_a_file_that_the_hub_says_nothing_of():
+    with pytest.raises(ModelUnavailableError, match=r"neither size nor hash of model\.safetensors"):
+        hub_module._remote_file(SimpleNamespace(rfilename="model.safetensors", size=None, lfs=None, blob_id=None))
+
+
+# The Hub's own cache.
+def test_a_copy_that_cannot_be_linked_is_used_where_it_is(hub, cache, monkeypatch, caplog):
+    from huggingface_hub import snapshot_download
+
+    def refuse(*_):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    hub.add("org/elsewhere", TINY)
+    theirs = Path(snapshot_download("org/elsewhere"))
+    hub.reset()
+    monkeypatch.setattr("model_cache.cache.os.link", refuse)
+    caplog.set_level(logging.INFO)
+    assert cache.ensure("org/elsewhere") == theirs
+    assert "is used where the Hub's cache has it" in caplog.text
+    assert cache.list() == []
+    assert hub.requests == []
+
+
+def test_a_copy_with_a_hostile_index_is_not_used(hub, cache, caplog):
+    from huggingface_hub import snapshot_download
+
+    tree = {path.name: path.read_bytes() for path in TINY.glob("*.json")}
+    tree["model.safetensors.index.json"] = json.dumps({"weight_map": {"a": "../x.safetensors"}}).encode()
+    hub.add("org/theirs", tree)
+    snapshot_download("org/theirs")
+    with pytest.raises(ModelUnavailableError):
+        cache.ensure("org/theirs", download=False)
+    assert "is not used" in caplog.text
+
+
+def test_a_copy_that_was_never_complete_is_not_used(hub, cache):
+    hub.add("org/never", TINY)
+    (hub_module._client_cache() / "models--org--never/snapshots").mkdir(parents=True)
+    assert cache.ensure("org/never").name == cache.list()[0].commit
+
+
+def test_where_the_client_keeps_its_cache(monkeypatch):
+    from huggingface_hub import constants
+
+    assert str(hub_module._client_cache()) == constants.HF_HUB_CACHE
+    monkeypatch.delenv("HF_HUB_CACHE")
+    monkeypatch.setenv("HF_HOME", "/somewhere")
+    assert str(hub_module._client_cache()) == "/somewhere/hub"
+    monkeypatch.delenv("HF_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/else")
+    assert str(hub_module._client_cache()) == "/else/huggingface/hub"
+
+
+# Bounds and settings.
+def test_the_bound_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("AKIDB_CACHE_MAX_BYTES", "1000")
+    assert ModelCache(tmp_path)._bound() == 1000
+    assert ModelCache(tmp_path, max_bytes=5)._bound() == 5
+    monkeypatch.setenv("AKIDB_CACHE_MAX_BYTES", "0")
+    assert ModelCache(tmp_path)._bound() is None
+    monkeypatch.delenv("AKIDB_CACHE_MAX_BYTES")
+    assert ModelCache(tmp_path / "not/yet")._bound() == shutil.disk_usage(tmp_path).total // 4
+    monkeypatch.setenv("AKIDB_CACHE_MAX_BYTES", "1 GB")
+    with pytest.raises(ModelCacheError, match=r"must be a number of bytes.*'1 GB'"):
+        ModelCache(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["update", "repair"])
+def test_offline_nothing_is_fetched_anew(cache, what):
+    path = stored(cache)
+    (path / "config.json").write_text("{}")
+    with pytest.raises(ModelUnavailableError, match="HF_HUB_OFFLINE is set"):
+        getattr(cache, what)("org/tiny")
+
+
+def test_contradicting_revisions():
+    with pytest.raises(InvalidModelNameError, match="names one revision"):
+        RepoName.parse("org/tiny@v1", "v2")
