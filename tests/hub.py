@@ -41,6 +41,7 @@ class Fault:
     status: int | None = None  # this error instead, with `headers`
     headers: dict[str, str] = field(default_factory=dict)  # added to whatever is answered
     cut: float | None = None  # close the connection after this share
+    unsized: bool = False  # no Content-Length: where the connection ends, the file does
     flip: bool = False  # one byte wrong, the size right
     stall: float | None = None  # so many seconds of silence after the share `after`, then close
     after: float = 0.0  # 0: before the status line
@@ -331,7 +332,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.flip and body:
             body[len(body) // 2] ^= 1
         self.send_response(answer.status)
-        for name, value in {**answer.headers, "Content-Length": str(len(body))}.items():
+        length = {} if fault.unsized else {"Content-Length": str(len(body))}
+        for name, value in {**answer.headers, **length}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":

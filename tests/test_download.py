@@ -131,7 +131,7 @@ def test_a_failure_that_passes(hub, cache, repo, fault):
     assert same_files(cache.ensure(repo))
 
 
-def test_a_download_goes_on_with_the_files_it_lacks(hub, cache, repo):
+def test_a_download_goes_on_where_it_was_cut(hub, cache, repo):
     hub.fail(Fault(WEIGHTS_PATH, cut=0.6))
     hub.fail(Fault(WEIGHTS_PATH, reset=True, times=None))
     with pytest.raises(DownloadError):
@@ -143,6 +143,22 @@ def test_a_download_goes_on_with_the_files_it_lacks(hub, cache, repo):
     assert request.status == 206
     first = int(request.headers["range"].removeprefix("bytes=").removesuffix("-"))
     assert first == int(0.6 * (TINY / WEIGHTS).stat().st_size)
+
+
+def test_a_body_that_ends_early_every_time(hub, cache, repo):
+    """Without a length in the answer, so that the client takes its end for the file's."""
+    hub.fail(Fault(WEIGHTS_PATH, cut=0.5, unsized=True, times=None))
+    began = time.monotonic()
+    with pytest.raises(DownloadError, match=r"the connection ended after \d+ of \d+ bytes of model\.safetensors"):
+        cache.ensure(repo)
+    assert time.monotonic() - began < 15
+
+
+def test_a_hub_that_falls_silent(hub, cache, repo):
+    hub.fail(Fault(WEIGHTS_PATH, stall=60, after=0.4))
+    began = time.monotonic()
+    assert same_files(cache.ensure(repo))
+    assert time.monotonic() - began < 10
 
 
 def test_a_body_that_is_longer_than_declared_is_not_read_to_its_end(hub, cache, repo):
@@ -160,6 +176,7 @@ def test_a_range_that_is_ignored(hub, cache, repo):
     hub.fail(Fault(WEIGHTS_PATH, cut=0.5))
     hub.fail(Fault(WEIGHTS_PATH, ignore_range=True, times=None))
     assert same_files(cache.ensure(repo))
+    assert hub.count(WEIGHTS_PATH, "GET") == 2
 
 
 def test_wrong_bytes_twice_are_refused_by_name(hub, cache, repo):
@@ -183,7 +200,7 @@ def test_a_failure_that_does_not_pass(hub, cache, repo, fault):
 def test_a_download_that_would_never_end(hub, tmp_path, repo):
     """One deadline for all, however the bytes trickle."""
     cache = ModelCache(tmp_path / "models", download_timeout_s=1.5)
-    hub.fail(Fault(WEIGHTS_PATH, slow=2000, times=None))
+    hub.fail(Fault(WEIGHTS_PATH, slow=20_000, times=None))
     began = time.monotonic()
     with pytest.raises(DownloadError, match="in time"):
         cache.ensure(repo)

@@ -18,9 +18,17 @@ from akidb_mlx.errors import (
     ModelNotFoundError,
     ServiceClosedError,
 )
+from model_cache import ModelCache, ModelInUseError
 from tests.support import GOLDENS, TEXTS, golden
 
 LONG = "The harbour master kept a ledger of every vessel. " * 100
+
+
+def test_a_service_keeps_its_model_from_being_removed(hub):
+    hub.add("org/held", GOLDENS / "tiny-bert")
+    with EmbeddingService("org/held", device="cpu"), pytest.raises(ModelInUseError, match="is open in a process"):
+        ModelCache().remove("org/held")
+    assert [model.repo_id for model in ModelCache().remove("org/held")] == ["org/held"]
 
 
 @pytest.fixture

@@ -279,6 +279,19 @@ def test_a_folder_that_is_no_model_is_passed_over(cache, caplog, fault):
 
 
 # What the Hub says.
+def test_weights_in_parts(hub, cache):
+    tree = {path.name: path.read_bytes() for path in TINY.glob("*.json")}
+    parts = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    tree.update(dict.fromkeys(parts, (TINY / "model.safetensors").read_bytes()))
+    tree["model.safetensors.index.json"] = json.dumps({"weight_map": dict(zip("ab", parts, strict=True))}).encode()
+    hub.add("org/parts", tree)
+    path = cache.ensure("org/parts")
+    assert [part for part in parts if not (path / part).is_file()] == []
+    (path / parts[1]).unlink()
+    with pytest.raises(CorruptModelError, match=parts[1]):
+        cache.ensure("org/parts", download=False)
+
+
 def test_a_repository_that_is_not_whole(hub, cache):
     hub.add("org/part", {path.name: path.read_bytes() for path in TINY.glob("*") if path.name in _PART})
     with pytest.raises(ModelUnavailableError, match=r"is not a whole model: tokenizer\.json is missing"):

@@ -1,0 +1,324 @@
+"""Shows that tests can fail: takes one guard at a time out of a copy of the code, and runs the tests that need it.
+
+    python -m tests.guards [WORDS ...]      all guards, or those whose fault or tests hold one of the words
+    python -m tests.guards --table          the table in docs/testing.md
+
+The faults are numbered as in docs/testing.md.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+COPIED = ("akidb_mlx", "model_cache", "tests", "benchmarks", "pyproject.toml")
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What protects from a fault, and what the code would be without it.
+
+    Attributes:
+        fault: its number, and what happens.
+        test: file and function, below tests/, of what must fail without the guard.
+        guard: what it is, for a person.
+        changes: of each file the text that is replaced, and by what; the text occurs once.
+        case: a word of the test's parameters, if not all are meant.
+    """
+
+    fault: str
+    test: str
+    guard: str
+    changes: tuple[tuple[str, str, str], ...]
+    case: str = ""
+
+
+HUB, CACHE, STORE, FILES, NAMES = (f"model_cache/{name}.py" for name in ("hub", "cache", "store", "files", "names"))
+DOWNLOAD, IN_STORE = "test_download.py::", "test_store.py::"
+
+GUARDS = (
+    Guard(
+        "1 body cut off",
+        f"{DOWNLOAD}test_a_download_goes_on_where_it_was_cut",
+        "the rest is asked for with Range",
+        ((HUB, "        if size:\n            headers", "        if False:\n            headers"),),
+    ),
+    Guard(
+        "1 body cut off, for ever",
+        f"{DOWNLOAD}test_a_body_that_ends_early_every_time",
+        "six attempts that bring nothing are the end",
+        ((HUB, "    if size < file.size:\n        raise", "    if False:\n        raise"),),
+    ),
+    Guard(
+        "2 right size, wrong bytes",
+        f"{DOWNLOAD}test_wrong_bytes_twice_are_refused_by_name",
+        "SHA-256 of what came",
+        ((HUB, "        if file.is_at(part):", "        if True:"),),
+    ),
+    Guard(
+        "2 wrong bytes, once",
+        f"{DOWNLOAD}test_a_failure_that_passes",
+        "fetched once more",
+        ((HUB, "for _ in range(2):", "for _ in range(1):"),),
+        "flip",
+    ),
+    Guard(
+        "3 500, 503, 429",
+        f"{DOWNLOAD}test_a_failure_that_passes",
+        "retries of what is transient",
+        ((HUB, "return status in (408, 429) or status >= 500", "return False"),),
+        "status",
+    ),
+    Guard(
+        "3 reset",
+        f"{DOWNLOAD}test_a_failure_that_passes",
+        "retries of what is transient",
+        ((HUB, "return isinstance(error, (HTTPError, OSError))", "return False"),),
+        "reset",
+    ),
+    Guard(
+        "3 stall",
+        f"{DOWNLOAD}test_a_hub_that_falls_silent",
+        "a time-out for each read",
+        ((HUB, "timeout=timeout) as response", "timeout=None) as response"),),
+    ),
+    Guard(
+        "3 a trickle without end",
+        f"{DOWNLOAD}test_a_download_that_would_never_end",
+        "one deadline, looked at with every chunk",
+        ((HUB, "                _left(deadline)\n", ""),),
+    ),
+    Guard(
+        "3 ignored Range",
+        f"{DOWNLOAD}test_a_range_that_is_ignored",
+        "an answer other than 206 starts the file anew",
+        ((HUB, "if size and response.status_code != 206:", "if False:"),),
+    ),
+    Guard(
+        "3 the Hub is down, the model is here",
+        f"{DOWNLOAD}test_a_cached_copy_serves_while_the_hub_is_down",
+        "what is here and whole is taken without a request",
+        ((CACHE, "        if model := self._whole(repo):\n            return model\n        d", "        d"),),
+    ),
+    Guard(
+        "3 a body without end",
+        f"{DOWNLOAD}test_a_body_that_is_longer_than_declared_is_not_read_to_its_end",
+        "no more is read than was declared",
+        ((HUB, "if size > file.size:", "if False:"),),
+    ),
+    Guard(
+        "4 redirect to another host",
+        f"{DOWNLOAD}test_a_token_does_not_leave_its_host",
+        "the session follows redirects itself and drops the token there",
+        (
+            (
+                HUB,
+                "    with part.open",
+                "    url = get_session().get(url, headers=build_hf_headers()).url\n    with part.open",
+            ),
+        ),
+    ),
+    Guard(
+        "4 gated",
+        f"{DOWNLOAD}test_a_gated_model_explains_itself",
+        "401 and 403 are explained",
+        ((HUB, "if isinstance(error, GatedRepoError) or status == 403:", "if False:"),),
+    ),
+    Guard(
+        "5 kill -9 in mid-download",
+        f"{DOWNLOAD}test_a_killed_download_leaves_nothing_that_misleads",
+        "a folder of its own until it is whole, and a look at the files of one without a record",
+        (
+            (STORE, "        return folder / name\n", "        return self.root / repo.folder / commit\n"),
+            (STORE, "(folder / name).mkdir(", "(self.root / repo.folder / commit).mkdir("),
+            (STORE, "record.write(staged)\n", "record.write(staged)\n        return StoredModel(record, staged, ())\n"),
+            (STORE, "    if incomplete:\n", "    if False:\n"),
+        ),
+    ),
+    Guard(
+        "5 debris",
+        f"{IN_STORE}test_what_was_left_behind_goes_with_the_next_download",
+        "what killed processes left is deleted",
+        ((STORE, "            self._clean_up(repo)\n", ""),),
+    ),
+    Guard(
+        "6 disk full",
+        f"{DOWNLOAD}test_a_full_disk_is_noticed_before_the_download",
+        "bytes needed against bytes free, before",
+        ((CACHE, "if lacking + _SPARE > free:", "if False:"),),
+    ),
+    Guard(
+        "6 disk full meanwhile",
+        f"{IN_STORE}test_a_disk_that_fills_up_during_a_download",
+        "an error of the disk is not retried",
+        ((HUB, "error.errno in (errno.ENOSPC, ", "error.errno in ("),),
+    ),
+    Guard(
+        "7 sixteen cold starts",
+        f"{DOWNLOAD}test_many_processes_start_cold",
+        "one lock around the download",
+        ((STORE, 'with locks.exclusive(self.root / repo.folder / "download.lock", timeout):', "if True:"),),
+    ),
+    Guard(
+        "7 locks that do nothing",
+        f"{IN_STORE}test_where_locks_do_nothing_each_download_has_a_folder_of_its_own_and_the_first_wins",
+        "a probe of the lock, then a folder for each process",
+        ((STORE, "if not locks.are_kept(folder):", "if False:"),),
+    ),
+    Guard(
+        "8 eviction while another process has it",
+        f"{DOWNLOAD}test_what_is_open_in_another_process_stays",
+        "removing needs the lock alone",
+        (
+            (STORE, "with locks.exclusive(model.lock, 0, remove=True):", "if True:"),
+            (CACHE, "in_use=locks.is_held(model.lock)", "in_use=False"),
+        ),
+    ),
+    Guard(
+        "8 eviction while a service has it",
+        "test_service.py::test_a_service_keeps_its_model_from_being_removed",
+        "a service holds the lock until it is closed",
+        (("akidb_mlx/service.py", "held.enter_context(cache.acquire(", "(cache.ensure("),),
+    ),
+    Guard(
+        "8 removal between finding and opening",
+        f"{IN_STORE}test_a_model_that_goes_between_finding_and_opening_is_looked_for_again",
+        "a look after the lock is taken",
+        ((STORE, "yield model.path.is_dir()", "yield True"),),
+    ),
+    Guard(
+        "9 broken index",
+        f"{IN_STORE}test_an_index_that_is_garbage",
+        "one error for all that an index may be",
+        ((FILES, "except (OSError, ValueError, KeyError, TypeError, A", "except (ZeroDivisionError, A"),),
+    ),
+    Guard(
+        "9 empty ref in the Hub's cache",
+        f"{IN_STORE}test_a_copy_that_was_never_complete_is_not_used",
+        "what the client does not find is not there",
+        ((HUB, "except (LocalEntryNotFoundError, ValueError):", "except ZeroDivisionError:"),),
+    ),
+    Guard(
+        "9 missing or cut file",
+        f"{DOWNLOAD}test_a_damaged_file_is_fetched_again_once",
+        "sizes are compared with the record",
+        ((STORE, "tuple(record.damaged(path)))", "())"),),
+    ),
+    Guard(
+        "9 changed file",
+        f"{DOWNLOAD}test_a_changed_byte_is_found_by_verify_and_mended_by_repair",
+        "`verify` compares hashes",
+        (("model_cache/record.py", "(not hashes or sha256(path) == file.sha256)", "True"),),
+    ),
+    Guard(
+        "9 damaged record",
+        f"{DOWNLOAD}test_a_lost_record_is_made_anew_from_the_files",
+        "a record is made anew from the files",
+        ((STORE, "CacheRecord.read(path) or _rebuilt(path)", "CacheRecord.read(path)"),),
+    ),
+    Guard(
+        "9 read-only cache",
+        f"{IN_STORE}test_a_cache_that_cannot_be_written_still_serves",
+        "a model that cannot be locked is opened",
+        ((STORE, "if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):", "if True:"),),
+    ),
+    Guard(
+        "9 damaged copy in the Hub's cache",
+        f"{DOWNLOAD}test_a_damaged_copy_in_the_hubs_cache_is_not_used",
+        "the hashes that its blobs are named by",
+        ((CACHE, " or hub.changed(folder)", ""),),
+    ),
+    Guard(
+        "10 hostile ids and revisions",
+        "test_model_cache.py::test_hostile_names_are_refused_before_any_path_is_made",
+        "names are checked against the Hub's own rule",
+        ((NAMES, 'if not _REPO_ID.fullmatch(repo_id) or ".." in repo_id or "--" in repo_id:', "if False:"),),
+    ),
+    Guard(
+        "10 hostile file names",
+        f"{DOWNLOAD}test_hostile_file_names_are_refused",
+        "file names are checked, and only known ones asked for",
+        ((FILES, "checked = [check_file_name(name) for name in names]", "checked = list(names)"),),
+    ),
+    Guard(
+        "10 hostile entries of the index",
+        f"{DOWNLOAD}test_hostile_entries_of_the_index_are_refused",
+        "an index may name weight files beside it",
+        ((FILES, '"/" in check_file_name(name) or not name.endswith(".safetensors")', "False"),),
+    ),
+    Guard(
+        "12 code, pickles, other formats",
+        f"{DOWNLOAD}test_code_and_pickles_are_not_even_asked_for",
+        "a list of the names that are allowed",
+        ((FILES, "if _NEEDED.fullmatch(name))", "if name)"),),
+    ),
+    Guard(
+        "13 malformed safetensors, downloaded",
+        f"{IN_STORE}test_weights_that_are_cut_off_or_garbage",
+        "a header must fit its file, and a bound",
+        ((FILES, "if not 2 <= header <= min(size - 8, _LONGEST_HEADER):", "if False:"),),
+    ),
+    Guard(
+        "13 malformed safetensors, loaded",
+        "test_malformed_weights.py::test_malformed_weights_are_refused",
+        "safetensors' own check, before MLX reads anything",
+        (("akidb_mlx/embedding/tensors.py", "except (OSError, SafetensorError) as error", "except OSError as error"),),
+    ),
+)
+
+
+def main() -> int:
+    words = sys.argv[1:]
+    if words == ["--table"]:
+        print("| fault | test | guard that it was tried against |\n| --- | --- | --- |")
+        for guard in GUARDS:
+            print(f"| {guard.fault} | `{guard.test}` | {guard.guard} |")
+        return 0
+    chosen = [g for g in GUARDS if not words or any(word in f"{g.fault} {g.test}" for word in words)]
+    with ThreadPoolExecutor(2) as pool:
+        missed = 0
+        for guard, problem in zip(chosen, pool.map(try_without, chosen), strict=True):
+            missed += problem is not None
+            print(f"{'MISSED' if problem else 'caught'}  {guard.fault}: {problem or guard.test}", flush=True)
+    print(f"{len(chosen) - missed} of {len(chosen)} guards cannot be taken out unnoticed")
+    return 1 if missed else 0
+
+
+def try_without(guard: Guard) -> str | None:
+    """What is wrong with a guard's tests: None if they pass with it and fail without it."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in COPIED:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, copy / name)
+        passed = run(guard, copy)
+        if passed.returncode != 0:
+            return f"fails as it is: {passed.stdout[-500:]}"
+        for name, old, new in guard.changes:
+            text = (copy / name).read_text(encoding="utf-8")
+            if text.count(old) != 1:
+                return f"{name} holds {old!r} {text.count(old)} times"
+            (copy / name).write_text(text.replace(old, new), encoding="utf-8")
+        failed = run(guard, copy)
+        if failed.returncode != 1:
+            return f"passes without: {guard.guard} (pytest ended with {failed.returncode})"
+    return None
+
+
+def run(guard: Guard, folder: Path) -> subprocess.CompletedProcess[str]:
+    name, _, function = guard.test.partition("::")
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", f"tests/{name}", "-k"]
+    command.append(f"{function} and {guard.case}" if guard.case else function)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
