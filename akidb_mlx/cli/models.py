@@ -24,9 +24,12 @@ def pull(names: _Names, as_json: _Json = False) -> None:
     _each(names, as_json, lambda name: {"path": str(cache.ensure(_repo(name)))}, "{name}: {path}")
 
 
-def path(name: Annotated[str, typer.Argument(help="Catalogue name, org/repo or org/repo@revision.")]) -> None:
+def path(
+    name: Annotated[str, typer.Argument(help="Catalogue name, org/repo or org/repo@revision.")], as_json: _Json = False
+) -> None:
     """Print the directory of a model that is here."""
-    typer.echo(_cache().ensure(_repo(name), download=False))
+    found = str(_cache().ensure(_repo(name), download=False))
+    typer.echo(json.dumps({"name": name, "path": found}) if as_json else found)
 
 
 def show_list(
@@ -49,9 +52,10 @@ def show_list(
     table = Table("model", "commit", "refs", "size", "last used", "", box=None, pad_edge=False)
     for model in models:
         table.add_row(model.repo_id, model.commit[:12], " ".join(model.refs), *_cells(model, newer.get(model.name)))
-    total = _size(sum(model.size for model in models))
-    table.caption = f"{len(models)} models, {total} in {cache.root}"
-    Console().print(table)
+    if models:
+        Console().print(table)
+    count = f"{len(models)} model{'' if len(models) == 1 else 's'}"
+    typer.echo(f"{count}, {_size(sum(model.size for model in models))} in {cache.root}")
 
 
 def show(name: Annotated[str, typer.Argument(help="A model in the cache.")], as_json: _Json = False) -> None:
@@ -61,8 +65,10 @@ def show(name: Annotated[str, typer.Argument(help="A model in the cache.")], as_
         typer.echo(json.dumps([_plain(model) for model in models]))
         return
     for model in models:
-        for key, value in _plain(model).items():
-            typer.echo(f"{key:<10} {', '.join(value) if isinstance(value, list) else value}")
+        size, used, _ = _cells(model)
+        for key, value in {**_plain(model), "size": size, "last_used": used}.items():
+            shown = ", ".join(value) if isinstance(value, list) else value
+            typer.echo(f"{key:<10} {'-' if shown in ('', None) else shown}")
 
 
 def rm(names: _Names, as_json: _Json = False) -> None:
@@ -71,9 +77,10 @@ def rm(names: _Names, as_json: _Json = False) -> None:
 
     def remove(name: str) -> dict[str, Any]:
         gone = cache.remove(_repo(name))
-        return {"removed": [model.name for model in gone], "freed": sum(model.size for model in gone)}
+        freed = sum(model.size for model in gone)
+        return {"removed": [model.name for model in gone], "freed": freed, "size": _size(freed)}
 
-    _each(names, as_json, remove, "{name}: freed {freed} bytes")
+    _each(names, as_json, remove, "{name}: freed {size}")
 
 
 def prune(
@@ -195,7 +202,7 @@ def _plain(model: CachedModel) -> dict[str, Any]:
     return {**asdict(model), "path": str(model.path), "refs": list(model.refs), "damaged": list(model.damaged)}
 
 
-def _cells(model: CachedModel, newer: str | None) -> tuple[str, str, str]:
+def _cells(model: CachedModel, newer: str | None = None) -> tuple[str, str, str]:
     used = datetime.fromtimestamp(model.last_used, tz=timezone.utc).astimezone()
     marks = [
         "pinned" if model.pinned else "",
