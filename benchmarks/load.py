@@ -2,8 +2,8 @@
 
 python -m benchmarks.load [--only callers,mutex] [--json FILE]
 
-Every row runs in a process of its own, on all-MiniLM-L6-v2, and checks the vectors it gets. The status is 1 where a row
-misses its bound.
+Every row runs in a process of its own, on all-MiniLM-L6-v2 unless it says otherwise, and checks the vectors it gets.
+The status is 1 where a row misses its bound.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+import akidb_mlx.service
 from akidb_mlx import EmbeddingBatch, EmbeddingService, Settings
 from akidb_mlx.embedding import cpu_runtime
 from akidb_mlx.embedding.batching import Batch, Item
 from akidb_mlx.errors import ServiceOverloadedError
+from benchmarks import random_qwen3
 from benchmarks.compare import find_model
 from benchmarks.workloads import mixed, sentences
 
@@ -233,8 +235,31 @@ def overhead(rounds: int = 200) -> list[Row]:
     return [Row("embed_array of a short text, over the bare forward pass", "< 0.5 ms", measured, more < 0.0005)]
 
 
+def prompts(texts: int = 48, rounds: int = 3) -> list[Row]:
+    """Short queries with Qwen3's instruction, run once for all of them and run with each."""
+    queries = sorted(sentences(), key=len)[:texts]
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    found: dict[bool, Vectors] = {}
+    least = akidb_mlx.service._MIN_PREFIX
+    with EmbeddingService(random_qwen3.ensure()) as service:
+        for _ in range(rounds):
+            for shared in (True, False):
+                akidb_mlx.service._MIN_PREFIX = least if shared else 1 << 30
+                began = time.perf_counter()
+                found[shared] = service.embed_array(queries, input_type="query")
+                seconds[shared].append(time.perf_counter() - began)
+    gain = statistics.median(seconds[False]) / statistics.median(seconds[True])
+    rate = texts / statistics.median(seconds[True])
+    difference = float(np.abs(found[True] - found[False]).max())
+    name = f"{texts} short queries of Qwen3-0.6B, the instruction shared"
+    return [
+        Row(f"{name}: against not", "≥ 1.8 times", f"{gain:.2f} ({rate:.1f} texts/s)", gain >= 1.8),
+        Row(f"{name}: largest difference", "≤ 1e-5", f"{difference:.1e}", difference <= 1e-5),
+    ]
+
+
 ROWS: dict[str, Callable[[], list[Row]]] = {
-    row.__name__: row for row in (callers, mutex, busy, overload, memory, overhead)
+    row.__name__: row for row in (callers, mutex, busy, overload, memory, overhead, prompts)
 }
 
 
