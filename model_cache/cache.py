@@ -23,6 +23,7 @@ from model_cache.errors import (
 )
 from model_cache.eviction import Candidate, EvictionPlan, plan_eviction
 from model_cache.hub import Progress, RemoteModel
+from model_cache.kinds import EMBEDDING, SPACY
 from model_cache.names import RepoName, is_commit
 from model_cache.packages import PACKAGES
 from model_cache.progress import terminal_bar
@@ -125,7 +126,8 @@ class ModelCache:
         Hub. What is complete costs no request.
 
         Args:
-            name: a directory that holds a `config.json`, `org/repo` or `org/repo@revision`.
+            name: a directory that holds a `config.json` (or `config.cfg`, a spaCy pipeline), `org/repo` or
+                `org/repo@revision`.
             revision: a branch, tag or commit; the same as in `name` when both are given.
             download: whether the Hub may be asked for what is not on this machine.
 
@@ -381,7 +383,7 @@ def _local_directory(name: str) -> Path | None:
     if "\0" in name:
         raise InvalidModelNameError(f"{name!r} is neither a directory nor a repository: it holds a NUL")
     directory = Path(name).expanduser()
-    if (directory / "config.json").is_file():
+    if any((directory / kind.marker).is_file() for kind in (EMBEDDING, SPACY)):
         return directory.resolve()
     if directory.is_absolute() or directory.is_dir() or name.startswith((".", "~")):
         fault = "holds no config.json" if directory.is_dir() else "is not a directory"
