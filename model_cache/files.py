@@ -66,7 +66,9 @@ def missing(folder: Path) -> list[str]:
 def _spacy_files(config: Path) -> list[str]:
     """The files that a spaCy pipeline cannot do without: each component with a model of its own has it in a file."""
     try:
-        components = re.findall(r"^\[components\.([A-Za-z0-9_-]{1,40})\.model\]$", config.read_text("utf-8"), re.MULTILINE)
+        components = re.findall(
+            r"^\[components\.([A-Za-z0-9_-]{1,40})\.model\]$", config.read_text("utf-8"), re.MULTILINE
+        )
     except (OSError, ValueError) as error:
         raise CorruptModelError(f"{config} cannot be read: {type(error).__name__}: {error}") from error
     return [SPACY.marker, "meta.json", "vocab/strings.json", *(f"{name}/model" for name in components)]
