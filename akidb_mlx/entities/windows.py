@@ -16,7 +16,7 @@ from akidb_mlx.entities.entity import Span
 LONGEST = 12_000
 # Characters of context before and after those that a window answers for; its model looks at a few words.
 MARGIN = 1_000
-# Short texts in one batch; more are not faster (docs/performance.md).
+# Short texts in one batch; more are not faster (docs/entities.md).
 BATCH_TEXTS = 128
 
 # Of Latin, Greek and Cyrillic texts, with quotation marks and brackets after it; of Chinese and Japanese ones.
