@@ -3,6 +3,7 @@
 import importlib.metadata
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -246,6 +247,17 @@ def test_what_a_pipeline_needs(repo, broken):
     (broken / "config.cfg").write_bytes(b"\xff")
     with pytest.raises(CorruptModelError, match=r"config\.cfg cannot be read"):
         missing(broken)
+
+
+@pytest.mark.usefixtures("site")
+def test_what_is_fetched_of_the_real_model_is_enough(hub, english):
+    folder = Path(english.get_model_info()["models"][0]["path"])
+    wheel = {"en_core_web_sm-any-py3-none-any.whl": b"PK not really"}
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert set(files) - set(needed(files)) <= {"README.md", "LICENSE", "LICENSES_SOURCES", "accuracy.json"}
+    hub.add("spacy/en_core_web_sm", files | wheel)
+    assert loaded()["version"] == "3.8.0"
+    assert hub.count("*.whl") == 0
 
 
 # Languages

@@ -6,12 +6,14 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from akidb_mlx.cli.inputs import in_slices, read_texts
-from akidb_mlx.entities import Entity, EntityExtractor, count_labels
+
+if TYPE_CHECKING:
+    from akidb_mlx.entities import Entity
 
 # Texts in one call: few enough for the progress bar to move.
 _SLICE = 512
@@ -41,16 +43,18 @@ def entities(
     Colours them on a terminal, and writes a line for each into a pipe: number of the text, start, end, label and text,
     with tabs between.
     """
+    from akidb_mlx.entities import EntityExtractor, count_labels  # here, for the other commands to start without it
+
     given = read_texts(texts, files)
     with EntityExtractor(model, language=language, labels=labels) as extractor:
         found = [one for part in in_slices(given, _SLICE, "entities") for one in extractor.extract_batch(part)]
         model_name = extractor.get_model_info()["model_name"]
+    counts = count_labels(entity for one in found for entity in one)
     if as_json:
-        counts = count_labels(entity for one in found for entity in one)
         plain = [[asdict(entity) for entity in one] for one in found]
         typer.echo(json.dumps({"model": model_name, "entities": plain, "counts": counts}))
     elif sys.stdout.isatty():
-        _print_coloured(given, found)
+        _print_coloured(given, found, counts)
     else:
         for index, one in enumerate(found):
             for entity in one:
@@ -58,11 +62,10 @@ def entities(
                 typer.echo(f"{index}\t{entity.start}\t{entity.end}\t{entity.label}\t{shown}")
 
 
-def _print_coloured(texts: list[str], found: list[list[Entity]]) -> None:
+def _print_coloured(texts: list[str], found: list[list[Entity]], counts: dict[str, int]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    counts = count_labels(entity for one in found for entity in one)
     colours = {label: _COLOURS[rank % len(_COLOURS)] for rank, label in enumerate(counts)}
     console = Console()
     for text, one in zip(texts, found, strict=True):

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from akidb_mlx.entities.entity import Entity, Span, entities_of
-from akidb_mlx.entities.languages import DEFAULT_MODEL, LanguageDetector, model_for
+from akidb_mlx.entities.languages import DEFAULT_MODEL, MULTILINGUAL, LanguageDetector, model_for
 from akidb_mlx.entities.models import opened
 from akidb_mlx.entities.pipeline import Pipeline
 from akidb_mlx.entities.windows import batches, windows
@@ -43,8 +43,8 @@ class EntityExtractor:
     def __init__(
         self,
         model: str | PathLike[str] | None = None,
-        *,
         language: str | None = None,
+        *,
         labels: Iterable[str] | None = None,
         auto_download: bool = True,
         settings: Settings | None = None,
@@ -66,31 +66,28 @@ class EntityExtractor:
             ConfigurationError: the extra `ner` is not installed, or model and language do not go together.
             InvalidInputError: the model has no such label.
         """
-        _check_installed("spacy", *(("py3langid",) if language == AUTO else ()))
         settings = settings or load_settings()
         if model is None and language is None:
             model, language = settings.ner_model, settings.ner_language
+        self._model = _chosen_model(model, language)
+        self._language = language
+        self._labels = None if labels is None else _checked_labels(labels)
         self._cache = ModelCache(settings.models_dir, max_bytes=settings.cache_max_bytes)
         self._download = auto_download
-        self._labels = None if labels is None else _checked_labels(labels)
         self._process = os.getpid()
         self._closed = False
         self._loading = threading.Lock()
         self._loaded: dict[str, Pipeline] = {}  # by name, the one that came first goes first
-        self._language = language
         self._detect: LanguageDetector | None = None
+        _check_importable("spacy")
         if language == AUTO:
-            if model is not None:
-                raise ConfigurationError(f"language='auto' chooses a model for each text: leave out model={model!r}")
-            self._model = AUTO
+            _check_importable("py3langid")
             self._detect = LanguageDetector()
             return
-        expected = None if language is None else model_for(language)
-        self._model = fspath(model) if model is not None else expected.model if expected else DEFAULT_MODEL
-        pipeline = self._pipeline(self._model)
-        if expected is not None and pipeline.meta["lang"] not in (expected.language, "xx"):
+        found = self._pipeline(self._model).meta["lang"]
+        if language is not None and found not in (model_for(language).language, MULTILINGUAL.language):
             raise ConfigurationError(
-                f"{self._model} is a model for {pipeline.meta['lang']!r}, found language={language!r}: leave out one"
+                f"{self._model} is a model for {found!r}, found language={language!r}: leave out one of them"
             )
 
     def extract(self, text: str) -> list[Entity]:
@@ -228,14 +225,23 @@ class EntityExtractor:
             )
 
 
-def _check_installed(*packages: str) -> None:
-    for package in packages:
-        try:
-            import_module(package)
-        except ImportError as error:
-            raise ConfigurationError(
-                f"entities need {package}, which cannot be imported ({error}): run `pip install 'akidb-mlx[ner]'`"
-            ) from error
+def _chosen_model(model: str | PathLike[str] | None, language: str | None) -> str:
+    if model is None:
+        if language is None:
+            return DEFAULT_MODEL
+        return AUTO if language == AUTO else model_for(language).model
+    if language == AUTO:
+        raise ConfigurationError(f"language='auto' chooses a model for each text: leave out model={fspath(model)!r}")
+    return fspath(model)
+
+
+def _check_importable(package: str) -> None:
+    try:
+        import_module(package)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"entities need {package}, which cannot be imported ({error}): run `pip install 'akidb-mlx[ner]'`"
+        ) from error
 
 
 def _checked_labels(labels: Iterable[str]) -> frozenset[str]:

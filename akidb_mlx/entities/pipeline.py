@@ -28,6 +28,8 @@ _UNRELATED = frozenset(
 )
 # Components that find entities and know their labels.
 _FINDERS = frozenset({"ner", "beam_ner", "entity_ruler", "future_entity_ruler", "span_ruler"})
+# spaCy's own codes for a factory and for a function that nothing registers.
+_NO_CODE = re.compile(r"\[E(002|893)\]")
 
 
 @dataclass(frozen=True)
@@ -156,16 +158,12 @@ def _load(directory: Path, meta: dict[str, Any]) -> tuple[Language, Plan]:
     try:
         plan = make_plan(load_config(directory / CONFIG))
         nlp = spacy.load(directory, exclude=plan.excluded)
-    except ImportError as error:
-        raise ModelLoadError(f"{name} needs code that is not installed: {_first_line(error)}{_needs(meta)}") from error
     except Exception as error:  # whatever damaged msgpack, JSON or arrays make of it
-        if re.search(r"\[E(002|893)\]", str(error)):  # spaCy's own codes: no such factory, no such function
-            raise ModelLoadError(
-                f"{name} needs code that is not installed: {_first_line(error)}{_needs(meta)}"
-            ) from error
-        raise ModelLoadError(
-            f"{directory} cannot be loaded as a spaCy pipeline: {type(error).__name__}: {_first_line(error)}"
-        ) from error
+        if isinstance(error, ImportError) or _NO_CODE.search(str(error)):
+            fault = f"{name} needs code that is not installed: {_first_line(error)}{_needs(meta)}"
+        else:
+            fault = f"{directory} cannot be loaded as a spaCy pipeline: {type(error).__name__}: {_first_line(error)}"
+        raise ModelLoadError(fault) from error
     if not any(nlp.get_pipe_meta(pipe).factory in _FINDERS for pipe in nlp.pipe_names):
         raise ModelLoadError(
             f"{name} finds no entities: none of its components ({', '.join(nlp.pipe_names) or 'none'}) is one of "
