@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import signal
 import threading
 from dataclasses import FrozenInstanceError
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from akidb_mlx.embedding.owner import TurnLock
 from akidb_mlx.entities import Entity, EntityExtractor, MergedEntity, count_labels, merge_entities
 from akidb_mlx.entities.entity import Span, entities_of
 from akidb_mlx.entities.pipeline import make_plan
@@ -298,6 +300,36 @@ def test_threads_get_what_one_gets(tiny):
     for thread in threads:
         thread.join(60)
     assert list(results.values()) == [[expected, expected[:20]]] * 8
+
+
+def test_a_wait_that_is_interrupted_leaves_no_turn_behind():
+    turns = TurnLock()
+    held, release = threading.Event(), threading.Event()
+
+    def hold():
+        with turns:
+            held.set()
+            release.wait(10)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(10)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt), turns:
+            pass
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    release.set()
+    holder.join(10)
+    taken = threading.Thread(target=lambda: turns.__enter__(), daemon=True)
+    taken.start()
+    taken.join(5)
+    assert not taken.is_alive()
 
 
 def test_a_component_that_fails(tiny_ner, monkeypatch):

