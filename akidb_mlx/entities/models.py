@@ -70,7 +70,7 @@ def read_meta(directory: Path) -> dict[str, Any]:
 
 def _local(name: str) -> Path | None:
     """The pipeline in the directory that a name means, None where it is the name of a model."""
-    if "\0" in name:
+    if not name or "\0" in name:
         return None
     directory = Path(name).expanduser()
     if pipeline := _pipeline_in(directory):
