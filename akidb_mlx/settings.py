@@ -62,6 +62,10 @@ class Settings(BaseSettings):
     allow_untrained_dimensions: bool = Field(
         False, description="Let `dimensions` cut the vectors of a model that was not trained for it (Matryoshka)."
     )
+    ner_model: str | None = Field(None, description="Model for entities, where a call names neither it nor a language.")
+    ner_language: str | None = Field(
+        None, description="Language that the model for entities is chosen for; auto tells each text's."
+    )
 
     @property
     def models_dir(self) -> Path | None:

@@ -9,15 +9,11 @@ The status is 1 where a row misses its bound.
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Annotated
 
@@ -25,8 +21,6 @@ import numpy as np
 import psutil
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
 import akidb_mlx.service
 from akidb_mlx import EmbeddingBatch, EmbeddingService, Settings
@@ -35,6 +29,7 @@ from akidb_mlx.embedding.batching import Batch, Item
 from akidb_mlx.errors import ServiceOverloadedError
 from benchmarks import random_qwen3
 from benchmarks.compare import find_model
+from benchmarks.rows import Row, measure, resident
 from benchmarks.workloads import mixed, sentences
 
 _MODEL = "minilm-l6-v2"
@@ -42,16 +37,6 @@ _MODEL = "minilm-l6-v2"
 _TOLERANCE = 2e-6
 
 Vectors = NDArray[np.float32]
-
-
-@dataclass
-class Row:
-    """One bound and what was measured."""
-
-    name: str
-    bound: str
-    measured: str
-    met: bool
 
 
 def callers(threads: int = 256, calls: int = 20) -> list[Row]:
@@ -164,15 +149,15 @@ def overload(seconds: float = 60, times: float = 10, clients: int = 10, size: in
                     refusals.append(time.perf_counter() - asked)
             return accepted
 
-        with _resident(skip=seconds / 3) as resident:
+        with resident(skip=seconds / 3) as samples:
             accepted = sum(pool.map(offer, range(clients)))
         while service.get_metrics()["queue"]["requests"]:
             time.sleep(0.05)
         _check(service.embed_array(known[:1]), expected)
         healthy = service.health_check()["status"] == "ok"
     right = len(answers) == accepted and all(answers)
-    middle = (max(resident) + min(resident)) / 2
-    flat = max(resident) / middle - 1
+    middle = (max(samples) + min(samples)) / 2
+    flat = max(samples) / middle - 1
     refused, slowest = (1000 * float(value) for value in np.percentile(refusals, [99.9, 100]))
     name = f"{times:g} times the load for {seconds:g} s"
     offered = (accepted + len(refusals)) / accepted
@@ -263,24 +248,6 @@ ROWS: dict[str, Callable[[], list[Row]]] = {
 }
 
 
-@contextmanager
-def _resident(skip: float) -> Iterator[list[int]]:
-    """The resident memory of this process, in bytes, every half second after the first `skip` seconds."""
-    samples: list[int] = []
-    ended = threading.Event()
-
-    def sample() -> None:
-        ended.wait(skip)
-        while not ended.wait(0.5):
-            samples.append(psutil.Process().memory_info().rss)
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    yield samples
-    ended.set()
-    thread.join()
-
-
 def _unlike(count: int) -> list[str]:
     """STS sentences, none twice."""
     known = sentences()
@@ -298,22 +265,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
 ) -> None:
     """Measure what a service does under load."""
-    names = only.split(",")
-    if unknown := set(names) - set(ROWS):
-        raise typer.BadParameter(f"{', '.join(sorted(unknown))}; known: {', '.join(ROWS)}", param_hint="--only")
-    rows: list[Row] = []
-    with Console(stderr=True).status("measuring") as status:
-        for name in names:
-            status.update(name)
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
-                rows += alone.submit(ROWS[name]).result()
-    table = Table("figure", "bound", "measured", "")
-    for row in rows:
-        table.add_row(row.name, row.bound, row.measured, "" if row.met else "[red]missed[/]")
-    Console().print(table)
-    if json_file:
-        json_file.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
-    raise typer.Exit(not all(row.met for row in rows))
+    measure(ROWS, only, json_file)
 
 
 if __name__ == "__main__":

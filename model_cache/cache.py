@@ -23,6 +23,7 @@ from model_cache.errors import (
 )
 from model_cache.eviction import Candidate, EvictionPlan, plan_eviction
 from model_cache.hub import Progress, RemoteModel
+from model_cache.kinds import EMBEDDING, SPACY
 from model_cache.names import RepoName, is_commit
 from model_cache.packages import PACKAGES
 from model_cache.progress import terminal_bar
@@ -136,7 +137,8 @@ class ModelCache:
         Hub. What is complete costs no request.
 
         Args:
-            name: a directory that holds a `config.json`, `org/repo` or `org/repo@revision`.
+            name: a directory that holds a `config.json` (or `config.cfg`, a spaCy pipeline), `org/repo` or
+                `org/repo@revision`.
             revision: a branch, tag or commit; the same as in `name` when both are given.
             download: whether the Hub may be asked for what is not on this machine.
 
@@ -403,7 +405,7 @@ def _local_directory(name: str) -> Path | None:
     directory = Path(name).expanduser()
     # os.path, as it says False where a Path raises: in a working directory that may not be read.
     is_directory = os.path.isdir(directory)  # noqa: PTH112
-    if os.path.isfile(directory / "config.json"):  # noqa: PTH113
+    if any(os.path.isfile(directory / kind.marker) for kind in (EMBEDDING, SPACY)):  # noqa: PTH113
         return directory.resolve()
     if directory.is_absolute() or is_directory or name.startswith((".", "~")):
         fault = "holds no config.json" if is_directory else "is not a directory"

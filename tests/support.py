@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -80,3 +81,29 @@ def run_python(code: str, timeout: float = 60, *arguments: str, **environment: s
         cwd=GOLDENS.parent.parent,
         env={**os.environ, **environment},
     )
+
+
+def run_in_terminal(*arguments: str, stdin: IO[str] | None = None) -> tuple[int, bytes]:
+    """Run the command line in a pseudo-terminal; its status and all that it shows."""
+    import pty
+
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "akidb_mlx", *arguments],
+        stdin=stdin,
+        stdout=follower,
+        stderr=follower,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"},
+    )
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            block = os.read(leader, 65536)
+        except OSError:  # how Linux says that the other end is closed
+            break
+        if not block:
+            break
+        shown += block
+    os.close(leader)
+    return process.wait(10), shown

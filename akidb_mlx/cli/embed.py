@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
+from akidb_mlx.cli.inputs import in_slices, read_texts
 from akidb_mlx.embedding.tokenizer import OverflowPolicy
-from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.service import EmbeddingService, EmbedOptions
 from akidb_mlx.settings import DeviceName
 from akidb_mlx.vectors import EmbeddingBatch
@@ -43,7 +42,7 @@ def embed(
 
     Prints a table on a terminal, and into a pipe one JSON array of numbers for each text.
     """
-    lines = texts if texts else _read_lines()
+    lines = read_texts(texts)
     options: EmbedOptions = {
         "input_type": input_type,
         "prompt": prompt,
@@ -52,7 +51,7 @@ def embed(
         "on_overflow": on_overflow,
     }
     with EmbeddingService(model, device=device) as service:
-        batches = list(_embed_slices(service, lines, options))
+        batches = [service.embed_detailed(part, **options) for part in in_slices(lines, _SLICE, "embedding")]
         dimension = batches[0].dimension if batches else service.get_model_info()["dimension"]
     if as_json:
         _print_json(model, dimension, batches)
@@ -67,32 +66,6 @@ def embed(
         typer.echo(
             f"akidb-mlx: {cut} of {len(lines)} texts were cut to the model's limit (see --on-overflow)", err=True
         )
-
-
-def _read_lines() -> list[str]:
-    """The lines of standard input; only a line feed ends a line, other separators are part of a text."""
-    try:
-        content = sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"standard input is not UTF-8: {error}") from error
-    return [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")] if content else []
-
-
-def _embed_slices(service: EmbeddingService, texts: list[str], options: EmbedOptions) -> Iterator[EmbeddingBatch]:
-    """Embed in slices, with a progress bar where a person waits for more than one."""
-    slices = [texts[start : start + _SLICE] for start in range(0, len(texts), _SLICE)]
-    if len(slices) < 2 or not sys.stderr.isatty():
-        for part in slices:
-            yield service.embed_detailed(part, **options)
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("embedding", total=len(texts))
-        for part in slices:
-            yield service.embed_detailed(part, **options)
-            progress.advance(task, len(part))
 
 
 def _print_json(model: str, dimension: int, batches: list[EmbeddingBatch]) -> None:

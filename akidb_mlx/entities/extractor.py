@@ -1,0 +1,251 @@
+"""EntityExtractor, the facade of everything about entities."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from importlib import import_module
+from importlib.metadata import version
+from os import PathLike, fspath
+from types import TracebackType
+from typing import Any
+
+from akidb_mlx.entities.entity import Entity, Span, entities_of
+from akidb_mlx.entities.languages import DEFAULT_MODEL, MULTILINGUAL, LanguageDetector, model_for
+from akidb_mlx.entities.models import opened
+from akidb_mlx.entities.pipeline import Pipeline
+from akidb_mlx.entities.windows import batches, windows
+from akidb_mlx.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    ModelNotFoundError,
+    ServiceClosedError,
+)
+from akidb_mlx.settings import Settings, load_settings
+from akidb_mlx.texts import checked_texts
+from model_cache import ModelCache
+
+AUTO = "auto"
+# Pipelines that are kept loaded where texts come in many languages; a small one takes some 50 MB.
+_MOST_LOADED = 8
+
+
+class EntityExtractor:
+    """Finds named entities with a spaCy model; safe to call from any thread.
+
+        with EntityExtractor("en_core_web_sm") as extractor:
+            entities = extractor.extract("Alice met Bob in Paris")
+
+    Threads take turns batch by batch, so a short call does not wait for the end of a long one.
+    """
+
+    def __init__(
+        self,
+        model: str | PathLike[str] | None = None,
+        language: str | None = None,
+        *,
+        labels: Iterable[str] | None = None,
+        auto_download: bool = True,
+        settings: Settings | None = None,
+    ) -> None:
+        """Find and load a model; returns when it is ready.
+
+        Args:
+            model: the name of a model ("en_core_web_sm"), "org/repo" on the Hub, or a local directory. If None, the
+                language's, else the settings', else `en_core_web_sm`.
+            language: a code ("cs", "pt-BR") that the model is chosen for, or "auto" to tell the language of each text
+                and load its model when it is needed. With a `model`, the language that it must be for.
+            labels: entities with other labels are left out; None keeps all.
+            auto_download: whether a model that is not on this machine may be downloaded.
+            settings: instead of those from the environment and the TOML file.
+
+        Raises:
+            ModelNotFoundError: the model is not on this machine and was not downloaded; the message says how to get it.
+            ModelLoadError: it is damaged, finds no entities, or needs code that is not installed.
+            ConfigurationError: the extra `ner` is not installed, or model and language do not go together.
+            InvalidInputError: the model has no such label.
+        """
+        settings = settings or load_settings()
+        if model is None and language is None:
+            model, language = settings.ner_model, settings.ner_language
+        self._model = _chosen_model(model, language)
+        self._language = language
+        self._labels = None if labels is None else _checked_labels(labels)
+        self._cache = ModelCache(settings.models_dir, max_bytes=settings.cache_max_bytes)
+        self._download = auto_download
+        self._process = os.getpid()
+        self._closed = False
+        self._loading = threading.Lock()
+        self._loaded: dict[str, Pipeline] = {}  # by name, the one that came first goes first
+        self._detect: LanguageDetector | None = None
+        _check_importable("spacy")
+        if language == AUTO:
+            _check_importable("py3langid")
+            self._detect = LanguageDetector()
+            return
+        found = self._pipeline(self._model).meta["lang"]
+        if language is not None and found not in (model_for(language).language, MULTILINGUAL.language):
+            raise ConfigurationError(
+                f"{self._model} is a model for {found!r}, found language={language!r}: leave out one of them"
+            )
+
+    def extract(self, text: str) -> list[Entity]:
+        """The entities of a text, in order; none of a blank one. See `extract_batch`."""
+        return self.extract_batch([text])[0]
+
+    def extract_batch(self, texts: Iterable[str]) -> list[list[Entity]]:
+        """The entities of each text, in order, which do not overlap.
+
+        A text of any length is read in windows of 12 000 characters, cut between sentences or words where it has any,
+        that share some context; an entity at a cut is found whole.
+
+        Raises:
+            InvalidInputError: a text is not usable, and so the call; `index` holds which.
+            ModelNotFoundError: `language` is "auto" and there is no model for a text's.
+            InferenceError: a component of the model failed.
+            ServiceClosedError: the extractor was closed, or created before this process was forked.
+        """
+        self._check_open()
+        checked = checked_texts(texts)
+        spans: list[list[Span]] = [[] for _ in checked]
+        for model, indices in self._by_model(checked).items():
+            pipeline = self._pipeline(model, indices[0])
+            for batch in batches(windows((index, checked[index]) for index in indices)):
+                found = pipeline.find([checked[part.index][part.start : part.stop] for part in batch])
+                for part, inside in zip(batch, found, strict=True):
+                    part.take(inside, spans[part.index])
+        return [
+            entities_of(text, [span for span in found if self._labels is None or span.label in self._labels])
+            for text, found in zip(checked, spans, strict=True)
+        ]
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What the model is, as plain types; takes no lock and waits for nothing.
+
+        Returns:
+            `model_name` as it was asked for ("auto" where each text's language chooses), `language`, `backend`
+            ("spacy") and `backend_version`, `labels` that can be found, `status` ("ready" or "closed"), and `models`:
+            of each that is loaded its `name`, `version`, `language`, `labels`, `components` that are loaded of it,
+            `licence` and `path`.
+        """
+        models = [
+            {
+                "name": pipeline.meta["full_name"],
+                "version": pipeline.meta["version"],
+                "language": pipeline.meta["lang"],
+                "labels": sorted(pipeline.labels),
+                "components": pipeline.components,
+                "licence": pipeline.meta.get("license"),
+                "path": str(pipeline.directory),
+            }
+            for pipeline in list(self._loaded.values())
+        ]
+        return {
+            "model_name": self._model,
+            "language": models[0]["language"] if self._detect is None and models else self._language,
+            "backend": "spacy",
+            "backend_version": version("spacy"),
+            "labels": sorted({label for model in models for label in model["labels"]}),
+            "models": models,
+            "status": "closed" if self._closed else "ready",
+        }
+
+    def health_check(self) -> dict[str, Any]:
+        """Whether a call can be taken; never raises or waits.
+
+        Returns:
+            `status`, "ok" or "failed", and `reason` in words.
+        """
+        try:
+            self._check_open()
+        except ServiceClosedError as error:
+            return {"status": "failed", "reason": str(error)}
+        return {"status": "ok", "reason": ""}
+
+    def close(self) -> None:
+        """Let go of the model; calls that run are finished. Idempotent."""
+        self._closed = True
+        self._loaded.clear()
+
+    def __enter__(self) -> EntityExtractor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _by_model(self, texts: list[str]) -> dict[str, list[int]]:
+        """Which texts each model reads."""
+        if self._detect is None:
+            return {self._model: list(range(len(texts)))} if texts else {}
+        groups: dict[str, list[int]] = {}
+        for index, text in enumerate(texts):
+            if text and not text.isspace():
+                groups.setdefault(self._detect(text).model, []).append(index)
+        return groups
+
+    def _pipeline(self, model: str, index: int | None = None) -> Pipeline:
+        """The loaded model; `index` is that of the first text which it was chosen for."""
+        if pipeline := self._loaded.get(model):
+            return pipeline
+        with self._loading:
+            if pipeline := self._loaded.get(model):
+                return pipeline
+            try:
+                with opened(model, self._cache, download=self._download) as directory:
+                    pipeline = Pipeline(directory)
+            except ModelNotFoundError as error:
+                if self._detect is None:
+                    raise
+                raise ModelNotFoundError(f"text {index} needs {model}: {error}") from error
+            self._check_labels(pipeline)
+            if len(self._loaded) >= _MOST_LOADED:
+                del self._loaded[next(iter(self._loaded))]
+            self._loaded[model] = pipeline
+            return pipeline
+
+    def _check_labels(self, pipeline: Pipeline) -> None:
+        """Models for several languages have different labels; each must have one of those that are wanted."""
+        unknown = (self._labels or frozenset()) - pipeline.labels
+        if unknown and (self._detect is None or unknown == self._labels):
+            raise InvalidInputError(
+                f"{pipeline.meta['full_name']} has no label {', '.join(map(repr, sorted(unknown)))}; it has "
+                f"{', '.join(sorted(pipeline.labels))}"
+            )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ServiceClosedError("the EntityExtractor is closed: create another")
+        if os.getpid() != self._process:
+            # Another thread may have held the pipeline, half-way through a batch, when the process was forked.
+            raise ServiceClosedError(
+                "the EntityExtractor was created before this process was forked: create one in each process"
+            )
+
+
+def _chosen_model(model: str | PathLike[str] | None, language: str | None) -> str:
+    if model is None:
+        if language is None:
+            return DEFAULT_MODEL
+        return AUTO if language == AUTO else model_for(language).model
+    if language == AUTO:
+        raise ConfigurationError(f"language='auto' chooses a model for each text: leave out model={fspath(model)!r}")
+    return fspath(model)
+
+
+def _check_importable(package: str) -> None:
+    try:
+        import_module(package)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"entities need {package}, which cannot be imported ({error}): run `pip install 'akidb-mlx[ner]'`"
+        ) from error
+
+
+def _checked_labels(labels: Iterable[str]) -> frozenset[str]:
+    checked = frozenset([labels] if isinstance(labels, str) else labels)
+    if not checked or not all(isinstance(label, str) for label in checked):
+        raise InvalidInputError(f"labels must be names of labels, or None for all, found {labels!r}")
+    return checked

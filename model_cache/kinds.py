@@ -1,0 +1,61 @@
+"""The kinds of model that are fetched, and which of a repository's files each needs.
+
+Never code, pickles or the weights of other formats: nothing that is fetched can be executed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelKind:
+    """One kind.
+
+    Attributes:
+        marker: the file at the top of a repository or folder that says that it is of this kind.
+        needed: what the names of its files look like.
+        weights: what the name of one of them looks like at least, beside the marker.
+        wants: what a repository must hold, in words.
+    """
+
+    marker: str
+    needed: re.Pattern[str]
+    weights: re.Pattern[str]
+    wants: str
+
+    def is_in(self, names: Collection[str]) -> bool:
+        """Whether files of these names can be such a model, before their content is known."""
+        return self.marker in names and any(map(self.weights.fullmatch, names))
+
+
+EMBEDDING = ModelKind(
+    marker="config.json",
+    needed=re.compile(
+        r"(config|config_sentence_transformers|sentence_bert_config|modules|tokenizer|tokenizer_config"
+        r"|special_tokens_map|added_tokens)\.json"
+        r"|model(-\d{1,6}-of-\d{1,6})?\.safetensors|model\.safetensors\.index\.json"
+        r"|\d{1,3}_[A-Za-z]{1,40}/(config\.json|model\.safetensors)"
+    ),
+    weights=re.compile(r"[^/]+\.safetensors"),
+    wants="config.json, tokenizer.json and model.safetensors",
+)
+# msgpack, JSON and NumPy arrays; config.cfg may name functions, but only those of installed packages are found.
+SPACY = ModelKind(
+    marker="config.cfg",
+    needed=re.compile(
+        r"config\.cfg|meta\.json|tokenizer|sentencizer\.json"
+        r"|vocab/(strings\.json|vectors|vectors\.cfg|key2row|lookups\.bin)"
+        r"|tokenizer/(cfg|pkuseg_proc|pkuseg_model/(features\.msgpack|weights\.npz))"
+        r"|[A-Za-z0-9_-]{1,40}/(cfg|model|moves|trees|patterns|patterns\.jsonl|lookups/lookups\.bin)"
+    ),
+    weights=re.compile(r"[A-Za-z0-9_-]+/(model|patterns|patterns\.jsonl)"),
+    wants="config.cfg, meta.json, vocab/strings.json and a component with a model or patterns",
+)
+
+
+def kind_of(names: Collection[str]) -> ModelKind:
+    """The kind of model that files of these names are; an embedding model where nothing says otherwise."""
+    return SPACY if SPACY.marker in names and EMBEDDING.marker not in names else EMBEDDING
