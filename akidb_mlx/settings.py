@@ -24,6 +24,7 @@ from akidb_mlx.errors import ConfigurationError
 
 DeviceName = Literal["auto", "gpu", "cpu"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
+SummaryMode = Literal["auto", "abstractive", "extractive"]
 
 
 def config_file() -> Path:
@@ -61,6 +62,10 @@ class Settings(BaseSettings):
     stuck_after_s: PositiveFloat = Field(120, description="When a running forward pass counts as hanging.")
     allow_untrained_dimensions: bool = Field(
         False, description="Let `dimensions` cut the vectors of a model that was not trained for it (Matryoshka)."
+    )
+    summary_model: str | None = Field(None, description="Generative model of summaries: a name, org/repo or directory.")
+    summary_mode: SummaryMode = Field(
+        "auto", description="How summaries are made; auto is abstractive where a model is named, else extractive."
     )
 
     @property

@@ -1,4 +1,4 @@
-"""The files of a model: which of a repository's an embedding model needs, and whether they are what they should be."""
+"""The files of a model: which of a repository's a model needs, and whether they are what they should be."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model_cache.errors import CorruptModelError, InvalidModelNameError
 # Never code, pickles or the weights of other formats: nothing that is fetched can be executed.
 _NEEDED = re.compile(
     r"(config|config_sentence_transformers|sentence_bert_config|modules|tokenizer|tokenizer_config"
-    r"|special_tokens_map|added_tokens)\.json"
+    r"|special_tokens_map|added_tokens|generation_config|chat_template)\.json|chat_template\.jinja"
     r"|model(-\d{1,6}-of-\d{1,6})?\.safetensors|model\.safetensors\.index\.json"
     r"|\d{1,3}_[A-Za-z]{1,40}/(config\.json|model\.safetensors)"
 )
@@ -25,7 +25,7 @@ _LONGEST_HEADER = 100_000_000  # the format's own bound
 
 
 def needed(names: Iterable[str]) -> list[str]:
-    """Those of a repository's file names that an embedding model needs, sorted.
+    """Those of a repository's file names that a model needs, sorted.
 
     Raises:
         InvalidModelNameError: one of all the names is not one that a file of a repository may have.
