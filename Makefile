@@ -48,7 +48,7 @@ bench-load: .venv/developed ## what one service does under load
 	touch $@
 
 .venv/developed: .venv/installed
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,summarize]'
 	touch $@
 
 # On Linux, MLX's CPU backend is far faster with the system's OpenBLAS; it works without.

@@ -15,6 +15,7 @@ from akidb_mlx import __version__
 from akidb_mlx.cli import models
 from akidb_mlx.cli.doctor import doctor
 from akidb_mlx.cli.embed import embed
+from akidb_mlx.cli.summarize import summarize
 from akidb_mlx.errors import AkidbMlxError
 from model_cache import ModelCacheError
 
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(embed)
+app.command()(summarize)
 app.command()(models.pull)
 app.command("list")(models.show_list)
 for command in (

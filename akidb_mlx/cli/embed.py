@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from akidb_mlx.cli.inputs import read_texts
 from akidb_mlx.embedding.tokenizer import OverflowPolicy
-from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.service import EmbeddingService, EmbedOptions
 from akidb_mlx.settings import DeviceName
 from akidb_mlx.vectors import EmbeddingBatch
@@ -43,7 +43,7 @@ def embed(
 
     Prints a table on a terminal, and into a pipe one JSON array of numbers for each text.
     """
-    lines = texts if texts else _read_lines()
+    lines = read_texts(texts)
     options: EmbedOptions = {
         "input_type": input_type,
         "prompt": prompt,
@@ -67,15 +67,6 @@ def embed(
         typer.echo(
             f"akidb-mlx: {cut} of {len(lines)} texts were cut to the model's limit (see --on-overflow)", err=True
         )
-
-
-def _read_lines() -> list[str]:
-    """The lines of standard input; only a line feed ends a line, other separators are part of a text."""
-    try:
-        content = sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"standard input is not UTF-8: {error}") from error
-    return [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")] if content else []
 
 
 def _embed_slices(service: EmbeddingService, texts: list[str], options: EmbedOptions) -> Iterator[EmbeddingBatch]:

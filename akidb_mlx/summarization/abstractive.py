@@ -6,7 +6,9 @@ their place, again and again, until they fit (reduce).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from akidb_mlx.errors import InferenceError, InvalidInputError
 from akidb_mlx.summarization.answer import until, whole_sentences, without_thinking
@@ -53,7 +55,7 @@ class AbstractiveSummarizer:
         room = self._room(max_words)
         done = 0
         while len(windows := self._windows(messages, room)) > 1:
-            parts = []
+            parts: list[str] = []
             for window in windows:
                 progress(done, done + len(windows) - len(parts) + 1)
                 parts.append("".join(self._answer(window, self._part_words(max_words, room), room // _SHARE)))
@@ -62,6 +64,27 @@ class AbstractiveSummarizer:
         progress(done, done + 1)
         yield from self._answer(windows[0], max_words, self._answer_tokens(max_words))
         progress(done + 1, done + 1)
+
+    def summarize_batch(
+        self, conversations: Sequence[list[Message]], max_words: int, progress: Progress | None = None
+    ) -> list[str]:
+        """A summary of each conversation, one after another; `progress` counts them."""
+        progress = progress or (lambda _done, _total: None)
+        summaries: list[str] = []
+        for messages in conversations:
+            progress(len(summaries), len(conversations))
+            summaries.append("".join(self.stream(messages, max_words)))
+        progress(len(summaries), len(conversations))
+        return summaries
+
+    def info(self) -> dict[str, Any]:
+        """What the model is and how it runs, as plain types."""
+        return {"backend": "mlx", **asdict(self._generator.facts), "status": self._generator.status}
+
+    def health(self) -> dict[str, Any]:
+        """Whether the model can be asked: `status` and `reason`."""
+        status, reason = self._generator.health()
+        return {"status": status, "reason": reason}
 
     def _answer(self, transcript: str, max_words: int, max_tokens: int) -> Iterator[str]:
         """The model's summary of one window."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from akidb_mlx.errors import ModelLoadError
@@ -58,7 +59,7 @@ class ChatTokenizer:
         """A text in pieces of at most about so many tokens, which together are the text."""
         offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
         borders = [0, *(start for start, _ in offsets[tokens::tokens]), len(text)]
-        return [text[start:end] for start, end in zip(borders, borders[1:], strict=False) if end > start]
+        return [text[start:end] for start, end in pairwise(borders) if end > start]
 
     def inert(self, text: str) -> str:
         """A text none of which becomes a control token: "<|im_end|>" is made "< |im_end|>"."""

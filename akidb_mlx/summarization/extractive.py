@@ -8,8 +8,9 @@ and Radev 2004, "LexRank"). They are chosen one after another by maximal margina
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 from unicodedata import east_asian_width
 
 import numpy as np
@@ -23,8 +24,17 @@ from akidb_mlx.vectors import Vectors
 
 # The weight λ of centrality against diversity.
 _RELEVANCE = 0.7
-# Sentences with fewer words ("Yes.", a heading) say little on their own, and are taken only where no other one fits.
+# Sentences with fewer words ("Yes.", a heading) say little on their own.
 _FEW_WORDS = 4
+# By which equal cosines may differ.
+_ROUNDING = 1e-5
+# White space looked at after a sentence.
+_LONGEST_GAP = 64
+# What of the embedder is the summariser's too.
+_INFO = (
+    *("model_name", "backend", "device", "precision", "quantization"),
+    *("revision", "path", "weight_bytes", "status"),
+)
 # Sentences embedded in one call: enough to sort by length with profit, few enough for progress to be seen.
 _SLICE = 1024
 
@@ -67,6 +77,20 @@ class ExtractiveSummarizer:
             for index, one in enumerate(conversations)
         ]
 
+    def stream(self, messages: list[Message], max_words: int, progress: Progress | None = None) -> Iterator[str]:
+        """The summary of one conversation, at once."""
+        yield from self.summarize_batch([messages], max_words, progress)
+
+    def info(self) -> dict[str, Any]:
+        """What the embedder is and how it runs, as plain types."""
+        info = self._service.get_model_info()
+        return {key: info[key] for key in _INFO}
+
+    def health(self) -> dict[str, Any]:
+        """Whether the embedder takes calls: `status` and `reason`."""
+        health = self._service.health_check()
+        return {"status": health["status"], "reason": health["reason"]}
+
     def _sentences(self, messages: list[Message]) -> list[_Sentence]:
         return [
             _Sentence(number, message.text[span.start : span.end], _gap(message.text, span.end))
@@ -93,15 +117,17 @@ def choose(vectors: Vectors, weights: NDArray[np.float32], words: NDArray[np.int
         max_words: most words of all chosen ones; one that does not fit is passed over.
 
     Returns:
-        Their indices, the best first; none where not even one fits.
+        Their indices, the best first; none where not even one fits. Those of fewer than four words, and those less
+        central than the average, are left out where others fit, so that no room is filled with what is beside the
+        point.
     """
     centroid = weights @ vectors
     centrality = vectors @ (centroid / max(float(np.linalg.norm(centroid)), np.finfo(np.float32).tiny))
     redundancy = np.zeros(len(vectors), np.float32)
     chosen: list[int] = []
-    free = (words >= _FEW_WORDS) & (words <= max_words)
-    if not free.any():
-        free = words <= max_words
+    fits, wordy = words <= max_words, words >= _FEW_WORDS
+    central = centrality >= centrality.mean() - _ROUNDING
+    free = next((mask for mask in (fits & wordy & central, fits & wordy) if mask.any()), fits)
     left = max_words
     while (free := free & (words <= left)).any():
         scores = _RELEVANCE * centrality - (1 - _RELEVANCE) * redundancy
@@ -146,9 +172,15 @@ def _summarize(
 
 
 def _gap(text: str, end: int) -> str:
-    """What follows a sentence that ends there: nothing in scripts that put no space between sentences."""
-    wide = east_asian_width(text[end - 1]) in ("W", "F")
-    return "" if wide and not text[end : end + 1].isspace() else " "
+    """What goes between a sentence that ends there and another: a line feed where one followed it, else a space.
+
+    Nothing in scripts that put no space between sentences.
+    """
+    after = text[end : end + _LONGEST_GAP]
+    space = after[: len(after) - len(after.lstrip())]
+    if "\n" in space:
+        return "\n"
+    return " " if space or east_asian_width(text[end - 1]) not in ("W", "F") else ""
 
 
 def _labels(messages: list[Message]) -> list[str]:

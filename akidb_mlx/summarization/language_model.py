@@ -78,13 +78,12 @@ class LanguageModel:
         self._generate_step, load, dequantize = _import_mlx_lm()
         before = mx.get_active_memory()
         # Code that a checkpoint brings is never run: both loaders refuse one that needs it.
-        self._model, self._wrapper, config = load(
-            str(directory), {"trust_remote_code": False}, lazy=True, return_config=True
-        )
+        loaded: Any = load(str(directory), {"trust_remote_code": False}, lazy=True, return_config=True)
+        self._model, self._wrapper, config = loaded
         if plan.dequantized:
             self._model.set_dtype(mx.float32)
             self._model = dequantize(self._model)
-        parameters = tree_flatten(self._model.parameters())
+        parameters: Any = tree_flatten(self._model.parameters())
         mx.eval([array for _, array in parameters])
         self.tokenizer = ChatTokenizer(self._wrapper)
         logits = self._model(mx.array([[0]]))
@@ -220,9 +219,7 @@ def _beginning_without(tokens: frozenset[int]) -> Callable[[mx.array, mx.array],
 def _is_loop(tokens: list[int]) -> bool:
     """Whether the last tokens are one short stretch over and over again."""
     last = tokens[-_LOOP_TOKENS:]
-    return len(last) == _LOOP_TOKENS and any(
-        last[cycle:] == last[:-cycle] for cycle in range(1, _LONGEST_CYCLE + 1)
-    )
+    return len(last) == _LOOP_TOKENS and any(last[cycle:] == last[:-cycle] for cycle in range(1, _LONGEST_CYCLE + 1))
 
 
 def _import_mlx_lm() -> tuple[Any, Any, Any]:
@@ -230,7 +227,7 @@ def _import_mlx_lm() -> tuple[Any, Any, Any]:
     try:
         import resource
 
-        unchanged, resource.setrlimit = resource.setrlimit, lambda *_: None  # type: ignore[assignment]
+        unchanged, resource.setrlimit = resource.setrlimit, lambda *_: None
         try:
             from mlx_lm.generate import generate_step
             from mlx_lm.utils import dequantize_model, load

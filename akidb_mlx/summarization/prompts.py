@@ -76,4 +76,6 @@ def summary_prompt(transcript: str, max_words: int, tokenizer: ChatTokenizer) ->
     if not tokenizer.has_template:
         return Prompt(tokenizer.encode_from_start(_EXAMPLES.format(transcript=transcript)), ("\n", "<messages"), False)
     rendered = tokenizer.render(_INSTRUCTION.format(max_words=max_words, transcript=transcript))
-    return Prompt(tokenizer.encode(rendered), ("<messages", "</messages"), rendered.rstrip().endswith(tokenizer.thinking[0]))
+    return Prompt(
+        tokenizer.encode(rendered), ("<messages", "</messages"), rendered.rstrip().endswith(tokenizer.thinking[0])
+    )

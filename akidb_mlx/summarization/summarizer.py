@@ -56,9 +56,10 @@ class Summarizer:
             model: the generative model: a name of `akidb_mlx.catalog.SUMMARY_CATALOG`, "org/repo", "org/repo@revision"
                 or a local directory; the settings' if None.
             mode: "abstractive", "extractive", or "auto": abstractive where `model` or the settings name a model, else
-                extractive. The settings' if None. Abstractive without a model takes "qwen3-0.6b-chat-4bit".
-            embedder: the service whose vectors choose sentences, which is not closed here; one of all-MiniLM-L6-v2 if
-                None.
+                extractive. If None, abstractive where `model` is given, else the settings'. Abstractive without a
+                model takes "qwen3-0.6b-chat-4bit".
+            embedder: the service whose vectors choose sentences for extractive summaries, which is not closed here;
+                one of all-MiniLM-L6-v2 if None.
             language: code of the messages' language, whose abbreviations end no sentence; sentences of every language
                 are found with any.
             context_tokens: a bound on how many tokens the model is given at once, beside its own and the memory's.
@@ -72,32 +73,29 @@ class Summarizer:
             ConfigurationError: a setting is not usable, there is no such device, or a package is not installed.
         """
         settings = settings or load_settings()
-        self._mode, self._model = _choose(model, mode, settings)
+        self._mode, name = _choose(model, mode, settings)
         split = SentenceSplitter(language)
         self._closed = False
-        self._embedder = embedder
-        self._generator: TextGenerator | None = None
+        self._model: dict[str, Any] = {}
         # What is given up in reverse; also when the summariser is collected.
         held = ExitStack()
         self._release = weakref.finalize(self, held.close)
         try:
+            self._backend: AbstractiveSummarizer | ExtractiveSummarizer
             if self._mode == "extractive":
-                if embedder is None:
-                    self._embedder = held.enter_context(
-                        EmbeddingService(
-                            _DEFAULT_EMBEDDER, device=device, auto_download=auto_download, settings=settings
-                        )
-                    )
-                self._extractive = ExtractiveSummarizer(self._embedder, split)
+                service = embedder or held.enter_context(
+                    EmbeddingService(_DEFAULT_EMBEDDER, device=device, auto_download=auto_download, settings=settings)
+                )
+                self._backend = ExtractiveSummarizer(service, split)
             else:
-                directory = acquire(held, self._model, SUMMARY_CATALOG, settings, auto_download)
-                self._revision = directory.name if is_commit(directory.name) else None
-                self._path = str(directory)
-                self._generator = TextGenerator(
+                directory = acquire(held, name, SUMMARY_CATALOG, settings, auto_download)
+                revision = directory.name if is_commit(directory.name) else None
+                self._model = {"model_name": name, "revision": revision, "path": str(directory)}
+                generator = TextGenerator(
                     directory, device_name(device, settings), context_tokens, settings.stuck_after_s
                 )
-                held.callback(self._generator.close)
-                self._abstractive = AbstractiveSummarizer(self._generator, split)
+                held.callback(generator.close)
+                self._backend = AbstractiveSummarizer(generator, split)
         except BaseException:
             self._release()
             raise
@@ -135,10 +133,7 @@ class Summarizer:
         Abstractive summaries come sentence by sentence as they are written, since a sentence that would exceed
         `max_words` or repeats is left out; extractive ones come at once.
         """
-        checked, max_words = self._check(messages, max_words)
-        if self._mode == "abstractive":
-            return self._abstractive.stream(checked, max_words, progress)
-        return iter(self._extractive.summarize_batch([checked], max_words, progress))
+        return self._backend.stream(self._check(messages, max_words), max_words, progress)
 
     def summarize_batch(
         self,
@@ -151,15 +146,8 @@ class Summarizer:
 
         The sentences of all conversations share the embedder's batches; a language model takes one after another.
         """
-        checked = [self._check(messages, max_words)[0] for messages in conversations]
-        if self._mode == "extractive":
-            return self._extractive.summarize_batch(checked, max_words, progress)
-        summaries = []
-        for messages in checked:
-            if progress:
-                progress(len(summaries), len(checked))
-            summaries.append("".join(self._abstractive.stream(messages, max_words)))
-        return summaries
+        checked = [self._check(messages, max_words) for messages in conversations]
+        return self._backend.summarize_batch(checked, max_words, progress)
 
     def get_model_info(self) -> dict[str, Any]:
         """What makes the summaries, as plain types; waits for nothing.
@@ -169,37 +157,16 @@ class Summarizer:
             and `status`, as those of `EmbeddingService`; of a language model also `context_tokens`, the most tokens of
             a prompt and its answer, and `kv_bytes_per_token`.
         """
-        if self._generator is None:
-            assert self._embedder is not None
-            info = self._embedder.get_model_info()
-            keys = ("model_name", "backend", "device", "precision", "quantization", "revision", "path", "weight_bytes")
-            return {"mode": self._mode, **{key: info[key] for key in keys}, "status": self._status(info["status"])}
-        facts = self._generator.facts
-        return {
-            "mode": self._mode,
-            "model_name": self._model,
-            "backend": "mlx",
-            "device": facts.device,
-            "precision": facts.precision,
-            "quantization": facts.quantization,
-            "revision": self._revision,
-            "path": self._path,
-            "weight_bytes": facts.weight_bytes,
-            "context_tokens": facts.context_tokens,
-            "kv_bytes_per_token": facts.kv_bytes_per_token,
-            "status": self._status(self._generator.status),
-        }
+        info = {"mode": self._mode, **self._model, **self._backend.info()}
+        return {**info, "status": "closed"} if self._closed else info
 
     def health_check(self) -> dict[str, Any]:
-        """Whether the summariser can take a call: `status`, "ok", "degraded" or "failed", and `reason`; never raises."""
-        if self._closed:
-            return {"status": "failed", "reason": "closed"}
-        if self._generator is not None:
-            status, reason = self._generator.health()
-            return {"status": status, "reason": reason}
-        assert self._embedder is not None
-        health = self._embedder.health_check()
-        return {"status": health["status"], "reason": health["reason"]}
+        """Whether the summariser can take a call; never raises.
+
+        Returns:
+            `status`, "ok", "degraded" or "failed", and `reason` in words.
+        """
+        return {"status": "failed", "reason": "closed"} if self._closed else self._backend.health()
 
     def close(self) -> None:
         """End what is being written and free the models; an embedder that was passed in stays open. Idempotent."""
@@ -214,20 +181,20 @@ class Summarizer:
     ) -> None:
         self.close()
 
-    def _check(self, messages: Iterable[Any], max_words: int) -> tuple[list[Message], int]:
+    def _check(self, messages: Iterable[Any], max_words: int) -> list[Message]:
         if self._closed:
             raise ServiceClosedError("the summariser is closed; create a new Summarizer")
         if not isinstance(max_words, int) or isinstance(max_words, bool) or max_words < 1:
             raise InvalidInputError(f"max_words must be an integer of 1 or more, found {max_words!r}")
-        return read_messages(messages), max_words
-
-    def _status(self, status: str) -> str:
-        return "closed" if self._closed else status
+        return read_messages(messages)
 
 
 def _choose(model: str | PathLike[str] | None, mode: str | None, settings: Settings) -> tuple[str, str]:
-    """The mode that "auto" stands for, and the generative model's name ("" where none is needed)."""
-    wanted = settings.summary_mode if mode is None else mode
+    """The mode in the end, and the generative model's name ("" where none is needed)."""
+    if mode is None:
+        wanted: str = settings.summary_mode if model is None else "abstractive"
+    else:
+        wanted = mode
     if wanted not in get_args(SummaryMode):
         raise ConfigurationError(f"mode must be one of {', '.join(get_args(SummaryMode))}, found {wanted!r}")
     if mode == "extractive" and model is not None:
