@@ -18,8 +18,8 @@ cpu_runtime.prepare()  # some tests import MLX themselves
 @pytest.fixture(autouse=True)
 def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads the settings or writes the cache of whoever runs it."""
-    for name in ("AKIDB_DEVICE", "AKIDB_PRECISION", "AKIDB_TOKEN_BUDGET", "AKIDB_MODEL"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("DEVICE", "PRECISION", "TOKEN_BUDGET", "MODEL", "SUMMARY_MODEL", "SUMMARY_MODE"):
+        monkeypatch.delenv(f"AKIDB_{name}", raising=False)
     monkeypatch.setenv("AKIDB_CONFIG", str(tmp_path / "none.toml"))
     monkeypatch.setenv("AKIDB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -70,4 +70,13 @@ def embeddinggemma() -> Path:
     directory = WEIGHTS / "embeddinggemma-300m"
     if not directory.is_dir():
         pytest.skip(f"the weights of embeddinggemma-300m are not in {WEIGHTS}")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def gemma() -> Path:
+    """Gemma 3 270M, which was not trained to answer and has no chat template."""
+    directory = WEIGHTS / "gemma-3-270m"
+    if not directory.is_dir():
+        pytest.skip(f"the weights of gemma-3-270m are not in {WEIGHTS}")
     return directory

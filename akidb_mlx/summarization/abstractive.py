@@ -111,8 +111,8 @@ class AbstractiveSummarizer:
 
     def _room(self, max_words: int) -> int:
         """Tokens of messages that one prompt can hold."""
-        around = len(summary_prompt("", max_words, self._tokenizer).ids)
-        room = int((self._generator.context_tokens - around - self._answer_tokens(max_words)) * (1 - _SLACK))
+        left = self._generator.context_tokens - len(summary_prompt("", max_words, self._tokenizer).ids)
+        room = int(min(left - self._answer_tokens(max_words), left * _SHARE / (_SHARE + 1)) * (1 - _SLACK))
         if room < _SMALLEST_WINDOW:
             raise InvalidInputError(
                 f"max_words={max_words} and the instructions leave {room} of the model's "
@@ -125,7 +125,7 @@ class AbstractiveSummarizer:
         pieces = [piece for message in messages for piece in self._pieces(message, room)]
         windows: list[list[str]] = []
         left = 0
-        for piece, tokens in zip(pieces, self._tokenizer.count([f"{piece}\n" for piece in pieces]), strict=True):
+        for piece, tokens in zip(pieces, self._tokenizer.count([f"\n{piece}" for piece in pieces]), strict=True):
             if not windows or tokens > left:
                 windows.append([])
                 left = room
@@ -136,22 +136,23 @@ class AbstractiveSummarizer:
     def _pieces(self, message: Message, room: int) -> list[str]:
         """A message whole, or where it is too long cut between sentences, and those between tokens."""
         label, text = as_data(message.label, self._tokenizer), as_data(message.text, self._tokenizer)
-        room -= len(self._tokenizer.encode(f"{label}\n"))
+        room = max(room - len(self._tokenizer.encode(f"\n{label} ")), _SMALLEST_WINDOW // 2)
         if len(self._tokenizer.encode(text)) <= room:
             return [label + text]
         spans = list(self._split(text))
         pieces: list[str] = []
         left = 0
-        counts = self._tokenizer.count([f"{text[span.start : span.end]} " for span in spans])
-        for span, tokens in zip(spans, counts, strict=True):
-            sentence = text[span.start : span.end]
+        # With the white space before each, which is part of its first token.
+        starts = [0, *(span.end for span in spans)]
+        sentences = [text[start : span.end] for start, span in zip(starts, spans, strict=False)]
+        for sentence, tokens in zip(sentences, self._tokenizer.count(sentences), strict=True):
             if tokens > room:
-                pieces += self._tokenizer.cut(sentence, room)
+                pieces += self._tokenizer.cut(sentence.lstrip(), room)
                 left = 0
             elif tokens > left:
-                pieces.append(sentence)
+                pieces.append(sentence.lstrip())
                 left = room - tokens
             else:
-                pieces[-1] += text[span.start - 1 : span.start] * text[span.start - 1].isspace() + sentence
+                pieces[-1] += sentence
                 left -= tokens
         return [label + piece for piece in pieces]

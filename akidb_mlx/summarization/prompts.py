@@ -74,8 +74,8 @@ def summary_prompt(transcript: str, max_words: int, tokenizer: ChatTokenizer) ->
         tokenizer: the model's.
     """
     if not tokenizer.has_template:
-        return Prompt(tokenizer.encode_from_start(_EXAMPLES.format(transcript=transcript)), ("\n", "<messages"), False)
+        ids = tokenizer.encode_from_start(_EXAMPLES.format(transcript=transcript))
+        return Prompt(ids, stops=("\n", "<messages"), thinking=False)
     rendered = tokenizer.render(_INSTRUCTION.format(max_words=max_words, transcript=transcript))
-    return Prompt(
-        tokenizer.encode(rendered), ("<messages", "</messages"), rendered.rstrip().endswith(tokenizer.thinking[0])
-    )
+    thinking = rendered.rstrip().endswith(tokenizer.thinking[0])
+    return Prompt(tokenizer.encode(rendered), stops=(), thinking=thinking)
