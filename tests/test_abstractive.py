@@ -141,6 +141,25 @@ def test_an_empty_answer_is_an_error(fake):
         summary(fake, ["a"])
 
 
+def test_an_example_of_the_prompt_is_no_answer(tmp_path):
+    """A model without a template that repeats one is asked again, without examples."""
+    fake = FakeGenerator(make_chat_model(tmp_path / "m", template=None), context_tokens=1000)
+    prompts = []
+
+    def write(_):
+        prompts.append(1)
+        return (
+            "The city council closes the old bridge in March for a repair of eight months, because two pillars are "
+            "damaged. A bus will run instead."
+            if len(prompts) == 1
+            else "It rains."
+        )
+
+    fake.write = write
+    assert summary(fake, ["Rain is what there is."]) == "It rains."
+    assert fake.transcripts == ["Rain is what there is."] * 2
+
+
 def test_more_words_than_the_model_has_room_for(fake):
     fake.context_tokens = 80
     with pytest.raises(InvalidInputError, match=r"leave -?[0-9]+ of the model's 80 tokens"):

@@ -77,6 +77,14 @@ def test_what_was_left_unfinished():
     assert sentences("One two", 9, complete=False) == ["One two"]
 
 
+def test_a_known_sentence_ends_the_text():
+    split = SentenceSplitter()
+    text = ["One two. Three", " four. Five six."]
+    assert list(whole_sentences(text, 9, split, lambda: True, ["Three four."])) == ["One two."]
+    assert list(whole_sentences(text, 9, split, lambda: True, ["One two."])) == []
+    assert list(whole_sentences(["One two."], 1, split, lambda: True, ["One two."])) == []
+
+
 def test_reading_ends_with_the_limit():
     """A model that does not end is not waited for."""
 

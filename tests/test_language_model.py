@@ -18,7 +18,7 @@ from akidb_mlx.embedding.owner import device_turn
 from akidb_mlx.errors import InferenceError, ModelLoadError, ServiceClosedError
 from akidb_mlx.summarization.generator import TextGenerator
 from akidb_mlx.summarization.language_model import _is_loop, kv_bytes_per_token
-from akidb_mlx.summarization.prompts import as_data, summary_prompt
+from akidb_mlx.summarization.prompts import as_data, summary_prompts
 from tests.chat_models import SPECIAL, TEMPLATE, make_chat_model
 from tests.support import GOLDENS, edit_json, edit_tensors, run_python
 
@@ -269,8 +269,8 @@ def test_a_message_never_becomes_a_control_token(tmp_path, template, text):
     control = [tokenizer.encode(mark) for mark in [*SPECIAL, "<think>", "</think>"]]
     assert all(len(ids) == 1 for ids in control)
     data = as_data(text, tokenizer)
-    prompt = summary_prompt(data, 10, tokenizer).ids
-    harmless = summary_prompt("nothing", 10, tokenizer).ids
+    prompt = summary_prompts(data, 10, tokenizer)[0].ids
+    harmless = summary_prompts("nothing", 10, tokenizer)[0].ids
     for (token,) in control:
         assert prompt.count(token) == harmless.count(token)
     decoded = tokenizer._tokenizer.decode(prompt, skip_special_tokens=False)

@@ -14,7 +14,7 @@ from akidb_mlx.errors import InferenceError, InvalidInputError
 from akidb_mlx.summarization.answer import until, whole_sentences, without_thinking
 from akidb_mlx.summarization.generator import TextGenerator
 from akidb_mlx.summarization.messages import Message, Progress
-from akidb_mlx.summarization.prompts import as_data, summary_prompt
+from akidb_mlx.summarization.prompts import Prompt, as_data, summary_prompts
 from akidb_mlx.summarization.sentences import SentenceSplitter
 
 # Tokens that a word may take, by which an answer's room is made; languages differ, and an answer ends by its words.
@@ -88,20 +88,24 @@ class AbstractiveSummarizer:
 
     def _answer(self, transcript: str, max_words: int, max_tokens: int) -> Iterator[str]:
         """The model's summary of one window."""
-        prompt = summary_prompt(transcript, max_words, self._tokenizer)
-        with self._generator.generate(prompt.ids, max_tokens) as answer:
-            text = without_thinking(answer, self._tokenizer.thinking, prompt.thinking)
-            empty = True
-            for sentence in whole_sentences(
-                until(text, prompt.stops), max_words, self._split, lambda: answer.ended_itself
-            ):
+        for prompt in summary_prompts(transcript, max_words, self._tokenizer):
+            answered = False
+            for sentence in self._ask(prompt, max_words, max_tokens):
                 yield sentence
-                empty = False
-        if empty:
-            raise InferenceError(
-                f"the model wrote no summary within {max_tokens} tokens; use another model, more max_words, or "
-                "mode='extractive'"
-            )
+                answered = True
+            if answered:
+                return
+        raise InferenceError(
+            f"the model wrote no summary within {max_tokens} tokens; use another model, more max_words, or "
+            "mode='extractive'"
+        )
+
+    def _ask(self, prompt: Prompt, max_words: int, max_tokens: int) -> Iterator[str]:
+        """The whole sentences that the model answers with."""
+        with self._generator.generate(prompt.ids, max_tokens) as answer:
+            text = until(without_thinking(answer, self._tokenizer.thinking, prompt.thinking), prompt.stops)
+            known = [one[span.start : span.end] for one in prompt.examples for span in self._split(one)]
+            yield from whole_sentences(text, max_words, self._split, lambda: answer.ended_itself, known)
 
     def _answer_tokens(self, max_words: int) -> int:
         return min(max_words * _TOKENS_PER_WORD + 32, self._generator.context_tokens // _SHARE)
@@ -111,7 +115,8 @@ class AbstractiveSummarizer:
 
     def _room(self, max_words: int) -> int:
         """Tokens of messages that one prompt can hold."""
-        left = self._generator.context_tokens - len(summary_prompt("", max_words, self._tokenizer).ids)
+        around = max(len(prompt.ids) for prompt in summary_prompts("", max_words, self._tokenizer))
+        left = self._generator.context_tokens - around
         room = int(min(left - self._answer_tokens(max_words), left * _SHARE / (_SHARE + 1)) * (1 - _SLACK))
         if room < _SMALLEST_WINDOW:
             raise InvalidInputError(

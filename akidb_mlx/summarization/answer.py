@@ -52,30 +52,37 @@ def until(pieces: Iterable[str], stops: tuple[str, ...]) -> Iterator[str]:
 
 
 def whole_sentences(
-    pieces: Iterable[str], max_words: int, split: SentenceSplitter, complete: Callable[[], bool]
+    pieces: Iterable[str],
+    max_words: int,
+    split: SentenceSplitter,
+    complete: Callable[[], bool],
+    known: Iterable[str] = (),
 ) -> Iterator[str]:
     """A text sentence by sentence, each with the white space before it, ended where it must.
 
-    It ends before a sentence that it holds already, and before one that would exceed `max_words`; the first is cut to
-    that many words instead. What was left unfinished is dropped unless there is nothing else.
+    It ends before a sentence that it holds already or that is known, and before one that would exceed `max_words`; the
+    first is cut to that many words instead. What was left unfinished is dropped unless there is nothing else.
 
     Args:
         pieces: the text in pieces.
         max_words: most words of all sentences.
         split: finds the sentences.
         complete: whether the text, once its pieces have ended, ended by itself.
+        known: sentences that it may not hold.
     """
     held = ""
-    seen: set[str] = set()
+    refused = set(known)
+    begun = False
     left = max_words
 
     def take(sentence: str) -> str | None:
         """The sentence, or what may be said of it; None where the text ends before it."""
-        nonlocal left
+        nonlocal begun, left
         words = count_words(sentence)
-        if sentence.strip() in seen or (words > left and seen):
+        if sentence.strip() in refused or (words > left and begun):
             return None
-        seen.add(sentence.strip())
+        begun = True
+        refused.add(sentence.strip())
         sentence = first_words(sentence, left)
         left = max(0, left - words)
         return sentence
@@ -93,7 +100,7 @@ def whole_sentences(
         held = held[start:]
         if count_words(held) > left:
             break
-    if held.strip() and (complete() or not seen):
+    if held.strip() and (complete() or not begun):
         sentence = take(held.rstrip())
         if sentence is not None:
             yield sentence
