@@ -3,6 +3,8 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,15 @@ def hub(_own_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
     monkeypatch.delenv("HF_HUB_OFFLINE")
     _own_hub.reset()
     return _own_hub
+
+
+@pytest.fixture(scope="session")
+def language_models(_own_hub: Hub) -> None:
+    """For tests that load mlx_lm, which brings in the Hub's client: so after its environment is set."""
+    del _own_hub
+    if find_spec("mlx_lm") is None:
+        pytest.skip("mlx_lm is not installed: pip install 'akidb-mlx[summarize]' (on Python 3.11 or newer)")
+    import_module("huggingface_hub.constants")  # before a test goes offline
 
 
 @pytest.fixture(scope="session")

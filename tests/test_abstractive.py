@@ -5,7 +5,6 @@ import re
 import pytest
 
 pytest.importorskip("sentencex", reason="the extra `summarize` is not installed")
-pytest.importorskip("mlx_lm", reason="mlx_lm is not installed (it needs Python 3.11)")
 
 from akidb_mlx.errors import (
     ConfigurationError,
@@ -21,6 +20,8 @@ from akidb_mlx.summarization.messages import read_messages
 from akidb_mlx.summarization.sentences import SentenceSplitter
 from akidb_mlx.summarization.words import count_words
 from tests.chat_models import TEMPLATE, make_chat_model
+
+pytestmark = pytest.mark.usefixtures("language_models")
 
 
 @pytest.fixture(scope="module")

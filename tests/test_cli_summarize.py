@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("sentencex", reason="the extra `summarize` is not installed")
 
 from akidb_mlx.summarization.words import count_words
+from tests.chat_models import make_chat_model
 from tests.support import minilm_installed
 from tests.test_cli import run
 
@@ -18,10 +19,8 @@ ARTICLE = "The council closes the old bridge for repairs. " + "".join(
 
 
 @pytest.fixture(scope="module")
-def chat_model(tmp_path_factory):
-    pytest.importorskip("mlx_lm", reason="mlx_lm is not installed (it needs Python 3.11)")
-    from tests.chat_models import make_chat_model
-
+def chat_model(tmp_path_factory, language_models):
+    del language_models
     return make_chat_model(tmp_path_factory.mktemp("chat") / "tiny")
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("sentencex", reason="the extra `summarize` is not installed")
-pytest.importorskip("mlx_lm", reason="mlx_lm is not installed (it needs Python 3.11)")
 
 from akidb_mlx import EmbeddingService
 from akidb_mlx.embedding.owner import device_turn
@@ -21,6 +20,8 @@ from akidb_mlx.summarization.language_model import _is_loop, kv_bytes_per_token
 from akidb_mlx.summarization.prompts import as_data, summary_prompts
 from tests.chat_models import SPECIAL, TEMPLATE, make_chat_model
 from tests.support import GOLDENS, edit_json, edit_tensors, run_python
+
+pytestmark = pytest.mark.usefixtures("language_models")
 
 
 @pytest.fixture(scope="module")

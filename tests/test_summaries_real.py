@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 pytest.importorskip("sentencex", reason="the extra `summarize` is not installed")
-pytest.importorskip("mlx_lm", reason="mlx_lm is not installed (it needs Python 3.11)")
 
 from akidb_mlx.summarization import Summarizer
 from akidb_mlx.summarization.words import count_words
 from tests.chat_models import make_chat_model
 from tests.support import sts_pairs
+
+pytestmark = pytest.mark.usefixtures("language_models")
 
 TALK = [
     {"role": "Ada", "content": "The printer on the third floor is broken again. It eats every second page."},
@@ -54,16 +55,16 @@ def test_an_article(summarizer):
 
 
 @pytest.mark.real_weights
-def test_ten_context_windows(summarizer):
-    """A text of more than ten times the tokens that the model is given at once."""
-    tokenizer = summarizer._backend._tokenizer
-    text = " ".join(f"Report {i}. {ARTICLE}" for i in range(50))
-    assert len(tokenizer.encode(text)) > 10 * 512
+def test_ten_windows(summarizer):
+    """A text of more than ten times the tokens that one prompt holds beside its examples."""
+    backend = summarizer._backend
+    text = " ".join(f"Report {i}. {ARTICLE}" for i in range(22))
+    assert len(backend._tokenizer.encode(text)) > 10 * backend._room(20)
     steps = []
     summary = summarizer.summarize(text, max_words=20, progress=lambda *step: steps.append(step))
     assert "seals" in summary
     assert count_words(summary) <= 20
-    assert steps[-1][0] == steps[-1][1] > 20
+    assert steps[-1][0] == steps[-1][1] > 11
 
 
 @pytest.mark.load

@@ -7,16 +7,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from akidb_mlx.cli.inputs import read_content
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.settings import DeviceName, SummaryMode
-from akidb_mlx.summarization.messages import Progress
-from akidb_mlx.summarization.summarizer import DEFAULT_MAX_WORDS, Summarizer
-from akidb_mlx.summarization.words import count_words
+from akidb_mlx.summarization.words import DEFAULT_MAX_WORDS, count_words
+
+if TYPE_CHECKING:
+    from akidb_mlx.summarization.messages import Progress
 
 
 def summarize(
@@ -49,6 +50,8 @@ def summarize(
     Extractive summaries are sentences of the messages; abstractive ones are written by a language model and shown as
     they are written. A message in JSON is a string or {"role": …, "content": …}.
     """
+    from akidb_mlx.summarization import Summarizer  # other commands need not wait for it
+
     read = _read_messages(texts or [], files or [], messages)
     with Summarizer(model, mode, language=language, device=device) as summarizer, ExitStack() as waiting:
         info = summarizer.get_model_info()

@@ -5,11 +5,23 @@
     with Summarizer() as summarizer:
         print(summarizer.summarize(["a long text", "another"], max_words=60))
 
-Importing this package brings in neither mlx_lm nor transformers; a generative model does when it is loaded.
+Importing this package costs next to nothing: `Summarizer` is loaded when it is first used, and mlx_lm and transformers
+when a generative model is.
 """
 
 from __future__ import annotations
 
-from akidb_mlx.summarization.summarizer import Summarizer
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from akidb_mlx.summarization.summarizer import Summarizer
 
 __all__ = ["Summarizer"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Summarizer":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from akidb_mlx.summarization.summarizer import Summarizer
+
+    return Summarizer

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 from akidb_mlx.summarization.sentences import SentenceSplitter
 from akidb_mlx.summarization.words import count_words, first_words
+
+_LIST_MARK = re.compile(r"^(?:[-*•]|\d{1,2}[.)])\s+")
 
 
 def without_thinking(pieces: Iterable[str], marks: tuple[str, str], inside: bool) -> Iterator[str]:
@@ -33,14 +36,16 @@ def without_thinking(pieces: Iterable[str], marks: tuple[str, str], inside: bool
 
 
 def until(pieces: Iterable[str], stops: tuple[str, ...]) -> Iterator[str]:
-    """End a text before the first of some stops; white space that it begins with is left out."""
+    """End a text before the first of some stops, once it has a letter; a list mark that it begins with is left out."""
     held = ""
     begun = False
     for piece in pieces:
         held += piece
         if not begun:
-            held = held.lstrip()
-            begun = bool(held)
+            if not any(map(str.isalpha, held)):
+                continue
+            held = _LIST_MARK.sub("", held.lstrip(), count=1)
+            begun = True
         ends = [at for stop in stops if (at := held.find(stop)) >= 0]
         if ends:
             yield held[: min(ends)]
@@ -48,7 +53,7 @@ def until(pieces: Iterable[str], stops: tuple[str, ...]) -> Iterator[str]:
         keep = max((_overlap(held, stop) for stop in stops), default=0)
         yield held[: len(held) - keep]
         held = held[len(held) - keep :]
-    yield held
+    yield held if begun else held.lstrip()
 
 
 def whole_sentences(

@@ -19,9 +19,9 @@ from akidb_mlx.summarization.extractive import ExtractiveSummarizer
 from akidb_mlx.summarization.generator import TextGenerator
 from akidb_mlx.summarization.messages import Message, Progress, read_messages
 from akidb_mlx.summarization.sentences import SentenceSplitter
+from akidb_mlx.summarization.words import DEFAULT_MAX_WORDS
 from model_cache.names import is_commit
 
-DEFAULT_MAX_WORDS = 120
 # What is loaded where abstractive summaries are asked for and no model is named.
 _DEFAULT_MODEL = "qwen3-0.6b-chat-4bit"
 _DEFAULT_EMBEDDER = "minilm-l6-v2"

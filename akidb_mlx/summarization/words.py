@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import re
 
+# Most words of a summary unless its caller says otherwise.
+DEFAULT_MAX_WORDS = 120
+
 # Kana, Han with its extensions, and their half-width forms; then Thai and Lao, Burmese, Khmer.
 _EACH = "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
 _BY_FOUR = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
