@@ -26,6 +26,23 @@ class ModelRecord:
     description: str
 
 
+@dataclass(frozen=True)
+class SummaryModelRecord:
+    """A generative model that summaries may be asked of by a short name.
+
+    Attributes:
+        name: the short name.
+        repo_id: the repository on the Hub.
+        licence: SPDX identifier, or the name of the licence's terms.
+        description: one line for a person who chooses.
+    """
+
+    name: str
+    repo_id: str
+    licence: str
+    description: str
+
+
 CATALOG: dict[str, ModelRecord] = {
     record.name: record
     for record in (
@@ -52,6 +69,24 @@ CATALOG: dict[str, ModelRecord] = {
             matryoshka=False,
             licence="Apache-2.0",
             description="all-MiniLM-L6-v2: English, small and fast, 384 dimensions",
+        ),
+    )
+}
+
+SUMMARY_CATALOG: dict[str, SummaryModelRecord] = {
+    record.name: record
+    for record in (
+        SummaryModelRecord(
+            name="qwen3-0.6b-chat-4bit",
+            repo_id="mlx-community/Qwen3-0.6B-4bit",
+            licence="Apache-2.0",
+            description="Qwen3 0.6B, 4-bit: multilingual, 40 960 tokens of context",
+        ),
+        SummaryModelRecord(
+            name="gemma-3-270m-it-4bit",
+            repo_id="mlx-community/gemma-3-270m-it-4bit",
+            licence="Gemma terms of use",
+            description="Gemma 3 270M, 4-bit: small and fast, 32 768 tokens of context",
         ),
     )
 }

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from numbers import Real
 from os import PathLike, fspath
-from pathlib import Path
 from types import TracebackType
-from typing import Any, cast, get_args
+from typing import Any
 
 import numpy as np
 from typing_extensions import TypedDict, Unpack
 
-from akidb_mlx.catalog import CATALOG, ModelRecord
+from akidb_mlx.catalog import CATALOG
 from akidb_mlx.embedding import cpu_runtime
 from akidb_mlx.embedding.batching import TokenIds
 from akidb_mlx.embedding.checkpoint import Checkpoint, read_checkpoint
@@ -27,17 +26,11 @@ from akidb_mlx.embedding.engine import Engine, EngineLimits, Model
 from akidb_mlx.embedding.prompts import choose_prompt
 from akidb_mlx.embedding.requests import Request
 from akidb_mlx.embedding.tokenizer import OVERFLOW_POLICIES, OverflowPolicy, TextTokenizer, TokenizedText
-from akidb_mlx.errors import (
-    ConfigurationError,
-    DeadlineExceededError,
-    InvalidInputError,
-    ModelLoadError,
-    ModelNotFoundError,
-)
+from akidb_mlx.errors import DeadlineExceededError, InvalidInputError
+from akidb_mlx.locate import acquire, device_name
 from akidb_mlx.settings import DeviceName, Settings, load_settings
 from akidb_mlx.texts import check_string, checked_texts
 from akidb_mlx.vectors import EmbeddingBatch, Vectors, finish_vectors
-from model_cache import CorruptModelError, ModelCache, ModelCacheError
 from model_cache.names import is_commit
 
 # What is tokenised at once: enough to sort by length with profit, little enough for the first batches to run soon.
@@ -131,11 +124,11 @@ class EmbeddingService:
         held = ExitStack()
         self._release = weakref.finalize(self, held.close)
         try:
-            directory = _acquire(held, self._model, self._record, settings, auto_download)
+            directory = acquire(held, self._model, CATALOG, settings, auto_download)
             self._revision = directory.name if is_commit(directory.name) else None
             self._checkpoint = read_checkpoint(directory)
             self._engine = Engine(
-                partial(_load_model, self._checkpoint, _device_name(device, settings), settings),
+                partial(_load_model, self._checkpoint, device_name(device, settings), settings),
                 EngineLimits(
                     max_queued_requests=settings.max_queued_requests,
                     max_queued_tokens=settings.max_queued_tokens,
@@ -374,26 +367,6 @@ class EmbeddingService:
                 "AKIDB_ALLOW_UNTRAINED_DIMENSIONS=1"
             )
         return dimensions
-
-
-def _acquire(held: ExitStack, model: str, record: ModelRecord | None, settings: Settings, download: bool) -> Path:
-    """The model's directory, which the cache keeps until `held` is closed."""
-    try:
-        cache = ModelCache(settings.models_dir, max_bytes=settings.cache_max_bytes)
-        return held.enter_context(cache.acquire(record.repo_id if record else model, download=download))
-    except CorruptModelError as error:
-        raise ModelLoadError(str(error)) from error
-    except ModelCacheError as error:
-        known = "" if record else f"; names known without a repository: {', '.join(CATALOG)}"
-        raise ModelNotFoundError(f"{error}{known}") from error
-
-
-def _device_name(device: str | None, settings: Settings) -> DeviceName:
-    if device is None:
-        return settings.device
-    if device not in get_args(DeviceName):
-        raise ConfigurationError(f"device must be one of {', '.join(get_args(DeviceName))}, found {device!r}")
-    return cast("DeviceName", device)
 
 
 def _load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) -> Model:

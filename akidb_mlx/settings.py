@@ -24,6 +24,7 @@ from akidb_mlx.errors import ConfigurationError
 
 DeviceName = Literal["auto", "gpu", "cpu"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
+SummaryMode = Literal["auto", "abstractive", "extractive"]
 
 
 def config_file() -> Path:
@@ -65,6 +66,10 @@ class Settings(BaseSettings):
     ner_model: str | None = Field(None, description="Model for entities, where a call names neither it nor a language.")
     ner_language: str | None = Field(
         None, description="Language that the model for entities is chosen for; auto tells each text's."
+    )
+    summary_model: str | None = Field(None, description="Generative model of summaries: a name, org/repo or directory.")
+    summary_mode: SummaryMode = Field(
+        "auto", description="How summaries are made; auto is abstractive where a model is named, else extractive."
     )
 
     @property

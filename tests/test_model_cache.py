@@ -9,6 +9,7 @@ from model_cache import (
     ModelCache,
     ModelCacheError,
     ModelUnavailableError,
+    files,
     packages,
 )
 from model_cache.cache import default_root
@@ -175,3 +176,17 @@ def test_hostile_names_are_refused_before_any_path_is_made(cache, name, revision
         cache.ensure(name, revision)
     assert issubclass(InvalidModelNameError, ModelCacheError)
     assert not cache.root.parent.exists()
+
+
+def test_what_is_fetched_of_a_repository():
+    """Weights, tokenizers and templates; nothing that could be executed."""
+    names = ["chat_template.jinja", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"]
+    others = [
+        "modeling.py",
+        "chat_template.py",
+        "x/chat_template.jinja",
+        "model.gguf",
+        "pytorch_model.bin",
+        "README.md",
+    ]
+    assert files.needed([*others, *names]) == names

@@ -16,6 +16,7 @@ from akidb_mlx.cli import models
 from akidb_mlx.cli.doctor import doctor
 from akidb_mlx.cli.embed import embed
 from akidb_mlx.cli.entities import entities
+from akidb_mlx.cli.summarize import summarize
 from akidb_mlx.errors import AkidbMlxError
 from model_cache import ModelCacheError
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.command()(embed)
 app.command()(entities)
+app.command()(summarize)
 app.command()(models.pull)
 app.command("list")(models.show_list)
 for command in (

@@ -1,4 +1,4 @@
-"""Texts that a command is given, and the progress of working through them."""
+"""What a command reads: its arguments, files or standard input; and the progress of working through it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,33 @@ from akidb_mlx.errors import InvalidInputError
 _STANDARD_INPUT = Path("-")
 
 
-def read_texts(texts: list[str] | None, files: list[Path] | None = None) -> list[str]:
-    """The arguments, then each file as one text ("-": standard input); without both, the lines of standard input.
+def read_texts(arguments: list[str] | None, files: list[Path] | None = None) -> list[str]:
+    """The arguments, then each file as one text; without both, the lines of standard input.
 
     Raises:
         InvalidInputError: something cannot be read or is not UTF-8.
     """
-    if texts or files:
-        return [*(texts or ()), *map(_read, files or ())]
-    content = _read(_STANDARD_INPUT)
+    if arguments or files:
+        return [*(arguments or ()), *map(read_content, files or ())]
+    content = read_content()
     # Only a line feed ends a line, other separators are part of a text.
     return [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")] if content else []
+
+
+def read_content(file: Path = _STANDARD_INPUT) -> str:
+    """All of a file, or of standard input where it is called "-".
+
+    Raises:
+        InvalidInputError: it cannot be read, or is not UTF-8.
+    """
+    name = "standard input" if file == _STANDARD_INPUT else str(file)
+    try:
+        content = sys.stdin.buffer.read() if file == _STANDARD_INPUT else file.read_bytes()
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{name} is not UTF-8: {error}") from error
+    except OSError as error:
+        raise InvalidInputError(f"{name} cannot be read: {error.strerror}") from error
 
 
 def in_slices(texts: list[str], size: int, label: str) -> Iterator[list[str]]:
@@ -39,14 +55,3 @@ def in_slices(texts: list[str], size: int, label: str) -> Iterator[list[str]]:
         for part in slices:
             yield part
             progress.advance(task, len(part))
-
-
-def _read(file: Path) -> str:
-    name = "standard input" if file == _STANDARD_INPUT else str(file)
-    try:
-        content = sys.stdin.buffer.read() if file == _STANDARD_INPUT else file.read_bytes()
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{name} is not UTF-8: {error}") from error
-    except OSError as error:
-        raise InvalidInputError(f"{name} cannot be read: {error.strerror}") from error

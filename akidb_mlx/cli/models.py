@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from akidb_mlx.catalog import CATALOG
+from akidb_mlx.catalog import CATALOG, SUMMARY_CATALOG
 from akidb_mlx.settings import load_settings
 from model_cache import CachedModel, ModelCache, ModelCacheError
 
@@ -187,7 +187,8 @@ def _cache() -> ModelCache:
 def _repo(name: str) -> str:
     """The repository that a catalogue's name stands for, with the same revision."""
     short, at, revision = name.partition("@")
-    return CATALOG[short].repo_id + at + revision if short in CATALOG else name
+    record = CATALOG.get(short) or SUMMARY_CATALOG.get(short)
+    return record.repo_id + at + revision if record else name
 
 
 def _newer(cache: ModelCache, model: CachedModel) -> str | None:

@@ -14,6 +14,9 @@ import ctypes
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +59,33 @@ def set_blas_threads(count: int) -> None:
         _openblas.openblas_set_num_threads(count)
 
 
+@contextmanager
+def all_blas_threads() -> Iterator[None]:
+    """Let a matrix product inside use every core, and afterwards as many as before."""
+    if _openblas is None:
+        yield
+        return
+    before = _openblas.openblas_get_num_threads()
+    _openblas.openblas_set_num_threads(cores())
+    try:
+        yield
+    finally:
+        _openblas.openblas_set_num_threads(before)
+
+
 def release_memory() -> None:
     """Give memory that malloc keeps for reuse back to the system."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
+
+
+def available_memory() -> int:
+    """Bytes of memory that the system could give without swapping; half of all where it does not say."""
+    if sys.platform == "linux":
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def _load_openblas() -> None:

@@ -33,6 +33,8 @@ _WIDE, _WIDE_TOKEN_BUDGET = 768, 512
 _MAX_SCORES = {"cpu": 400_000, "gpu": 1 << 26}
 # Beyond this many lanes, the one thread that hands out their operations would be what they wait for.
 _MAX_LANES = 8
+# Tokens of a prompt that a language model reads in one turn on the device: a fraction of a second.
+_PREFILL_TOKENS = {"cpu": 64, "gpu": 512}
 # M1 and M2 emulate bfloat16 (GPU families g13 and g14).
 _SLOW_BFLOAT16 = re.compile(r"applegpu_g1[34]")
 
@@ -165,6 +167,44 @@ def execution_plan(
         or (_WIDE_TOKEN_BUDGET if name == "cpu" and hidden_size >= _WIDE else _TOKEN_BUDGET[name]),
         lanes=min(cpu_runtime.cores(), _MAX_LANES) if name == "cpu" else 1,
     )
+
+
+@dataclass(frozen=True)
+class GenerationPlan:
+    """How a language model runs on a device.
+
+    Attributes:
+        device: where.
+        dequantized: whether its weights are unpacked once, at load, to float32; MLX's quantised and half-precision
+            products are 30 to 1000 times slower than that on a CPU. A GPU takes them as they are.
+        prefill_tokens: how many tokens of a prompt are read in one turn.
+    """
+
+    device: mx.Device
+    dequantized: bool
+    prefill_tokens: int
+
+
+def generation_plan(device: DeviceName) -> GenerationPlan:
+    """Choose how a language model runs; "auto" takes a GPU where there is one.
+
+    Raises:
+        ConfigurationError: there is no GPU.
+    """
+    target = _device(device)
+    name = str(target.type.name)
+    return GenerationPlan(device=target, dequantized=name == "cpu", prefill_tokens=_PREFILL_TOKENS[name])
+
+
+def available_memory(device: mx.Device) -> int:
+    """Bytes that new arrays may take without harm: what Metal recommends less what is in use, or what the system has.
+
+    Where the system does not say what is available, half of its memory counts as that.
+    """
+    recommended = mx.device_info(device).get("max_recommended_working_set_size")
+    if recommended is not None:
+        return max(0, int(recommended) - int(mx.get_active_memory()))
+    return cpu_runtime.available_memory()
 
 
 def claim(device: mx.Device) -> None:

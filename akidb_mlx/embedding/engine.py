@@ -281,7 +281,7 @@ class Engine:
                 with device_turn:
                     model = self._load()
             except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the model
-                self._loaded.set_exception(_load_error(error))
+                self._loaded.set_exception(load_error(error))
                 return
             self.memory = model.memory()
             self.status = "ready"
@@ -423,7 +423,8 @@ class Engine:
             self.metrics.observe("wait", request.begun - request.submitted)
 
 
-def _load_error(error: BaseException) -> AkidbMlxError:
+def load_error(error: BaseException) -> AkidbMlxError:
+    """What went wrong while a model was loaded, as an error of this package."""
     if isinstance(error, AkidbMlxError):
         return error
     failure = ModelLoadError(f"loading the model failed: {type(error).__name__}: {error}")

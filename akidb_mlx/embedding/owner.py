@@ -68,6 +68,11 @@ class TurnLock:
             else:
                 self._held = False
 
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for it."""
+        return bool(self._waiting)
+
 
 # Held for each step on the device, by whichever model of this process takes it.
 device_turn = TurnLock()

@@ -48,7 +48,7 @@ def check_not_forked() -> None:
     """
     if _forked:
         raise ServiceClosedError(
-            "MLX does not survive a fork: this process was forked after an EmbeddingService was created in its parent; "
+            "MLX does not survive a fork: this process was forked after a model was loaded in its parent; "
             "start workers with the 'spawn' method and create the service in each"
         )
 

@@ -1,0 +1,103 @@
+"""`akidb-mlx summarize`: messages to a summary."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from akidb_mlx.cli.inputs import read_content
+from akidb_mlx.errors import InvalidInputError
+from akidb_mlx.settings import DeviceName, SummaryMode
+from akidb_mlx.summarization.words import DEFAULT_MAX_WORDS, count_words
+
+if TYPE_CHECKING:
+    from akidb_mlx.summarization.messages import Progress
+
+
+def summarize(
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Messages; standard input is one if there are none and no files.")
+    ] = None,
+    files: Annotated[list[Path] | None, typer.Option("--file", "-f", help="A file that is one message.")] = None,
+    messages: Annotated[
+        bool,
+        typer.Option(
+            "--messages", help="Files and standard input are JSON: an array of messages, or a message on each line."
+        ),
+    ] = False,
+    mode: Annotated[
+        SummaryMode | None, typer.Option(envvar="AKIDB_SUMMARY_MODE", help="auto: abstractive if a model is named.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", envvar="AKIDB_SUMMARY_MODEL", help="Generative model: a name, org/repo or a directory."
+        ),
+    ] = None,
+    max_words: Annotated[int, typer.Option("--max-words", "-w", min=1, help="Most words.")] = DEFAULT_MAX_WORDS,
+    language: Annotated[str, typer.Option("--language", "-l", help="Code of the messages' language.")] = "en",
+    device: Annotated[DeviceName | None, typer.Option(envvar="AKIDB_DEVICE", help="Where MLX computes.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Summarise messages.
+
+    Extractive summaries are sentences of the messages; abstractive ones are written by a language model and shown as
+    they are written. A message in JSON is a string or {"role": …, "content": …}.
+    """
+    from akidb_mlx.summarization import Summarizer  # other commands need not wait for it
+
+    read = _read_messages(texts or [], files or [], messages)
+    with Summarizer(model, mode, language=language, device=device) as summarizer, ExitStack() as waiting:
+        info = summarizer.get_model_info()
+        progress = waiting.enter_context(_progress())
+        pieces: list[str] = []
+        for piece in summarizer.stream(read, max_words=max_words, progress=progress):
+            waiting.close()  # the bar, which the summary replaces
+            pieces.append(piece)
+            if not as_json:
+                typer.echo(piece, nl=False)
+    summary = "".join(pieces)
+    if as_json:
+        result = {"mode": info["mode"], "model": info["model_name"], "messages": len(read)}
+        typer.echo(json.dumps({**result, "words": count_words(summary), "summary": summary}))
+    else:
+        typer.echo()
+
+
+def _read_messages(texts: list[str], files: list[Path], as_json: bool) -> list[Any]:
+    contents = [read_content(file) for file in files] if files or texts else [read_content()]
+    if as_json:
+        return [*texts, *(message for content in contents for message in _parse(content))]
+    return [*texts, *contents]
+
+
+def _parse(content: str) -> list[Any]:
+    """The messages of a JSON array, or of JSON lines."""
+    try:
+        if content.lstrip().startswith("["):
+            parsed: list[Any] = json.loads(content)
+            return parsed
+        return [json.loads(line) for line in content.split("\n") if line.strip()]
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"--messages expects a JSON array, or JSON on each line: {error}") from error
+
+
+@contextmanager
+def _progress() -> Iterator[Progress | None]:
+    """A bar where a person waits."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("summarising", total=None)
+
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,241 @@
+"""A generative model that mlx_lm runs. The lowest layer; everything here runs on the owner thread."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from akidb_mlx.embedding import cpu_runtime, device
+from akidb_mlx.embedding.device import GenerationPlan
+from akidb_mlx.embedding.owner import device_turn
+from akidb_mlx.errors import ConfigurationError, ModelLoadError
+from akidb_mlx.summarization.chat import ChatTokenizer
+
+# The share of the available memory that keys and values may take.
+_MEMORY_SHARE = 0.5
+# A last stretch of so many tokens that is one short stretch over and over again is a loop that the model is caught in.
+_LOOP_TOKENS, _LONGEST_CYCLE = 48, 12
+# Subtracted from what a model may not choose; half-precision holds it, and a sum with it is no infinity.
+_NEVER = -1e4
+
+
+@dataclass(frozen=True)
+class LanguageModelFacts:
+    """What may be known of a loaded model on any thread.
+
+    Attributes:
+        context_tokens: most tokens of a prompt and its answer together.
+        device: "cpu" or "gpu".
+        precision: type of the activations, as in "float32".
+        quantization: how the checkpoint packs its weights, as in "4-bit", or None.
+        weight_bytes: memory that its weights take.
+        kv_bytes_per_token: memory that the keys and values of a token take.
+    """
+
+    context_tokens: int
+    device: str
+    precision: str
+    quantization: str | None
+    weight_bytes: int
+    kv_bytes_per_token: int
+
+
+class _UnwantedError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class LanguageModel:
+    """A model with its tokenizer, on its device.
+
+    Attributes:
+        facts: what other threads may know of it.
+        tokenizer: its tokenizer, for any thread.
+    """
+
+    def __init__(self, directory: Path, plan: GenerationPlan, context_tokens: int | None) -> None:
+        """Load the weights and try the model on one token.
+
+        Args:
+            directory: the checkpoint.
+            plan: how it runs.
+            context_tokens: a bound on the context, beside those of the model and the memory.
+
+        Raises:
+            ModelLoadError: the checkpoint is not one that mlx_lm runs, or computes something that is not finite.
+            ConfigurationError: mlx_lm is not installed, or this process computes on another device.
+        """
+        device.claim(plan.device)
+        device.limit_memory(plan.device)
+        self._plan = plan
+        self._stream = device.lane_streams(plan.device, 1)[0]
+        self._generate_step, load, dequantize = _import_mlx_lm()
+        before = mx.get_active_memory()
+        # Code that a checkpoint brings is never run: both loaders refuse one that needs it.
+        loaded: Any = load(str(directory), {"trust_remote_code": False}, lazy=True, return_config=True)
+        self._model, self._wrapper, config = loaded
+        if plan.dequantized:
+            self._model.set_dtype(mx.float32)
+            self._model = dequantize(self._model)
+        parameters: Any = tree_flatten(self._model.parameters())
+        mx.eval([array for _, array in parameters])
+        self.tokenizer = ChatTokenizer(self._wrapper)
+        logits = self._model(mx.array([[0]]))
+        if not mx.isfinite(logits.astype(mx.float32)).all().item():
+            raise ModelLoadError(f"{directory} computes values that are not finite: its weights are damaged")
+        quantization = config.get("quantization")
+        cost = kv_bytes_per_token(config, logits.dtype.size)
+        affordable = int(device.available_memory(plan.device) * _MEMORY_SHARE) // cost
+        self.facts = LanguageModelFacts(
+            context_tokens=min(_positions(config), affordable, context_tokens or sys.maxsize),
+            device=str(plan.device.type.name),
+            precision=str(logits.dtype).removeprefix("mlx.core."),
+            quantization=f"{quantization['bits']}-bit" if quantization else None,
+            weight_bytes=mx.get_active_memory() - before,
+            kv_bytes_per_token=cost,
+        )
+
+    def generate(self, ids: list[int], max_tokens: int, emit: Callable[[str], bool]) -> bool:
+        """Continue a prompt, always with the likeliest token, and never with nothing.
+
+        The device is held while nobody else wants it, and given to all who wait after each token and each stretch of
+        the prompt, once what runs on it is done.
+
+        Args:
+            ids: the prompt's tokens.
+            max_tokens: most tokens of the answer.
+            emit: takes the answer piece by piece ("" while the prompt is read), and says whether to go on.
+
+        Returns:
+            Whether the model ended the answer itself: not by `max_tokens`, not in a loop, not by `emit`.
+        """
+        words = self._wrapper.detokenizer
+        written: list[int] = []
+        with ExitStack() as turn:
+            turn.enter_context(_turn())
+
+            def give_way() -> None:
+                if device_turn.wanted:
+                    mx.synchronize(self._stream)
+                    turn.close()
+                    turn.enter_context(_turn())
+
+            def after_stretch(*_: int) -> None:
+                if not emit(""):
+                    raise _UnwantedError
+                give_way()
+
+            steps = self._generate_step(
+                mx.array(ids),
+                self._model,
+                self._stream,
+                max_tokens=max_tokens,
+                prefill_step_size=self._plan.prefill_tokens,
+                prompt_progress_callback=after_stretch,
+                logits_processors=[_beginning_without(self.tokenizer.stop_ids)],
+            )
+            try:
+                for token, _ in steps:
+                    if token in self.tokenizer.stop_ids:
+                        words.finalize()
+                        emit(words.last_segment)
+                        return True
+                    words.add_token(token)
+                    written.append(token)
+                    if not emit(words.last_segment) or _is_loop(written):
+                        return False
+                    give_way()
+                words.finalize()
+                emit(words.last_segment)
+            except _UnwantedError:
+                pass
+            finally:
+                steps.close()
+                mx.synchronize(self._stream)
+                device.release_memory()
+        return False
+
+    def close(self) -> None:
+        """Free the weights; the last call."""
+        del self._model, self._wrapper
+        device.release_memory()
+
+
+def kv_bytes_per_token(config: dict[str, Any], bytes_per_value: int) -> int:
+    """Memory that one more token takes: a key and a value for each head of each layer.
+
+    2 · layers · key-value heads · head size · bytes of a value; an upper bound where layers see a window only.
+
+    Raises:
+        ModelLoadError: config.json does not say one of them.
+    """
+    config = {**config, **config.get("text_config", {})}
+    layers = _number(config, "num_hidden_layers", "n_layers", "n_layer", "num_layers")
+    heads = _number(config, "num_attention_heads", "n_heads", "n_head")
+    kv_heads = config.get("num_key_value_heads") or heads
+    head_size = config.get("head_dim") or _number(config, "hidden_size", "d_model", "n_embd") // heads
+    return 2 * layers * int(kv_heads) * int(head_size) * bytes_per_value
+
+
+def _positions(config: dict[str, Any]) -> int:
+    config = {**config, **config.get("text_config", {})}
+    return _number(config, "max_position_embeddings", "max_seq_len", "n_positions", "seq_length")
+
+
+def _number(config: dict[str, Any], *names: str) -> int:
+    for name in names:
+        if isinstance(config.get(name), int) and config[name] > 0:
+            return int(config[name])
+    raise ModelLoadError(f"config.json holds no positive number under any of {', '.join(names)}")
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    with device_turn, cpu_runtime.all_blas_threads():
+        yield
+
+
+def _beginning_without(tokens: frozenset[int]) -> Callable[[mx.array, mx.array], mx.array]:
+    """What keeps some tokens from being the first of an answer."""
+    begun = False
+
+    def process(_: mx.array, logits: mx.array) -> mx.array:
+        nonlocal begun
+        if not begun:
+            begun = True
+            # A tokenizer may have more tokens than its model; MLX checks no index.
+            logits[:, mx.array([token for token in sorted(tokens) if token < logits.shape[-1]])] += _NEVER
+        return logits
+
+    return process
+
+
+def _is_loop(tokens: list[int]) -> bool:
+    """Whether the last tokens are one short stretch over and over again."""
+    last = tokens[-_LOOP_TOKENS:]
+    return len(last) == _LOOP_TOKENS and any(last[cycle:] == last[:-cycle] for cycle in range(1, _LONGEST_CYCLE + 1))
+
+
+def _import_mlx_lm() -> tuple[Any, Any, Any]:
+    """mlx_lm's functions. Importing it lowers how many files the process may open, for good; here it may not."""
+    try:
+        import resource
+
+        unchanged, resource.setrlimit = resource.setrlimit, lambda *_: None
+        try:
+            from mlx_lm.generate import generate_step
+            from mlx_lm.utils import dequantize_model, load
+        finally:
+            resource.setrlimit = unchanged
+    except ImportError as error:
+        raise ConfigurationError(
+            f"a generative model needs mlx_lm, which did not load ({error}): run `pip install "
+            "'akidb-mlx[summarize]'` on Python 3.11 or newer, or use mode='extractive'"
+        ) from error
+    return generate_step, load, dequantize_model
