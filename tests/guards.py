@@ -256,7 +256,7 @@ GUARDS = (
         "12 code, pickles, other formats",
         f"{DOWNLOAD}test_code_and_pickles_are_not_even_asked_for",
         "a list of the names that are allowed",
-        ((FILES, "if _NEEDED.fullmatch(name))", "if name)"),),
+        ((FILES, "filter(kind_of(checked).needed.fullmatch, checked)", "checked"),),
     ),
     Guard(
         "13 malformed safetensors, downloaded",

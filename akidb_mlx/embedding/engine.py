@@ -100,6 +100,10 @@ class Model(Protocol):
         ...
 
 
+# What became of batches that were handed over: what computes, what came of it, or what went wrong.
+_Started = Step | list[NDArray[np.float32]] | BaseException
+
+
 @dataclass(frozen=True)
 class EngineLimits:
     """What bounds the queue and the patience; see `Settings`."""
@@ -302,7 +306,7 @@ class Engine:
         """Run what waits until the queue is closed, and empty if it is to be drained."""
         queue, facts = self._queue, model.facts
         idle = False
-        running: tuple[list[Batch], Step | BaseException] | None = None
+        running: tuple[list[Batch], _Started] | None = None
         while True:
             if running is None:
                 waits = queue.wait(None if idle else _IDLE_S, self._limits.coalesce_delay_s)
@@ -324,24 +328,29 @@ class Engine:
             if ended and running is None:
                 return
 
-    def _start(self, model: Model, batches: list[Batch]) -> tuple[list[Batch], Step | BaseException]:
+    def _start(self, model: Model, batches: list[Batch]) -> tuple[list[Batch], _Started]:
         """Hand batches to the device; what goes wrong is dealt with when they are finished."""
         self._step_began = self._step_began or time.monotonic()
         self._count_batches(batches, model.facts)
         try:
             with device_turn:
-                return batches, model.start(batches)
+                step = model.start(batches)
+                # Where steps do not overlap, one turn is enough: others who want the device may have long ones.
+                return batches, step if model.facts.pipelined else step.result()
         except BaseException as error:  # noqa: BLE001 - a native panic is no Exception, and the next call must succeed
             return batches, error
 
-    def _finish(self, model: Model, batches: list[Batch], step: Step | BaseException) -> None:
+    def _finish(self, model: Model, batches: list[Batch], step: _Started) -> None:
         """Wait for batches, and hand out their vectors or what went wrong."""
         began = self._step_began or time.monotonic()
         try:
             if isinstance(step, BaseException):
                 raise step
-            with device_turn:
-                results = step.result()
+            if isinstance(step, list):
+                results = step
+            else:
+                with device_turn:
+                    results = step.result()
         except BaseException as error:  # noqa: BLE001 - likewise
             for batch in batches:
                 self._isolate(model, batch, error if len(batches) == 1 else None)
