@@ -1,10 +1,8 @@
 """The functions that an MlBridge calls, by their contract."""
 
 import math
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -41,7 +39,8 @@ def test_embeddings(minilm):
         ml_funcs.generate_embedding(3)
 
 
-def test_entities(english):
+@pytest.mark.usefixtures("english")
+def test_entities():
     assert ml_funcs.extract_entities("Alice met Bob in Paris") == [
         {"text": "Alice", "label": "PERSON", "start": 0, "end": 5},
         {"text": "Bob", "label": "PERSON", "start": 10, "end": 13},
@@ -51,7 +50,7 @@ def test_entities(english):
 
 
 @needs_minilm
-def test_a_summary_is_of_the_messages(monkeypatch):
+def test_a_summary_is_of_the_messages():
     text = ml_funcs.summarize(MESSAGES)
     assert text == "\n".join(MESSAGES)  # which are short enough to be their own
     assert ml_funcs.summarize([]) == ""
@@ -84,7 +83,8 @@ def test_what_cannot_be_made_is_tried_again(monkeypatch):
 
 
 @needs_minilm
-def test_health(english):
+@pytest.mark.usefixtures("english")
+def test_health():
     assert ml_funcs.health_check() is True
 
 
