@@ -17,7 +17,7 @@ from akidb_mlx.service import EmbeddingService
 from akidb_mlx.settings import DeviceName, config_file, load_settings
 from model_cache import ModelCache, ModelCacheError
 
-_PACKAGES = ("mlx", "numpy", "tokenizers", "safetensors", "pydantic")
+_PACKAGES = ("mlx", "numpy", "tokenizers", "safetensors", "pydantic", "spacy", "sentencex", "mlx-lm")
 # Two of the three mean the same: a model that works puts them closest to each other.
 _PROBE = ("A man is playing a guitar.", "Someone plays the guitar.", "The stock market fell sharply today.")
 
@@ -32,7 +32,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object
         "akidb_mlx": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in _PACKAGES},
         "backend": _describe_device(settings.device),
         "config_file": str(config_file()),
         "cache": str(cache.root),
@@ -45,6 +45,14 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object
         _print_report(report)
     if found and not report["self_test"]["passed"]:
         raise InferenceError(f"the self-test on {found} failed: {report['self_test']['detail']}")
+
+
+def _version(package: str) -> str | None:
+    """None where it is not installed, as an extra's may be."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _describe_device(name: DeviceName) -> dict[str, str]:
@@ -92,7 +100,9 @@ def _print_report(report: dict[str, Any]) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     backend, test = report["backend"], report["self_test"]
     table.add_row("akidb-mlx", f"{report['akidb_mlx']}, Python {report['python']}, {report['platform']}")
-    table.add_row("packages", ", ".join(f"{name} {version}" for name, version in report["packages"].items()))
+    table.add_row(
+        "packages", ", ".join(f"{name} {version or '(not installed)'}" for name, version in report["packages"].items())
+    )
     table.add_row("device", f"{backend['device']} ({backend['device_name']}, {backend['architecture']})")
     slow = "  [yellow]slow: install OpenBLAS (Debian: apt install libopenblas0-pthread)[/]"
     table.add_row("BLAS", backend["blas"] + (slow if backend["blas"] == "reference" else ""))
