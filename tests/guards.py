@@ -40,6 +40,7 @@ class Guard:
 
 
 HUB, CACHE, STORE, FILES, NAMES = (f"model_cache/{name}.py" for name in ("hub", "cache", "store", "files", "names"))
+ENGINE, QUEUE = (f"akidb_mlx/embedding/{name}.py" for name in ("engine", "request_queue"))
 DOWNLOAD, IN_STORE = "test_download.py::", "test_store.py::"
 
 GUARDS = (
@@ -184,7 +185,7 @@ GUARDS = (
         "8 eviction while a service has it",
         "test_service.py::test_a_service_keeps_its_model_from_being_removed",
         "a service holds the lock until it is closed",
-        (("akidb_mlx/service.py", "held.enter_context(cache.acquire(", "(cache.ensure("),),
+        (("akidb_mlx/locate.py", "held.enter_context(cache.acquire(", "(cache.ensure("),),
     ),
     Guard(
         "8 removal between finding and opening",
@@ -269,6 +270,78 @@ GUARDS = (
         "test_malformed_weights.py::test_malformed_weights_are_refused",
         "safetensors' own check, before MLX reads anything",
         (("akidb_mlx/embedding/tensors.py", "except (OSError, SafetensorError) as error", "except OSError as error"),),
+    ),
+    Guard(
+        "14 weights that are not finite",
+        "test_checkpoint.py::test_weights_that_are_not_finite_are_refused",
+        "a self-test at load",
+        (("akidb_mlx/embedding/model.py", "if not np.isfinite(", "if False and np.isfinite("),),
+    ),
+    Guard(
+        "14 a row that is no vector",
+        "test_vectors.py::test_a_row_that_is_no_vector_fails_its_text",
+        "every row is looked at",
+        (("akidb_mlx/vectors.py", "if not sound.all():", "if False:"),),
+    ),
+    Guard(
+        "15 missing, extra and misshapen tensors",
+        "test_checkpoint.py::test_tensors_that_do_not_fit_are_named",
+        "problems are gathered and refused before anything is loaded",
+        (("akidb_mlx/embedding/weights.py", "        if problems:", "        if False:"),),
+    ),
+    Guard(
+        "17 lone surrogates",
+        "test_service.py::test_a_bad_text_is_named",
+        "texts are encoded before the tokenizer sees them",
+        (("akidb_mlx/texts.py", "        text.encode()", "        text.encode(errors='replace')"),),
+    ),
+    Guard(
+        "19 one text fails the forward pass",
+        "test_engine.py::test_the_text_at_fault_is_found_in_its_batch",
+        "the batch is halved",
+        ((ENGINE, "if error is not None and batch.size == 1:", "if error is not None:"),),
+    ),
+    Guard(
+        "19 the owner thread dies",
+        "test_engine.py::test_an_owner_thread_that_dies_fails_what_waits_and_is_replaced_once",
+        "it is replaced once",
+        ((ENGINE, "self._restartable = self._restarts < _RESTARTS", "self._restartable = False"),),
+    ),
+    Guard(
+        "20 more than can be answered",
+        "test_engine.py::test_beyond_the_bound_calls_are_refused_at_once",
+        "the queue is bounded",
+        ((QUEUE, "            if self._is_full(request.expected_tokens):\n    ", "            if False:\n    "),),
+    ),
+    Guard(
+        "20 cancelled work",
+        "test_engine.py::test_a_cancelled_call_frees_its_place_and_never_runs",
+        "what waits of it is dropped",
+        ((QUEUE, "                request.waiting.clear()\n                self._turns.remove(request)\n", ""),),
+    ),
+    Guard(
+        "21 a forward pass that hangs",
+        "test_engine.py::test_a_hang_is_noticed_and_starts_no_second_thread",
+        "health looks at when the step began",
+        ((ENGINE, "if running > self._limits.stuck_after_s:", "if False:"),),
+    ),
+    Guard(
+        "22 fork after load",
+        "test_engine.py::test_a_forked_child_gets_a_clear_error",
+        "a child is marked",
+        (("akidb_mlx/embedding/process.py", "os.register_at_fork(after_in_child=_mark_forked)", "pass"),),
+    ),
+    Guard(
+        "23 exit with calls pending",
+        "test_engine.py::test_a_process_ends_with_calls_pending",
+        "engines are closed before threads are joined",
+        (("akidb_mlx/embedding/process.py", "threading._register_atexit(_close_all)", "pass"),),
+    ),
+    Guard(
+        "a message that spells a control token",
+        "test_language_model.py::test_a_message_never_becomes_a_control_token",
+        "a space is put into it",
+        (("akidb_mlx/summarization/chat.py", "while spans := self._control_spans(text):", "while spans := ():"),),
     ),
 )
 
