@@ -1,0 +1,20 @@
+#![doc = include_str!("../../../docs/rust.md")]
+#![deny(missing_docs, unsafe_code)]
+
+mod error;
+mod ml_bridge;
+mod mock;
+mod provider;
+#[cfg(feature = "python")]
+mod python;
+mod types;
+
+pub use error::{EmbeddingError, EmbeddingResult, Failure, MlBridgeError, MlBridgeResult, PythonError};
+pub use ml_bridge::{Entity, MlBridge};
+pub use mock::{MockEmbeddingProvider, MockMlBridge};
+pub use provider::EmbeddingProvider;
+#[cfg(feature = "python")]
+pub use python::{MlxEmbeddingProvider, PyMlBridge, PythonEnvironment, ServiceOptions};
+pub use types::{
+    BatchEmbeddingRequest, BatchEmbeddingResponse, EmbedOptions, FlatEmbeddings, ModelInfo, Overflow, Usage,
+};
