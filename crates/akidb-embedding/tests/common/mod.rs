@@ -1,0 +1,133 @@
+//! What the tests share.
+
+#![allow(dead_code, reason = "no test file uses all of it")]
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use akidb_embedding::{BatchEmbeddingRequest, MlxEmbeddingProvider, PythonEnvironment, ServiceOptions};
+use pyo3::prelude::*;
+
+pub const MINILM: &str = "minilm-l6-v2";
+
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
+}
+
+/// One MiniLM for all tests of a file.
+pub fn minilm() -> MlxEmbeddingProvider {
+    static MINILM_SERVICE: OnceLock<MlxEmbeddingProvider> = OnceLock::new();
+    let options = ServiceOptions {
+        device: Some("cpu".to_owned()),
+        ..ServiceOptions::default()
+    };
+    MINILM_SERVICE.get_or_init(|| MlxEmbeddingProvider::open(MINILM, &options).unwrap()).clone()
+}
+
+pub fn request(texts: impl IntoIterator<Item = impl Into<String>>) -> BatchEmbeddingRequest {
+    BatchEmbeddingRequest::new(MINILM, texts)
+}
+
+/// Different sentences of different lengths.
+pub fn sentences(count: usize) -> Vec<String> {
+    let file = std::fs::read_to_string(repository().join("tests/goldens/stsb-en-test.csv")).unwrap();
+    let mut lines: Vec<String> = file.lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    lines.dedup();
+    assert!(lines.len() >= count.min(1000));
+    lines.iter().cycle().take(count).enumerate().map(|(index, line)| format!("{line} {}", index / lines.len())).collect()
+}
+
+/// What `make(...)` of a Python program returns, around which a provider is made.
+pub fn service(program: &str) -> MlxEmbeddingProvider {
+    MlxEmbeddingProvider::from_service(made_by(program)).unwrap()
+}
+
+/// What `make()` of a Python program returns.
+pub fn made_by(program: &str) -> Py<PyAny> {
+    PythonEnvironment::default().start().unwrap();
+    Python::attach(|py| {
+        let program = CString::new(program).unwrap();
+        let module = PyModule::from_code(py, &program, c"test_program.py", c"test_program").unwrap();
+        module.getattr("make").unwrap().call0().unwrap().unbind()
+    })
+}
+
+/// Python's part of [`service`]: a stand-in that is told what `submit` does.
+pub const STAND_IN: &str = r#"
+import threading, time
+from concurrent.futures import Future
+import numpy as np
+from akidb_mlx import errors
+from akidb_mlx.vectors import EmbeddingBatch
+
+class StandIn:
+    def __init__(self):
+        self.calls, self.futures, self.closed = [], [], []
+
+    def get_model_info(self):
+        return {"model_name": "minilm-l6-v2", "dimension": 4, "max_tokens": 8}
+
+    def health_check(self):
+        return {"status": "ok", "reason": "ready"}
+
+    def close(self, drain=False):
+        self.closed.append(drain)
+        for future in self.futures:
+            if not future.done():
+                future.set_exception(errors.ServiceClosedError("the service is closed"))
+
+    def batch(self, texts):
+        vectors = np.array([[len(text), index, 0.5, -1] for index, text in enumerate(texts)], dtype=np.float32)
+        return EmbeddingBatch(vectors.reshape(-1, 4), [len(text) for text in texts], [False] * len(texts), "minilm-l6-v2", 4)
+
+    def submit(self, texts, **options):
+        self.calls.append((texts, options))
+        future = Future()
+        self.futures.append(future)
+        self.resolve(future, texts)
+        return future
+
+    def resolve(self, future, texts):
+        future.set_result(self.batch(texts))
+
+def make():
+    return StandIn()
+"#;
+
+/// Run an ignored test of this file as a process of its own; `None` when it is still running after the limit.
+pub fn run_apart(test: &str, environment: &[(&str, &str)], limit: Duration) -> Option<Output> {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--ignored", "--nocapture"])
+        .envs(environment.iter().copied())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if began.elapsed() > limit {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Some(child.wait_with_output().unwrap())
+}
+
+/// Threads of this process.
+#[cfg(target_os = "linux")]
+pub fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+/// Bytes of memory that are resident.
+#[cfg(target_os = "linux")]
+pub fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+    status.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
