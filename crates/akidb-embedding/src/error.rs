@@ -1,6 +1,7 @@
 //! What can go wrong: one [`Failure`] for both error enums, and what Python raised behind it.
 
 use std::time::Duration;
+use std::{error, fmt};
 
 use thiserror::Error;
 
@@ -30,8 +31,7 @@ impl PythonError {
 }
 
 /// What went wrong in a call: on one line the cause, what was found and what to do. Its source is a [`PythonError`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Error)]
-#[error("{message}")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Failure {
     /// The line.
     pub message: String,
@@ -40,8 +40,20 @@ pub struct Failure {
     /// When to try again, where trying again helps.
     pub retry_after: Option<Duration>,
     /// What Python raised, if it raised anything.
-    #[source]
     pub python: Option<Box<PythonError>>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+// By hand: thiserror would make the box the source, and nobody could downcast it.
+impl error::Error for Failure {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.python.as_deref().map(|python| python as _)
+    }
 }
 
 impl<M: Into<String>> From<M> for Failure {

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList};
+use pyo3::types::{PyBytes, PyDict, PyList, PyWeakrefMethods, PyWeakrefReference};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::exceptions::embedding_error;
@@ -41,8 +41,20 @@ pub(crate) struct Embedded<L> {
     pub(crate) truncated: Vec<bool>,
 }
 
-/// A future of Python's, known as soon as the call was submitted.
-pub(crate) type Submitted = Arc<OnceLock<Py<PyAny>>>;
+/// The future of a call, known as soon as that was submitted. It is the service's to keep: one that the service forgets
+/// is collected, and its callback with it, which ends the call.
+#[derive(Clone, Default)]
+pub(crate) struct Submitted(Arc<OnceLock<Py<PyWeakrefReference>>>);
+
+impl Submitted {
+    /// Cancel the call, if it was submitted and is not done.
+    pub(crate) fn cancel(&self, py: Python<'_>) {
+        let future = self.0.get().and_then(|future| future.bind(py).upgrade());
+        if let Some(Err(error)) = future.map(|future| future.call_method0("cancel")) {
+            tracing::error!("cancelling a call failed: {error}");
+        }
+    }
+}
 
 /// A call that waits for the thread that submits it.
 pub(crate) struct EmbedCall<L> {
@@ -77,19 +89,21 @@ impl<L: Layout> EmbedCall<L> {
         );
         let texts = PyList::new(py, &self.texts);
         let future = options.and_then(|options| service.call_method("submit", (texts?,), Some(&options)));
-        match future {
-            Err(error) => reply(self.answer, Err(embedding_error(py, &error))),
-            Ok(future) => {
-                self.submitted.get_or_init(|| future.clone().unbind());
-                let answer = self.answer;
-                let when_done = WhenDone(Some(Box::new(move |future| {
-                    let outcome = future.call_method0("result").and_then(|batch| read(&batch));
-                    reply(answer, outcome.map_err(|error| embedding_error(future.py(), &error)));
-                })));
-                if let Err(error) = future.call_method1("add_done_callback", (when_done,)) {
-                    error.write_unraisable(py, Some(&future)); // the caller hears of it by the channel that closed
-                }
-            }
+        let answer = self.answer;
+        let future = match future {
+            Ok(future) => future,
+            Err(error) => return reply(answer, Err(embedding_error(py, &error))),
+        };
+        let when_done = WhenDone(Some(Box::new(move |future| {
+            let outcome = future.call_method0("result").and_then(|batch| read(&batch));
+            reply(answer, outcome.map_err(|error| embedding_error(future.py(), &error)));
+        })));
+        let watched = PyWeakrefReference::new(&future).and_then(|weak| {
+            self.submitted.0.get_or_init(|| weak.unbind());
+            future.call_method1("add_done_callback", (when_done,))
+        });
+        if let Err(error) = watched {
+            error.write_unraisable(py, Some(&future)); // the caller hears of it by the channel that closed
         }
     }
 }

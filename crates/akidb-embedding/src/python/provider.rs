@@ -270,7 +270,7 @@ impl MlxEmbeddingProvider {
             deadline: limit.and_then(|limit| Instant::now().checked_add(limit)),
             options,
             answer,
-            submitted: Arc::clone(&submitted),
+            submitted: submitted.clone(),
             place,
         };
         let (service, now) = (Arc::clone(&shared.service), Arc::clone(&shared.state));
@@ -349,12 +349,7 @@ struct CancelOnDrop<'a>(Option<(&'a PythonThread<Task>, Submitted)>);
 impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
         if let Some((thread, submitted)) = self.0.take() {
-            thread.run(move |py| {
-                let cancelled = submitted.get().map(|future| future.bind(py).call_method0("cancel"));
-                if let Some(Err(error)) = cancelled {
-                    tracing::error!("cancelling a call failed: {error}");
-                }
-            });
+            thread.run(move |py| submitted.cancel(py));
         }
     }
 }

@@ -14,7 +14,11 @@ use pyo3::prelude::*;
 pub const MINILM: &str = "minilm-l6-v2";
 
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .unwrap()
+        .to_owned()
 }
 
 /// One MiniLM for all tests of a file.
@@ -24,7 +28,9 @@ pub fn minilm() -> MlxEmbeddingProvider {
         device: Some("cpu".to_owned()),
         ..ServiceOptions::default()
     };
-    MINILM_SERVICE.get_or_init(|| MlxEmbeddingProvider::open(MINILM, &options).unwrap()).clone()
+    MINILM_SERVICE
+        .get_or_init(|| MlxEmbeddingProvider::open(MINILM, &options).unwrap())
+        .clone()
 }
 
 pub fn request(texts: impl IntoIterator<Item = impl Into<String>>) -> BatchEmbeddingRequest {
@@ -38,7 +44,13 @@ pub fn sentences(count: usize) -> Vec<String> {
     lines.sort_unstable();
     lines.dedup();
     assert!(lines.len() >= count.min(1000));
-    lines.iter().cycle().take(count).enumerate().map(|(index, line)| format!("{line} {}", index / lines.len())).collect()
+    lines
+        .iter()
+        .cycle()
+        .take(count)
+        .enumerate()
+        .map(|(index, line)| format!("{line} {}", index / lines.len()))
+        .collect()
 }
 
 /// What `make(...)` of a Python program returns, around which a provider is made.
