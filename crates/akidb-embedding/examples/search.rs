@@ -16,9 +16,7 @@ const DOCUMENTS: [&str; 5] = [
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let query = std::env::args()
-        .nth(1)
-        .unwrap_or("When does my train depart?".to_owned());
+    let query = std::env::args().nth(1).unwrap_or("When does my train depart?".to_owned());
     let provider = MlxEmbeddingProvider::load(MODEL, ServiceOptions::default()).await?;
     let texts = DOCUMENTS.into_iter().chain([query.as_str()]);
     let answer = provider.embed_batch(BatchEmbeddingRequest::new(MODEL, texts)).await?;
@@ -26,10 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let similarity = |vector: &Vec<f32>| vector.iter().zip(asked).map(|(a, b)| a * b).sum::<f32>();
     let mut ranked: Vec<(f32, &str)> = documents.iter().map(similarity).zip(DOCUMENTS).collect();
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
-    println!(
-        "{query}  ({} tokens, {} ms)",
-        answer.usage.total_tokens, answer.usage.duration_ms
-    );
+    println!("{query}  ({} tokens, {} ms)", answer.usage.total_tokens, answer.usage.duration_ms);
     for (score, document) in ranked {
         println!("{score:6.3}  {document}");
     }

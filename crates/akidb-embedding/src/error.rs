@@ -58,10 +58,7 @@ impl error::Error for Failure {
 
 impl<M: Into<String>> From<M> for Failure {
     fn from(message: M) -> Self {
-        Self {
-            message: message.into(),
-            ..Self::default()
-        }
+        Self { message: message.into(), ..Self::default() }
     }
 }
 

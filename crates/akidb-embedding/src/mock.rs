@@ -35,11 +35,7 @@ impl MockEmbeddingProvider {
 
     /// A model of any name.
     pub fn with_model(model: impl Into<String>, dimension: u32) -> Self {
-        Self {
-            model: model.into(),
-            dimension,
-            latency: Duration::ZERO,
-        }
+        Self { model: model.into(), dimension, latency: Duration::ZERO }
     }
 
     /// How long every call takes.
@@ -62,11 +58,7 @@ impl EmbeddingProvider for MockEmbeddingProvider {
         let began = Instant::now();
         if request.model != self.model {
             return Err(EmbeddingError::ModelNotFound(
-                format!(
-                    "this provider holds {}, found a request for {}",
-                    self.model, request.model
-                )
-                .into(),
+                format!("this provider holds {}, found a request for {}", self.model, request.model).into(),
             ));
         }
         if !self.latency.is_zero() {
@@ -84,11 +76,7 @@ impl EmbeddingProvider for MockEmbeddingProvider {
     }
 
     async fn model_info(&self) -> EmbeddingResult<ModelInfo> {
-        Ok(ModelInfo {
-            model: self.model.clone(),
-            dimension: self.dimension,
-            max_tokens: 8192,
-        })
+        Ok(ModelInfo { model: self.model.clone(), dimension: self.dimension, max_tokens: 8192 })
     }
 
     async fn health_check(&self) -> EmbeddingResult<()> {

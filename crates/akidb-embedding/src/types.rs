@@ -23,11 +23,7 @@ fn normalized() -> bool {
 impl BatchEmbeddingRequest {
     /// A request for normalised vectors.
     pub fn new(model: impl Into<String>, inputs: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self {
-            model: model.into(),
-            inputs: inputs.into_iter().map(Into::into).collect(),
-            normalize: normalized(),
-        }
+        Self { model: model.into(), inputs: inputs.into_iter().map(Into::into).collect(), normalize: normalized() }
     }
 }
 

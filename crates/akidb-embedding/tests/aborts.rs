@@ -49,36 +49,18 @@ fn fails_with(environment: &[(&str, &str)], expected: &[&str]) {
 fn no_interpreter_where_one_was_named() {
     fails_with(
         &[("AKIDB_PYTHON", "/no/such/venv")],
-        &[
-            "Internal: no Python at /no/such/venv (from AKIDB_PYTHON)",
-            "python3 -m venv /no/such/venv",
-        ],
+        &["Internal: no Python at /no/such/venv (from AKIDB_PYTHON)", "python3 -m venv /no/such/venv"],
     );
-    fails_with(
-        &[("AKIDB_PYTHON", ""), ("VIRTUAL_ENV", "/no/venv")],
-        &["no Python at /no/venv (from VIRTUAL_ENV)"],
-    );
-    fails_with(
-        &[("AKIDB_PYTHON", ""), ("VIRTUAL_ENV", ""), ("PATH", "/no")],
-        &["PATH has no python3"],
-    );
-    fails_with(
-        &[("AKIDB_PYTHON", env!("CARGO_MANIFEST_DIR"))],
-        &["a folder without bin/python3"],
-    );
+    fails_with(&[("AKIDB_PYTHON", ""), ("VIRTUAL_ENV", "/no/venv")], &["no Python at /no/venv (from VIRTUAL_ENV)"]);
+    fails_with(&[("AKIDB_PYTHON", ""), ("VIRTUAL_ENV", ""), ("PATH", "/no")], &["PATH has no python3"]);
+    fails_with(&[("AKIDB_PYTHON", env!("CARGO_MANIFEST_DIR"))], &["a folder without bin/python3"]);
 }
 
 #[test]
 fn an_interpreter_that_is_none_or_does_not_start() {
-    fails_with(
-        &[("AKIDB_PYTHON", "/bin/ls")],
-        &["Internal: /bin/ls (from AKIDB_PYTHON) is not a Python that works"],
-    );
+    fails_with(&[("AKIDB_PYTHON", "/bin/ls")], &["Internal: /bin/ls (from AKIDB_PYTHON) is not a Python that works"]);
     fails_with(&[("AKIDB_PYTHON", file!())], &["no Python at"]);
-    fails_with(
-        &[("PYTHONHOME", "/no/home")],
-        &["is not a Python that works", "PYTHONHOME"],
-    );
+    fails_with(&[("PYTHONHOME", "/no/home")], &["is not a Python that works", "PYTHONHOME"]);
 }
 
 #[test]
@@ -101,46 +83,24 @@ fn an_interpreter_of_another_version() {
 fn a_python_without_the_package() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("bare");
     let python = std::env::var("AKIDB_PYTHON").unwrap();
-    let interpreter = if std::path::Path::new(&python).is_dir() {
-        format!("{python}/bin/python")
-    } else {
-        python
-    };
-    let made = Command::new(interpreter)
-        .args(["-m", "venv", "--without-pip"])
-        .arg(&folder)
-        .output()
-        .unwrap();
+    let interpreter = if std::path::Path::new(&python).is_dir() { format!("{python}/bin/python") } else { python };
+    let made = Command::new(interpreter).args(["-m", "venv", "--without-pip"]).arg(&folder).output().unwrap();
     assert!(made.status.success(), "{made:?}");
     let folder = folder.to_str().unwrap();
     fails_with(
         &[("AKIDB_PYTHON", folder)],
-        &[
-            "Internal: ",
-            "No module named 'akidb_mlx'",
-            &format!("{folder}/bin/python"),
-            "-m pip install akidb-mlx",
-        ],
+        &["Internal: ", "No module named 'akidb_mlx'", &format!("{folder}/bin/python"), "-m pip install akidb-mlx"],
     );
 }
 
 #[test]
 fn a_model_that_is_not_there_or_not_one() {
     fails_with(
-        &[
-            ("AKIDB_TEST_MODEL", "nobody/has-this"),
-            ("AKIDB_CACHE_DIR", env!("CARGO_TARGET_TMPDIR")),
-        ],
+        &[("AKIDB_TEST_MODEL", "nobody/has-this"), ("AKIDB_CACHE_DIR", env!("CARGO_TARGET_TMPDIR"))],
         &["ModelNotFound: ", "nobody/has-this"],
     );
-    fails_with(
-        &[("AKIDB_TEST_MODEL", env!("CARGO_MANIFEST_DIR"))],
-        &["Internal: ", "config.json"],
-    );
-    fails_with(
-        &[("AKIDB_DEVICE", "abacus"), ("AKIDB_TOKEN_BUDGET", "none")],
-        &["InvalidInput: ", "token_budget"],
-    );
+    fails_with(&[("AKIDB_TEST_MODEL", env!("CARGO_MANIFEST_DIR"))], &["Internal: ", "config.json"]);
+    fails_with(&[("AKIDB_DEVICE", "abacus"), ("AKIDB_TOKEN_BUDGET", "none")], &["InvalidInput: ", "token_budget"]);
 }
 
 #[test]
@@ -176,11 +136,7 @@ def make():
 ",
     );
     let provider = minilm();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         provider.embed_batch(request(["alive"])).await.unwrap();
         Python::attach(|py| killer.call0(py)).unwrap();
@@ -205,11 +161,7 @@ fn an_engine_that_dies() {
 #[test]
 #[ignore = "a program of the tests below"]
 fn end_without_closing() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         drop(MlxEmbeddingProvider::new(common::MINILM).unwrap());
         let provider = minilm();
@@ -233,10 +185,7 @@ fn a_process_that_ends_without_closing() {
 #[test]
 #[ignore = "a program of the tests below"]
 fn print_the_prefix() {
-    PythonEnvironment::default()
-        .with_sys_path(env!("CARGO_MANIFEST_DIR"))
-        .start()
-        .unwrap();
+    PythonEnvironment::default().with_sys_path(env!("CARGO_MANIFEST_DIR")).start().unwrap();
     Python::attach(|py| {
         let sys = py.import("sys").unwrap();
         let (prefix, path) = (sys.getattr("prefix").unwrap(), sys.getattr("path").unwrap());
@@ -247,32 +196,15 @@ fn print_the_prefix() {
 #[test]
 fn the_environment_that_was_named_is_the_one_that_runs() {
     let python = std::fs::canonicalize(std::env::var("AKIDB_PYTHON").unwrap()).unwrap();
-    assert!(
-        python.is_dir(),
-        "AKIDB_PYTHON must be a virtual environment for this test, found {python:?}"
-    );
+    assert!(python.is_dir(), "AKIDB_PYTHON must be a virtual environment for this test, found {python:?}");
     let said = run("print_the_prefix", &[("AKIDB_PYTHON", python.to_str().unwrap())]);
-    assert!(
-        said.contains(&format!(
-            "prefix={} first={}",
-            python.display(),
-            env!("CARGO_MANIFEST_DIR")
-        )),
-        "{said}"
-    );
+    assert!(said.contains(&format!("prefix={} first={}", python.display(), env!("CARGO_MANIFEST_DIR"))), "{said}");
 }
 
 #[tokio::test]
 async fn no_python_at_all_is_the_bridges_error_too() {
-    let Err(error) = PyMlBridge::open("akidb_mlx.ml_funcs", &PythonEnvironment::at("/no/python")) else {
-        panic!()
-    };
-    assert!(
-        error
-            .to_string()
-            .contains("no Python at /no/python (from PythonEnvironment::at)"),
-        "{error}"
-    );
+    let Err(error) = PyMlBridge::open("akidb_mlx.ml_funcs", &PythonEnvironment::at("/no/python")) else { panic!() };
+    assert!(error.to_string().contains("no Python at /no/python (from PythonEnvironment::at)"), "{error}");
     let stand_in: &dyn MlBridge = &akidb_embedding::MockMlBridge;
     assert!(stand_in.health_check().await.unwrap());
 }

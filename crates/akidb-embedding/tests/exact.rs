@@ -16,24 +16,11 @@ fn python(texts: &[String], call: &str) -> (usize, Vec<u8>) {
          sys.stdout.buffer.write(b'%d\\n' % sum(batch.token_counts) + batch.vectors.tobytes())"
     );
     let python = std::env::var("AKIDB_PYTHON").unwrap();
-    let interpreter = if std::path::Path::new(&python).is_dir() {
-        format!("{python}/bin/python")
-    } else {
-        python
-    };
-    let output = Command::new(interpreter)
-        .arg("-c")
-        .arg(code)
-        .args(texts)
-        .current_dir(repository())
-        .output()
-        .unwrap();
+    let interpreter = if std::path::Path::new(&python).is_dir() { format!("{python}/bin/python") } else { python };
+    let output = Command::new(interpreter).arg("-c").arg(code).args(texts).current_dir(repository()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let line = output.stdout.iter().position(|byte| *byte == b'\n').unwrap();
-    (
-        String::from_utf8_lossy(&output.stdout[..line]).parse().unwrap(),
-        output.stdout[line + 1..].to_vec(),
-    )
+    (String::from_utf8_lossy(&output.stdout[..line]).parse().unwrap(), output.stdout[line + 1..].to_vec())
 }
 
 fn bytes(values: impl IntoIterator<Item = f32>) -> Vec<u8> {
@@ -56,10 +43,7 @@ async fn plain_calls() {
     assert_eq!(bytes(nested.embeddings.concat()), expected);
 
     // Arguments cannot hold a NUL, so the rest is compared with the same call in one piece.
-    let flat = provider
-        .embed_flat(request(&texts), EmbedOptions::default())
-        .await
-        .unwrap();
+    let flat = provider.embed_flat(request(&texts), EmbedOptions::default()).await.unwrap();
     let nested = provider.embed_batch(request(&texts)).await.unwrap();
     assert_eq!((flat.dimension, flat.rows().len()), (384, 103));
     assert!(flat.rows().zip(&nested.embeddings).all(|(row, vector)| row == vector));
@@ -70,11 +54,8 @@ async fn plain_calls() {
 
 async fn calls_with_options() {
     let texts = ["word ".repeat(600)];
-    let options = EmbedOptions {
-        on_overflow: Overflow::Chunk,
-        prompt: Some("title: ".to_owned()),
-        ..EmbedOptions::default()
-    };
+    let options =
+        EmbedOptions { on_overflow: Overflow::Chunk, prompt: Some("title: ".to_owned()), ..EmbedOptions::default() };
     let (tokens, expected) = python(&texts, ", on_overflow='chunk', prompt='title: ', normalize=False");
     let mut raw = request(&texts);
     raw.normalize = false;

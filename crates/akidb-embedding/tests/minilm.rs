@@ -11,14 +11,8 @@ use common::{minilm, request, sentences};
 #[tokio::test]
 async fn what_cannot_be_embedded_is_the_callers_fault_alone() {
     let provider = minilm();
-    let refuse = EmbedOptions {
-        on_overflow: Overflow::Error,
-        ..EmbedOptions::default()
-    };
-    let error = provider
-        .embed_with(request(["short", &"word ".repeat(600)]), refuse)
-        .await
-        .unwrap_err();
+    let refuse = EmbedOptions { on_overflow: Overflow::Error, ..EmbedOptions::default() };
+    let error = provider.embed_with(request(["short", &"word ".repeat(600)]), refuse).await.unwrap_err();
     assert!(matches!(&error, EmbeddingError::InvalidInput { .. }), "{error:?}");
     assert_eq!(error.index(), Some(1));
 
@@ -34,17 +28,11 @@ async fn what_cannot_be_embedded_is_the_callers_fault_alone() {
         (cut(None, Some("nonsense")), "nonsense"),
     ] {
         let error = provider.embed_with(request(["a"]), options).await.unwrap_err();
-        assert!(
-            matches!(&error, EmbeddingError::InvalidInput(failure) if failure.message.contains(says)),
-            "{error:?}"
-        );
+        assert!(matches!(&error, EmbeddingError::InvalidInput(failure) if failure.message.contains(says)), "{error:?}");
     }
     let mut other = request(["a"]);
     other.model = "qwen3-0.6b-4bit".to_owned();
-    assert!(matches!(
-        provider.embed_batch(other).await,
-        Err(EmbeddingError::ModelNotFound { .. })
-    ));
+    assert!(matches!(provider.embed_batch(other).await, Err(EmbeddingError::ModelNotFound { .. })));
 }
 
 #[tokio::test]
@@ -53,10 +41,7 @@ async fn nothing_gives_nothing_and_the_model_is_known() {
     let none = provider.embed_batch(request([""; 0])).await.unwrap();
     assert_eq!((none.embeddings.len(), none.usage.total_tokens), (0, 0));
     let info = provider.model_info().await.unwrap();
-    assert_eq!(
-        (info.model.as_str(), info.dimension, info.max_tokens),
-        ("minilm-l6-v2", 384, 256)
-    );
+    assert_eq!((info.model.as_str(), info.dimension, info.max_tokens), ("minilm-l6-v2", 384, 256));
     provider.health_check().await.unwrap();
 }
 
@@ -69,10 +54,7 @@ async fn concurrent_callers_get_their_own_vectors() {
         .map(|text| tokio::spawn(async move { minilm().embed_batch(request([text])).await.unwrap().embeddings }))
         .collect();
     for (task, expected) in tasks.into_iter().zip(together) {
-        let alone = tokio::time::timeout(Duration::from_secs(60), task)
-            .await
-            .unwrap()
-            .unwrap();
+        let alone = tokio::time::timeout(Duration::from_secs(60), task).await.unwrap().unwrap();
         // Batches differ, and with them the order of additions.
         assert!(alone[0].iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5));
     }

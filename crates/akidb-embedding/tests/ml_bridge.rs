@@ -55,11 +55,7 @@ fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
 }
 
 fn of_files(name: &str, functions: &str) -> PyMlBridge {
-    PyMlBridge::new(folder(
-        name,
-        &[("ml_funcs.py", functions), ("beside.py", "LABEL = 'CITY'")],
-    ))
-    .unwrap()
+    PyMlBridge::new(folder(name, &[("ml_funcs.py", functions), ("beside.py", "LABEL = 'CITY'")])).unwrap()
 }
 
 #[tokio::test]
@@ -67,21 +63,13 @@ async fn a_users_functions_are_called() {
     let bridge = of_files("users", FUNCTIONS);
     assert_eq!(bridge.generate_embedding("four").await.unwrap(), [4.0, 0.5]);
     let texts = ["a".to_owned(), "bb".to_owned()];
-    assert_eq!(
-        bridge.generate_embeddings_batch(&texts).await.unwrap(),
-        [[1.0, 0.5], [2.0, 0.5]]
-    );
+    assert_eq!(bridge.generate_embeddings_batch(&texts).await.unwrap(), [[1.0, 0.5], [2.0, 0.5]]);
     assert!(bridge.generate_embeddings_batch(&[]).await.unwrap().is_empty());
     let text = "Grüße aus Köln \u{1f980}";
     let entities = bridge.extract_entities(text).await.unwrap();
-    let [entity] = &entities[..] else {
-        panic!("{entities:?}")
-    };
+    let [entity] = &entities[..] else { panic!("{entities:?}") };
     assert_eq!((entity.text.as_str(), entity.label.as_str()), ("Köln", "CITY"));
-    assert_eq!(
-        (entity.start, entity.end, entity.start_byte, entity.end_byte),
-        (10, 14, 12, 17)
-    );
+    assert_eq!((entity.start, entity.end, entity.start_byte, entity.end_byte), (10, 14, 12, 17));
     assert_eq!(&text[entity.start_byte..entity.end_byte], "Köln");
     assert!(bridge.summarize(&texts).await.unwrap().starts_with("a / bb |"));
     assert!(bridge.health_check().await.unwrap());
@@ -94,15 +82,9 @@ async fn a_package_is_a_module_too_and_two_folders_do_not_mix() {
         &[
             (
                 "ml_funcs/__init__.py",
-                &format!(
-                    "{}\nfrom .inner import summarize",
-                    FUNCTIONS.replace("from beside", "from .inner")
-                ),
+                &format!("{}\nfrom .inner import summarize", FUNCTIONS.replace("from beside", "from .inner")),
             ),
-            (
-                "ml_funcs/inner.py",
-                "LABEL = 'INNER'\ndef summarize(messages): return 'of the package'",
-            ),
+            ("ml_funcs/inner.py", "LABEL = 'INNER'\ndef summarize(messages): return 'of the package'"),
         ],
     );
     let file = of_files("file", FUNCTIONS);
@@ -113,10 +95,8 @@ async fn a_package_is_a_module_too_and_two_folders_do_not_mix() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn single_texts_share_calls_and_a_bad_one_fails_alone() {
-    let functions = FUNCTIONS.replace(
-        "def generate_embedding(text):",
-        "import time\ndef generate_embedding(text):\n    time.sleep(0.2)",
-    );
+    let functions = FUNCTIONS
+        .replace("def generate_embedding(text):", "import time\ndef generate_embedding(text):\n    time.sleep(0.2)");
     let bridge = std::sync::Arc::new(of_files("shared", &functions));
     let one = |text: String| {
         let bridge = std::sync::Arc::clone(&bridge);
@@ -133,12 +113,7 @@ async fn single_texts_share_calls_and_a_bad_one_fails_alone() {
     assert!(calls.split(' ').count() < 20, "{calls}");
     assert!(threads() < 40);
 
-    let tasks = [
-        one("first".to_owned()),
-        one("good".to_owned()),
-        one("bad".to_owned()),
-        one("fine".to_owned()),
-    ];
+    let tasks = [one("first".to_owned()), one("good".to_owned()), one("bad".to_owned()), one("fine".to_owned())];
     let mut failed = 0;
     for task in tasks {
         if let Err(error) = task.await.unwrap() {
@@ -167,10 +142,7 @@ def health_check(): return 'yes'
         bridge.summarize(&two).await.map(drop),
         bridge.health_check().await.map(drop),
     ] {
-        assert!(
-            matches!(outcome, Err(MlBridgeError::TypeConversion { .. })),
-            "{outcome:?}"
-        );
+        assert!(matches!(outcome, Err(MlBridgeError::TypeConversion { .. })), "{outcome:?}");
     }
 }
 
@@ -185,22 +157,15 @@ fn a_module_that_is_not_there_or_not_whole_is_refused() {
             "no function generate_embedding, generate_embeddings_batch, extract_entities, health_check",
         ),
         (broken.to_str().unwrap(), "a_package_that_nobody_has"),
-        (
-            empty.to_str().unwrap(),
-            "looked for ml_funcs.py or ml_funcs/__init__.py",
-        ),
+        (empty.to_str().unwrap(), "looked for ml_funcs.py or ml_funcs/__init__.py"),
         ("/no/such/folder", "found nothing"),
         ("akidb_mlx.no_such_module", "no_such_module"),
     ] {
-        let Err(error) = PyMlBridge::new(path) else {
-            panic!("{path} was taken")
-        };
+        let Err(error) = PyMlBridge::new(path) else { panic!("{path} was taken") };
         assert!(matches!(error, MlBridgeError::ModuleImport { .. }), "{error:?}");
         assert!(error.to_string().contains(says), "{error}");
     }
-    let Err(error) = PyMlBridge::open(empty, &PythonEnvironment::at("/no/python")) else {
-        panic!()
-    };
+    let Err(error) = PyMlBridge::open(empty, &PythonEnvironment::at("/no/python")) else { panic!() };
     assert!(matches!(error, MlBridgeError::PythonInit { .. }), "{error:?}");
 }
 
@@ -215,18 +180,12 @@ async fn the_functions_of_akidb_mlx() {
     };
     let vector = bridge.generate_embedding("Hello, world!").await.unwrap();
     assert_eq!(vector.len(), 384);
-    let batch = bridge
-        .generate_embeddings_batch(&["Hello, world!".to_owned()])
-        .await
-        .unwrap();
+    let batch = bridge.generate_embeddings_batch(&["Hello, world!".to_owned()]).await.unwrap();
     assert!(batch[0].iter().zip(&vector).all(|(a, b)| (a - b).abs() < 1e-6));
     let text = "Alice met Bob in Paris.";
     match bridge.extract_entities(text).await {
         Ok(entities) => {
-            let found: Vec<&str> = entities
-                .iter()
-                .map(|entity| &text[entity.start_byte..entity.end_byte])
-                .collect();
+            let found: Vec<&str> = entities.iter().map(|entity| &text[entity.start_byte..entity.end_byte]).collect();
             assert_eq!(found, ["Alice", "Bob", "Paris"]);
         }
         Err(error) => eprintln!("skipped, entities: {error}"),

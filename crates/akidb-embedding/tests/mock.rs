@@ -22,11 +22,7 @@ async fn vectors_depend_on_the_text_alone() {
         assert!((value - expected).abs() < 1e-6, "{:?}", response.embeddings[0]);
     }
     assert_eq!(response.usage.total_tokens, 4);
-    let other = MockEmbeddingProvider::with_dimension(4)
-        .with_latency(20)
-        .embed_batch(request)
-        .await
-        .unwrap();
+    let other = MockEmbeddingProvider::with_dimension(4).with_latency(20).embed_batch(request).await.unwrap();
     assert_eq!(other.embeddings, response.embeddings);
     assert!(other.usage.duration_ms >= 20);
 }
@@ -36,40 +32,22 @@ async fn vectors_are_normalised_only_if_that_is_asked() {
     let provider = MockEmbeddingProvider::new();
     let mut request = BatchEmbeddingRequest::new(MockEmbeddingProvider::DEFAULT_MODEL, ["a text"]);
     let length = |vector: &[f32]| vector.iter().map(|value| value * value).sum::<f32>().sqrt();
-    let unit = provider
-        .embed_batch(request.clone())
-        .await
-        .unwrap()
-        .embeddings
-        .remove(0);
+    let unit = provider.embed_batch(request.clone()).await.unwrap().embeddings.remove(0);
     assert_eq!(unit.len(), 512);
     assert!((length(&unit) - 1.0).abs() < 1e-6);
     request.normalize = false;
     let raw = provider.embed_batch(request).await.unwrap().embeddings.remove(0);
     assert!(length(&raw) > 10.0);
     let scale = length(&raw);
-    assert!(
-        raw.iter()
-            .zip(&unit)
-            .all(|(raw, unit)| (raw / scale - unit).abs() < 1e-6)
-    );
+    assert!(raw.iter().zip(&unit).all(|(raw, unit)| (raw / scale - unit).abs() < 1e-6));
 }
 
 #[tokio::test]
 async fn another_model_is_refused_and_no_text_gives_no_vector() {
     let provider = MockEmbeddingProvider::with_model("mine", 8);
-    let error = provider
-        .embed_batch(BatchEmbeddingRequest::new("yours", ["a"]))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(&error, EmbeddingError::ModelNotFound(failure) if failure.message.contains("yours")),
-        "{error}"
-    );
-    let none = provider
-        .embed_batch(BatchEmbeddingRequest::new("mine", [""; 0]))
-        .await
-        .unwrap();
+    let error = provider.embed_batch(BatchEmbeddingRequest::new("yours", ["a"])).await.unwrap_err();
+    assert!(matches!(&error, EmbeddingError::ModelNotFound(failure) if failure.message.contains("yours")), "{error}");
+    let none = provider.embed_batch(BatchEmbeddingRequest::new("mine", [""; 0])).await.unwrap();
     assert!(none.embeddings.is_empty());
     assert_eq!(provider.model_info().await.unwrap().dimension, 8);
     provider.health_check().await.unwrap();
@@ -81,28 +59,12 @@ async fn the_bridge_counts_characters_and_bytes() {
     let text = "Schöne Grüße, Ärzte in Köln";
     let entities = bridge.extract_entities(text).await.unwrap();
     let found: Vec<(&str, usize, usize)> = entities.iter().map(|e| (e.text.as_str(), e.start, e.end)).collect();
-    assert_eq!(
-        found,
-        [("Schöne", 0, 6), ("Grüße", 7, 12), ("Ärzte", 14, 19), ("Köln", 23, 27)]
-    );
-    assert!(
-        entities
-            .iter()
-            .all(|entity| text[entity.start_byte..entity.end_byte] == entity.text)
-    );
+    assert_eq!(found, [("Schöne", 0, 6), ("Grüße", 7, 12), ("Ärzte", 14, 19), ("Köln", 23, 27)]);
+    assert!(entities.iter().all(|entity| text[entity.start_byte..entity.end_byte] == entity.text));
     let one = bridge.generate_embedding(text).await.unwrap();
     assert_eq!(one.len(), 384);
-    assert_eq!(
-        bridge.generate_embeddings_batch(&[text.to_owned()]).await.unwrap(),
-        [one]
-    );
-    assert_eq!(
-        bridge
-            .summarize(&["first".to_owned(), "second".to_owned()])
-            .await
-            .unwrap(),
-        "first"
-    );
+    assert_eq!(bridge.generate_embeddings_batch(&[text.to_owned()]).await.unwrap(), [one]);
+    assert_eq!(bridge.summarize(&["first".to_owned(), "second".to_owned()]).await.unwrap(), "first");
     assert!(bridge.health_check().await.unwrap());
 }
 
@@ -127,14 +89,8 @@ fn an_error_keeps_its_meaning_on_the_way_between_the_enums() {
         (ours("ModelNotFoundError"), EmbeddingError::ModelNotFound),
         (ours("ServiceOverloadedError"), EmbeddingError::ServiceUnavailable),
         (ours("InferenceError"), EmbeddingError::Internal),
-        (
-            "model_cache.errors.ModelCacheError".to_owned(),
-            EmbeddingError::ModelNotFound,
-        ),
-        (
-            "model_cache.errors.CorruptModelError".to_owned(),
-            EmbeddingError::Internal,
-        ),
+        ("model_cache.errors.ModelCacheError".to_owned(), EmbeddingError::ModelNotFound),
+        ("model_cache.errors.CorruptModelError".to_owned(), EmbeddingError::Internal),
         ("builtins.ValueError".to_owned(), EmbeddingError::Internal),
     ];
     for (name, variant) in cases {
@@ -150,10 +106,7 @@ fn an_error_keeps_its_meaning_on_the_way_between_the_enums() {
 
 #[test]
 fn a_refusal_of_the_bridge_is_one_of_the_provider_too() {
-    let failure = Failure {
-        retry_after: Some(Duration::from_secs(1)),
-        ..Failure::from("full")
-    };
+    let failure = Failure { retry_after: Some(Duration::from_secs(1)), ..Failure::from("full") };
     let error = EmbeddingError::from(MlBridgeError::FunctionCall(failure));
     assert!(matches!(error, EmbeddingError::ServiceUnavailable { .. }));
     assert_eq!(error.retry_after(), Some(Duration::from_secs(1)));

@@ -33,10 +33,7 @@ where
         })
         .collect();
     for task in tasks {
-        tokio::time::timeout(Duration::from_secs(120), task)
-            .await
-            .expect("frozen")
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(120), task).await.expect("frozen").unwrap();
     }
 }
 
@@ -74,10 +71,7 @@ async fn a_mutex_that_is_held_around_the_call_is_only_slow() {
         })
         .collect();
     for task in tasks {
-        tokio::time::timeout(Duration::from_secs(120), task)
-            .await
-            .expect("frozen")
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(120), task).await.expect("frozen").unwrap();
     }
 }
 
@@ -98,12 +92,7 @@ fn threads_of_a_host(embed: impl Fn(&Mutex<Py<PyAny>>) + Copy + Send + 'static) 
 }
 
 fn call(py: Python<'_>, service: &Py<PyAny>) {
-    let vector: Vec<f32> = service
-        .bind(py)
-        .call_method1("embed", (["a"],))
-        .unwrap()
-        .extract()
-        .unwrap();
+    let vector: Vec<f32> = service.bind(py).call_method1("embed", (["a"],)).unwrap().extract().unwrap();
     assert_eq!(vector, [1.0]);
 }
 

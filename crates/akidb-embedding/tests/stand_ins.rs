@@ -13,9 +13,7 @@ use tokio::time::{sleep, timeout};
 
 /// A stand-in with some of its methods replaced, and the provider around it.
 fn stand_in(methods: &str) -> (Py<PyAny>, MlxEmbeddingProvider) {
-    let made = made_by(&format!(
-        "{STAND_IN}\nclass Other(StandIn):\n{methods}\n\ndef make():\n    return Other()\n"
-    ));
+    let made = made_by(&format!("{STAND_IN}\nclass Other(StandIn):\n{methods}\n\ndef make():\n    return Other()\n"));
     let provider = MlxEmbeddingProvider::from_service(Python::attach(|py| made.clone_ref(py))).unwrap();
     (made, provider)
 }
@@ -26,11 +24,7 @@ fn ask<T: for<'a, 'py> FromPyObject<'a, 'py, Error: Into<PyErr>>>(made: &Py<PyAn
     Python::attach(|py| {
         let locals = pyo3::types::PyDict::new(py);
         locals.set_item("it", made).unwrap();
-        py.eval(expression, Some(&locals), None)
-            .unwrap()
-            .extract()
-            .map_err(Into::into)
-            .unwrap()
+        py.eval(expression, Some(&locals), None).unwrap().extract().map_err(Into::into).unwrap()
     })
 }
 
@@ -43,10 +37,7 @@ async fn eventually(mut holds: impl FnMut() -> bool) {
 }
 
 fn within(limit: Duration) -> EmbedOptions {
-    EmbedOptions {
-        timeout: Some(limit),
-        ..EmbedOptions::default()
-    }
+    EmbedOptions { timeout: Some(limit), ..EmbedOptions::default() }
 }
 
 #[tokio::test]
@@ -59,10 +50,7 @@ async fn texts_and_vectors_cross_unchanged() {
         assert_eq!(*vector, [*length, index as f32, 0.5, -1.0]);
     }
     assert_eq!(response.usage.total_tokens, 8);
-    let flat = provider
-        .embed_flat(request(texts), EmbedOptions::default())
-        .await
-        .unwrap();
+    let flat = provider.embed_flat(request(texts), EmbedOptions::default()).await.unwrap();
     assert_eq!(flat.values, response.embeddings.concat());
     assert_eq!(flat.token_counts, [0, 3, 3, 2]);
 }
@@ -79,26 +67,14 @@ async fn every_exception_has_its_variant_and_keeps_its_traceback() {
     );
     type Variant = fn(akidb_embedding::Failure) -> EmbeddingError;
     let cases: [(&str, Variant); 9] = [
-        (
-            "errors.InvalidInputError('text 7 is bad', 7)",
-            EmbeddingError::InvalidInput,
-        ),
+        ("errors.InvalidInputError('text 7 is bad', 7)", EmbeddingError::InvalidInput),
         ("errors.ConfigurationError('a setting')", EmbeddingError::InvalidInput),
         ("errors.ModelNotFoundError('no model')", EmbeddingError::ModelNotFound),
         ("errors.ModelLoadError('damaged')", EmbeddingError::Internal),
         ("errors.InferenceError('no vector', 0)", EmbeddingError::Internal),
-        (
-            "errors.DeadlineExceededError('too late')",
-            EmbeddingError::ServiceUnavailable,
-        ),
-        (
-            "errors.ServiceClosedError('closed')",
-            EmbeddingError::ServiceUnavailable,
-        ),
-        (
-            "errors.ServiceOverloadedError('full', 2.5)",
-            EmbeddingError::ServiceUnavailable,
-        ),
+        ("errors.DeadlineExceededError('too late')", EmbeddingError::ServiceUnavailable),
+        ("errors.ServiceClosedError('closed')", EmbeddingError::ServiceUnavailable),
+        ("errors.ServiceOverloadedError('full', 2.5)", EmbeddingError::ServiceUnavailable),
         ("KeyboardInterrupt('by hand')", EmbeddingError::Internal),
     ];
     for (raise, variant) in cases {
@@ -121,34 +97,19 @@ async fn every_exception_has_its_variant_and_keeps_its_traceback() {
 #[tokio::test]
 async fn what_is_not_a_batch_is_an_internal_error() {
     for wrong in ["None", "{'vectors': 1}", "texts"] {
-        let (_, provider) = stand_in(&format!(
-            "    def resolve(self, future, texts): future.set_result({wrong})"
-        ));
-        let error = timeout(Duration::from_secs(10), provider.embed_batch(request(["a"])))
-            .await
-            .unwrap()
-            .unwrap_err();
+        let (_, provider) = stand_in(&format!("    def resolve(self, future, texts): future.set_result({wrong})"));
+        let error = timeout(Duration::from_secs(10), provider.embed_batch(request(["a"]))).await.unwrap().unwrap_err();
         assert!(matches!(error, EmbeddingError::Internal { .. }), "{error:?}");
     }
     let (_, forgetful) = stand_in("    def submit(self, texts, **options): return Future()");
-    let error = timeout(Duration::from_secs(10), forgetful.embed_batch(request(["a"])))
-        .await
-        .unwrap()
-        .unwrap_err();
-    assert!(
-        matches!(&error, EmbeddingError::Internal(failure) if failure.message.contains("dropped")),
-        "{error:?}"
-    );
+    let error = timeout(Duration::from_secs(10), forgetful.embed_batch(request(["a"]))).await.unwrap().unwrap_err();
+    assert!(matches!(&error, EmbeddingError::Internal(failure) if failure.message.contains("dropped")), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_dropped_future_cancels_its_call() {
     let (made, provider) = stand_in(NEVER_ANSWERS);
-    assert!(
-        timeout(Duration::from_millis(200), provider.embed_batch(request(["a"])))
-            .await
-            .is_err()
-    );
+    assert!(timeout(Duration::from_millis(200), provider.embed_batch(request(["a"]))).await.is_err());
     eventually(|| ask(&made, c"len(it.futures) == 1 and it.futures[0].cancelled()")).await;
 
     // One that was dropped before its turn is never submitted.
@@ -164,29 +125,17 @@ async fn a_dropped_future_cancels_its_call() {
     first.unwrap();
     assert!(second.is_err());
     provider.embed_batch(request(["c"])).await.unwrap();
-    assert_eq!(
-        ask::<Vec<Vec<String>>>(&made, c"[texts for texts, _ in it.calls]"),
-        [["a"], ["c"]]
-    );
+    assert_eq!(ask::<Vec<Vec<String>>>(&made, c"[texts for texts, _ in it.calls]"), [["a"], ["c"]]);
 }
 
 #[tokio::test]
 async fn a_deadline_ends_the_call_and_reaches_the_service() {
     let (made, provider) = stand_in(NEVER_ANSWERS);
     let began = Instant::now();
-    let error = provider
-        .embed_with(request(["a"]), within(Duration::from_secs(1)))
-        .await
-        .unwrap_err();
+    let error = provider.embed_with(request(["a"]), within(Duration::from_secs(1))).await.unwrap_err();
     assert!(matches!(&error, EmbeddingError::ServiceUnavailable(failure) if failure.message.contains("timeout")));
     assert!(began.elapsed() < Duration::from_secs(5));
-    eventually(|| {
-        ask(
-            &made,
-            c"it.futures[0].cancelled() and 0 < it.calls[0][1]['timeout'] <= 1",
-        )
-    })
-    .await;
+    eventually(|| ask(&made, c"it.futures[0].cancelled() and 0 < it.calls[0][1]['timeout'] <= 1")).await;
     for limit in [Duration::ZERO, Duration::MAX] {
         let answers = service(STAND_IN);
         let outcome = answers.embed_with(request(["a"]), within(limit)).await;
@@ -267,10 +216,7 @@ async fn closing_fails_what_is_pending_and_refuses_what_comes() {
     eventually(|| ask(&made, c"len(it.calls) == 1")).await;
     provider.close(false).await.unwrap();
     provider.close(false).await.unwrap();
-    assert!(matches!(
-        pending.await.unwrap(),
-        Err(EmbeddingError::ServiceUnavailable { .. })
-    ));
+    assert!(matches!(pending.await.unwrap(), Err(EmbeddingError::ServiceUnavailable { .. })));
     let error = provider.embed_batch(request(["b"])).await.unwrap_err();
     assert!(matches!(&error, EmbeddingError::ServiceUnavailable(failure) if failure.message.contains("closed")));
     assert_eq!(ask::<Vec<bool>>(&made, c"it.closed"), [false, false]);
@@ -309,14 +255,8 @@ async fn closing_ends_also_when_python_does_not() {
     });
     eventually(|| ask(&made, c"len(it.calls) == 1")).await;
     let began = Instant::now();
-    assert!(matches!(
-        provider.close(false).await,
-        Err(EmbeddingError::ServiceUnavailable { .. })
-    ));
-    assert!(matches!(
-        pending.await.unwrap(),
-        Err(EmbeddingError::ServiceUnavailable { .. })
-    ));
+    assert!(matches!(provider.close(false).await, Err(EmbeddingError::ServiceUnavailable { .. })));
+    assert!(matches!(pending.await.unwrap(), Err(EmbeddingError::ServiceUnavailable { .. })));
     assert!(began.elapsed() < Duration::from_secs(15));
 }
 

@@ -26,10 +26,7 @@ impl Layout for Vec<f32> {
 
 impl Layout for Vec<Vec<f32>> {
     fn of(bytes: &[u8], dimension: usize) -> Self {
-        bytes
-            .chunks_exact(4 * dimension.max(1))
-            .map(|row| Layout::of(row, dimension))
-            .collect()
+        bytes.chunks_exact(4 * dimension.max(1)).map(|row| Layout::of(row, dimension)).collect()
     }
 }
 
@@ -75,18 +72,11 @@ impl<L: Layout> EmbedCall<L> {
         if self.answer.is_closed() {
             return;
         }
-        let remaining = self
-            .deadline
-            .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let remaining = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if remaining.is_some_and(|remaining| remaining.is_zero()) {
             return reply(self.answer, Err(late()));
         }
-        let options = keywords(
-            py,
-            self.normalize,
-            &self.options,
-            remaining.map(|remaining| remaining.as_secs_f64()),
-        );
+        let options = keywords(py, self.normalize, &self.options, remaining.map(|remaining| remaining.as_secs_f64()));
         let texts = PyList::new(py, &self.texts);
         let future = options.and_then(|options| service.call_method("submit", (texts?,), Some(&options)));
         let answer = self.answer;
@@ -161,10 +151,7 @@ fn keywords<'py>(
 /// What an `EmbeddingBatch` holds. Bytes, because abi3 has the buffer protocol only from Python 3.11.
 fn read<L: Layout>(batch: &Bound<'_, PyAny>) -> PyResult<Embedded<L>> {
     let dimension = batch.getattr("dimension")?.extract()?;
-    let bytes = batch
-        .getattr("vectors")?
-        .call_method0("tobytes")?
-        .cast_into::<PyBytes>()?;
+    let bytes = batch.getattr("vectors")?.call_method0("tobytes")?.cast_into::<PyBytes>()?;
     Ok(Embedded {
         vectors: L::of(bytes.as_bytes(), dimension),
         dimension,

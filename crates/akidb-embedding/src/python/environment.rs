@@ -47,10 +47,7 @@ struct Found {
 impl PythonEnvironment {
     /// An interpreter, or the folder of a virtual environment or prefix.
     pub fn at(python: impl Into<PathBuf>) -> Self {
-        Self {
-            python: Some(python.into()),
-            sys_path: Vec::new(),
-        }
+        Self { python: Some(python.into()), sys_path: Vec::new() }
     }
 
     /// Also import from a folder, before all others.
@@ -78,10 +75,7 @@ impl PythonEnvironment {
         let found = ask(&interpreter(&python, &named_by)?, &named_by)?;
         check_version(&found, &named_by)?;
         if let Some(folder) = self.sys_path.iter().find(|folder| !folder.is_dir()) {
-            return Err(init_error(format!(
-                "{} was to be imported from and is not a folder",
-                folder.display()
-            )));
+            return Err(init_error(format!("{} was to be imported from and is not a folder", folder.display())));
         }
         start_as(&found.interpreter)?;
         Python::attach(|py| self.extend_sys_path(py, &found))
@@ -100,9 +94,7 @@ impl PythonEnvironment {
             }
         }
         let folders = env::var_os("PATH").unwrap_or_default();
-        let on_path = env::split_paths(&folders)
-            .map(|folder| folder.join("python3"))
-            .find(|python| python.is_file());
+        let on_path = env::split_paths(&folders).map(|folder| folder.join("python3")).find(|python| python.is_file());
         on_path.map(|python| (python, "PATH".to_owned())).ok_or_else(|| {
             init_error(
                 "no Python: AKIDB_PYTHON and VIRTUAL_ENV are not set, and PATH has no python3; set AKIDB_PYTHON to an \
@@ -137,10 +129,7 @@ fn interpreter(python: &Path, named_by: &str) -> MlBridgeResult<PathBuf> {
     if python.is_file() {
         return Ok(python.to_owned());
     }
-    let inside = IN_FOLDER
-        .iter()
-        .map(|name| python.join(name))
-        .find(|path| path.is_file());
+    let inside = IN_FOLDER.iter().map(|name| python.join(name)).find(|path| path.is_file());
     inside.ok_or_else(|| {
         let found = if python.is_dir() {
             "a folder without bin/python3"
@@ -184,14 +173,8 @@ fn ask(interpreter: &Path, named_by: &str) -> MlBridgeResult<Found> {
     };
     let (mut answer, mut complaint) = (String::new(), String::new());
     for (pipe, text) in [
-        (
-            child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read>),
-            &mut answer,
-        ),
-        (
-            child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read>),
-            &mut complaint,
-        ),
+        (child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read>), &mut answer),
+        (child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read>), &mut complaint),
     ] {
         pipe.into_iter()
             .try_for_each(|mut pipe| pipe.read_to_string(text).map(|_| ()))
@@ -199,15 +182,10 @@ fn ask(interpreter: &Path, named_by: &str) -> MlBridgeResult<Found> {
     }
     let mut lines = answer.lines().map(str::to_owned);
     match (status.success(), lines.next().as_deref(), lines.next(), lines.next()) {
-        (true, Some("akidb"), Some(version), Some(executable)) => Ok(Found {
-            interpreter: executable.into(),
-            version,
-            sys_path: lines.collect(),
-        }),
-        _ => Err(refused(&format!(
-            "{status}, {:?}",
-            complaint.lines().last().unwrap_or_default()
-        ))),
+        (true, Some("akidb"), Some(version), Some(executable)) => {
+            Ok(Found { interpreter: executable.into(), version, sys_path: lines.collect() })
+        }
+        _ => Err(refused(&format!("{status}, {:?}", complaint.lines().last().unwrap_or_default()))),
     }
 }
 
@@ -240,20 +218,14 @@ fn linked_version() -> String {
 fn start_as(interpreter: &Path) -> MlBridgeResult<()> {
     static START: Once = Once::new();
     let name = interpreter.to_str().ok_or_else(|| {
-        init_error(format!(
-            "{} is not UTF-8, which Python needs here; use another path",
-            interpreter.display()
-        ))
+        init_error(format!("{} is not UTF-8, which Python needs here; use another path", interpreter.display()))
     })?;
     START.call_once(|| {
         // SAFETY: may be called at any time.
         if unsafe { ffi::Py_IsInitialized() } == 0 {
             let wide: Vec<u32> = name.chars().map(u32::from).chain([0]).collect();
             // SAFETY: a wide character is UTF-32 on macOS and Linux; Python keeps the pointer, so the string is leaked.
-            #[allow(
-                deprecated,
-                reason = "PyConfig, which is to be used instead, is not in the stable ABI"
-            )]
+            #[allow(deprecated, reason = "PyConfig, which is to be used instead, is not in the stable ABI")]
             unsafe {
                 ffi::Py_SetProgramName(wide.leak().as_ptr().cast());
             }

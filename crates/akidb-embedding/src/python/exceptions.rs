@@ -11,15 +11,8 @@ use crate::{EmbeddingError, MlBridgeError};
 /// What an exception says, with the `index` and `retry_after_s` of those of akidb_mlx.
 pub(crate) fn failure(py: Python<'_>, error: &PyErr) -> Failure {
     let value = error.value(py);
-    let message = value
-        .str()
-        .map_or_else(|error| error.to_string(), |text| text.to_string());
-    let types: Vec<String> = value
-        .get_type()
-        .mro()
-        .iter()
-        .filter_map(|class| full_name(&class))
-        .collect();
+    let message = value.str().map_or_else(|error| error.to_string(), |text| text.to_string());
+    let types: Vec<String> = value.get_type().mro().iter().filter_map(|class| full_name(&class)).collect();
     let ours = types.iter().any(|name| name == "akidb_mlx.errors.AkidbMlxError");
     let attribute = |name| value.getattr_opt(name).ok().flatten();
     let retry_after_s: Option<f64> = attribute("retry_after_s").and_then(|seconds| seconds.extract().ok());
@@ -29,9 +22,7 @@ pub(crate) fn failure(py: Python<'_>, error: &PyErr) -> Failure {
             Some(name) if !ours => format!("{}: {message}", name.strip_prefix("builtins.").unwrap_or(name)),
             _ => message.clone(),
         },
-        index: attribute("index")
-            .filter(|_| ours)
-            .and_then(|index| index.extract().ok()),
+        index: attribute("index").filter(|_| ours).and_then(|index| index.extract().ok()),
         retry_after: retry_after_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
         python: Some(Box::new(PythonError {
             types,
@@ -55,8 +46,7 @@ fn full_name(class: &Bound<'_, PyAny>) -> Option<String> {
 }
 
 fn traceback(py: Python<'_>, error: &PyErr) -> PyResult<String> {
-    let lines = py
-        .import("traceback")?
-        .call_method1("format_exception", (error.value(py),))?;
+    let parts = (error.get_type(py), error.value(py), error.traceback(py));
+    let lines = py.import("traceback")?.call_method1("format_exception", parts)?;
     "".into_pyobject(py)?.call_method1("join", (lines,))?.extract()
 }

@@ -138,28 +138,19 @@ impl PyMlBridge {
 impl MlBridge for PyMlBridge {
     async fn generate_embedding(&self, text: &str) -> MlBridgeResult<Vec<f32>> {
         let (answer, answered) = oneshot::channel();
-        self.embeddings.send(Single {
-            text: text.to_owned(),
-            answer,
-            _place: self.place()?,
-        });
+        self.embeddings.send(Single { text: text.to_owned(), answer, _place: self.place()? });
         answered.await.map_err(|_| panicked())?
     }
 
     async fn generate_embeddings_batch(&self, texts: &[String]) -> MlBridgeResult<Vec<Vec<f32>>> {
         let texts = texts.to_vec();
-        self.call(&self.batches, move |py, functions| functions.embed_batch(py, &texts))
-            .await
+        self.call(&self.batches, move |py, functions| functions.embed_batch(py, &texts)).await
     }
 
     async fn extract_entities(&self, text: &str) -> MlBridgeResult<Vec<Entity>> {
         let text = text.to_owned();
         let call = move |py: Python<'_>, functions: &Functions| {
-            let found = functions
-                .2
-                .bind(py)
-                .call1((&text,))
-                .map_err(|error| call_error(py, &error))?;
+            let found = functions.2.bind(py).call1((&text,)).map_err(|error| call_error(py, &error))?;
             entities(&text, &found).map_err(|error| wrong_type(py, "extract_entities", &error))
         };
         self.call(&self.entities, call).await
@@ -168,11 +159,7 @@ impl MlBridge for PyMlBridge {
     async fn summarize(&self, messages: &[String]) -> MlBridgeResult<String> {
         let messages = messages.to_vec();
         let call = move |py: Python<'_>, functions: &Functions| {
-            let summary = functions
-                .3
-                .bind(py)
-                .call1((messages,))
-                .map_err(|error| call_error(py, &error))?;
+            let summary = functions.3.bind(py).call1((messages,)).map_err(|error| call_error(py, &error))?;
             summary.extract().map_err(|error| wrong_type(py, "summarize", &error))
         };
         self.call(&self.summaries, call).await
@@ -182,33 +169,23 @@ impl MlBridge for PyMlBridge {
     async fn health_check(&self) -> MlBridgeResult<bool> {
         let call = |py: Python<'_>, functions: &Functions| {
             let healthy = functions.4.bind(py).call0().map_err(|error| call_error(py, &error))?;
-            healthy
-                .extract()
-                .map_err(|error| wrong_type(py, "health_check", &error))
+            healthy.extract().map_err(|error| wrong_type(py, "health_check", &error))
         };
-        timeout(ANSWER_WITHIN, self.call(&self.health, call))
-            .await
-            .unwrap_or_else(|_| {
-                tracing::warn!("health_check did not answer within {ANSWER_WITHIN:?}");
-                Ok(false)
-            })
+        timeout(ANSWER_WITHIN, self.call(&self.health, call)).await.unwrap_or_else(|_| {
+            tracing::warn!("health_check did not answer within {ANSWER_WITHIN:?}");
+            Ok(false)
+        })
     }
 }
 
 impl Functions {
     fn embed(&self, py: Python<'_>, text: &str) -> MlBridgeResult<Vec<f32>> {
         let vector = self.0.bind(py).call1((text,)).map_err(|error| call_error(py, &error))?;
-        plain(&vector)
-            .and_then(|vector| vector.extract())
-            .map_err(|error| wrong_type(py, "generate_embedding", &error))
+        plain(&vector).and_then(|vector| vector.extract()).map_err(|error| wrong_type(py, "generate_embedding", &error))
     }
 
     fn embed_batch(&self, py: Python<'_>, texts: &[String]) -> MlBridgeResult<Vec<Vec<f32>>> {
-        let vectors = self
-            .1
-            .bind(py)
-            .call1((texts,))
-            .map_err(|error| call_error(py, &error))?;
+        let vectors = self.1.bind(py).call1((texts,)).map_err(|error| call_error(py, &error))?;
         let vectors: Vec<Vec<f32>> = plain(&vectors)
             .and_then(|vectors| vectors.extract())
             .map_err(|error| wrong_type(py, "generate_embeddings_batch", &error))?;
@@ -216,10 +193,7 @@ impl Functions {
             return Ok(vectors);
         }
         let found = vectors.len();
-        let message = format!(
-            "generate_embeddings_batch returned {found} vectors for {} texts",
-            texts.len()
-        );
+        let message = format!("generate_embeddings_batch returned {found} vectors for {} texts", texts.len());
         Err(MlBridgeError::TypeConversion(message.into()))
     }
 }
@@ -231,11 +205,7 @@ fn embed_all(py: Python<'_>, functions: &Functions, mut waiting: Vec<Single>) {
         let rest = waiting.split_off(waiting.len().min(MOST_JOINED));
         let joined = std::mem::replace(&mut waiting, rest);
         let texts: Vec<String> = joined.iter().map(|single| single.text.clone()).collect();
-        let vectors = if texts.len() > 1 {
-            functions.embed_batch(py, &texts).ok()
-        } else {
-            None
-        };
+        let vectors = if texts.len() > 1 { functions.embed_batch(py, &texts).ok() } else { None };
         let outcomes: Vec<_> = match vectors {
             Some(vectors) => vectors.into_iter().map(Ok).collect(),
             None => texts.iter().map(|text| functions.embed(py, text)).collect(),
@@ -282,14 +252,9 @@ fn entities(text: &str, found: &Bound<'_, PyAny>) -> PyResult<Vec<Entity>> {
         let said: String = entity.get_item("text")?.extract()?;
         let range = bytes.get(start).zip(bytes.get(end)).filter(|(from, to)| from <= to);
         match range {
-            Some((&start_byte, &end_byte)) if text[start_byte..end_byte] == said => Ok(Entity {
-                text: said,
-                label: entity.get_item("label")?.extract()?,
-                start,
-                end,
-                start_byte,
-                end_byte,
-            }),
+            Some((&start_byte, &end_byte)) if text[start_byte..end_byte] == said => {
+                Ok(Entity { text: said, label: entity.get_item("label")?.extract()?, start, end, start_byte, end_byte })
+            }
             _ => Err(pyo3::exceptions::PyValueError::new_err(format!(
                 "the entity {said:?} is not at {start}..{end} of its text, counted in characters"
             ))),
@@ -300,10 +265,7 @@ fn entities(text: &str, found: &Bound<'_, PyAny>) -> PyResult<Vec<Entity>> {
 
 fn wrong_type(py: Python<'_>, function: &str, error: &PyErr) -> MlBridgeError {
     let mut failure = failure(py, error);
-    failure.message = format!(
-        "{function} returned something else than was agreed on: {}",
-        failure.message
-    );
+    failure.message = format!("{function} returned something else than was agreed on: {}", failure.message);
     MlBridgeError::TypeConversion(failure)
 }
 

@@ -1,6 +1,7 @@
 //! Everything that runs Python, in the order of a call: the interpreter is found, threads of its own run what needs
 //! the GIL, and answers come back over channels. No thread of the caller's ever waits for the GIL.
 
+mod at_exit;
 mod embed_call;
 mod environment;
 mod exceptions;

@@ -12,6 +12,7 @@ use pyo3::types::PyDict;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{error::Elapsed, timeout};
 
+use super::at_exit::close_at_exit;
 use super::embed_call::{EmbedCall, Embedded, Layout, Submitted, late};
 use super::environment::PythonEnvironment;
 use super::exceptions::{embedding_error, failure};
@@ -44,12 +45,7 @@ pub struct ServiceOptions {
 
 impl Default for ServiceOptions {
     fn default() -> Self {
-        Self {
-            dimensions: None,
-            device: None,
-            auto_download: true,
-            python: PythonEnvironment::default(),
-        }
+        Self { dimensions: None, device: None, auto_download: true, python: PythonEnvironment::default() }
     }
 }
 
@@ -136,6 +132,7 @@ impl MlxEmbeddingProvider {
 
     fn around(service: Py<PyAny>, owned: bool) -> EmbeddingResult<Self> {
         let info = Python::attach(|py| model_info(service.bind(py)).map_err(|error| embedding_error(py, &error)))?;
+        close_at_exit();
         let thread = |name| PythonThread::of_tasks(name).map_err(no_thread);
         Ok(Self {
             shared: Arc::new(Shared {
@@ -208,9 +205,7 @@ impl MlxEmbeddingProvider {
             for thread in [&shared.small, &shared.bulk] {
                 let (passed, passing) = oneshot::channel();
                 thread.run(move |_| reply(passed, ()));
-                passing
-                    .await
-                    .map_err(|_| broken("a thread that runs Python has ended"))?;
+                passing.await.map_err(|_| broken("a thread that runs Python has ended"))?;
             }
         }
         let (answer, answered) = oneshot::channel();
@@ -225,10 +220,7 @@ impl MlxEmbeddingProvider {
             advance(&state, State::Closed);
             reply(answer, outcome);
         };
-        thread::Builder::new()
-            .name("akidb-close".to_owned())
-            .spawn(close)
-            .map_err(no_thread)?;
+        thread::Builder::new().name("akidb-close".to_owned()).spawn(close).map_err(no_thread)?;
         let answered = async { answered.await.map_err(|_| broken("closing the service panicked"))? };
         if drain {
             return answered.await;
@@ -244,11 +236,7 @@ impl MlxEmbeddingProvider {
         options: EmbedOptions,
     ) -> EmbeddingResult<Embedded<L>> {
         let shared = &self.shared;
-        let BatchEmbeddingRequest {
-            model,
-            inputs: texts,
-            normalize,
-        } = request;
+        let BatchEmbeddingRequest { model, inputs: texts, normalize } = request;
         if model != shared.info.model {
             return Err(EmbeddingError::ModelNotFound(
                 format!("this provider holds {}, found a request for {model}", shared.info.model).into(),
@@ -319,14 +307,8 @@ impl EmbeddingProvider for MlxEmbeddingProvider {
             let health = health(service.bind(py)).map_err(|error| embedding_error(py, &error));
             reply(answer, health.and_then(|healthy| healthy));
         });
-        let answered = async {
-            answered
-                .await
-                .map_err(|_| broken("a thread that runs Python has ended"))?
-        };
-        timeout(ANSWER_WITHIN, answered)
-            .await
-            .unwrap_or_else(|elapsed| Err(no_answer(elapsed)))
+        let answered = async { answered.await.map_err(|_| broken("a thread that runs Python has ended"))? };
+        timeout(ANSWER_WITHIN, answered).await.unwrap_or_else(|elapsed| Err(no_answer(elapsed)))
     }
 }
 
@@ -403,16 +385,11 @@ fn health(service: &Bound<'_, PyAny>) -> PyResult<EmbeddingResult<()>> {
         return Ok(Ok(()));
     }
     let reason: String = health.get_item("reason")?.extract()?;
-    Ok(Err(EmbeddingError::unavailable(format!(
-        "the service is not healthy: {reason}"
-    ))))
+    Ok(Err(EmbeddingError::unavailable(format!("the service is not healthy: {reason}"))))
 }
 
 fn usage(began: Instant, token_counts: &[usize]) -> Usage {
-    Usage {
-        total_tokens: token_counts.iter().sum(),
-        duration_ms: began.elapsed().as_millis() as u64,
-    }
+    Usage { total_tokens: token_counts.iter().sum(), duration_ms: began.elapsed().as_millis() as u64 }
 }
 
 /// Never back to an earlier state.
@@ -432,10 +409,7 @@ fn closed() -> EmbeddingError {
 
 fn full() -> EmbeddingError {
     let message = format!("{MAX_WAITING} calls wait for Python already; try again in {RETRY_AFTER:?}");
-    EmbeddingError::ServiceUnavailable(crate::Failure {
-        retry_after: Some(RETRY_AFTER),
-        ..message.into()
-    })
+    EmbeddingError::ServiceUnavailable(crate::Failure { retry_after: Some(RETRY_AFTER), ..message.into() })
 }
 
 fn no_answer(_: Elapsed) -> EmbeddingError {

@@ -19,9 +19,7 @@ pub(crate) struct PythonThread<M> {
 impl PythonThread<Task> {
     /// A thread that runs closures.
     pub(crate) fn of_tasks(name: &str) -> io::Result<Self> {
-        Self::spawn(name, |py, tasks| {
-            tasks.into_iter().for_each(|task| run_one(|| task(py)))
-        })
+        Self::spawn(name, |py, tasks| tasks.into_iter().for_each(|task| run_one(|| task(py))))
     }
 
     /// Run a closure later. When it is dropped instead, the channel it answers over says so.

@@ -14,23 +14,14 @@ use pyo3::prelude::*;
 pub const MINILM: &str = "minilm-l6-v2";
 
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .unwrap()
-        .to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }
 
 /// One MiniLM for all tests of a file.
 pub fn minilm() -> MlxEmbeddingProvider {
     static MINILM_SERVICE: OnceLock<MlxEmbeddingProvider> = OnceLock::new();
-    let options = ServiceOptions {
-        device: Some("cpu".to_owned()),
-        ..ServiceOptions::default()
-    };
-    MINILM_SERVICE
-        .get_or_init(|| MlxEmbeddingProvider::open(MINILM, &options).unwrap())
-        .clone()
+    let options = ServiceOptions { device: Some("cpu".to_owned()), ..ServiceOptions::default() };
+    MINILM_SERVICE.get_or_init(|| MlxEmbeddingProvider::open(MINILM, &options).unwrap()).clone()
 }
 
 pub fn request(texts: impl IntoIterator<Item = impl Into<String>>) -> BatchEmbeddingRequest {
@@ -109,6 +100,35 @@ class StandIn:
 def make():
     return StandIn()
 "#;
+
+/// A service of 512 values that computes nothing, and answers from a thread of its own as the real one does.
+pub fn no_op_service() -> MlxEmbeddingProvider {
+    service(&format!(
+        "{STAND_IN}
+from queue import SimpleQueue
+
+class NoOp(StandIn):
+    def __init__(self):
+        super().__init__()
+        self.inbox = SimpleQueue()
+        self.batches = {{n: EmbeddingBatch(np.zeros((n, 512), np.float32), [1] * n, [False] * n, 'no-op', 512) for n in (1, 1000)}}
+        threading.Thread(target=self.work, daemon=True).start()
+
+    def work(self):
+        while True:
+            future, count = self.inbox.get()
+            future.set_result(self.batches[count])
+
+    def submit(self, texts, **options):
+        future = Future()
+        self.inbox.put((future, len(texts)))
+        return future
+
+def make():
+    return NoOp()
+"
+    ))
+}
 
 /// Run an ignored test of this file as a process of its own; `None` when it is still running after the limit.
 pub fn run_apart(test: &str, environment: &[(&str, &str)], limit: Duration) -> Option<Output> {
