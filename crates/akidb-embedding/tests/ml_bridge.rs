@@ -38,6 +38,9 @@ def summarize(messages):
 
 def health_check():
     return True
+
+def close():
+    calls.append('closed')
 ";
 
 /// A folder of files, made anew.
@@ -73,6 +76,8 @@ async fn a_users_functions_are_called() {
     assert_eq!(&text[entity.start_byte..entity.end_byte], "Köln");
     assert!(bridge.summarize(&texts).await.unwrap().starts_with("a / bb |"));
     assert!(bridge.health_check().await.unwrap());
+    bridge.close().await.unwrap();
+    assert!(bridge.summarize(&[]).await.unwrap().ends_with(" closed"));
 }
 
 #[tokio::test]
@@ -190,4 +195,5 @@ async fn the_functions_of_akidb_mlx() {
         }
         Err(error) => eprintln!("skipped, entities: {error}"),
     }
+    bridge.close().await.unwrap();
 }

@@ -84,7 +84,8 @@ fn raised(types: &[&str]) -> Failure {
 #[test]
 fn an_error_keeps_its_meaning_on_the_way_between_the_enums() {
     let ours = |name: &str| format!("akidb_mlx.errors.{name}");
-    let cases: [(String, fn(Failure) -> EmbeddingError); 7] = [
+    type Variant = fn(Failure) -> EmbeddingError;
+    let cases: [(String, Variant); 7] = [
         (ours("InvalidInputError"), EmbeddingError::InvalidInput),
         (ours("ModelNotFoundError"), EmbeddingError::ModelNotFound),
         (ours("ServiceOverloadedError"), EmbeddingError::ServiceUnavailable),

@@ -185,7 +185,11 @@ fn ask(interpreter: &Path, named_by: &str) -> MlBridgeResult<Found> {
         (true, Some("akidb"), Some(version), Some(executable)) => {
             Ok(Found { interpreter: executable.into(), version, sys_path: lines.collect() })
         }
-        _ => Err(refused(&format!("{status}, {:?}", complaint.lines().last().unwrap_or_default()))),
+        _ => {
+            let telling = complaint.lines().rfind(|line| line.contains("Error") || line.contains("error"));
+            let said = telling.or(complaint.lines().last()).unwrap_or("nothing to read");
+            Err(refused(&format!("{status}, {said}")))
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::path::{Path, absolute};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use async_trait::async_trait;
 use pyo3::prelude::*;
@@ -10,6 +10,7 @@ use pyo3::types::PyDict;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
+use super::at_exit::close_at_exit;
 use super::environment::PythonEnvironment;
 use super::exceptions::{call_error, failure};
 use super::thread::{PythonThread, Task, reply, take_place};
@@ -33,7 +34,7 @@ const MOST_JOINED: usize = 256;
 ///
 /// Vectors, entities and summaries each have a thread, so that none waits for another kind; texts that wait for
 /// `generate_embedding` share a call of `generate_embeddings_batch`. A call whose future is dropped before its turn is
-/// not made.
+/// not made. Python is never finalised, so call [`close`](Self::close) before the process ends.
 pub struct PyMlBridge {
     functions: Arc<Functions>,
     places: Arc<Semaphore>,
@@ -44,8 +45,22 @@ pub struct PyMlBridge {
     health: PythonThread<Task>,
 }
 
+/// What `ml_module.py` found, in its order.
 #[derive(FromPyObject)]
-struct Functions(Py<PyAny>, Py<PyAny>, Py<PyAny>, Py<PyAny>, Py<PyAny>);
+struct Functions {
+    #[pyo3(item(0))]
+    generate_embedding: Py<PyAny>,
+    #[pyo3(item(1))]
+    generate_embeddings_batch: Py<PyAny>,
+    #[pyo3(item(2))]
+    extract_entities: Py<PyAny>,
+    #[pyo3(item(3))]
+    summarize: Py<PyAny>,
+    #[pyo3(item(4))]
+    health_check: Py<PyAny>,
+    #[pyo3(item(5))]
+    close: Option<Py<PyAny>>,
+}
 
 /// A text that waits for its vector.
 struct Single {
@@ -106,6 +121,19 @@ impl PyMlBridge {
         })
     }
 
+    /// Free what the functions loaded, if their module has a `close` too. The next call may load it again.
+    ///
+    /// # Errors
+    ///
+    /// `FunctionCall`: what it raised.
+    pub async fn close(&self) -> MlBridgeResult<()> {
+        let call = |py: Python<'_>, functions: &Functions| match &functions.close {
+            Some(close) => close.call0(py).map(drop).map_err(|error| call_error(py, &error)),
+            None => Ok(()),
+        };
+        self.call(&self.health, call).await
+    }
+
     fn place(&self) -> MlBridgeResult<OwnedSemaphorePermit> {
         take_place(&self.places).ok_or_else(|| {
             MlBridgeError::FunctionCall(Failure {
@@ -128,6 +156,7 @@ impl PyMlBridge {
             drop(place);
             if !answer.is_closed() {
                 reply(answer, call(py, &functions));
+                close_at_exit_once();
             }
         });
         answered.await.map_err(|_| panicked())?
@@ -150,7 +179,7 @@ impl MlBridge for PyMlBridge {
     async fn extract_entities(&self, text: &str) -> MlBridgeResult<Vec<Entity>> {
         let text = text.to_owned();
         let call = move |py: Python<'_>, functions: &Functions| {
-            let found = functions.2.bind(py).call1((&text,)).map_err(|error| call_error(py, &error))?;
+            let found = functions.extract_entities.bind(py).call1((&text,)).map_err(|error| call_error(py, &error))?;
             entities(&text, &found).map_err(|error| wrong_type(py, "extract_entities", &error))
         };
         self.call(&self.entities, call).await
@@ -159,7 +188,7 @@ impl MlBridge for PyMlBridge {
     async fn summarize(&self, messages: &[String]) -> MlBridgeResult<String> {
         let messages = messages.to_vec();
         let call = move |py: Python<'_>, functions: &Functions| {
-            let summary = functions.3.bind(py).call1((messages,)).map_err(|error| call_error(py, &error))?;
+            let summary = functions.summarize.bind(py).call1((messages,)).map_err(|error| call_error(py, &error))?;
             summary.extract().map_err(|error| wrong_type(py, "summarize", &error))
         };
         self.call(&self.summaries, call).await
@@ -168,7 +197,7 @@ impl MlBridge for PyMlBridge {
     /// False as well when Python does not answer within 5 s.
     async fn health_check(&self) -> MlBridgeResult<bool> {
         let call = |py: Python<'_>, functions: &Functions| {
-            let healthy = functions.4.bind(py).call0().map_err(|error| call_error(py, &error))?;
+            let healthy = functions.health_check.bind(py).call0().map_err(|error| call_error(py, &error))?;
             healthy.extract().map_err(|error| wrong_type(py, "health_check", &error))
         };
         timeout(ANSWER_WITHIN, self.call(&self.health, call)).await.unwrap_or_else(|_| {
@@ -180,12 +209,13 @@ impl MlBridge for PyMlBridge {
 
 impl Functions {
     fn embed(&self, py: Python<'_>, text: &str) -> MlBridgeResult<Vec<f32>> {
-        let vector = self.0.bind(py).call1((text,)).map_err(|error| call_error(py, &error))?;
+        let vector = self.generate_embedding.bind(py).call1((text,)).map_err(|error| call_error(py, &error))?;
         plain(&vector).and_then(|vector| vector.extract()).map_err(|error| wrong_type(py, "generate_embedding", &error))
     }
 
     fn embed_batch(&self, py: Python<'_>, texts: &[String]) -> MlBridgeResult<Vec<Vec<f32>>> {
-        let vectors = self.1.bind(py).call1((texts,)).map_err(|error| call_error(py, &error))?;
+        let vectors =
+            self.generate_embeddings_batch.bind(py).call1((texts,)).map_err(|error| call_error(py, &error))?;
         let vectors: Vec<Vec<f32>> = plain(&vectors)
             .and_then(|vectors| vectors.extract())
             .map_err(|error| wrong_type(py, "generate_embeddings_batch", &error))?;
@@ -210,10 +240,17 @@ fn embed_all(py: Python<'_>, functions: &Functions, mut waiting: Vec<Single>) {
             Some(vectors) => vectors.into_iter().map(Ok).collect(),
             None => texts.iter().map(|text| functions.embed(py, text)).collect(),
         };
+        close_at_exit_once();
         for (single, outcome) in joined.into_iter().zip(outcomes) {
             reply(single.answer, outcome);
         }
     }
+}
+
+/// By now the functions have loaded what they need.
+fn close_at_exit_once() {
+    static HOOKED: Once = Once::new();
+    HOOKED.call_once(close_at_exit);
 }
 
 /// The module's name, and the folder to look for it if it is not to be imported by name.

@@ -10,13 +10,13 @@ FUNCTIONS = "generate_embedding", "generate_embeddings_batch", "extract_entities
 
 
 def find(name, folder):
-    """Import `name`, from `folder` if that is not None, and return its functions in the order above."""
+    """Import `name`, from `folder` if that is not None; its functions in the order above, and its `close` or None."""
     module = importlib.import_module(name) if folder is None else _in_folder(name, folder)
     missing = [function for function in FUNCTIONS if not callable(getattr(module, function, None))]
     if missing:
         where = getattr(module, "__file__", None) or name
         raise ImportError(f"{where} has no function {', '.join(missing)}; it must have {', '.join(FUNCTIONS)}")
-    return tuple(getattr(module, function) for function in FUNCTIONS)
+    return (*(getattr(module, function) for function in FUNCTIONS), getattr(module, "close", None))
 
 
 def _in_folder(name, folder):
