@@ -100,10 +100,6 @@ impl EmbeddingError {
         self.failure().retry_after
     }
 
-    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
-        Self::ServiceUnavailable(message.into().into())
-    }
-
     /// The one place where Python's error trees become variants.
     pub(crate) fn from_python(failure: Failure) -> Self {
         let types = failure.python.iter().flat_map(|python| &python.types);

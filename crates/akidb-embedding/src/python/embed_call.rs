@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::exceptions::embedding_error;
 use super::thread::reply;
+use super::unavailable;
 use crate::{EmbedOptions, EmbeddingError, EmbeddingResult, Overflow};
 
 /// What the vectors of a call become; from Python's bytes in one copy.
@@ -100,7 +101,7 @@ impl<L: Layout> EmbedCall<L> {
 
 /// The error of a call whose time has passed.
 pub(crate) fn late() -> EmbeddingError {
-    EmbeddingError::unavailable("not done within the call's timeout, and dropped; allow more time or retry")
+    unavailable("not done within the call's timeout, and dropped; allow more time or retry")
 }
 
 /// Called by Python's future, once, on the thread that owns the model: it takes one copy and leaves.

@@ -7,13 +7,17 @@ mod environment;
 mod exceptions;
 mod ml_bridge;
 mod provider;
+mod service;
 mod thread;
 
 pub use environment::PythonEnvironment;
 pub use ml_bridge::PyMlBridge;
-pub use provider::{MlxEmbeddingProvider, ServiceOptions};
+pub use provider::MlxEmbeddingProvider;
+pub use service::ServiceOptions;
 
 use std::time::Duration;
+
+use crate::EmbeddingError;
 
 /// How long a question that Python answers without waiting for anything may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -23,3 +27,7 @@ const MAX_WAITING: usize = 4096;
 
 /// The hint of a refusal: such a queue is full only while something keeps Python from running.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+fn unavailable(message: impl Into<String>) -> EmbeddingError {
+    EmbeddingError::ServiceUnavailable(message.into().into())
+}

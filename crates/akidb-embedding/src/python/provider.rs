@@ -1,12 +1,10 @@
 //! The provider that AkiDB holds: an `akidb_mlx.EmbeddingService`, called from any number of tasks.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use async_trait::async_trait;
-use pyo3::exceptions::PyModuleNotFoundError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -14,13 +12,13 @@ use tokio::time::{error::Elapsed, timeout};
 
 use super::at_exit::close_at_exit;
 use super::embed_call::{EmbedCall, Embedded, Layout, Submitted, late};
-use super::environment::PythonEnvironment;
-use super::exceptions::{embedding_error, failure};
+use super::exceptions::embedding_error;
+use super::service::{ServiceOptions, create_service, health, model_info};
 use super::thread::{PythonThread, Task, reply, take_place};
-use super::{ANSWER_WITHIN, MAX_WAITING, RETRY_AFTER};
+use super::{ANSWER_WITHIN, MAX_WAITING, RETRY_AFTER, unavailable};
 use crate::{
     BatchEmbeddingRequest, BatchEmbeddingResponse, EmbedOptions, EmbeddingError, EmbeddingProvider, EmbeddingResult,
-    FlatEmbeddings, MlBridgeError, ModelInfo, Usage,
+    FlatEmbeddings, ModelInfo, Usage,
 };
 
 /// Calls of more texts or bytes than this are tokenised on a thread of their own, so that no small one waits for that.
@@ -29,25 +27,6 @@ const SMALL_BYTES: usize = 1 << 16;
 
 /// How long `close(false)` waits; the service itself gives up on a forward pass after 4 s.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
-
-/// How a service is made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServiceOptions {
-    /// How many values a vector has unless a call says otherwise; the catalogue's default if not given.
-    pub dimensions: Option<u32>,
-    /// `"auto"`, `"gpu"` or `"cpu"`; the settings' if not given.
-    pub device: Option<String>,
-    /// Whether a model that is not on this machine may be downloaded.
-    pub auto_download: bool,
-    /// Where Python and its packages are.
-    pub python: PythonEnvironment,
-}
-
-impl Default for ServiceOptions {
-    fn default() -> Self {
-        Self { dimensions: None, device: None, auto_download: true, python: PythonEnvironment::default() }
-    }
-}
 
 /// Embeddings of one model, computed by akidb-mlx in this process.
 ///
@@ -336,58 +315,6 @@ impl Drop for CancelOnDrop<'_> {
     }
 }
 
-fn create_service(
-    py: Python<'_>,
-    model: &str,
-    options: &ServiceOptions,
-    interpreter: &Path,
-) -> EmbeddingResult<Py<PyAny>> {
-    let class = import_service(py, interpreter)?;
-    let create = || {
-        let keywords = PyDict::new(py);
-        keywords.set_item("dimensions", options.dimensions)?;
-        keywords.set_item("device", options.device.as_deref())?;
-        keywords.set_item("auto_download", options.auto_download)?;
-        class.call((model,), Some(&keywords)).map(Bound::unbind)
-    };
-    create().map_err(|error: PyErr| embedding_error(py, &error))
-}
-
-fn import_service<'py>(py: Python<'py>, interpreter: &Path) -> Result<Bound<'py, PyAny>, MlBridgeError> {
-    py.import("akidb_mlx").and_then(|package| package.getattr("EmbeddingService")).map_err(|error| {
-        let mut failure = failure(py, &error);
-        if error.is_instance_of::<PyModuleNotFoundError>(py) {
-            failure.message = format!(
-                "{}: akidb_mlx cannot be imported by {1}; run {1} -m pip install akidb-mlx, or set AKIDB_PYTHON to an \
-                 interpreter or virtual environment that has it",
-                failure.message,
-                interpreter.display()
-            );
-        }
-        MlBridgeError::ModuleImport(failure)
-    })
-}
-
-fn model_info(service: &Bound<'_, PyAny>) -> PyResult<ModelInfo> {
-    let info = service.call_method0("get_model_info")?;
-    Ok(ModelInfo {
-        model: info.get_item("model_name")?.extract()?,
-        dimension: info.get_item("dimension")?.extract()?,
-        max_tokens: info.get_item("max_tokens")?.extract()?,
-    })
-}
-
-/// A degraded service takes calls.
-fn health(service: &Bound<'_, PyAny>) -> PyResult<EmbeddingResult<()>> {
-    let health = service.call_method0("health_check")?;
-    let status: String = health.get_item("status")?.extract()?;
-    if status != "failed" {
-        return Ok(Ok(()));
-    }
-    let reason: String = health.get_item("reason")?.extract()?;
-    Ok(Err(EmbeddingError::unavailable(format!("the service is not healthy: {reason}"))))
-}
-
 fn usage(began: Instant, token_counts: &[usize]) -> Usage {
     Usage { total_tokens: token_counts.iter().sum(), duration_ms: began.elapsed().as_millis() as u64 }
 }
@@ -404,7 +331,7 @@ fn advance(state: &watch::Sender<State>, to: State) {
 }
 
 fn closed() -> EmbeddingError {
-    EmbeddingError::unavailable("the provider is closed; create a new one")
+    unavailable("the provider is closed; create a new one")
 }
 
 fn full() -> EmbeddingError {
@@ -413,7 +340,7 @@ fn full() -> EmbeddingError {
 }
 
 fn no_answer(_: Elapsed) -> EmbeddingError {
-    EmbeddingError::unavailable(
+    unavailable(
         "Python did not answer in time: the process is overloaded, or a thread of it keeps the GIL (docs/rust.md, the \
          mutex)",
     )
