@@ -99,7 +99,11 @@ fn a_model_that_is_not_there_or_not_one() {
         &[("AKIDB_TEST_MODEL", "nobody/has-this"), ("AKIDB_CACHE_DIR", env!("CARGO_TARGET_TMPDIR"))],
         &["ModelNotFound: ", "nobody/has-this"],
     );
-    fails_with(&[("AKIDB_TEST_MODEL", env!("CARGO_MANIFEST_DIR"))], &["Internal: ", "config.json"]);
+    fails_with(&[("AKIDB_TEST_MODEL", env!("CARGO_MANIFEST_DIR"))], &["ModelNotFound: ", "config.json"]);
+    let damaged = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("damaged");
+    std::fs::create_dir_all(&damaged).unwrap();
+    std::fs::write(damaged.join("config.json"), "{").unwrap();
+    fails_with(&[("AKIDB_TEST_MODEL", damaged.to_str().unwrap())], &["Internal: ", "config.json"]);
     fails_with(&[("AKIDB_DEVICE", "abacus"), ("AKIDB_TOKEN_BUDGET", "none")], &["InvalidInput: ", "token_budget"]);
 }
 
