@@ -84,7 +84,8 @@ fn a_python_without_the_package() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("bare");
     let python = std::env::var("AKIDB_PYTHON").unwrap();
     let interpreter = if std::path::Path::new(&python).is_dir() { format!("{python}/bin/python") } else { python };
-    let made = Command::new(interpreter).args(["-m", "venv", "--without-pip"]).arg(&folder).output().unwrap();
+    let made =
+        Command::new(interpreter).args(["-m", "venv", "--clear", "--without-pip"]).arg(&folder).output().unwrap();
     assert!(made.status.success(), "{made:?}");
     let folder = folder.to_str().unwrap();
     fails_with(
@@ -203,6 +204,24 @@ fn the_environment_that_was_named_is_the_one_that_runs() {
     assert!(python.is_dir(), "AKIDB_PYTHON must be a virtual environment for this test, found {python:?}");
     let said = run("print_the_prefix", &[("AKIDB_PYTHON", python.to_str().unwrap())]);
     assert!(said.contains(&format!("prefix={} first={}", python.display(), env!("CARGO_MANIFEST_DIR"))), "{said}");
+}
+
+/// As a host does that runs Python code of its own first.
+#[test]
+#[ignore = "a program of the tests below"]
+fn open_after_the_host_started_python() {
+    Python::attach(|py| py.run(c"import json", None, None)).unwrap();
+    let provider = minilm();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        provider.embed_batch(request(["a"])).await.unwrap();
+        provider.close(false).await.unwrap();
+    });
+}
+
+#[test]
+fn a_host_that_started_python_itself() {
+    run("open_after_the_host_started_python", &[]);
 }
 
 #[tokio::test]
