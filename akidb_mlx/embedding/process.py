@@ -32,7 +32,7 @@ def close_at_exit(engine: Closable) -> None:
         os.register_at_fork(after_in_child=_mark_forked)
         # `atexit` runs after the threads that wait for a call have been joined, which is too late to wake them. This is
         # the hook that concurrent.futures closes its own executors with.
-        threading._register_atexit(_close_all)  # type: ignore[attr-defined]
+        threading._register_atexit(close_all)  # type: ignore[attr-defined]
 
 
 def is_forked() -> bool:
@@ -53,7 +53,8 @@ def check_not_forked() -> None:
         )
 
 
-def _close_all() -> None:
+def close_all() -> None:
+    """Close every engine. A host that never finalises Python calls this when it ends, before MLX's own destructors."""
     for engine in list(_open):
         engine.close()
 

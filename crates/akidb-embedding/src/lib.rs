@@ -1,0 +1,24 @@
+#![cfg_attr(feature = "python", doc = include_str!("../../../docs/rust.md"))]
+#![cfg_attr(
+    not(feature = "python"),
+    doc = "Text embeddings for AkiDB, without Python: the traits, their types and stand-ins."
+)]
+#![deny(missing_docs, unsafe_code)]
+
+mod error;
+mod ml_bridge;
+mod mock;
+mod provider;
+#[cfg(feature = "python")]
+mod python;
+mod types;
+
+pub use error::{EmbeddingError, EmbeddingResult, Failure, MlBridgeError, MlBridgeResult, PythonError};
+pub use ml_bridge::{Entity, MlBridge};
+pub use mock::{MockEmbeddingProvider, MockMlBridge};
+pub use provider::EmbeddingProvider;
+#[cfg(feature = "python")]
+pub use python::{MlxEmbeddingProvider, PyMlBridge, PythonEnvironment, ServiceOptions};
+pub use types::{
+    BatchEmbeddingRequest, BatchEmbeddingResponse, EmbedOptions, FlatEmbeddings, ModelInfo, Overflow, Usage,
+};

@@ -1,0 +1,355 @@
+//! The provider that AkiDB holds: an `akidb_mlx.EmbeddingService`, called from any number of tasks.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use async_trait::async_trait;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::time::{error::Elapsed, timeout};
+
+use super::at_exit::close_at_exit;
+use super::embed_call::{EmbedCall, Embedded, Layout, Submitted, late};
+use super::exceptions::embedding_error;
+use super::service::{ServiceOptions, create_service, health, model_info};
+use super::thread::{PythonThread, Task, reply, take_place};
+use super::{ANSWER_WITHIN, MAX_WAITING, RETRY_AFTER, unavailable};
+use crate::{
+    BatchEmbeddingRequest, BatchEmbeddingResponse, EmbedOptions, EmbeddingError, EmbeddingProvider, EmbeddingResult,
+    FlatEmbeddings, ModelInfo, Usage,
+};
+
+/// Calls of more texts or bytes than this are tokenised on a thread of their own, so that no small one waits for that.
+const SMALL_TEXTS: usize = 64;
+const SMALL_BYTES: usize = 1 << 16;
+
+/// How long `close(false)` waits; the service itself gives up on a forward pass after 4 s.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Embeddings of one model, computed by akidb-mlx in this process.
+///
+/// Calls reach Python through a few threads that this provider owns, and come back as soon as the service has them.
+/// A clone is another handle to the same service. Python is never finalised, so call [`close`](Self::close) before the
+/// process ends; when the last handle is dropped, a service that this provider made is closed in the background.
+#[derive(Clone)]
+pub struct MlxEmbeddingProvider {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    service: Arc<Py<PyAny>>,
+    info: ModelInfo,
+    /// Whether the service is closed with the provider.
+    owned: bool,
+    state: Arc<watch::Sender<State>>,
+    /// Bounds the calls that wait to be submitted; the service bounds those that were.
+    places: Arc<Semaphore>,
+    small: PythonThread<Task>,
+    bulk: PythonThread<Task>,
+    control: PythonThread<Task>,
+}
+
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+enum State {
+    Open,
+    /// New calls are refused.
+    Draining,
+    /// Calls that were not submitted are failed.
+    Closing,
+    /// Nothing will be answered any more.
+    Closed,
+}
+
+impl MlxEmbeddingProvider {
+    /// Start Python if need be and load a model. It waits for both: in async code, use [`load`](Self::load).
+    ///
+    /// # Errors
+    ///
+    /// `Internal` when there is no Python or no akidb-mlx in it, or the model's files are damaged; `ModelNotFound`;
+    /// `InvalidInput` for a setting that is not usable.
+    pub fn new(model: &str) -> EmbeddingResult<Self> {
+        Self::open(model, &ServiceOptions::default())
+    }
+
+    /// [`new`](Self::new), with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), and `InvalidInput` for `dimensions` that the model does not have.
+    pub fn open(model: &str, options: &ServiceOptions) -> EmbeddingResult<Self> {
+        let interpreter = options.python.started()?;
+        let service = Python::attach(|py| create_service(py, model, options, &interpreter))?;
+        Self::around(service, true)
+    }
+
+    /// [`open`](Self::open) on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn load(model: &str, options: ServiceOptions) -> EmbeddingResult<Self> {
+        let model = model.to_owned();
+        let (answer, answered) = oneshot::channel();
+        thread::Builder::new()
+            .name("akidb-load".to_owned())
+            .spawn(move || reply(answer, Self::open(&model, &options)))
+            .map_err(no_thread)?;
+        answered.await.map_err(|_| broken("loading the model panicked"))?
+    }
+
+    /// Around a service that the host holds, an `akidb_mlx.EmbeddingService` or what behaves like one. It is closed by
+    /// [`close`](Self::close), and not when the provider is dropped. It waits for the GIL.
+    ///
+    /// # Errors
+    ///
+    /// Those of its `get_model_info()`.
+    pub fn from_service(service: Py<PyAny>) -> EmbeddingResult<Self> {
+        Self::around(service, false)
+    }
+
+    fn around(service: Py<PyAny>, owned: bool) -> EmbeddingResult<Self> {
+        let info = Python::attach(|py| model_info(service.bind(py)).map_err(|error| embedding_error(py, &error)))?;
+        close_at_exit();
+        let thread = |name| PythonThread::of_tasks(name).map_err(no_thread);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                service: Arc::new(service),
+                info,
+                owned,
+                state: Arc::new(watch::Sender::new(State::Open)),
+                places: Arc::new(Semaphore::new(MAX_WAITING)),
+                small: thread("akidb-embed")?,
+                bulk: thread("akidb-bulk")?,
+                control: thread("akidb-control")?,
+            }),
+        })
+    }
+
+    /// [`embed_batch`](EmbeddingProvider::embed_batch), with options.
+    ///
+    /// # Errors
+    ///
+    /// As `embed_batch`, and `ServiceUnavailable` when the timeout passed.
+    pub async fn embed_with(
+        &self,
+        request: BatchEmbeddingRequest,
+        options: EmbedOptions,
+    ) -> EmbeddingResult<BatchEmbeddingResponse> {
+        let began = Instant::now();
+        let embedded: Embedded<Vec<Vec<f32>>> = self.call(request, options).await?;
+        Ok(BatchEmbeddingResponse {
+            model: self.shared.info.model.clone(),
+            embeddings: embedded.vectors,
+            usage: usage(began, &embedded.token_counts),
+        })
+    }
+
+    /// The vectors in one piece, and what was read of each text.
+    ///
+    /// # Errors
+    ///
+    /// As [`embed_with`](Self::embed_with).
+    pub async fn embed_flat(
+        &self,
+        request: BatchEmbeddingRequest,
+        options: EmbedOptions,
+    ) -> EmbeddingResult<FlatEmbeddings> {
+        let began = Instant::now();
+        let embedded: Embedded<Vec<f32>> = self.call(request, options).await?;
+        Ok(FlatEmbeddings {
+            model: self.shared.info.model.clone(),
+            values: embedded.vectors,
+            dimension: embedded.dimension,
+            usage: usage(began, &embedded.token_counts),
+            token_counts: embedded.token_counts,
+            truncated: embedded.truncated,
+        })
+    }
+
+    /// Take no more calls, end those that are pending, and free the model. Idempotent.
+    ///
+    /// With `drain` every call that was made is finished first, however long that takes. Without, the batches that run
+    /// are finished and all other calls fail as unavailable, within seconds whatever Python does.
+    ///
+    /// # Errors
+    ///
+    /// `ServiceUnavailable` when Python did not answer in time; pending calls have failed then too. What the service's
+    /// own `close()` raised.
+    pub async fn close(&self, drain: bool) -> EmbeddingResult<()> {
+        let shared = &self.shared;
+        advance(&shared.state, if drain { State::Draining } else { State::Closing });
+        if drain {
+            for thread in [&shared.small, &shared.bulk] {
+                let (passed, passing) = oneshot::channel();
+                thread.run(move |_| reply(passed, ()));
+                passing.await.map_err(|_| broken("a thread that runs Python has ended"))?;
+            }
+        }
+        let (answer, answered) = oneshot::channel();
+        let (service, state) = (Arc::clone(&shared.service), Arc::clone(&shared.state));
+        let close = move || {
+            let closed = Python::attach(|py| {
+                let keywords = PyDict::new(py);
+                keywords.set_item("drain", drain)?;
+                service.bind(py).call_method("close", (), Some(&keywords)).map(|_| ())
+            });
+            let outcome = closed.map_err(|error| Python::attach(|py| embedding_error(py, &error)));
+            advance(&state, State::Closed);
+            reply(answer, outcome);
+        };
+        thread::Builder::new().name("akidb-close".to_owned()).spawn(close).map_err(no_thread)?;
+        let answered = async { answered.await.map_err(|_| broken("closing the service panicked"))? };
+        if drain {
+            return answered.await;
+        }
+        let outcome = timeout(CLOSE_WITHIN, answered).await;
+        advance(&shared.state, State::Closed);
+        outcome.unwrap_or_else(|elapsed| Err(no_answer(elapsed)))
+    }
+
+    async fn call<L: Layout>(
+        &self,
+        request: BatchEmbeddingRequest,
+        options: EmbedOptions,
+    ) -> EmbeddingResult<Embedded<L>> {
+        let shared = &self.shared;
+        let BatchEmbeddingRequest { model, inputs: texts, normalize } = request;
+        if model != shared.info.model {
+            return Err(EmbeddingError::ModelNotFound(
+                format!("this provider holds {}, found a request for {model}", shared.info.model).into(),
+            ));
+        }
+        let mut state = shared.state.subscribe();
+        if *state.borrow() != State::Open {
+            return Err(closed());
+        }
+        let place = take_place(&shared.places).ok_or_else(full)?;
+        let small = texts.len() <= SMALL_TEXTS && texts.iter().map(String::len).sum::<usize>() <= SMALL_BYTES;
+        let thread = if small { &shared.small } else { &shared.bulk };
+        let limit = options.timeout;
+        let (answer, answered) = oneshot::channel();
+        let submitted = Submitted::default();
+        let call = EmbedCall {
+            texts,
+            normalize,
+            deadline: limit.and_then(|limit| Instant::now().checked_add(limit)),
+            options,
+            answer,
+            submitted: submitted.clone(),
+            place,
+        };
+        let (service, now) = (Arc::clone(&shared.service), Arc::clone(&shared.state));
+        thread.run(move |py| {
+            if *now.borrow() < State::Closing {
+                call.submit(py, service.bind(py));
+            } else {
+                reply(call.answer, Err(closed()));
+            }
+        });
+        let mut unfinished = CancelOnDrop(Some((thread, submitted)));
+        let waited = async {
+            tokio::select! {
+                biased;
+                outcome = answered => outcome.unwrap_or_else(|_| Err(broken("the service dropped the call"))),
+                _ = state.wait_for(|state| *state == State::Closed) => Err(closed()),
+            }
+        };
+        let outcome = match limit {
+            None => waited.await,
+            Some(limit) => timeout(limit, waited).await.unwrap_or_else(|_| Err(late())),
+        };
+        if outcome.is_ok() {
+            unfinished.0 = None;
+        }
+        outcome
+    }
+}
+
+#[async_trait]
+impl EmbeddingProvider for MlxEmbeddingProvider {
+    async fn embed_batch(&self, request: BatchEmbeddingRequest) -> EmbeddingResult<BatchEmbeddingResponse> {
+        self.embed_with(request, EmbedOptions::default()).await
+    }
+
+    /// As the service said when it was loaded: it does not change, so nothing is asked.
+    async fn model_info(&self) -> EmbeddingResult<ModelInfo> {
+        Ok(self.shared.info.clone())
+    }
+
+    /// Asks the service, which answers also while a forward pass hangs; 5 s at most if Python itself does.
+    async fn health_check(&self) -> EmbeddingResult<()> {
+        let service = Arc::clone(&self.shared.service);
+        let (answer, answered) = oneshot::channel();
+        self.shared.control.run(move |py| {
+            let health = health(service.bind(py)).map_err(|error| embedding_error(py, &error));
+            reply(answer, health.and_then(|healthy| healthy));
+        });
+        let answered = async { answered.await.map_err(|_| broken("a thread that runs Python has ended"))? };
+        timeout(ANSWER_WITHIN, answered).await.unwrap_or_else(|elapsed| Err(no_answer(elapsed)))
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if self.owned && *self.state.borrow() == State::Open {
+            let service = Arc::clone(&self.service);
+            self.control.run(move |py| {
+                if let Err(error) = service.bind(py).call_method0("close") {
+                    tracing::error!("closing a service that was dropped failed: {error}");
+                }
+            });
+        }
+    }
+}
+
+/// Drops a call's work when nobody waits for it any more. The thread that submits it runs this after.
+struct CancelOnDrop<'a>(Option<(&'a PythonThread<Task>, Submitted)>);
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some((thread, submitted)) = self.0.take() {
+            thread.run(move |py| submitted.cancel(py));
+        }
+    }
+}
+
+fn usage(began: Instant, token_counts: &[usize]) -> Usage {
+    Usage { total_tokens: token_counts.iter().sum(), duration_ms: began.elapsed().as_millis() as u64 }
+}
+
+/// Never back to an earlier state.
+fn advance(state: &watch::Sender<State>, to: State) {
+    state.send_if_modified(|state| {
+        let later = *state < to;
+        if later {
+            *state = to;
+        }
+        later
+    });
+}
+
+fn closed() -> EmbeddingError {
+    unavailable("the provider is closed; create a new one")
+}
+
+fn full() -> EmbeddingError {
+    let message = format!("{MAX_WAITING} calls wait for Python already; try again in {RETRY_AFTER:?}");
+    EmbeddingError::ServiceUnavailable(crate::Failure { retry_after: Some(RETRY_AFTER), ..message.into() })
+}
+
+fn no_answer(_: Elapsed) -> EmbeddingError {
+    unavailable(
+        "Python did not answer in time: the process is overloaded, or a thread of it keeps the GIL (docs/rust.md, the \
+         mutex)",
+    )
+}
+
+fn no_thread(error: io::Error) -> EmbeddingError {
+    broken(&format!("a thread for Python could not be started: {error}"))
+}
+
+fn broken(message: &str) -> EmbeddingError {
+    EmbeddingError::Internal(message.into())
+}

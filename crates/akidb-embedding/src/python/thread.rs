@@ -1,0 +1,70 @@
+//! A thread that does nothing but run Python, so that no thread of the caller's has to.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::{io, thread};
+
+use pyo3::Python;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+/// What such a thread is given.
+pub(crate) type Task = Box<dyn FnOnce(Python<'_>) + Send>;
+
+/// Runs what it is sent in order, attached to Python once for all that waits. It ends when its handle is dropped.
+#[derive(Debug, Clone)]
+pub(crate) struct PythonThread<M> {
+    messages: mpsc::UnboundedSender<M>,
+}
+
+impl PythonThread<Task> {
+    /// A thread that runs closures.
+    pub(crate) fn of_tasks(name: &str) -> io::Result<Self> {
+        Self::spawn(name, |py, tasks| tasks.into_iter().for_each(|task| run_one(|| task(py))))
+    }
+
+    /// Run a closure later. When it is dropped instead, the channel it answers over says so.
+    pub(crate) fn run(&self, task: impl FnOnce(Python<'_>) + Send + 'static) {
+        self.send(Box::new(task));
+    }
+}
+
+impl<M: Send + 'static> PythonThread<M> {
+    /// A thread that hands everything that waits to `handle`.
+    pub(crate) fn spawn(name: &str, handle: impl Fn(Python<'_>, Vec<M>) + Send + 'static) -> io::Result<Self> {
+        let (messages, mut waiting) = mpsc::unbounded_channel();
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            while let Some(first) = waiting.blocking_recv() {
+                Python::attach(|py| {
+                    let mut batch = vec![first];
+                    while let Ok(next) = waiting.try_recv() {
+                        batch.push(next);
+                    }
+                    run_one(|| handle(py, batch));
+                });
+            }
+        })?;
+        Ok(Self { messages })
+    }
+
+    /// Hand a message over; one that the thread does not take any more is dropped, with the channel it answers over.
+    pub(crate) fn send(&self, message: M) {
+        let _ = self.messages.send(message);
+    }
+}
+
+/// A panic is the fault of one task; its own channel tells whoever waits, and the next runs.
+fn run_one(task: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(task)).is_err() {
+        tracing::error!("a task of a thread that runs Python panicked");
+    }
+}
+
+/// A place in a bounded queue, or `None` when it is full. Dropping it gives it back.
+pub(crate) fn take_place(places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(places).try_acquire_owned().ok()
+}
+
+/// Answer whoever asked, who may have gone.
+pub(crate) fn reply<T>(to: oneshot::Sender<T>, answer: T) {
+    let _ = to.send(answer);
+}
