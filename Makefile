@@ -23,7 +23,7 @@ demo: .venv/installed ## real all-MiniLM-L6-v2 vectors and a small similarity se
 
 test: .venv/developed ## the tests, offline, with no weights but the fixtures and small models from packages
 	$(BIN)/python -m pytest
-	@if command -v cargo > /dev/null; then $(MAKE) --no-print-directory test-rust; else $(RUST_HINT); fi
+	@if cargo --version > /dev/null 2>&1; then $(MAKE) --no-print-directory test-rust; else $(RUST_HINT); fi
 
 test-rust: .venv/developed | libpython ## the crate, with all-MiniLM-L6-v2's real weights, and its part without Python
 	$(CARGO) test --locked
@@ -34,7 +34,7 @@ test-real: .venv/developed ## the tests on weights in $AKIDB_TEST_MODELS
 
 test-load: .venv/developed ## the tests with many callers, a minute or two
 	$(BIN)/python -m pytest -m load
-	@if command -v cargo > /dev/null; then $(MAKE) --no-print-directory test-load-rust; else $(RUST_HINT); fi
+	@if cargo --version > /dev/null 2>&1; then $(MAKE) --no-print-directory test-load-rust; else $(RUST_HINT); fi
 
 test-load-rust: .venv/developed | libpython
 	$(CARGO) test --locked --release --test load -- --ignored --nocapture --test-threads=1
@@ -43,7 +43,7 @@ lint: .venv/developed ## ruff, mypy, rustfmt and clippy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@if command -v cargo > /dev/null; then $(MAKE) --no-print-directory lint-rust; else $(RUST_HINT); fi
+	@if cargo --version > /dev/null 2>&1; then $(MAKE) --no-print-directory lint-rust; else $(RUST_HINT); fi
 
 lint-rust: .venv/developed | libpython
 	cargo fmt --check
