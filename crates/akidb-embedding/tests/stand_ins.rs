@@ -96,7 +96,8 @@ async fn every_exception_has_its_variant_and_keeps_its_traceback() {
 
 #[tokio::test]
 async fn what_is_not_a_batch_is_an_internal_error() {
-    for wrong in ["None", "{'vectors': 1}", "texts"] {
+    let doubles = "EmbeddingBatch(np.zeros((1, 4)), [1], [False], 'x', 4)";
+    for wrong in ["None", "{'vectors': 1}", "texts", doubles] {
         let (_, provider) = stand_in(&format!("    def resolve(self, future, texts): future.set_result({wrong})"));
         let error = timeout(Duration::from_secs(10), provider.embed_batch(request(["a"]))).await.unwrap().unwrap_err();
         assert!(matches!(error, EmbeddingError::Internal { .. }), "{error:?}");

@@ -3,14 +3,15 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyWeakrefMethods, PyWeakrefReference};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::exceptions::embedding_error;
+use super::failures::late;
 use super::thread::reply;
-use super::unavailable;
-use crate::{EmbedOptions, EmbeddingError, EmbeddingResult, Overflow};
+use crate::{EmbedOptions, EmbeddingResult, Overflow};
 
 /// What the vectors of a call become; from Python's bytes in one copy.
 pub(crate) trait Layout: Send + 'static {
@@ -99,11 +100,6 @@ impl<L: Layout> EmbedCall<L> {
     }
 }
 
-/// The error of a call whose time has passed.
-pub(crate) fn late() -> EmbeddingError {
-    unavailable("not done within the call's timeout, and dropped; allow more time or retry")
-}
-
 /// Called by Python's future, once, on the thread that owns the model: it takes one copy and leaves.
 #[pyclass]
 struct WhenDone(Option<Deliver>);
@@ -151,12 +147,19 @@ fn keywords<'py>(
 
 /// What an `EmbeddingBatch` holds. Bytes, because abi3 has the buffer protocol only from Python 3.11.
 fn read<L: Layout>(batch: &Bound<'_, PyAny>) -> PyResult<Embedded<L>> {
-    let dimension = batch.getattr("dimension")?.extract()?;
+    let dimension: usize = batch.getattr("dimension")?.extract()?;
+    let token_counts: Vec<usize> = batch.getattr("token_counts")?.extract()?;
     let bytes = batch.getattr("vectors")?.call_method0("tobytes")?.cast_into::<PyBytes>()?;
+    let (found, texts) = (bytes.as_bytes().len(), token_counts.len());
+    if found != 4 * dimension * texts {
+        let message =
+            format!("found {found} bytes instead of float32 vectors of {texts} texts, {dimension} values each");
+        return Err(PyValueError::new_err(message));
+    }
     Ok(Embedded {
         vectors: L::of(bytes.as_bytes(), dimension),
         dimension,
-        token_counts: batch.getattr("token_counts")?.extract()?,
+        token_counts,
         truncated: batch.getattr("truncated")?.extract()?,
     })
 }

@@ -180,7 +180,8 @@ fn ask(interpreter: &Path, named_by: &str) -> MlBridgeResult<Found> {
             .try_for_each(|mut pipe| pipe.read_to_string(text).map(|_| ()))
             .map_err(|error| refused(&error.to_string()))?;
     }
-    let mut lines = answer.lines().map(str::to_owned);
+    // What a sitecustomize prints comes first.
+    let mut lines = answer.lines().skip_while(|line| *line != "akidb").map(str::to_owned);
     match (status.success(), lines.next().as_deref(), lines.next(), lines.next()) {
         (true, Some("akidb"), Some(version), Some(executable)) => {
             Ok(Found { interpreter: executable.into(), version, sys_path: lines.collect() })

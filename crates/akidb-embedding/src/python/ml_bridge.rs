@@ -1,30 +1,20 @@
 //! The bridge to Python functions: those of `akidb_mlx.ml_funcs`, or a user's own.
 
-use std::ffi::CStr;
-use std::path::{Path, absolute};
+use std::path::Path;
 use std::sync::{Arc, Once};
 
 use async_trait::async_trait;
-use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::Python;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::at_exit::close_at_exit;
 use super::environment::PythonEnvironment;
-use super::exceptions::{call_error, failure};
+use super::failures::no_thread;
+use super::ml_functions::{DEFAULT_MODULE, Functions};
 use super::thread::{PythonThread, Task, reply, take_place};
-use super::{ANSWER_WITHIN, MAX_WAITING, RETRY_AFTER};
-use crate::{Entity, Failure, MlBridge, MlBridgeError, MlBridgeResult};
-
-/// The module of akidb-mlx itself.
-const DEFAULT_MODULE: &str = "akidb_mlx.ml_funcs";
-
-/// Finds the module and its functions.
-const FINDER: &CStr = pyo3::ffi::c_str!(include_str!("ml_module.py"));
-
-/// The module in a folder.
-const IN_FOLDER: &str = "ml_funcs";
+use super::{ANSWER_WITHIN, MAX_WAITING};
+use crate::{Entity, MlBridge, MlBridgeError, MlBridgeResult};
 
 /// Most texts that wait one by one and are embedded by one call.
 const MOST_JOINED: usize = 256;
@@ -42,31 +32,14 @@ pub struct PyMlBridge {
     batches: PythonThread<Task>,
     entities: PythonThread<Task>,
     summaries: PythonThread<Task>,
-    health: PythonThread<Task>,
-}
-
-/// What `ml_module.py` found, in its order.
-#[derive(FromPyObject)]
-struct Functions {
-    #[pyo3(item(0))]
-    generate_embedding: Py<PyAny>,
-    #[pyo3(item(1))]
-    generate_embeddings_batch: Py<PyAny>,
-    #[pyo3(item(2))]
-    extract_entities: Py<PyAny>,
-    #[pyo3(item(3))]
-    summarize: Py<PyAny>,
-    #[pyo3(item(4))]
-    health_check: Py<PyAny>,
-    #[pyo3(item(5))]
-    close: Option<Py<PyAny>>,
+    control: PythonThread<Task>,
 }
 
 /// A text that waits for its vector.
 struct Single {
     text: String,
     answer: oneshot::Sender<MlBridgeResult<Vec<f32>>>,
-    _place: OwnedSemaphorePermit,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl PyMlBridge {
@@ -96,17 +69,7 @@ impl PyMlBridge {
     /// As [`new`](Self::new).
     pub fn open(python_module_path: impl AsRef<Path>, python: &PythonEnvironment) -> MlBridgeResult<Self> {
         let interpreter = python.started()?;
-        let (name, folder) = module(python_module_path.as_ref())?;
-        let functions = Python::attach(|py| {
-            let finder = PyModule::from_code(py, FINDER, c"ml_module.py", c"akidb_embedding_ml_module")?;
-            finder.getattr("find")?.call1((&name, &folder))?.extract()
-        });
-        let functions: Arc<Functions> = Arc::new(functions.map_err(|error: PyErr| {
-            let mut failure = Python::attach(|py| failure(py, &error));
-            failure.message = format!("{} (Python: {})", failure.message, interpreter.display());
-            MlBridgeError::ModuleImport(failure)
-        })?);
-        let no_thread = |error| MlBridgeError::PythonInit(format!("no thread could be started: {error}").into());
+        let functions = Arc::new(Functions::find(python_module_path.as_ref(), &interpreter)?);
         let thread = |name| PythonThread::of_tasks(name).map_err(no_thread);
         let embedding = Arc::clone(&functions);
         Ok(Self {
@@ -117,7 +80,7 @@ impl PyMlBridge {
             batches: thread("akidb-ml-batch")?,
             entities: thread("akidb-ml-entities")?,
             summaries: thread("akidb-ml-summary")?,
-            health: thread("akidb-ml-health")?,
+            control: thread("akidb-ml-control")?,
         })
     }
 
@@ -127,29 +90,20 @@ impl PyMlBridge {
     ///
     /// `FunctionCall`: what it raised.
     pub async fn close(&self) -> MlBridgeResult<()> {
-        let call = |py: Python<'_>, functions: &Functions| match &functions.close {
-            Some(close) => close.call0(py).map(drop).map_err(|error| call_error(py, &error)),
-            None => Ok(()),
-        };
-        self.call(&self.health, call).await
+        self.call(&self.control, None, |py, functions| functions.release(py)).await
     }
 
-    fn place(&self) -> MlBridgeResult<OwnedSemaphorePermit> {
-        take_place(&self.places).ok_or_else(|| {
-            MlBridgeError::FunctionCall(Failure {
-                retry_after: Some(RETRY_AFTER),
-                ..format!("{MAX_WAITING} calls wait for Python already; try again in {RETRY_AFTER:?}").into()
-            })
-        })
+    fn place(&self) -> MlBridgeResult<Option<OwnedSemaphorePermit>> {
+        Ok(Some(take_place(&self.places)?))
     }
 
-    /// Call a function on a thread, if somebody still waits when its turn comes.
+    /// Call a function on a thread, if somebody still waits when its turn comes. Until then it keeps its place.
     async fn call<T: Send + 'static>(
         &self,
         thread: &PythonThread<Task>,
+        place: Option<OwnedSemaphorePermit>,
         call: impl FnOnce(Python<'_>, &Functions) -> MlBridgeResult<T> + Send + 'static,
     ) -> MlBridgeResult<T> {
-        let place = self.place()?;
         let functions = Arc::clone(&self.functions);
         let (answer, answered) = oneshot::channel();
         thread.run(move |py| {
@@ -173,58 +127,26 @@ impl MlBridge for PyMlBridge {
 
     async fn generate_embeddings_batch(&self, texts: &[String]) -> MlBridgeResult<Vec<Vec<f32>>> {
         let texts = texts.to_vec();
-        self.call(&self.batches, move |py, functions| functions.embed_batch(py, &texts)).await
+        self.call(&self.batches, self.place()?, move |py, functions| functions.embed_batch(py, &texts)).await
     }
 
     async fn extract_entities(&self, text: &str) -> MlBridgeResult<Vec<Entity>> {
         let text = text.to_owned();
-        let call = move |py: Python<'_>, functions: &Functions| {
-            let found = functions.extract_entities.bind(py).call1((&text,)).map_err(|error| call_error(py, &error))?;
-            entities(&text, &found).map_err(|error| wrong_type(py, "extract_entities", &error))
-        };
-        self.call(&self.entities, call).await
+        self.call(&self.entities, self.place()?, move |py, functions| functions.entities(py, &text)).await
     }
 
     async fn summarize(&self, messages: &[String]) -> MlBridgeResult<String> {
         let messages = messages.to_vec();
-        let call = move |py: Python<'_>, functions: &Functions| {
-            let summary = functions.summarize.bind(py).call1((messages,)).map_err(|error| call_error(py, &error))?;
-            summary.extract().map_err(|error| wrong_type(py, "summarize", &error))
-        };
-        self.call(&self.summaries, call).await
+        self.call(&self.summaries, self.place()?, move |py, functions| functions.summary(py, &messages)).await
     }
 
     /// False as well when Python does not answer within 5 s.
     async fn health_check(&self) -> MlBridgeResult<bool> {
-        let call = |py: Python<'_>, functions: &Functions| {
-            let healthy = functions.health_check.bind(py).call0().map_err(|error| call_error(py, &error))?;
-            healthy.extract().map_err(|error| wrong_type(py, "health_check", &error))
-        };
-        timeout(ANSWER_WITHIN, self.call(&self.health, call)).await.unwrap_or_else(|_| {
+        let healthy = self.call(&self.control, None, |py, functions| functions.healthy(py));
+        timeout(ANSWER_WITHIN, healthy).await.unwrap_or_else(|_| {
             tracing::warn!("health_check did not answer within {ANSWER_WITHIN:?}");
             Ok(false)
         })
-    }
-}
-
-impl Functions {
-    fn embed(&self, py: Python<'_>, text: &str) -> MlBridgeResult<Vec<f32>> {
-        let vector = self.generate_embedding.bind(py).call1((text,)).map_err(|error| call_error(py, &error))?;
-        plain(&vector).and_then(|vector| vector.extract()).map_err(|error| wrong_type(py, "generate_embedding", &error))
-    }
-
-    fn embed_batch(&self, py: Python<'_>, texts: &[String]) -> MlBridgeResult<Vec<Vec<f32>>> {
-        let vectors =
-            self.generate_embeddings_batch.bind(py).call1((texts,)).map_err(|error| call_error(py, &error))?;
-        let vectors: Vec<Vec<f32>> = plain(&vectors)
-            .and_then(|vectors| vectors.extract())
-            .map_err(|error| wrong_type(py, "generate_embeddings_batch", &error))?;
-        if vectors.len() == texts.len() {
-            return Ok(vectors);
-        }
-        let found = vectors.len();
-        let message = format!("generate_embeddings_batch returned {found} vectors for {} texts", texts.len());
-        Err(MlBridgeError::TypeConversion(message.into()))
     }
 }
 
@@ -251,59 +173,6 @@ fn embed_all(py: Python<'_>, functions: &Functions, mut waiting: Vec<Single>) {
 fn close_at_exit_once() {
     static HOOKED: Once = Once::new();
     HOOKED.call_once(close_at_exit);
-}
-
-/// The module's name, and the folder to look for it if it is not to be imported by name.
-fn module(path: &Path) -> MlBridgeResult<(String, Option<String>)> {
-    let unusable = |why: &str| MlBridgeError::ModuleImport(format!("{}: {why}", path.display()).into());
-    let name = path.to_str().ok_or_else(|| unusable("not UTF-8; use another path"))?;
-    if path.is_dir() {
-        let folder = absolute(path).map_err(|error| unusable(&error.to_string()))?;
-        return Ok((IN_FOLDER.to_owned(), folder.to_str().map(str::to_owned)));
-    }
-    let is_identifier = |part: &str| !part.is_empty() && part.chars().all(|c| c == '_' || c.is_alphanumeric());
-    if !path.exists() && name.contains('.') && name.split('.').all(is_identifier) {
-        return Ok((name.to_owned(), None));
-    }
-    let found = if path.exists() { "a file" } else { "nothing" };
-    Err(unusable(&format!(
-        "neither a folder with ml_funcs.py nor a module's dotted name, as {DEFAULT_MODULE}; found {found}"
-    )))
-}
-
-/// Lists instead of NumPy's arrays.
-fn plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    match value.getattr_opt("tolist")? {
-        Some(tolist) => tolist.call0(),
-        None => Ok(value.clone()),
-    }
-}
-
-/// Entities with byte offsets beside Python's, which count characters.
-fn entities(text: &str, found: &Bound<'_, PyAny>) -> PyResult<Vec<Entity>> {
-    let ends = text.char_indices().map(|(byte, _)| byte).chain([text.len()]);
-    let bytes: Vec<usize> = ends.collect();
-    let entity = |entity: Bound<'_, PyAny>| {
-        let entity = entity.cast::<PyDict>()?.as_any();
-        let (start, end): (usize, usize) = (entity.get_item("start")?.extract()?, entity.get_item("end")?.extract()?);
-        let said: String = entity.get_item("text")?.extract()?;
-        let range = bytes.get(start).zip(bytes.get(end)).filter(|(from, to)| from <= to);
-        match range {
-            Some((&start_byte, &end_byte)) if text[start_byte..end_byte] == said => {
-                Ok(Entity { text: said, label: entity.get_item("label")?.extract()?, start, end, start_byte, end_byte })
-            }
-            _ => Err(pyo3::exceptions::PyValueError::new_err(format!(
-                "the entity {said:?} is not at {start}..{end} of its text, counted in characters"
-            ))),
-        }
-    };
-    found.try_iter()?.map(|found| entity(found?)).collect()
-}
-
-fn wrong_type(py: Python<'_>, function: &str, error: &PyErr) -> MlBridgeError {
-    let mut failure = failure(py, error);
-    failure.message = format!("{function} returned something else than was agreed on: {}", failure.message);
-    MlBridgeError::TypeConversion(failure)
 }
 
 fn panicked() -> MlBridgeError {

@@ -1,13 +1,16 @@
-//! Everything that runs Python, in the order of a call: the interpreter is found, threads of its own run what needs
-//! the GIL, and answers come back over channels. No thread of the caller's ever waits for the GIL.
+//! Everything that runs Python: an interpreter is found (`environment`), a service is made or taken (`service`), and
+//! threads of its own (`thread`) run what needs the GIL (`embed_call`, `ml_functions`), so that no task ever waits for it.
 
 mod at_exit;
 mod embed_call;
 mod environment;
 mod exceptions;
+mod failures;
 mod ml_bridge;
+mod ml_functions;
 mod provider;
 mod service;
+mod state;
 mod thread;
 
 pub use environment::PythonEnvironment;
@@ -17,17 +20,8 @@ pub use service::ServiceOptions;
 
 use std::time::Duration;
 
-use crate::EmbeddingError;
-
 /// How long a question that Python answers without waiting for anything may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// Most calls that wait for a thread that runs Python.
+/// Most calls that wait for the threads that run Python.
 const MAX_WAITING: usize = 4096;
-
-/// The hint of a refusal: such a queue is full only while something keeps Python from running.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-fn unavailable(message: impl Into<String>) -> EmbeddingError {
-    EmbeddingError::ServiceUnavailable(message.into().into())
-}

@@ -1,21 +1,23 @@
 //! The provider that AkiDB holds: an `akidb_mlx.EmbeddingService`, called from any number of tasks.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{io, thread};
 
 use async_trait::async_trait;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use tokio::sync::{Semaphore, oneshot, watch};
-use tokio::time::{error::Elapsed, timeout};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
 
 use super::at_exit::close_at_exit;
-use super::embed_call::{EmbedCall, Embedded, Layout, Submitted, late};
+use super::embed_call::{EmbedCall, Embedded, Layout, Submitted};
 use super::exceptions::embedding_error;
+use super::failures::{broken, closed, late, no_answer, no_thread};
 use super::service::{ServiceOptions, create_service, health, model_info};
+use super::state::{SharedState, State};
 use super::thread::{PythonThread, Task, reply, take_place};
-use super::{ANSWER_WITHIN, MAX_WAITING, RETRY_AFTER, unavailable};
+use super::{ANSWER_WITHIN, MAX_WAITING};
 use crate::{
     BatchEmbeddingRequest, BatchEmbeddingResponse, EmbedOptions, EmbeddingError, EmbeddingProvider, EmbeddingResult,
     FlatEmbeddings, ModelInfo, Usage,
@@ -43,23 +45,12 @@ struct Shared {
     info: ModelInfo,
     /// Whether the service is closed with the provider.
     owned: bool,
-    state: Arc<watch::Sender<State>>,
+    state: SharedState,
     /// Bounds the calls that wait to be submitted; the service bounds those that were.
     places: Arc<Semaphore>,
     small: PythonThread<Task>,
     bulk: PythonThread<Task>,
     control: PythonThread<Task>,
-}
-
-#[derive(Clone, Copy, PartialEq, PartialOrd)]
-enum State {
-    Open,
-    /// New calls are refused.
-    Draining,
-    /// Calls that were not submitted are failed.
-    Closing,
-    /// Nothing will be answered any more.
-    Closed,
 }
 
 impl MlxEmbeddingProvider {
@@ -118,7 +109,7 @@ impl MlxEmbeddingProvider {
                 service: Arc::new(service),
                 info,
                 owned,
-                state: Arc::new(watch::Sender::new(State::Open)),
+                state: SharedState::open(),
                 places: Arc::new(Semaphore::new(MAX_WAITING)),
                 small: thread("akidb-embed")?,
                 bulk: thread("akidb-bulk")?,
@@ -179,7 +170,7 @@ impl MlxEmbeddingProvider {
     /// own `close()` raised.
     pub async fn close(&self, drain: bool) -> EmbeddingResult<()> {
         let shared = &self.shared;
-        advance(&shared.state, if drain { State::Draining } else { State::Closing });
+        shared.state.advance(if drain { State::Draining } else { State::Closing });
         if drain {
             for thread in [&shared.small, &shared.bulk] {
                 let (passed, passing) = oneshot::channel();
@@ -188,7 +179,7 @@ impl MlxEmbeddingProvider {
             }
         }
         let (answer, answered) = oneshot::channel();
-        let (service, state) = (Arc::clone(&shared.service), Arc::clone(&shared.state));
+        let (service, state) = (Arc::clone(&shared.service), shared.state.clone());
         let close = move || {
             let closed = Python::attach(|py| {
                 let keywords = PyDict::new(py);
@@ -196,7 +187,7 @@ impl MlxEmbeddingProvider {
                 service.bind(py).call_method("close", (), Some(&keywords)).map(|_| ())
             });
             let outcome = closed.map_err(|error| Python::attach(|py| embedding_error(py, &error)));
-            advance(&state, State::Closed);
+            state.advance(State::Closed);
             reply(answer, outcome);
         };
         thread::Builder::new().name("akidb-close".to_owned()).spawn(close).map_err(no_thread)?;
@@ -205,7 +196,7 @@ impl MlxEmbeddingProvider {
             return answered.await;
         }
         let outcome = timeout(CLOSE_WITHIN, answered).await;
-        advance(&shared.state, State::Closed);
+        shared.state.advance(State::Closed);
         outcome.unwrap_or_else(|elapsed| Err(no_answer(elapsed)))
     }
 
@@ -221,11 +212,10 @@ impl MlxEmbeddingProvider {
                 format!("this provider holds {}, found a request for {model}", shared.info.model).into(),
             ));
         }
-        let mut state = shared.state.subscribe();
-        if *state.borrow() != State::Open {
+        if shared.state.now() != State::Open {
             return Err(closed());
         }
-        let place = take_place(&shared.places).ok_or_else(full)?;
+        let place = take_place(&shared.places)?;
         let small = texts.len() <= SMALL_TEXTS && texts.iter().map(String::len).sum::<usize>() <= SMALL_BYTES;
         let thread = if small { &shared.small } else { &shared.bulk };
         let limit = options.timeout;
@@ -240,9 +230,9 @@ impl MlxEmbeddingProvider {
             submitted: submitted.clone(),
             place,
         };
-        let (service, now) = (Arc::clone(&shared.service), Arc::clone(&shared.state));
+        let (service, state) = (Arc::clone(&shared.service), shared.state.clone());
         thread.run(move |py| {
-            if *now.borrow() < State::Closing {
+            if state.now() < State::Closing {
                 call.submit(py, service.bind(py));
             } else {
                 reply(call.answer, Err(closed()));
@@ -253,7 +243,7 @@ impl MlxEmbeddingProvider {
             tokio::select! {
                 biased;
                 outcome = answered => outcome.unwrap_or_else(|_| Err(broken("the service dropped the call"))),
-                _ = state.wait_for(|state| *state == State::Closed) => Err(closed()),
+                () = shared.state.closed() => Err(closed()),
             }
         };
         let outcome = match limit {
@@ -293,7 +283,7 @@ impl EmbeddingProvider for MlxEmbeddingProvider {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if self.owned && *self.state.borrow() == State::Open {
+        if self.owned && self.state.now() == State::Open {
             let service = Arc::clone(&self.service);
             self.control.run(move |py| {
                 if let Err(error) = service.bind(py).call_method0("close") {
@@ -317,39 +307,4 @@ impl Drop for CancelOnDrop<'_> {
 
 fn usage(began: Instant, token_counts: &[usize]) -> Usage {
     Usage { total_tokens: token_counts.iter().sum(), duration_ms: began.elapsed().as_millis() as u64 }
-}
-
-/// Never back to an earlier state.
-fn advance(state: &watch::Sender<State>, to: State) {
-    state.send_if_modified(|state| {
-        let later = *state < to;
-        if later {
-            *state = to;
-        }
-        later
-    });
-}
-
-fn closed() -> EmbeddingError {
-    unavailable("the provider is closed; create a new one")
-}
-
-fn full() -> EmbeddingError {
-    let message = format!("{MAX_WAITING} calls wait for Python already; try again in {RETRY_AFTER:?}");
-    EmbeddingError::ServiceUnavailable(crate::Failure { retry_after: Some(RETRY_AFTER), ..message.into() })
-}
-
-fn no_answer(_: Elapsed) -> EmbeddingError {
-    unavailable(
-        "Python did not answer in time: the process is overloaded, or a thread of it keeps the GIL (docs/rust.md, the \
-         mutex)",
-    )
-}
-
-fn no_thread(error: io::Error) -> EmbeddingError {
-    broken(&format!("a thread for Python could not be started: {error}"))
-}
-
-fn broken(message: &str) -> EmbeddingError {
-    EmbeddingError::Internal(message.into())
 }

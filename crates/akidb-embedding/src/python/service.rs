@@ -8,7 +8,7 @@ use pyo3::types::PyDict;
 
 use super::environment::PythonEnvironment;
 use super::exceptions::{embedding_error, failure};
-use super::unavailable;
+use super::failures::unavailable;
 use crate::{EmbeddingResult, MlBridgeError, ModelInfo};
 
 /// How a service is made.

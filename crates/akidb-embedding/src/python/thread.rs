@@ -7,6 +7,9 @@ use std::{io, thread};
 use pyo3::Python;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use super::failures::full;
+use crate::EmbeddingResult;
+
 /// What such a thread is given.
 pub(crate) type Task = Box<dyn FnOnce(Python<'_>) + Send>;
 
@@ -59,9 +62,9 @@ fn run_one(task: impl FnOnce()) {
     }
 }
 
-/// A place in a bounded queue, or `None` when it is full. Dropping it gives it back.
-pub(crate) fn take_place(places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    Arc::clone(places).try_acquire_owned().ok()
+/// A place in a bounded queue, given back when it is dropped.
+pub(crate) fn take_place(places: &Arc<Semaphore>) -> EmbeddingResult<OwnedSemaphorePermit> {
+    Arc::clone(places).try_acquire_owned().map_err(|_| full())
 }
 
 /// Answer whoever asked, who may have gone.
