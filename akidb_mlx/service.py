@@ -208,16 +208,17 @@ class EmbeddingService:
 
         expected = sum(map(call.expected_tokens, checked))
         request = self._engine.open_request(combine, expected, call.timeout)
+        future: Future[EmbeddingBatch] = request.future
         try:
             for part in _slices(checked):
-                if request.future.done():
+                if future.done():
                     break
                 tokenized += self._add(request, part, len(tokenized), call)
             request.end()
         except BaseException:
-            request.future.cancel()
+            future.cancel()
             raise
-        return request.future
+        return future
 
     def _add(self, request: Request, texts: list[str], first: int, call: _CallOptions) -> list[TokenizedText]:
         """Tokenise some texts of a call, the first of index `first`, and queue them."""

@@ -1,10 +1,12 @@
 """The owner thread: every call ends, whatever happens to the model, the engine or the process."""
 
+import gc
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import CancelledError, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
@@ -125,11 +127,12 @@ def engine():
 
 def call(engine, *sequences, timeout=None, finish=lambda vectors: vectors):
     request = engine.open_request(lambda parts: np.concatenate(parts).tolist() if parts else [], 0, timeout)
+    future = request.future
     if sequences:
         ids = [np.array(sequence, np.int32) for sequence in sequences]
         engine.add(request, ids, range(len(ids)), b"", finish, 0)
     request.end()
-    return request.future
+    return future
 
 
 def hold(engine):
@@ -340,6 +343,24 @@ def test_idle_memory_is_given_back(monkeypatch):
     assert engine.model.released.wait(5)
     assert call(engine, [1]).result(5)
     stop(engine)
+
+
+def test_a_result_goes_with_whoever_asked(engine):
+    """At once, and not when the garbage collector comes by."""
+    gc.collect()
+    gc.disable()
+    try:
+        first = hold(engine)
+        done, cancelled = call(engine, [1, 2]), call(engine, [3])
+        cancelled.cancel()
+        engine.model.open.set()
+        assert done.result(5) == [[2.0, 1.0]]
+        watched = [weakref.ref(future) for future in (first, done, cancelled)]
+        call(engine, [4]).result(5)  # the owner thread has turned to something else
+        del first, done, cancelled
+        assert [future() for future in watched] == [None, None, None]
+    finally:
+        gc.enable()
 
 
 def test_metrics_add_up(engine):

@@ -177,7 +177,7 @@ class Engine:
         except ServiceOverloadedError:
             self.metrics.end_call("refused")
             raise
-        request.future.add_done_callback(lambda _: self._count_outcome(request))
+        request.future.add_done_callback(lambda future: self._count_outcome(request, future))
         return request
 
     def add(
@@ -421,15 +421,16 @@ class Engine:
             room=facts.lanes * facts.token_budget,
         )
 
-    def _count_outcome(self, request: Request) -> None:
+    def _count_outcome(self, request: Request, future: Future[Any]) -> None:
         outcome: Outcome = "completed"
-        if request.future.cancelled():
+        if future.cancelled():
             outcome = "cancelled"
-        elif error := request.future.exception():
+        elif error := future.exception():
             outcome = "timed_out" if isinstance(error, DeadlineExceededError) else "failed"
         self.metrics.end_call(outcome, time.monotonic() - request.submitted)
         if request.begun is not None:
             self.metrics.observe("wait", request.begun - request.submitted)
+        request.let_go()
 
 
 def load_error(error: BaseException) -> AkidbMlxError:

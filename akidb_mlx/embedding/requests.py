@@ -16,6 +16,10 @@ from akidb_mlx.errors import AkidbMlxError, InferenceError
 
 Vectors = NDArray[np.float32]
 
+# Stands for the futures of calls that are over.
+_DONE: Future[Any] = Future()
+_DONE.set_result(None)
+
 
 class Part:
     """Texts of a call that were tokenised together.
@@ -56,7 +60,7 @@ class Request:
     """One call. It is fed part by part while the first parts may already run.
 
     Attributes:
-        future: what the caller waits for; it can be cancelled until it is done.
+        future: what the caller waits for; it can be cancelled until it is done. Some other one that is done, later.
         deadline: by `time.monotonic`, when the call is dropped; None for never.
         expected_tokens: how many tokens the parts that are still to come will have, by estimate.
         waiting: the items that wait, by prefix and padded length.
@@ -102,6 +106,13 @@ class Request:
             failure = InferenceError(f"the forward pass failed{where}: {type(error).__name__}: {error}", index)
             failure.__cause__ = error
         _settle(self.future, lambda: self.future.set_exception(failure))
+
+    def let_go(self) -> None:
+        """Forget the future, which is done.
+
+        It keeps its callbacks, and those keep the call: the result would wait for the garbage collector.
+        """
+        self.future = _DONE
 
     def _resolve_if_done(self) -> None:
         finished = [part.finished for part in self._parts if part.finished is not None]
