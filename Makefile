@@ -30,10 +30,10 @@ test-rust: .venv/developed | libpython ## the crate, with all-MiniLM-L6-v2's rea
 	$(CARGO) test --locked --no-default-features
 
 test-real: .venv/developed ## the tests on weights in $AKIDB_TEST_MODELS
-	$(BIN)/python -m pytest -m real_weights
+	$(BIN)/python -m pytest -m 'real_weights and not load'
 
 test-load: .venv/developed ## the tests with many callers, a minute or two
-	$(BIN)/python -m pytest -m load
+	$(BIN)/python -m pytest -m 'load and not real_weights'
 	@if cargo --version > /dev/null 2>&1; then $(MAKE) --no-print-directory test-load-rust; else $(RUST_HINT); fi
 
 test-load-rust: .venv/developed | libpython

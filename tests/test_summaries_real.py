@@ -55,6 +55,7 @@ def test_an_article(summarizer):
 
 
 @pytest.mark.real_weights
+@pytest.mark.load
 def test_ten_windows(summarizer):
     """A text of more than ten times the tokens that one prompt holds beside its examples."""
     backend = summarizer._backend
