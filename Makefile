@@ -92,26 +92,26 @@ bench-rust: .venv/developed | libpython ## what the crate adds to a call
 	$(BIN)/python -m pip install --quiet $(SPACY_MODELS)
 	touch $@
 
+# A Debian package that is lacking: installed where this is root, else hinted at.
+define debian_package
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		echo "installing $(1)"; \
+		apt-get -qq update && apt-get -qq install -y $(1) > /dev/null; \
+	else \
+		echo "hint: $(2) (Debian: apt install $(1))"; \
+	fi
+endef
+
 # On Linux, MLX's CPU backend is far faster with the system's OpenBLAS; it works without.
 openblas:
 	@if [ "$$(uname)" = Linux ] && ! PATH="$$PATH:/sbin" ldconfig -p | grep -q libopenblas; then \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
-			echo "installing libopenblas0-pthread"; \
-			apt-get -qq update && apt-get -qq install -y libopenblas0-pthread > /dev/null; \
-		else \
-			echo "hint: install OpenBLAS for speed (Debian: apt install libopenblas0-pthread)"; \
-		fi; \
+		$(call debian_package,libopenblas0-pthread,install OpenBLAS for speed); \
 	fi
 
 # A Rust program links the shared library of Python, which Debian has in a package of its own.
 libpython: .venv/installed
 	@if ! $(BIN)/python -c '$(HAS_LIBPYTHON)'; then \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
-			echo "installing python3-dev"; \
-			apt-get -qq update && apt-get -qq install -y python3-dev > /dev/null; \
-		else \
-			echo "hint: this Python has no shared library to link (Debian: apt install python3-dev)"; \
-		fi; \
+		$(call debian_package,python3-dev,this Python has no shared library to link); \
 	fi
 
 clean:

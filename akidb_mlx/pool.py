@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
+from akidb_mlx.closing import ClosesItself
 from akidb_mlx.errors import ConfigurationError, ServiceClosedError, ServiceOverloadedError
 from akidb_mlx.service import EmbeddingService
 
@@ -46,7 +46,7 @@ class _Loaded:
         return not self.uses and not self.pinned
 
 
-class ModelPool:
+class ModelPool(ClosesItself):
     """Services by model name, safe to use from any thread.
 
         with ModelPool(max_bytes=4 << 30, keep_alive_s=300) as pool, pool.use("minilm-l6-v2") as service:
@@ -147,14 +147,6 @@ class ModelPool:
             self._changed.notify_all()
         for loaded in everything.values():
             loaded.service.close()
-
-    def __enter__(self) -> ModelPool:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _take(self, model: str, timeout: float | None) -> _Loaded:
         """A loaded model, one more use of it counted."""

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from numbers import Real
 from os import PathLike, fspath
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from typing_extensions import TypedDict, Unpack
 
 from akidb_mlx.catalog import CATALOG
+from akidb_mlx.closing import ClosesItself
 from akidb_mlx.embedding import cpu_runtime
 from akidb_mlx.embedding.batching import TokenIds
 from akidb_mlx.embedding.checkpoint import Checkpoint, read_checkpoint
@@ -81,7 +81,7 @@ class _CallOptions:
         return (len(self.prompt) + len(text)) // _CHARACTERS_PER_TOKEN + 2
 
 
-class EmbeddingService:
+class EmbeddingService(ClosesItself):
     """Turns texts into vectors with one model; safe to call from any thread.
 
         with EmbeddingService("minilm-l6-v2") as service:
@@ -317,14 +317,6 @@ class EmbeddingService:
         """
         self._engine.close(drain)
         self._release()
-
-    def __enter__(self) -> EmbeddingService:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def _matryoshka(self) -> bool:

@@ -11,16 +11,13 @@ import random
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated
 
 import psutil
 import spacy
-import typer
 from spacy.tokens import Doc
 
 from akidb_mlx.entities import Entity, EntityExtractor, windows
-from benchmarks.rows import Row, measure, resident
+from benchmarks.rows import Row, resident, run
 from benchmarks.workloads import sentences as sts_sentences
 
 _ROUNDS = 3
@@ -130,13 +127,5 @@ ROWS: dict[str, Callable[[], list[Row]]] = {
 }
 
 
-def main(
-    only: Annotated[str, typer.Option(help=f"Which rows, with commas between: {', '.join(ROWS)}.")] = ",".join(ROWS),
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
-) -> None:
-    """Measure what finding entities costs."""
-    measure(ROWS, only, json_file)
-
-
 if __name__ == "__main__":
-    typer.run(main)
+    run(ROWS, "Measure what finding entities costs.")

@@ -15,11 +15,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import psutil
-import typer
 from numpy.typing import NDArray
 
 import akidb_mlx.service
@@ -29,7 +27,7 @@ from akidb_mlx.embedding.batching import Batch, Item
 from akidb_mlx.errors import ServiceOverloadedError
 from benchmarks import random_qwen3
 from benchmarks.compare import find_model
-from benchmarks.rows import Row, measure, resident
+from benchmarks.rows import Row, resident, run
 from benchmarks.workloads import mixed, sentences
 
 _MODEL = "minilm-l6-v2"
@@ -260,13 +258,5 @@ def _check(found: Vectors, expected: Vectors) -> None:
         raise AssertionError(f"a vector is off by {difference:.1e}")
 
 
-def main(
-    only: Annotated[str, typer.Option(help=f"Which rows, with commas between: {', '.join(ROWS)}.")] = ",".join(ROWS),
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
-) -> None:
-    """Measure what a service does under load."""
-    measure(ROWS, only, json_file)
-
-
 if __name__ == "__main__":
-    typer.run(main)
+    run(ROWS, "Measure what a service does under load.")

@@ -1,7 +1,5 @@
 """Figures with bounds, each measured in a process of its own."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Annotated
 
 import psutil
 import typer
@@ -27,7 +26,21 @@ class Row:
     met: bool
 
 
-def measure(rows: dict[str, Callable[[], list[Row]]], only: str, json_file: Path | None) -> None:
+def run(rows: dict[str, Callable[[], list[Row]]], what: str) -> None:
+    """The command line of a benchmark that is made of rows; `what` is its help."""
+    names = ",".join(rows)
+
+    def main(
+        only: Annotated[str, typer.Option(help=f"Which rows, with commas between: {names}.")] = names,
+        json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
+    ) -> None:
+        _measure(rows, only, json_file)
+
+    main.__doc__ = what
+    typer.run(main)
+
+
+def _measure(rows: dict[str, Callable[[], list[Row]]], only: str, json_file: Path | None) -> None:
     """Measure some rows (names with commas between), show them, and end with status 1 where one misses its bound."""
     names = only.split(",")
     if unknown := set(names) - set(rows):

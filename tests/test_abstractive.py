@@ -25,13 +25,8 @@ pytestmark = pytest.mark.usefixtures("language_models")
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    return make_chat_model(tmp_path_factory.mktemp("chat") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def summarizer(directory):
-    with Summarizer(directory, device="cpu") as one:
+def summarizer(chat_model):
+    with Summarizer(chat_model, device="cpu") as one:
         yield one
 
 
@@ -125,9 +120,9 @@ def test_messages_are_cut_between_sentences(fake):
     assert all(piece.endswith("here.") for piece in pieces)
 
 
-def test_two_megabytes(directory):
+def test_two_megabytes(chat_model):
     """Every window but few is full, and no round leaves more than a third."""
-    fake = FakeGenerator(directory, context_tokens=20_000)
+    fake = FakeGenerator(chat_model, context_tokens=20_000)
     text = " ".join(f"Sentence number {i} stands in its place." for i in range(60_000))
     assert len(text) > 2_000_000
     assert summary(fake, text) == "Sum of 0."
@@ -205,13 +200,13 @@ def test_a_stream_that_is_left_ends_the_writing(summarizer):
     assert summarizer.summarize(["The ferry is late."], max_words=5)
 
 
-def test_info_and_health(summarizer, directory):
+def test_info_and_health(summarizer, chat_model):
     info = summarizer.get_model_info()
     assert info == {
         "mode": "abstractive",
-        "model_name": str(directory),
+        "model_name": str(chat_model),
         "revision": None,
-        "path": str(directory),
+        "path": str(chat_model),
         "backend": "mlx",
         "context_tokens": 1024,
         "device": "cpu",
@@ -224,8 +219,8 @@ def test_info_and_health(summarizer, directory):
     assert summarizer.health_check() == {"status": "ok", "reason": "ready"}
 
 
-def test_closing(directory):
-    one = Summarizer(directory, device="cpu")
+def test_closing(chat_model):
+    one = Summarizer(chat_model, device="cpu")
     stream = one.stream(["a"])
     one.close()
     one.close()
@@ -237,8 +232,8 @@ def test_closing(directory):
         next(stream)
 
 
-def test_the_model_may_come_from_the_settings(directory, monkeypatch):
-    monkeypatch.setenv("AKIDB_SUMMARY_MODEL", str(directory))
+def test_the_model_may_come_from_the_settings(chat_model, monkeypatch):
+    monkeypatch.setenv("AKIDB_SUMMARY_MODEL", str(chat_model))
     with Summarizer(device="cpu") as one:
         assert one.mode == "abstractive"
     monkeypatch.delenv("AKIDB_SUMMARY_MODEL")
@@ -248,16 +243,16 @@ def test_the_model_may_come_from_the_settings(directory, monkeypatch):
         Summarizer("nonsense", device="cpu")
 
 
-def test_an_argument_goes_before_the_settings(directory, monkeypatch):
+def test_an_argument_goes_before_the_settings(chat_model, monkeypatch):
     monkeypatch.setenv("AKIDB_SUMMARY_MODE", "extractive")
-    with Summarizer(directory, device="cpu") as one:
+    with Summarizer(chat_model, device="cpu") as one:
         assert one.mode == "abstractive"
 
 
-def test_one_device_for_each_process(directory, monkeypatch):
+def test_one_device_for_each_process(chat_model, monkeypatch):
     """What the embedder computes on is not moved."""
     from akidb_mlx.embedding import device
 
     monkeypatch.setattr(device, "_claimed", type("Device", (), {"type": type("T", (), {"name": "gpu"})})())
     with pytest.raises(ConfigurationError, match="already computes on its gpu"):
-        Summarizer(directory, device="cpu")
+        Summarizer(chat_model, device="cpu")

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from typer.testing import CliRunner
 from akidb_mlx.cli import app
 from model_cache import ModelCacheError
 from tests.hub import Fault
-from tests.support import GOLDENS
+from tests.support import GOLDENS, read_to_end
 
 TINY = GOLDENS / "tiny-bert"
 
@@ -114,15 +113,7 @@ def test_progress_is_for_people(hub, tmp_path, terminal):
     command = [sys.executable, "-m", "akidb_mlx", "pull", "org/tiny", "--json"]
     child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stderr)
     os.close(stderr)
-    written = b"".join(iter(partial(_read, screen), b"")).decode()
-    os.close(screen)
+    written = read_to_end(screen).decode()
     (pulled,) = json.loads(child.communicate()[0])
     assert pulled["error"] is None
     assert written == "" if not terminal else "org/tiny" in written and "kB" in written and "━" in written
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 1 << 16)
-    except OSError:  # which is how a terminal ends on Linux
-        return b""

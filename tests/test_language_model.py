@@ -25,13 +25,8 @@ pytestmark = pytest.mark.usefixtures("language_models")
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    return make_chat_model(tmp_path_factory.mktemp("chat") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def generator(directory):
-    one = TextGenerator(directory, "cpu", None, stuck_after_s=60)
+def generator(chat_model):
+    one = TextGenerator(chat_model, "cpu", None, stuck_after_s=60)
     yield one
     one.close()
 
@@ -44,11 +39,11 @@ def text_of(generator, prompt, max_tokens=30):
 PROMPTS = [f"The {word} was" for word in ("ferry", "council", "storm", "printer", "bridge", "数学", "😀")]
 
 
-def test_text_equals_that_of_mlx_lm(directory, generator):
+def test_text_equals_that_of_mlx_lm(chat_model, generator):
     from mlx_lm import generate
     from mlx_lm.utils import load
 
-    model, tokenizer = load(str(directory))
+    model, tokenizer = load(str(chat_model))
     compared = 0
     for prompt in PROMPTS:
         expected = generate(model, tokenizer, prompt, max_tokens=30)
@@ -113,15 +108,15 @@ def test_memory_of_a_token(config, expected):
     assert kv_bytes_per_token(config, 2) == expected
 
 
-def test_context_is_bounded_by_memory(directory, monkeypatch):
+def test_context_is_bounded_by_memory(chat_model, monkeypatch):
     from akidb_mlx.embedding import device
 
     monkeypatch.setattr(device, "available_memory", lambda _: 2 * 512 * 300)
-    one = TextGenerator(directory, "cpu", None, stuck_after_s=60)
+    one = TextGenerator(chat_model, "cpu", None, stuck_after_s=60)
     one.close()
     assert one.context_tokens == 300
     monkeypatch.undo()
-    one = TextGenerator(directory, "cpu", 128, stuck_after_s=60)
+    one = TextGenerator(chat_model, "cpu", 128, stuck_after_s=60)
     one.close()
     assert one.context_tokens == 128
 
@@ -181,8 +176,8 @@ def test_it_waits_for_its_turn_and_gives_way(generator):
     assert turns >= 5
 
 
-def test_closing(directory):
-    one = TextGenerator(directory, "cpu", None, stuck_after_s=60)
+def test_closing(chat_model):
+    one = TextGenerator(chat_model, "cpu", None, stuck_after_s=60)
     with device_turn:  # so that both wait
         first, second = one.generate([5, 6, 7], 500), one.generate([5, 6, 7], 500)
         closing = threading.Thread(target=one.close)
@@ -199,8 +194,8 @@ def test_closing(directory):
     assert one.health()[0] == "failed"
 
 
-def test_a_step_that_hangs_shows(directory):
-    one = TextGenerator(directory, "cpu", None, stuck_after_s=0.1)
+def test_a_step_that_hangs_shows(chat_model):
+    one = TextGenerator(chat_model, "cpu", None, stuck_after_s=0.1)
     with device_turn:
         answer = one.generate([5, 6, 7], 2)
         time.sleep(0.3)
@@ -304,26 +299,26 @@ def test_two_models_take_turns_on_the_device(generator):
             assert all(one.result(60) == text for one in written)
 
 
-def test_the_process_keeps_its_limit_of_open_files(directory):
+def test_the_process_keeps_its_limit_of_open_files(chat_model):
     """Importing mlx_lm would lower it, for good."""
     done = run_python(
         "import resource, sys\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (1000, 3000))\n"
         "from akidb_mlx.summarization import Summarizer\n"
-        f"with Summarizer({str(directory)!r}, device='cpu') as one: one.summarize(['a'])\n"
+        f"with Summarizer({str(chat_model)!r}, device='cpu') as one: one.summarize(['a'])\n"
         "print(resource.getrlimit(resource.RLIMIT_NOFILE))"
     )
     assert done.stdout == "(1000, 3000)\n", done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_forked_child_is_told(directory):
+def test_a_forked_child_is_told(chat_model):
     done = run_python(
         "import os, warnings\n"
         "warnings.simplefilter('ignore')\n"
         "from akidb_mlx.summarization import Summarizer\n"
         "from akidb_mlx.errors import ServiceClosedError\n"
-        f"one = Summarizer({str(directory)!r}, device='cpu')\n"
+        f"one = Summarizer({str(chat_model)!r}, device='cpu')\n"
         "if os.fork() == 0:\n"
         "    try: one.summarize(['a'])\n"
         "    except ServiceClosedError as error: print(error, flush=True)\n"
@@ -336,12 +331,12 @@ def test_a_forked_child_is_told(directory):
     assert done.stdout.endswith("failed\n"), done.stderr
 
 
-def test_exit_while_an_answer_is_written(directory):
+def test_exit_while_an_answer_is_written(chat_model):
     start = time.monotonic()
     done = run_python(
         "import threading\n"
         "from akidb_mlx.summarization import Summarizer\n"
-        f"one = Summarizer({str(directory)!r}, device='cpu')\n"
+        f"one = Summarizer({str(chat_model)!r}, device='cpu')\n"
         "def work():\n"
         "    try:\n"
         "        while True: one.summarize(['The ferry is late. ' * 99])\n"

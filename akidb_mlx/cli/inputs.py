@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from akidb_mlx.errors import InvalidInputError
@@ -41,17 +42,25 @@ def read_content(file: Path = _STANDARD_INPUT) -> str:
         raise InvalidInputError(f"{name} cannot be read: {error.strerror}") from error
 
 
-def in_slices(texts: list[str], size: int, label: str) -> Iterator[list[str]]:
-    """The texts in slices, with a progress bar where a person waits for more than one."""
-    slices = [texts[start : start + size] for start in range(0, len(texts), size)]
-    if len(slices) < 2 or not sys.stderr.isatty():
-        yield from slices
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar where a person waits; what it yields is told how many steps of how many are done, None elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
         return
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(label, total=len(texts))
-        for part in slices:
-            yield part
-            progress.advance(task, len(part))
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def in_slices(texts: list[str], size: int, label: str) -> Iterator[list[str]]:
+    """The texts in slices, with a progress bar where a person waits for more than one."""
+    starts = range(0, len(texts), size)
+    with progress_bar(label) if len(starts) > 1 else nullcontext() as progress:
+        for start in starts:
+            if progress is not None:
+                progress(start, len(texts))
+            yield texts[start : start + size]

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from akidb_mlx.cli.inputs import read_content
+from akidb_mlx.cli.inputs import progress_bar, read_content
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.settings import DeviceName, SummaryMode
 from akidb_mlx.summarization.words import DEFAULT_MAX_WORDS, count_words
-
-if TYPE_CHECKING:
-    from akidb_mlx.summarization.messages import Progress
 
 
 def summarize(
@@ -55,7 +50,7 @@ def summarize(
     read = _read_messages(texts or [], files or [], messages)
     with Summarizer(model, mode, language=language, device=device) as summarizer, ExitStack() as waiting:
         info = summarizer.get_model_info()
-        progress = waiting.enter_context(_progress())
+        progress = waiting.enter_context(progress_bar("summarising"))
         pieces: list[str] = []
         for piece in summarizer.stream(read, max_words=max_words, progress=progress):
             waiting.close()  # the bar, which the summary replaces
@@ -86,18 +81,3 @@ def _parse(content: str) -> list[Any]:
         return [json.loads(line) for line in content.split("\n") if line.strip()]
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"--messages expects a JSON array, or JSON on each line: {error}") from error
-
-
-@contextmanager
-def _progress() -> Iterator[Progress | None]:
-    """A bar where a person waits."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("summarising", total=None)
-
-        yield lambda done, total: bar.update(task, completed=done, total=total)

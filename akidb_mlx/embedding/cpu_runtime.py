@@ -14,8 +14,6 @@ import ctypes
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -57,20 +55,6 @@ def set_blas_threads(count: int) -> None:
     """How many threads one matrix product may use; only OpenBLAS can be told."""
     if _openblas is not None:
         _openblas.openblas_set_num_threads(count)
-
-
-@contextmanager
-def all_blas_threads() -> Iterator[None]:
-    """Let a matrix product inside use every core, and afterwards as many as before."""
-    if _openblas is None:
-        yield
-        return
-    before = _openblas.openblas_get_num_threads()
-    _openblas.openblas_set_num_threads(cores())
-    try:
-        yield
-    finally:
-        _openblas.openblas_set_num_threads(before)
 
 
 def release_memory() -> None:

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import version
 from os import PathLike, fspath
-from types import TracebackType
 from typing import Any
 
+from akidb_mlx.closing import ClosesItself
 from akidb_mlx.entities.entity import Entity, Span, entities_of
 from akidb_mlx.entities.languages import DEFAULT_MODEL, MULTILINGUAL, LanguageDetector, model_for
 from akidb_mlx.entities.models import opened
@@ -31,7 +31,7 @@ AUTO = "auto"
 _MOST_LOADED = 8
 
 
-class EntityExtractor:
+class EntityExtractor(ClosesItself):
     """Finds named entities with a spaCy model; safe to call from any thread.
 
         with EntityExtractor("en_core_web_sm") as extractor:
@@ -167,14 +167,6 @@ class EntityExtractor:
         """Let go of the model; calls that run are finished. Idempotent."""
         self._closed = True
         self._loaded.clear()
-
-    def __enter__(self) -> EntityExtractor:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _by_model(self, texts: list[str]) -> dict[str, list[int]]:
         """Which texts each model reads."""

@@ -197,7 +197,8 @@ def _number(config: dict[str, Any], *names: str) -> int:
 
 @contextmanager
 def _turn() -> Iterator[None]:
-    with device_turn, cpu_runtime.all_blas_threads():
+    with device_turn:
+        cpu_runtime.set_blas_threads(cpu_runtime.cores())  # an embedder's step, too, says how many it wants
         yield
 
 

@@ -6,10 +6,10 @@ import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from os import PathLike, fspath
-from types import TracebackType
 from typing import Any, get_args
 
 from akidb_mlx.catalog import SUMMARY_CATALOG
+from akidb_mlx.closing import ClosesItself
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ServiceClosedError
 from akidb_mlx.locate import acquire, device_name
 from akidb_mlx.service import EmbeddingService
@@ -27,7 +27,7 @@ _DEFAULT_MODEL = "qwen3-0.6b-chat-4bit"
 _DEFAULT_EMBEDDER = "minilm-l6-v2"
 
 
-class Summarizer:
+class Summarizer(ClosesItself):
     """Summarises messages; safe to call from any thread.
 
         with Summarizer() as summarizer:
@@ -172,14 +172,6 @@ class Summarizer:
         """End what is being written and free the models; an embedder that was passed in stays open. Idempotent."""
         self._closed = True
         self._release()
-
-    def __enter__(self) -> Summarizer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _check(self, messages: Iterable[Any], max_words: int) -> list[Message]:
         if self._closed:
