@@ -51,7 +51,7 @@ def power_tail(a: mx.array, coefficients: tuple[float, ...], squarings: int) -> 
     first, second, third, fourth, fifth = coefficients
     value = second / (fourth / (a + fifth) + a + third) + first
     for _ in range(squarings):
-        value = value * value
+        value = mx.square(value)
     return value
 
 
@@ -77,7 +77,7 @@ def vectorised_gelu_tanh(x: mx.array) -> mx.array:
     for coefficient in _GELU_TANH[2:]:
         power = power * size + coefficient
     for _ in range(4):
-        power = power * power
+        power = mx.square(power)
     return mx.maximum(x, 0) - size / power
 
 
