@@ -35,22 +35,29 @@ def fused_attention(queries: mx.array, keys: mx.array, values: mx.array, scale: 
             all keys and each one before it one less; or None for all.
 
     Returns:
-        (batch, heads, length, size).
+        (batch, length, heads * size), what the heads found side by side.
     """
-    return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+    mixed = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+    return mixed.swapaxes(1, 2).flatten(2)
 
 
 def vectorised_attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask) -> mx.array:
-    """The same by matrix products and `negative_exp`; a row's sum divides its result, which is smaller than the row."""
+    """The same by matrix products and `negative_exp`.
+
+    A query's scores are a column, because maxima and sums over columns vectorise. Its sum divides what it found, which
+    is smaller than the column.
+    """
     batch, heads, length, size = queries.shape
     key_heads, seen = keys.shape[1], keys.shape[2]
-    grouped = (queries * scale).reshape(batch, key_heads, heads // key_heads * length, size)
-    scores = grouped @ keys.swapaxes(-1, -2)
+    group = heads // key_heads
+    grouped = (queries * scale).reshape(batch, key_heads, group * length, size)
+    scores = keys @ grouped.swapaxes(-1, -2)
     if mask is not None:
-        scores = (scores.reshape(batch, heads, length, seen) + _additive(mask, length, seen)).reshape(scores.shape)
-    weights = negative_exp(mx.max(scores, axis=-1, keepdims=True) - scores)
-    mixed = (weights @ values) / mx.sum(weights, axis=-1, keepdims=True)
-    return mixed.reshape(batch, heads, length, size)
+        added = _additive(mask, length, seen).swapaxes(-1, -2)[..., None, :]
+        scores = (scores.reshape(batch, key_heads, seen, group, length) + added).reshape(scores.shape)
+    weights = negative_exp(mx.max(scores, axis=-2, keepdims=True) - scores)
+    mixed = (values.swapaxes(-1, -2) @ weights) / mx.sum(weights, axis=-2, keepdims=True)
+    return mixed.reshape(batch, key_heads, size, group, length).transpose(0, 4, 1, 3, 2).flatten(2)
 
 
 def in_blocks(attention: Attention, max_scores: int) -> Attention:
@@ -63,6 +70,7 @@ def in_blocks(attention: Attention, max_scores: int) -> Attention:
         if length <= most:
             return attention(queries, keys, values, scale, mask)
         block = -(-length // -(-length // most))  # of equal size
+        keys, values = mx.contiguous(keys), mx.contiguous(values)  # once, and not in each block
         blocks: list[mx.array] = []
         for start in range(0, length, block):
             stop = min(start + block, length)
@@ -73,13 +81,13 @@ def in_blocks(attention: Attention, max_scores: int) -> Attention:
             if blocks:
                 (asked,) = mx.depends([asked], blocks[-1:])  # or MLX would take a step of each block in turn
             blocks.append(attention(asked, keys[:, :, :last], values[:, :, :last], scale, part))
-        return mx.concatenate(blocks, axis=2)
+        return mx.concatenate(blocks, axis=1)
 
     return blocked
 
 
 def _additive(mask: mx.array | Literal["causal"], length: int, seen: int) -> mx.array:
-    """What to add to the scores; without `mx.where`, which does not vectorise either."""
+    """What to add to the scores (…, length, seen); without `mx.where`, which does not vectorise either."""
     if isinstance(mask, mx.array):
         return (1 - mask.astype(mx.float32)) * _MASKED
     ahead = mx.arange(seen, dtype=mx.float32) - mx.arange(seen - length, seen, dtype=mx.float32)[:, None]

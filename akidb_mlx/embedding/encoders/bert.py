@@ -95,7 +95,7 @@ class _Layer:
         if only is not None:
             queries, x = at_positions(queries, only), at_positions(x, only)
         mixed = self._attention(queries, keys, values, self._scale, mask)
-        x = self._attention_norm(x + self._output(mixed.swapaxes(1, 2).reshape(x.shape)))
+        x = self._attention_norm(x + self._output(mixed))
         return self._norm(x + self._down(self._activation(self._up(x))))
 
 

@@ -110,7 +110,7 @@ class RotaryAttention:
         if only is not None:
             queries = at_positions(queries, only)
         mixed = self._attention(queries, keys, values, self._scale, mask)
-        return self._output(mixed.swapaxes(1, 2).reshape(batch, queries.shape[2], -1)), own
+        return self._output(mixed), own
 
 
 class GatedMLP:
