@@ -27,14 +27,25 @@ def item(ids):
 
 
 def test_a_batch_takes_what_its_limits_allow():
-    batch = Batch(b"", length=10, limit=40, most_padding=3)
+    batch = Batch(b"", length=10, limit=54, most_padding=3)
     assert batch.add(item([1] * 10))
     assert batch.add(item([2] * 8))
     assert not batch.add(item([3] * 8))  # 4 tokens of padding
     assert batch.add(item([4] * 10))
     assert batch.add(item([5] * 9))
-    assert not batch.add(item([6] * 10))  # 50 tokens
+    assert not batch.add(item([6] * 10))  # 50 tokens, which is further from 3/4 of 54 than 40
     assert (batch.size, batch.tokens, batch.padded_tokens) == (4, 37, 40)
+
+
+@given(st.integers(1, 300), st.integers(1, 400))
+def test_a_batch_is_as_near_to_three_quarters_of_its_limit_as_can_be(length, limit):
+    batch = Batch(b"", length, limit, most_padding=0)
+    while batch.add(item([batch.size + 1] * length)):
+        pass
+    assert batch.size == 1 or batch.padded_tokens <= limit
+    gaps = [abs(0.75 * limit - length * (batch.size + more)) for more in (-1, 0, 1)]
+    assert batch.size == 1 or gaps[1] <= gaps[0]
+    assert gaps[1] <= gaps[2]
 
 
 def test_a_longer_sequence_runs_alone():

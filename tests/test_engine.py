@@ -45,6 +45,7 @@ class FakeModel:
         token_budget=64,
         lanes=1,
         pipelined=False,
+        few_shapes=True,
         shares_prefixes=False,
         device="cpu",
         precision="float32",
@@ -173,7 +174,7 @@ def test_calls_that_wait_share_batches(engine):
     waiting = [call(engine, [i] * 8) for i in range(16)]
     engine.model.open.set()
     assert [future.result(5) for future in [first, *waiting]] == [[[1, 999]], *([[8, i]] for i in range(16))]
-    assert engine.model.runs == [[[1]], [[8] * 8], [[8] * 8]]
+    assert engine.model.runs == [[[1]], [[8] * 6], [[8] * 6], [[8] * 4]]
 
 
 def test_equal_texts_of_all_calls_run_once(engine):

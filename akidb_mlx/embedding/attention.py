@@ -31,8 +31,8 @@ def fused_attention(queries: mx.array, keys: mx.array, values: mx.array, scale: 
         keys: (batch, key heads, seen, size); each key head serves heads / key heads of the query heads.
         values: like `keys`.
         scale: factor of the scores.
-        mask: True where a query (second to last axis) may see a key (last axis); "causal", where the last query sees
-            all keys and each one before it one less; or None for all.
+        mask: True where a query (second to last axis) may see a key (last axis), or what `additive` makes of that;
+            "causal", where the last query sees all keys and each one before it one less; or None for all.
 
     Returns:
         (batch, length, heads * size), what the heads found side by side.
@@ -42,7 +42,7 @@ def fused_attention(queries: mx.array, keys: mx.array, values: mx.array, scale: 
 
 
 def vectorised_attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask) -> mx.array:
-    """The same by matrix products and `negative_exp`.
+    """The same by matrix products and `negative_exp`; a mask must be additive.
 
     A query's scores are a column, because maxima and sums over columns vectorise. Its sum divides what it found, which
     is smaller than the column.
@@ -53,7 +53,7 @@ def vectorised_attention(queries: mx.array, keys: mx.array, values: mx.array, sc
     grouped = (queries * scale).reshape(batch, key_heads, group * length, size)
     scores = keys @ grouped.swapaxes(-1, -2)
     if mask is not None:
-        added = _additive(mask, length, seen).swapaxes(-1, -2)[..., None, :]
+        added = (_causal(length, seen) if mask == "causal" else mask).swapaxes(-1, -2)[..., None, :]
         scores = (scores.reshape(batch, key_heads, seen, group, length) + added).reshape(scores.shape)
     weights = negative_exp(mx.max(scores, axis=-2, keepdims=True) - scores)
     mixed = (values.swapaxes(-1, -2) @ weights) / mx.sum(weights, axis=-2, keepdims=True)
@@ -86,9 +86,12 @@ def in_blocks(attention: Attention, max_scores: int) -> Attention:
     return blocked
 
 
-def _additive(mask: mx.array | Literal["causal"], length: int, seen: int) -> mx.array:
-    """What to add to the scores (…, length, seen); without `mx.where`, which does not vectorise either."""
-    if isinstance(mask, mx.array):
-        return (1 - mask.astype(mx.float32)) * _MASKED
+def additive(visible: mx.array) -> mx.array:
+    """What to add to the scores where a key may be seen (True) or not; `mx.where` would not vectorise either."""
+    return (1 - visible.astype(mx.float32)) * _MASKED
+
+
+def _causal(length: int, seen: int) -> mx.array:
+    """The additive mask (length, seen) of "causal"."""
     ahead = mx.arange(seen, dtype=mx.float32) - mx.arange(seen - length, seen, dtype=mx.float32)[:, None]
     return mx.clip(ahead, 0, 1) * _MASKED

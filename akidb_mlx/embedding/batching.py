@@ -1,7 +1,7 @@
 """Which sequences run together.
 
 A batch is a rectangle of tokens, so sequences of like length go together, and the rectangle is bounded by a token
-budget. Lengths are padded to few distinct values because a GPU keeps kernels and memory for every shape it meets.
+budget. For a GPU, which keeps kernels and memory for every shape it meets, lengths are padded to few distinct values.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from akidb_mlx.embedding.requests import Part
 
 TokenIds = NDArray[np.int32]
+
+# The share of its limit that a batch should have, more or less.
+_FILL = 0.75
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Batch:
     Attributes:
         prefix: tokens that all begin with, run once and not again for each.
         length: what all are padded to.
-        limit: most tokens, padding included; a single longer sequence runs alone.
+        limit: most tokens, padding included; a single longer sequence runs alone. What brings it nearest to three
+            quarters of that is taken, so that few long sequences do not leave it half empty.
         most_padding: how many of them may be padding.
         waiting_for: the items of each distinct sequence, by its bytes. Equal sequences of several calls run once.
     """
@@ -75,9 +79,9 @@ class Batch:
             self.waiting_for[key].append(item)
             return True
         gap = self.length - len(item.ids)
-        if self.waiting_for and (
-            self.padded_tokens + self.length > self.limit or self._padding + gap > self.most_padding
-        ):
+        # Never beyond the limit: where n and a half sequences are 3/4 of it, n + 1 are 4/3 of that at most.
+        full = self.padded_tokens + self.length / 2 > self.limit * _FILL
+        if self.waiting_for and (full or self._padding + gap > self.most_padding):
             return False
         self.waiting_for[key] = [item]
         self._padding += gap

@@ -18,7 +18,7 @@ import mlx.core as mx
 
 from akidb_mlx.embedding import activations, cpu_runtime
 from akidb_mlx.embedding.activations import Activation
-from akidb_mlx.embedding.attention import Attention, fused_attention, in_blocks, vectorised_attention
+from akidb_mlx.embedding.attention import Attention, additive, fused_attention, in_blocks, vectorised_attention
 from akidb_mlx.errors import ConfigurationError, ModelLoadError
 from akidb_mlx.settings import DeviceName, Precision
 
@@ -26,8 +26,8 @@ Rotation = Callable[[mx.array], mx.array]
 
 # Most tokens in one batch. On a CPU core a narrow model is the fastest where its activations stay in the cache, and a
 # wide one where more tokens share the reading of its weights; a GPU must be filled: see docs/performance.md.
-_TOKEN_BUDGET = {"cpu": 256, "gpu": 8192}
-_WIDE, _WIDE_TOKEN_BUDGET = 768, 512
+_TOKEN_BUDGET = {"cpu": 384, "gpu": 8192}
+_WIDE, _WIDE_TOKEN_BUDGET = 768, 640
 # Most attention scores that are held at once, of all heads. A CPU core should find them in its cache; a GPU's kernel
 # seldom holds them at all.
 _MAX_SCORES = {"cpu": 400_000, "gpu": 1 << 26}
@@ -75,6 +75,11 @@ class ExecutionPlan:
         return self.device_name == "gpu"
 
     @property
+    def few_shapes(self) -> bool:
+        """Whether sequences should be padded to few distinct lengths: a GPU keeps kernels and memory for each."""
+        return self.device_name == "gpu"
+
+    @property
     def device_name(self) -> str:
         """Kind of the device: "cpu" or "gpu"."""
         return str(self.device.type.name)
@@ -101,6 +106,10 @@ class ExecutionPlan:
     def attention(self) -> Attention:
         """How attention is computed."""
         return in_blocks(vectorised_attention if self.exact else fused_attention, _MAX_SCORES[self.device_name])
+
+    def mask(self, visible: mx.array) -> mx.array:
+        """What `attention` takes for an array that is True where a query may see a key; made once for all layers."""
+        return additive(visible) if self.exact else visible
 
     def rotation(self, length: int, dimensions: int, theta: float, offset: int = 0) -> Rotation:
         """Rotary position embedding (Su et al. 2021), halves rotated against each other.

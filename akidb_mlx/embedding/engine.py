@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from akidb_mlx.embedding import process
-from akidb_mlx.embedding.batching import Batch, TokenIds
+from akidb_mlx.embedding.batching import Batch, TokenIds, padded_length
 from akidb_mlx.embedding.metrics import Metrics, Outcome
 from akidb_mlx.embedding.owner import device_turn, run_on_owner_thread
 from akidb_mlx.embedding.request_queue import RequestQueue
@@ -53,6 +53,7 @@ class ModelFacts:
         token_budget: most tokens that one batch should have, padding included.
         lanes: how many batches it runs side by side.
         pipelined: whether a step should be handed to the device while the one before it runs.
+        few_shapes: whether sequences should be padded to few distinct lengths.
         shares_prefixes: whether it can run what several sequences begin with once.
         device: "cpu" or "gpu".
         precision: type of the activations, as in "float32".
@@ -64,10 +65,15 @@ class ModelFacts:
     token_budget: int
     lanes: int
     pipelined: bool
+    few_shapes: bool
     shares_prefixes: bool
     device: str
     precision: str
     weight_bytes: int
+
+    def padded(self, length: int) -> int:
+        """What a sequence of `length` tokens is padded to, before it joins others."""
+        return padded_length(length, self.max_tokens) if self.few_shapes else length
 
 
 class Step(Protocol):
@@ -204,7 +210,7 @@ class Engine:
         """
         facts = self.wait_until_loaded()
         part = Part(request, sequences, texts, facts.dimension, prefix, finish)
-        self._queue.add(part, facts.max_tokens, expected_tokens)
+        self._queue.add(part, facts.padded, expected_tokens)
 
     def check_open(self) -> None:
         """Fail at once where a call would; replace, once, an owner thread that died.

@@ -49,15 +49,19 @@ class Packing:
 class Linear:
     """x Wᵀ + b on the last axis."""
 
-    def __init__(self, weight: Packing | mx.array, bias: mx.array | None) -> None:
+    def __init__(self, weight: Packing | mx.array, bias: mx.array | None, exact: bool) -> None:
         self._weight = weight if isinstance(weight, Packing) else weight.swapaxes(0, 1)
         self._bias = bias
+        self._exact = exact
 
     def __call__(self, x: mx.array) -> mx.array:
         """(..., inputs) → (..., outputs)."""
         weight = self._weight
         if isinstance(weight, mx.array):
-            return x @ weight if self._bias is None else mx.addmm(self._bias, x, weight)
+            if self._bias is None:
+                return x @ weight
+            # MLX's CPU backend would first copy the bias to every row.
+            return x @ weight + self._bias if self._exact else mx.addmm(self._bias, x, weight)
         q = weight.quantization
         product = mx.quantized_matmul(
             x, weight.weight, weight.scales, weight.biases, True, q.group_size, q.bits, mode=q.mode
@@ -79,35 +83,38 @@ class Embedding:
         return self._table[indices]
 
 
-@dataclass(frozen=True)
 class RMSNorm:
     """x / √(mean(x²) + eps) * weight (Zhang and Sennrich 2019)."""
 
-    weight: mx.array
-    eps: float
+    def __init__(self, weight: mx.array, eps: float, exact: bool) -> None:
+        self._weight, self._eps = weight, eps
+        self._average = _average(weight.size) if exact else None
 
     def __call__(self, x: mx.array) -> mx.array:
         """Any shape, normalised over the last axis."""
-        return mx.fast.rms_norm(x, self.weight, self.eps)
+        if self._average is None:
+            return mx.fast.rms_norm(x, self._weight, self._eps)
+        return x * mx.rsqrt(mx.square(x) @ self._average + self._eps) * self._weight
 
 
-@dataclass(frozen=True)
 class LayerNorm:
     """(x - mean(x)) / √(var(x) + eps) * weight + bias (Ba et al. 2016)."""
 
-    weight: mx.array
-    bias: mx.array
-    eps: float
-    exact: bool
+    def __init__(self, weight: mx.array, bias: mx.array, eps: float, exact: bool) -> None:
+        self._weight, self._bias, self._eps = weight, bias, eps
+        self._average = _average(weight.size) if exact else None
 
     def __call__(self, x: mx.array) -> mx.array:
         """Any shape, normalised over the last axis."""
-        if not self.exact:
-            return mx.fast.layer_norm(x, self.weight, self.bias, self.eps)
-        # MLX's CPU backend takes a mean in two passes; a matrix product, in one.
-        average = mx.full((x.shape[-1], 1), 1 / x.shape[-1])
-        centred = x - x @ average
-        return centred * mx.rsqrt((centred * centred) @ average + self.eps) * self.weight + self.bias
+        if self._average is None:
+            return mx.fast.layer_norm(x, self._weight, self._bias, self._eps)
+        centred = x - x @ self._average
+        return centred * mx.rsqrt(mx.square(centred) @ self._average + self._eps) * self._weight + self._bias
+
+
+def _average(size: int) -> mx.array:
+    """(size, 1); the product with it is the mean, which on MLX's CPU backend is faster than its reductions."""
+    return mx.full((size, 1), 1 / size)
 
 
 def at_positions(x: mx.array, positions: mx.array) -> mx.array:

@@ -81,6 +81,7 @@ class EmbeddingModel:
             token_budget=plan.token_budget,
             lanes=plan.lanes,
             pipelined=plan.pipelined,
+            few_shapes=plan.few_shapes,
             # The vector of a later token is all that is wanted, and it sees those before it through keys and values.
             shares_prefixes=hasattr(self._encoder, "prefix") and self._pooling == "last",
             device=plan.device_name,

@@ -11,6 +11,7 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 from akidb_mlx.embedding.batching import Batch
 from akidb_mlx.embedding.requests import Part, Request
@@ -19,12 +20,12 @@ from akidb_mlx.errors import DeadlineExceededError, ServiceClosedError, ServiceO
 # The hint of a refusal, while it is not known how fast the model is.
 _FIRST_HINT_S = 1.0
 _MAX_HINT_S = 60.0
-# The share of the token budget that may be padding, beyond that of `padded_length`.
+# The share of the token budget that may be padding, beyond what each sequence is padded to by itself.
 _PADDING_SHARE = 8
-# Room for the padding, where lanes divide what waits.
-_UNEVEN = 1.125
+# Room for the padding and for what a batch leaves empty, where lanes divide what waits.
+_UNEVEN = 1.5
 # The share of the token budget below which lanes do not divide what waits: each would read all the weights for little.
-_SMALLEST_SHARE = 4
+_SMALLEST_SHARE = 3
 # Weight of a new measurement of the speed.
 _SMOOTHING = 0.1
 
@@ -87,8 +88,13 @@ class RequestQueue:
         # Also when the caller cancels it, which frees its place.
         request.future.add_done_callback(lambda future: self._forget(request, future.cancelled()))
 
-    def add(self, part: Part, max_tokens: int, expected_tokens: int) -> None:
-        """Queue a part of an admitted call; `expected_tokens` is what had been expected of it.
+    def add(self, part: Part, padded: Callable[[int], int], expected_tokens: int) -> None:
+        """Queue a part of an admitted call.
+
+        Args:
+            part: the part.
+            padded: what a sequence of a length is padded to.
+            expected_tokens: what had been expected of it.
 
         Raises:
             ServiceClosedError: the queue was closed meanwhile.
@@ -101,7 +107,7 @@ class RequestQueue:
             self._expect_less(request, expected_tokens)
             if part.items and not request.waiting:
                 self._turns.append(request)
-            request.add(part, max_tokens)
+            request.add(part, padded)
             self._tokens += sum(len(item.ids) for item in part.items)
             self._changed.notify_all()
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from akidb_mlx.embedding.batching import Item, TokenIds, padded_length
+from akidb_mlx.embedding.batching import Item, TokenIds
 from akidb_mlx.errors import AkidbMlxError, InferenceError
 
 Vectors = NDArray[np.float32]
@@ -80,11 +80,11 @@ class Request:
         self._parts: list[Part] = []
         self._whole = False
 
-    def add(self, part: Part, max_tokens: int) -> None:
-        """Queue a part's items."""
+    def add(self, part: Part, padded: Callable[[int], int]) -> None:
+        """Queue a part's items; `padded` says what a sequence of a length is padded to."""
         self._parts.append(part)
         for item in part.items:
-            self.waiting.setdefault((part.prefix, padded_length(len(item.ids), max_tokens)), deque()).append(item)
+            self.waiting.setdefault((part.prefix, padded(len(item.ids))), deque()).append(item)
 
     def finish_part(self, part: Part) -> None:
         """Finish a part all of whose rows are filled; the last one resolves the call."""

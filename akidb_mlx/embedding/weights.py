@@ -53,9 +53,9 @@ class WeightReader:
         if isinstance(first, Packing) and not self._plan.exact:
             same = [p for p in packings if isinstance(p, Packing) and p.quantization == first.quantization]
             if len(same) == len(packings):
-                return Linear(Packing.concatenate(same), joined_bias)
+                return Linear(Packing.concatenate(same), joined_bias, self._plan.exact)
         dense = [p.unpack() if isinstance(p, Packing) else p for p in packings]
-        return Linear(mx.concatenate(dense).astype(self._plan.dtype), joined_bias)
+        return Linear(mx.concatenate(dense).astype(self._plan.dtype), joined_bias, self._plan.exact)
 
     def embedding(self, name: str, rows: int, size: int) -> Embedding:
         """A table of vectors. A quantised one stays so everywhere: only the rows that are looked up are unpacked."""

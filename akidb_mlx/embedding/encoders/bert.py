@@ -41,6 +41,7 @@ class Bert:
             raise ModelLoadError(f"config.json: {args.heads} heads do not divide hidden_size {args.hidden_size}")
         size = args.hidden_size
         self.hidden_size = size
+        self._plan = plan
         self._padding_id = args.pad_token_id if "roberta" in args.model_type else None
         self._words = weights.embedding("embeddings.word_embeddings", args.vocab_size, size)
         self._positions = weights.embedding("embeddings.position_embeddings", args.max_position_embeddings, size)
@@ -58,7 +59,7 @@ class Bert:
         if self._types is not None:
             x = x + self._types(mx.array(0))  # a single text is all of the first type
         x = self._norm(x)
-        mask = batch.real()[:, None, None, :] if batch.padded else None
+        mask = self._plan.mask(batch.real()[:, None, None, :]) if batch.padded else None
         for layer in self._layers[:-1]:
             x = layer(x, mask)
         return self._layers[-1](x, mask, only)

@@ -38,11 +38,12 @@ class NormReader:
 
     weights: WeightReader
     eps: float
+    exact: bool
     offset: float = 0.0
 
     def __call__(self, name: str, size: int) -> RMSNorm:
         """The norm stored under `name`, over `size` values."""
-        return RMSNorm(self.weights.vector(f"{name}.weight", size, self.offset), self.eps)
+        return RMSNorm(self.weights.vector(f"{name}.weight", size, self.offset), self.eps, self.exact)
 
 
 class RotaryAttention:

@@ -50,7 +50,7 @@ class Gemma3:
         args = parse_config(Gemma3Config, config)
         if len(args.types) != args.layers:
             raise ModelLoadError(f"config.json: {len(args.types)} layer_types for {args.layers} layers")
-        norm = NormReader(weights, args.rms_norm_eps, offset=1.0)
+        norm = NormReader(weights, args.rms_norm_eps, plan.exact, offset=1.0)
         self.hidden_size = args.hidden_size
         self._plan = plan
         self._head_dim = args.head_dim
@@ -66,7 +66,9 @@ class Gemma3:
         """(batch, length) → (batch, length or 1, hidden_size)."""
         length = batch.ids.shape[1]
         rotations = {kind: self._plan.rotation(length, self._head_dim, theta) for kind, theta in self._theta.items()}
-        masks = self._masks(batch)
+        masks = {
+            kind: None if visible is None else self._plan.mask(visible) for kind, visible in self._masks(batch).items()
+        }
         x = self._words(batch.ids) * math.sqrt(self.hidden_size)
         for kind, layer in zip(self._types, self._layers, strict=True):
             x = layer(x, rotations[kind], masks[kind])

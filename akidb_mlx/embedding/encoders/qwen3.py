@@ -27,7 +27,7 @@ class Qwen3:
 
     def __init__(self, config: dict[str, Any], weights: WeightReader, plan: ExecutionPlan) -> None:
         args = parse_config(Qwen3Config, config)
-        norm = NormReader(weights, args.rms_norm_eps)
+        norm = NormReader(weights, args.rms_norm_eps, plan.exact)
         self.hidden_size = args.hidden_size
         self._plan = plan
         self._head_dim = args.head_dim
@@ -47,7 +47,7 @@ class Qwen3:
             x, _ = layer(x, rotate, "causal", keys_and_values)
         mask: Mask = "causal"
         if only is not None:
-            mask = (mx.arange(before + length) <= before + only[:, None])[:, None, None]
+            mask = self._plan.mask((mx.arange(before + length) <= before + only[:, None])[:, None, None])
         x, _ = self._layers[-1](x, rotate, mask, past[-1], only)
         return self._norm(x)
 
