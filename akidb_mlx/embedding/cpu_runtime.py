@@ -28,6 +28,7 @@ _GRAPH_WIDTH = "1000"
 
 _blas = "accelerate" if sys.platform == "darwin" else "reference"
 _openblas: ctypes.CDLL | None = None
+_malloc_keeps = False
 
 
 def prepare() -> None:
@@ -55,6 +56,11 @@ def set_blas_threads(count: int) -> None:
     """How many threads one matrix product may use; only OpenBLAS can be told."""
     if _openblas is not None:
         _openblas.openblas_set_num_threads(count)
+
+
+def malloc_keeps_memory() -> bool:
+    """Whether malloc keeps what is freed for the next array, so that nobody else has to."""
+    return _malloc_keeps
 
 
 def release_memory() -> None:
@@ -87,8 +93,10 @@ def _load_openblas() -> None:
 
 
 def _keep_freed_memory() -> None:
+    global _malloc_keeps
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):  # musl has none
         return
-    if not (libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30) and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)):
+    _malloc_keeps = bool(libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30) and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+    if not _malloc_keeps:
         logger.warning("malloc did not take its thresholds: the CPU backend is slower")
