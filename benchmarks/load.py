@@ -247,8 +247,8 @@ ROWS: dict[str, Callable[[], list[Row]]] = {
 
 
 def _unlike(count: int) -> list[str]:
-    """STS sentences, none twice."""
-    known = sentences()
+    """STS sentences, none twice: one call would compute equal ones once, and the calls of many may not."""
+    known = list(dict.fromkeys(sentences()))
     return [f"{known[index % len(known)]} {index // len(known) or ''}".strip() for index in range(count)]
 
 
