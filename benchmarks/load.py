@@ -204,7 +204,7 @@ def overhead(rounds: int = 200) -> list[Row]:
         (window,) = TextTokenizer(checkpoint)([text], "", "truncate", 0)[0].windows
         whole, bare = [], []
         for _ in range(rounds):
-            batch = Batch(b"", len(window), plan.token_budget, 0)
+            batch = Batch(b"", len(window), plan.token_budget, plan.token_budget, 0)
             batch.add(Item(window, None, [0]))
             began = time.perf_counter()
             (vectors,) = model.start([batch]).result()

@@ -27,42 +27,43 @@ def item(ids):
 
 
 def test_a_batch_takes_what_its_limits_allow():
-    batch = Batch(b"", length=10, limit=54, most_padding=3)
+    batch = Batch(b"", length=10, limit=60, aim=40, most_padding=3)
     assert batch.add(item([1] * 10))
     assert batch.add(item([2] * 8))
     assert not batch.add(item([3] * 8))  # 4 tokens of padding
     assert batch.add(item([4] * 10))
     assert batch.add(item([5] * 9))
-    assert not batch.add(item([6] * 10))  # 50 tokens, which is further from 3/4 of 54 than 40
+    assert not batch.add(item([6] * 10))  # 50 tokens, which is further from the aim than 40
     assert (batch.size, batch.tokens, batch.padded_tokens) == (4, 37, 40)
 
 
 @given(st.integers(1, 300), st.integers(1, 400))
-def test_a_batch_is_as_near_to_three_quarters_of_its_limit_as_can_be(length, limit):
-    batch = Batch(b"", length, limit, most_padding=0)
+def test_a_batch_is_as_near_to_its_aim_as_its_limit_allows(length, limit):
+    batch = Batch(b"", length, limit, aim=0.9 * limit, most_padding=0)
     while batch.add(item([batch.size + 1] * length)):
         pass
     assert batch.size == 1 or batch.padded_tokens <= limit
-    gaps = [abs(0.75 * limit - length * (batch.size + more)) for more in (-1, 0, 1)]
+    gaps = [abs(0.9 * limit - length * (batch.size + more)) for more in (-1, 0, 1)]
     assert batch.size == 1 or gaps[1] <= gaps[0]
-    assert gaps[1] <= gaps[2]
+    assert gaps[1] <= gaps[2] or batch.padded_tokens + length > limit
+    assert batch.full
 
 
 def test_a_longer_sequence_runs_alone():
-    batch = Batch(b"", length=100, limit=40, most_padding=3)
+    batch = Batch(b"", length=100, limit=40, aim=40, most_padding=3)
     assert batch.add(item([1] * 97))
     assert not batch.add(item([2] * 100))
 
 
 def test_equal_sequences_run_once():
-    batch = Batch(b"", length=3, limit=3, most_padding=0)
+    batch = Batch(b"", length=3, limit=3, aim=3, most_padding=0)
     items = [item([1, 2, 3]), item([1, 2, 3])]
     assert all(batch.add(one) for one in items)
     assert (batch.size, list(batch.items())) == (1, [(0, items[0]), (0, items[1])])
 
 
 def test_halves_hold_everything_once():
-    batch = Batch(b"", length=2, limit=100, most_padding=10)
+    batch = Batch(b"", length=2, limit=100, aim=100, most_padding=10)
     for i in range(5):
         batch.add(item([i, i]))
     halves = batch.halves()

@@ -165,6 +165,13 @@ def test_lanes_divide_a_short_call():
     stop(engine)
 
 
+def test_lanes_do_as_much_as_each_other():
+    engine = start(ThreeLanes)
+    call(engine, [1] * 40, *([i] * 30 for i in range(2, 6))).result(5)
+    assert engine.model.runs == [[[40], [30], [30]], [[30], [30]]]  # two of 30 would fit beside 40
+    stop(engine)
+
+
 def test_a_call_with_nothing(engine):
     assert call(engine).result(5) == []
 

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 TokenIds = NDArray[np.int32]
 
-# The share of its limit that a batch should have, more or less.
-_FILL = 0.75
-
 
 @dataclass(frozen=True)
 class Item:
@@ -44,8 +41,8 @@ class Batch:
     Attributes:
         prefix: tokens that all begin with, run once and not again for each.
         length: what all are padded to.
-        limit: most tokens, padding included; a single longer sequence runs alone. What brings it nearest to three
-            quarters of that is taken, so that few long sequences do not leave it half empty.
+        limit: most tokens, padding included; a single longer sequence runs alone.
+        aim: how many it should have; what brings it nearest to that is taken.
         most_padding: how many of them may be padding.
         waiting_for: the items of each distinct sequence, by its bytes. Equal sequences of several calls run once.
     """
@@ -53,6 +50,7 @@ class Batch:
     prefix: bytes
     length: int
     limit: int
+    aim: float
     most_padding: int
     waiting_for: dict[bytes, list[Item]] = field(default_factory=dict)
     _padding: int = field(default=0, init=False)
@@ -72,6 +70,11 @@ class Batch:
         """Those of them that are not padding."""
         return sum(len(items[0].ids) for items in self.waiting_for.values())
 
+    @property
+    def full(self) -> bool:
+        """Whether another sequence would be too much."""
+        return self.padded_tokens + self.length > self.limit or self.padded_tokens + self.length / 2 > self.aim
+
     def add(self, item: Item) -> bool:
         """Take an item that is not longer than `length`; False where it would be too much, or too much padding."""
         key = item.ids.tobytes()
@@ -79,9 +82,7 @@ class Batch:
             self.waiting_for[key].append(item)
             return True
         gap = self.length - len(item.ids)
-        # Never beyond the limit: where n and a half sequences are 3/4 of it, n + 1 are 4/3 of that at most.
-        full = self.padded_tokens + self.length / 2 > self.limit * _FILL
-        if self.waiting_for and (full or self._padding + gap > self.most_padding):
+        if self.waiting_for and (self.full or self._padding + gap > self.most_padding):
             return False
         self.waiting_for[key] = [item]
         self._padding += gap

@@ -22,6 +22,8 @@ _FIRST_HINT_S = 1.0
 _MAX_HINT_S = 60.0
 # The share of the token budget that may be padding, beyond what each sequence is padded to by itself.
 _PADDING_SHARE = 8
+# The share of the token budget that a batch should have, more or less, so that few long sequences do not half fill it.
+_FILL = 0.75
 # Room for the padding and for what a batch leaves empty, where lanes divide what waits.
 _UNEVEN = 1.5
 # The share of the token budget below which lanes do not divide what waits: each would read all the weights for little.
@@ -136,10 +138,12 @@ class RequestQueue:
             limit = token_budget
             if lanes > 1:
                 limit = min(token_budget, max(least, math.ceil(_UNEVEN * self._tokens / lanes)))
+            aim = _FILL * limit
             batches: list[Batch] = []
             while self._turns and len(batches) < lanes:
-                batch = self._fill(limit, token_budget // _PADDING_SHARE)
-                limit = max(limit, batch.padded_tokens)
+                batch = self._fill(limit, aim, token_budget // _PADDING_SHARE)
+                if batch.full:  # lanes that have as much to do are done together
+                    limit, aim = max(limit, batch.padded_tokens), batch.padded_tokens
                 batches.append(batch)
             return batches
 
@@ -161,11 +165,11 @@ class RequestQueue:
         for request in requests:
             request.fail(error)
 
-    def _fill(self, limit: int, most_padding: int) -> Batch:
+    def _fill(self, limit: int, aim: float, most_padding: int) -> Batch:
         """The batch of the call whose turn it is."""
         first = self._turns[0]
         prefix, longest = max(first.waiting, key=lambda key: key[1])
-        batch = Batch(prefix, longest, limit, most_padding)
+        batch = Batch(prefix, longest, limit, aim, most_padding)
         lengths = {length for request in self._turns for start, length in request.waiting if start == prefix}
         for length in sorted(lengths, reverse=True):
             if length <= longest and not self._add_all(batch, length):
