@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from akidb_mlx.closing import ClosesItself
+from akidb_mlx.closeable import Closeable
 from akidb_mlx.errors import ConfigurationError, ServiceClosedError, ServiceOverloadedError
 from akidb_mlx.service import EmbeddingService
 
@@ -46,7 +46,7 @@ class _Loaded:
         return not self.uses and not self.pinned
 
 
-class ModelPool(ClosesItself):
+class ModelPool(Closeable):
     """Services by model name, safe to use from any thread.
 
         with ModelPool(max_bytes=4 << 30, keep_alive_s=300) as pool, pool.use("minilm-l6-v2") as service:

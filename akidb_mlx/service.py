@@ -18,16 +18,16 @@ import numpy as np
 from typing_extensions import TypedDict, Unpack
 
 from akidb_mlx.catalog import CATALOG
-from akidb_mlx.closing import ClosesItself
-from akidb_mlx.embedding import cpu_runtime
-from akidb_mlx.embedding.batching import TokenIds
-from akidb_mlx.embedding.checkpoint import Checkpoint, read_checkpoint
-from akidb_mlx.embedding.engine import Engine, EngineLimits, Model
-from akidb_mlx.embedding.prompts import choose_prompt
-from akidb_mlx.embedding.requests import Request
-from akidb_mlx.embedding.tokenizer import OVERFLOW_POLICIES, OverflowPolicy, TextTokenizer, TokenizedText
+from akidb_mlx.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from akidb_mlx.checkpoint.prompts import choose_prompt
+from akidb_mlx.checkpoint.tokenizer import OVERFLOW_POLICIES, OverflowPolicy, TextTokenizer, TokenizedText
+from akidb_mlx.closeable import Closeable
+from akidb_mlx.engine.batching import TokenIds
+from akidb_mlx.engine.engine import Engine, EngineLimits, Model
+from akidb_mlx.engine.requests import Request
 from akidb_mlx.errors import DeadlineExceededError, InvalidInputError
-from akidb_mlx.locate import acquire, device_name
+from akidb_mlx.resolve import acquire, device_name
+from akidb_mlx.runtime import cpu_runtime
 from akidb_mlx.settings import DeviceName, Settings, load_settings
 from akidb_mlx.texts import check_string, checked_texts
 from akidb_mlx.vectors import EmbeddingBatch, Vectors, finish_vectors
@@ -81,7 +81,7 @@ class _CallOptions:
         return (len(self.prompt) + len(text)) // _CHARACTERS_PER_TOKEN + 2
 
 
-class EmbeddingService(ClosesItself):
+class EmbeddingService(Closeable):
     """Turns texts into vectors with one model; safe to call from any thread.
 
         with EmbeddingService("minilm-l6-v2") as service:
@@ -365,8 +365,8 @@ class EmbeddingService(ClosesItself):
 def _load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) -> Model:
     """Runs on the owner thread, where MLX is imported for the first time."""
     cpu_runtime.prepare()
-    from akidb_mlx.embedding.device import execution_plan
-    from akidb_mlx.embedding.model import EmbeddingModel
+    from akidb_mlx.backends.mlx.device import execution_plan
+    from akidb_mlx.backends.mlx.model import EmbeddingModel
 
     plan = execution_plan(
         device,

@@ -1,4 +1,4 @@
-"""Fit the approximations in akidb_mlx/embedding/activations.py.
+"""Fit the approximations in akidb_mlx/backends/mlx/activations.py.
 
 python -m benchmarks.fit_activations
 

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 import akidb_mlx.service
 from akidb_mlx import EmbeddingBatch, EmbeddingService, Settings
-from akidb_mlx.embedding import cpu_runtime
-from akidb_mlx.embedding.batching import Batch, Item
+from akidb_mlx.engine.batching import Batch, Item
 from akidb_mlx.errors import ServiceOverloadedError
+from akidb_mlx.runtime import cpu_runtime
 from benchmarks import random_qwen3
 from benchmarks.compare import find_model
 from benchmarks.rows import Row, resident, run
@@ -191,10 +191,10 @@ def memory(calls: int = 10_000) -> list[Row]:
 def overhead(rounds: int = 200) -> list[Row]:
     """One short text through the service, and the same tokens through the model alone."""
     cpu_runtime.prepare()
-    from akidb_mlx.embedding.checkpoint import read_checkpoint
-    from akidb_mlx.embedding.device import execution_plan
-    from akidb_mlx.embedding.model import EmbeddingModel
-    from akidb_mlx.embedding.tokenizer import TextTokenizer
+    from akidb_mlx.backends.mlx.device import execution_plan
+    from akidb_mlx.backends.mlx.model import EmbeddingModel
+    from akidb_mlx.checkpoint.checkpoint import read_checkpoint
+    from akidb_mlx.checkpoint.tokenizer import TextTokenizer
 
     text = "a short question"
     with EmbeddingService(_MODEL, device="cpu") as service:

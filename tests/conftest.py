@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from akidb_mlx import EmbeddingService
-from akidb_mlx.embedding import cpu_runtime
 from akidb_mlx.entities import EntityExtractor
 from akidb_mlx.errors import ModelNotFoundError
+from akidb_mlx.runtime import cpu_runtime
 from tests.chat_models import make_chat_model
 from tests.hub import Hub
 from tests.ner import train

@@ -40,7 +40,7 @@ class Guard:
 
 
 HUB, CACHE, STORE, FILES, NAMES = (f"model_cache/{name}.py" for name in ("hub", "cache", "store", "files", "names"))
-ENGINE, QUEUE = (f"akidb_mlx/embedding/{name}.py" for name in ("engine", "request_queue"))
+ENGINE, QUEUE = (f"akidb_mlx/engine/{name}.py" for name in ("engine", "request_queue"))
 DOWNLOAD, IN_STORE = "test_download.py::", "test_store.py::"
 
 GUARDS = (
@@ -185,7 +185,7 @@ GUARDS = (
         "8 eviction while a service has it",
         "test_service.py::test_a_service_keeps_its_model_from_being_removed",
         "a service holds the lock until it is closed",
-        (("akidb_mlx/locate.py", "held.enter_context(cache.acquire(", "(cache.ensure("),),
+        (("akidb_mlx/resolve.py", "held.enter_context(cache.acquire(", "(cache.ensure("),),
     ),
     Guard(
         "8 removal between finding and opening",
@@ -269,13 +269,13 @@ GUARDS = (
         "13 malformed safetensors, loaded",
         "test_malformed_weights.py::test_malformed_weights_are_refused",
         "safetensors' own check, before MLX reads anything",
-        (("akidb_mlx/embedding/tensors.py", "except (OSError, SafetensorError) as error", "except OSError as error"),),
+        (("akidb_mlx/checkpoint/tensors.py", "except (OSError, SafetensorError) as error", "except OSError as error"),),
     ),
     Guard(
         "14 weights that are not finite",
         "test_checkpoint.py::test_weights_that_are_not_finite_are_refused",
         "a self-test at load",
-        (("akidb_mlx/embedding/model.py", "if not np.isfinite(", "if False and np.isfinite("),),
+        (("akidb_mlx/backends/mlx/model.py", "if not np.isfinite(", "if False and np.isfinite("),),
     ),
     Guard(
         "14 a row that is no vector",
@@ -287,7 +287,7 @@ GUARDS = (
         "15 missing, extra and misshapen tensors",
         "test_checkpoint.py::test_tensors_that_do_not_fit_are_named",
         "problems are gathered and refused before anything is loaded",
-        (("akidb_mlx/embedding/weights.py", "        if problems:", "        if False:"),),
+        (("akidb_mlx/backends/mlx/weights.py", "        if problems:", "        if False:"),),
     ),
     Guard(
         "17 lone surrogates",
@@ -329,13 +329,13 @@ GUARDS = (
         "22 fork after load",
         "test_engine.py::test_a_forked_child_gets_a_clear_error",
         "a child is marked",
-        (("akidb_mlx/embedding/process.py", "os.register_at_fork(after_in_child=_mark_forked)", "pass"),),
+        (("akidb_mlx/runtime/process.py", "os.register_at_fork(after_in_child=_mark_forked)", "pass"),),
     ),
     Guard(
         "23 exit with calls pending",
         "test_engine.py::test_a_process_ends_with_calls_pending",
         "engines are closed before threads are joined",
-        (("akidb_mlx/embedding/process.py", "threading._register_atexit(close_all)", "pass"),),
+        (("akidb_mlx/runtime/process.py", "threading._register_atexit(close_all)", "pass"),),
     ),
     Guard(
         "a message that spells a control token",

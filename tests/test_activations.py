@@ -18,7 +18,7 @@ REFERENCE = {
 def test_activations_equal_scipy(table, name):
     import mlx.core as mx
 
-    from akidb_mlx.embedding import activations
+    from akidb_mlx.backends.mlx import activations
 
     with mx.stream(mx.cpu):
         found = np.array(getattr(activations, table)[name](mx.array(X.astype(np.float32))))
@@ -26,7 +26,7 @@ def test_activations_equal_scipy(table, name):
 
 
 def test_both_tables_know_the_same_names():
-    from akidb_mlx.embedding import activations
+    from akidb_mlx.backends.mlx import activations
 
     assert set(activations.NATIVE) == set(activations.VECTORISED) == set(REFERENCE)
 
@@ -35,7 +35,7 @@ def test_the_negative_exponential_equals_numpys():
     """To the error that it promises; far out it is nothing, and not a slow number below 1e-38."""
     import mlx.core as mx
 
-    from akidb_mlx.embedding.activations import negative_exp
+    from akidb_mlx.backends.mlx.activations import negative_exp
 
     a = np.concatenate([np.linspace(0, 60, 60_001), [1e3, 1e9, 1e30]]).astype(np.float32)
     with mx.stream(mx.cpu):

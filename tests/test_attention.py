@@ -22,7 +22,7 @@ def arrays(batch=2, heads=4, key_heads=2, length=13, size=8):
 def test_attention_in_blocks_equals_the_formula(monkeypatch, most_scores, kind, way):
     import mlx.core as mx
 
-    from akidb_mlx.embedding import attention
+    from akidb_mlx.backends.mlx import attention
 
     monkeypatch.setattr(attention, "_LEAST_QUERIES", 2)
     queries, keys, values = arrays()
@@ -49,8 +49,8 @@ def test_gemma_sees_half_the_window_on_each_side():
     """A window of 16 is 8 tokens before, 8 after and the token itself; padding sees itself at least."""
     import mlx.core as mx
 
-    from akidb_mlx.embedding.encoders import TokenBatch
-    from akidb_mlx.embedding.encoders.gemma3 import Gemma3
+    from akidb_mlx.backends.mlx.encoders import TokenBatch
+    from akidb_mlx.backends.mlx.encoders.gemma3 import Gemma3
 
     encoder = Gemma3.__new__(Gemma3)
     encoder._reach = 16 // 2 + 1
@@ -67,7 +67,7 @@ def test_gemma_sees_half_the_window_on_each_side():
 def test_rotation_equals_mlx_own():
     import mlx.core as mx
 
-    from akidb_mlx.embedding.device import ExecutionPlan
+    from akidb_mlx.backends.mlx.device import ExecutionPlan
 
     x = mx.array(np.random.default_rng(1).normal(size=(2, 3, 70, 32)).astype(np.float32))
     with mx.stream(mx.cpu):

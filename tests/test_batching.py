@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from akidb_mlx.embedding.batching import Batch, Item, padded_length
+from akidb_mlx.engine.batching import Batch, Item, padded_length
 
 LIMIT = 512
 

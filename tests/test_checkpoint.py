@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from akidb_mlx import EmbeddingService
-from akidb_mlx.embedding.checkpoint import read_checkpoint
+from akidb_mlx.checkpoint.checkpoint import read_checkpoint
 from akidb_mlx.errors import ModelLoadError
 from tests.support import GOLDENS, TEXTS, copy_model, edit_json, edit_tensors, golden
 

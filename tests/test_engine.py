@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from akidb_mlx.embedding.engine import Engine, EngineLimits, ModelFacts
+from akidb_mlx.engine.engine import Engine, EngineLimits, ModelFacts
 from akidb_mlx.errors import (
     AkidbMlxError,
     DeadlineExceededError,
@@ -45,7 +45,7 @@ class FakeModel:
         token_budget=64,
         lanes=1,
         pipelined=False,
-        few_shapes=True,
+        bucket_lengths=True,
         shares_prefixes=False,
         device="cpu",
         precision="float32",
@@ -345,7 +345,7 @@ def test_a_hang_is_noticed_and_starts_no_second_thread():
 
 
 def test_idle_memory_is_given_back(monkeypatch):
-    monkeypatch.setattr("akidb_mlx.embedding.engine._IDLE_S", 0.05)
+    monkeypatch.setattr("akidb_mlx.engine.engine._IDLE_S", 0.05)
     engine = start()
     assert call(engine, [1]).result(5)
     assert engine.model.released.wait(5)
@@ -432,7 +432,7 @@ def test_closing_ends_every_call(engine):
 
 
 def test_closing_does_not_wait_for_ever(engine, monkeypatch, caplog):
-    monkeypatch.setattr("akidb_mlx.embedding.engine._CLOSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("akidb_mlx.engine.engine._CLOSE_TIMEOUT_S", 0.1)
     engine.model.open.clear()
     future = call(engine, [1])
     assert engine.model.entered.wait(5)

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from akidb_mlx.embedding.owner import TurnLock
 from akidb_mlx.entities import Entity, EntityExtractor, MergedEntity, count_labels, merge_entities
 from akidb_mlx.entities.entity import Span, entities_of
 from akidb_mlx.entities.pipeline import make_plan
 from akidb_mlx.entities.windows import LONGEST, batches, windows
 from akidb_mlx.errors import ConfigurationError, InferenceError, InvalidInputError, ServiceClosedError
+from akidb_mlx.runtime.device_lock import FairLock
 from tests.ner import CROSSING, PEOPLE, PLACES
 from tests.support import run_python, sts_pairs
 
@@ -303,7 +303,7 @@ def test_threads_get_what_one_gets(tiny):
 
 
 def test_a_wait_that_is_interrupted_leaves_no_turn_behind():
-    turns = TurnLock()
+    turns = FairLock()
     held, release = threading.Event(), threading.Event()
 
     def hold():

@@ -67,7 +67,7 @@ def test_only_the_lowest_layer_imports_mlx():
     """Everything above it can be imported without MLX on the machine."""
     done = run_python(
         "import sys; sys.modules['mlx'] = None\n"
-        "import model_cache, akidb_mlx.cli, akidb_mlx.service, akidb_mlx.embedding.engine"
+        "import model_cache, akidb_mlx.cli, akidb_mlx.service, akidb_mlx.engine.engine"
     )
     assert done.returncode == 0, done.stderr
 

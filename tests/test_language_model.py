@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("sentencex", reason="the extra `summarize` is not installed")
 
 from akidb_mlx import EmbeddingService
-from akidb_mlx.embedding.owner import device_turn
 from akidb_mlx.errors import InferenceError, ModelLoadError, ServiceClosedError
+from akidb_mlx.runtime.device_lock import device_lock
 from akidb_mlx.summarization.generator import TextGenerator
 from akidb_mlx.summarization.language_model import _is_loop, kv_bytes_per_token
 from akidb_mlx.summarization.prompts import as_data, summary_prompts
@@ -109,7 +109,7 @@ def test_memory_of_a_token(config, expected):
 
 
 def test_context_is_bounded_by_memory(chat_model, monkeypatch):
-    from akidb_mlx.embedding import device
+    from akidb_mlx.backends.mlx import device
 
     monkeypatch.setattr(device, "available_memory", lambda _: 2 * 512 * 300)
     one = TextGenerator(chat_model, "cpu", None, stuck_after_s=60)
@@ -151,7 +151,7 @@ def test_a_failure_fails_one_answer_only(generator, monkeypatch):
 def test_it_waits_for_its_turn_and_gives_way(generator):
     """No step runs while somebody else has the device, and one who waits for it need not wait for the answer."""
     expected = text_of(generator, PROMPTS[0], 40)
-    with device_turn:
+    with device_lock:
         answer = generator.generate(generator.tokenizer.encode(PROMPTS[0]), 40)
         time.sleep(0.2)
         assert answer._pieces.empty()
@@ -163,7 +163,7 @@ def test_it_waits_for_its_turn_and_gives_way(generator):
     def others():
         nonlocal turns
         while not done.is_set():
-            with device_turn:
+            with device_lock:
                 turns += 1
                 time.sleep(0.001)
 
@@ -178,7 +178,7 @@ def test_it_waits_for_its_turn_and_gives_way(generator):
 
 def test_closing(chat_model):
     one = TextGenerator(chat_model, "cpu", None, stuck_after_s=60)
-    with device_turn:  # so that both wait
+    with device_lock:  # so that both wait
         first, second = one.generate([5, 6, 7], 500), one.generate([5, 6, 7], 500)
         closing = threading.Thread(target=one.close)
         closing.start()
@@ -196,7 +196,7 @@ def test_closing(chat_model):
 
 def test_a_step_that_hangs_shows(chat_model):
     one = TextGenerator(chat_model, "cpu", None, stuck_after_s=0.1)
-    with device_turn:
+    with device_lock:
         answer = one.generate([5, 6, 7], 2)
         time.sleep(0.3)
         status, reason = one.health()

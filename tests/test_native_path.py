@@ -53,7 +53,7 @@ def test_gemma_is_refused_in_float16(name):
 def test_the_precision_of_a_gpu(monkeypatch, stored, overflows, architecture, expected):
     import mlx.core as mx
 
-    from akidb_mlx.embedding import device
+    from akidb_mlx.backends.mlx import device
 
     monkeypatch.setattr(device, "_device", lambda _: mx.Device(mx.gpu))
     monkeypatch.setattr(mx, "device_info", lambda _: {"architecture": architecture})
@@ -87,7 +87,7 @@ print("all agree")
 def test_a_process_computes_on_one_device(monkeypatch):
     import mlx.core as mx
 
-    from akidb_mlx.embedding import device
+    from akidb_mlx.backends.mlx import device
 
     monkeypatch.setattr(device, "_claimed", mx.Device(mx.gpu))
     with pytest.raises(ConfigurationError, match="this process already computes on its gpu"):

@@ -18,9 +18,9 @@ EXPECTED = {
 def pool(hidden, lengths, mode, dtype="float32"):
     import mlx.core as mx
 
-    from akidb_mlx.embedding.encoders import TokenBatch
-    from akidb_mlx.embedding.layers import at_positions
-    from akidb_mlx.embedding.pooling import pool, pooled_token
+    from akidb_mlx.backends.mlx.encoders import TokenBatch
+    from akidb_mlx.backends.mlx.layers import at_positions
+    from akidb_mlx.backends.mlx.pooling import pool, pooled_token
 
     values = mx.array(hidden, dtype=getattr(mx, dtype))
     batch = TokenBatch(mx.zeros(values.shape[:2], mx.int32), mx.array(lengths), padded=min(lengths) < values.shape[1])

@@ -1,6 +1,6 @@
 import pytest
 
-from akidb_mlx.embedding.prompts import choose_prompt
+from akidb_mlx.checkpoint.prompts import choose_prompt
 from akidb_mlx.errors import InvalidInputError
 
 PROMPTS = {"query": "Q: ", "document": "D: ", "STS": "S: "}

@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from akidb_mlx.embedding.checkpoint import read_checkpoint
-from akidb_mlx.embedding.tokenizer import TextTokenizer
+from akidb_mlx.checkpoint.checkpoint import read_checkpoint
+from akidb_mlx.checkpoint.tokenizer import TextTokenizer
 from akidb_mlx.errors import InferenceError, InvalidInputError, ModelLoadError
 from tests.support import GOLDENS, TEXTS, copy_model, edit_json
 

@@ -56,10 +56,10 @@ def _version(package: str) -> str | None:
 
 
 def _describe_device(name: DeviceName) -> dict[str, str]:
-    from akidb_mlx.embedding import cpu_runtime
+    from akidb_mlx.runtime import cpu_runtime
 
     cpu_runtime.prepare()
-    from akidb_mlx.embedding.device import describe
+    from akidb_mlx.backends.mlx.device import describe
 
     return describe(name)
 

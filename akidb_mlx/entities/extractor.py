@@ -10,7 +10,7 @@ from importlib.metadata import version
 from os import PathLike, fspath
 from typing import Any
 
-from akidb_mlx.closing import ClosesItself
+from akidb_mlx.closeable import Closeable
 from akidb_mlx.entities.entity import Entity, Span, entities_of
 from akidb_mlx.entities.languages import DEFAULT_MODEL, MULTILINGUAL, LanguageDetector, model_for
 from akidb_mlx.entities.models import opened
@@ -31,7 +31,7 @@ AUTO = "auto"
 _MOST_LOADED = 8
 
 
-class EntityExtractor(ClosesItself):
+class EntityExtractor(Closeable):
     """Finds named entities with a spaCy model; safe to call from any thread.
 
         with EntityExtractor("en_core_web_sm") as extractor:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from akidb_mlx.embedding.owner import TurnLock
 from akidb_mlx.entities.entity import Span
 from akidb_mlx.entities.models import CONFIG, read_meta
 from akidb_mlx.errors import InferenceError, ModelLoadError
+from akidb_mlx.runtime.device_lock import FairLock
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -103,7 +103,7 @@ class Pipeline:
             for label in self._nlp.get_pipe(name).labels  # type: ignore[attr-defined]
         )
         # A pipeline has one vocabulary, to which every text adds words for as long as it is worked on.
-        self._turn = TurnLock()
+        self._turn = FairLock()
 
     @property
     def components(self) -> list[str]:

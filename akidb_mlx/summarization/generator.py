@@ -12,10 +12,11 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Literal
 
-from akidb_mlx.embedding import cpu_runtime, process
-from akidb_mlx.embedding.engine import EngineStatus, load_error
-from akidb_mlx.embedding.owner import device_turn, run_on_owner_thread
+from akidb_mlx.engine.engine import EngineStatus, load_error
 from akidb_mlx.errors import AkidbMlxError, InferenceError, ServiceClosedError
+from akidb_mlx.runtime import cpu_runtime, process
+from akidb_mlx.runtime.device_lock import device_lock
+from akidb_mlx.runtime.owner import run_on_owner_thread
 from akidb_mlx.settings import DeviceName
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class TextGenerator:
         outcome: EngineStatus = "failed"
         try:
             try:
-                with device_turn:
+                with device_lock:
                     model = load()
             except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the model
                 loaded.set_exception(load_error(error))
@@ -204,7 +205,7 @@ class TextGenerator:
 def _load(directory: Path, device: DeviceName, context_tokens: int | None) -> LanguageModel:
     """Runs on the owner thread, where MLX is imported for the first time."""
     cpu_runtime.prepare()
-    from akidb_mlx.embedding.device import generation_plan
+    from akidb_mlx.backends.mlx.device import generation_plan
     from akidb_mlx.summarization.language_model import LanguageModel
 
     return LanguageModel(directory, generation_plan(device), context_tokens)

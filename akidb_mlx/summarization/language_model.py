@@ -12,10 +12,11 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from akidb_mlx.embedding import cpu_runtime, device
-from akidb_mlx.embedding.device import GenerationPlan
-from akidb_mlx.embedding.owner import device_turn
+from akidb_mlx.backends.mlx import device
+from akidb_mlx.backends.mlx.device import GenerationPlan
 from akidb_mlx.errors import ConfigurationError, ModelLoadError
+from akidb_mlx.runtime import cpu_runtime
+from akidb_mlx.runtime.device_lock import device_lock
 from akidb_mlx.summarization.chat import ChatTokenizer
 
 # The share of the available memory that keys and values may take.
@@ -121,7 +122,7 @@ class LanguageModel:
             turn.enter_context(_turn())
 
             def give_way() -> None:
-                if device_turn.wanted:
+                if device_lock.wanted:
                     mx.synchronize(self._stream)
                     turn.close()
                     turn.enter_context(_turn())
@@ -197,7 +198,7 @@ def _number(config: dict[str, Any], *names: str) -> int:
 
 @contextmanager
 def _turn() -> Iterator[None]:
-    with device_turn:
+    with device_lock:
         cpu_runtime.set_blas_threads(cpu_runtime.cores())  # an embedder's step, too, says how many it wants
         yield
 

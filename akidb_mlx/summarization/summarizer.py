@@ -9,9 +9,9 @@ from os import PathLike, fspath
 from typing import Any, get_args
 
 from akidb_mlx.catalog import SUMMARY_CATALOG
-from akidb_mlx.closing import ClosesItself
+from akidb_mlx.closeable import Closeable
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ServiceClosedError
-from akidb_mlx.locate import acquire, device_name
+from akidb_mlx.resolve import acquire, device_name
 from akidb_mlx.service import EmbeddingService
 from akidb_mlx.settings import Settings, SummaryMode, load_settings
 from akidb_mlx.summarization.abstractive import AbstractiveSummarizer
@@ -27,7 +27,7 @@ _DEFAULT_MODEL = "qwen3-0.6b-chat-4bit"
 _DEFAULT_EMBEDDER = "minilm-l6-v2"
 
 
-class Summarizer(ClosesItself):
+class Summarizer(Closeable):
     """Summarises messages; safe to call from any thread.
 
         with Summarizer() as summarizer:

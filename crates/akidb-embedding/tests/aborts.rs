@@ -133,7 +133,7 @@ fn kill_the_engine() {
     PythonEnvironment::default().start().unwrap();
     let killer = made_by(
         "
-from akidb_mlx.embedding import engine
+from akidb_mlx.engine import engine
 def die(*_):
     raise SystemExit('killed')
 def make():

@@ -31,7 +31,7 @@ extern "C" fn close_all() {
         let closed = Python::try_attach(|py| {
             // Not imported anew: where it is not loaded there is no engine.
             let modules = py.import("sys")?.getattr("modules")?;
-            let process = modules.call_method1("get", ("akidb_mlx.embedding.process",))?;
+            let process = modules.call_method1("get", ("akidb_mlx.runtime.process",))?;
             if process.is_none() { Ok(()) } else { process.call_method0("close_all").map(drop) }
         });
         if let Some(Err(error)) = closed {

@@ -7,11 +7,11 @@ from typing import Any, Literal
 import mlx.core as mx
 from pydantic import AliasChoices, Field, PositiveFloat
 
-from akidb_mlx.embedding.device import ExecutionPlan
-from akidb_mlx.embedding.encoders import TokenBatch
-from akidb_mlx.embedding.encoders.config import EncoderConfig, LayerCount, Size, parse_config
-from akidb_mlx.embedding.layers import LayerNorm, at_positions
-from akidb_mlx.embedding.weights import WeightReader
+from akidb_mlx.backends.mlx.device import ExecutionPlan
+from akidb_mlx.backends.mlx.encoders import TokenBatch
+from akidb_mlx.backends.mlx.encoders.config import EncoderConfig, LayerCount, Size, parse_config
+from akidb_mlx.backends.mlx.layers import LayerNorm, at_positions
+from akidb_mlx.backends.mlx.weights import WeightReader
 from akidb_mlx.errors import ModelLoadError
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from akidb_mlx.embedding.checkpoint import Checkpoint
-from akidb_mlx.embedding.device import ExecutionPlan
-from akidb_mlx.embedding.layers import Embedding, Linear, Packing
-from akidb_mlx.embedding.tensors import StoredTensor
+from akidb_mlx.backends.mlx.device import ExecutionPlan
+from akidb_mlx.backends.mlx.layers import Embedding, Linear, Packing
+from akidb_mlx.checkpoint.checkpoint import Checkpoint
+from akidb_mlx.checkpoint.tensors import StoredTensor
 from akidb_mlx.errors import ModelLoadError
 
 _NAMED = 5  # problems listed in an error before the rest are only counted

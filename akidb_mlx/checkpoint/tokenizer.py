@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from tokenizers import Tokenizer, normalizers, processors
 
-from akidb_mlx.embedding.batching import TokenIds
-from akidb_mlx.embedding.checkpoint import Checkpoint
+from akidb_mlx.checkpoint.checkpoint import Checkpoint
+from akidb_mlx.engine.batching import TokenIds
 from akidb_mlx.errors import InferenceError, InvalidInputError, ModelLoadError
 
 OverflowPolicy = Literal["truncate", "error", "chunk"]

@@ -11,16 +11,17 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from akidb_mlx.embedding import cpu_runtime, device
-from akidb_mlx.embedding.batching import Batch, TokenIds
-from akidb_mlx.embedding.checkpoint import Checkpoint
-from akidb_mlx.embedding.device import ExecutionPlan
-from akidb_mlx.embedding.encoders import CausalEncoder, Prefix, TokenBatch, build_encoder
-from akidb_mlx.embedding.engine import ModelFacts
-from akidb_mlx.embedding.layers import Linear
-from akidb_mlx.embedding.pooling import pool, pooled_token
-from akidb_mlx.embedding.weights import WeightReader
+from akidb_mlx.backends.mlx import device
+from akidb_mlx.backends.mlx.device import ExecutionPlan
+from akidb_mlx.backends.mlx.encoders import CausalEncoder, Prefix, TokenBatch, build_encoder
+from akidb_mlx.backends.mlx.layers import Linear
+from akidb_mlx.backends.mlx.pooling import pool, pooled_token
+from akidb_mlx.backends.mlx.weights import WeightReader
+from akidb_mlx.checkpoint.checkpoint import Checkpoint
+from akidb_mlx.engine.batching import Batch, TokenIds
+from akidb_mlx.engine.engine import ModelFacts
 from akidb_mlx.errors import ModelLoadError
+from akidb_mlx.runtime import cpu_runtime
 
 # How many prompts' keys and values are kept; those of 30 tokens take 3 MB in Qwen3-Embedding-0.6B.
 _MAX_PREFIXES = 16
@@ -81,7 +82,7 @@ class EmbeddingModel:
             token_budget=plan.token_budget,
             lanes=plan.lanes,
             pipelined=plan.pipelined,
-            few_shapes=plan.few_shapes,
+            bucket_lengths=plan.bucket_lengths,
             # The vector of a later token is all that is wanted, and it sees those before it through keys and values.
             shares_prefixes=hasattr(self._encoder, "prefix") and self._pooling == "last",
             device=plan.device_name,

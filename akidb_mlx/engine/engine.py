@@ -17,12 +17,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from akidb_mlx.embedding import process
-from akidb_mlx.embedding.batching import Batch, TokenIds, padded_length
-from akidb_mlx.embedding.metrics import Metrics, Outcome
-from akidb_mlx.embedding.owner import device_turn, run_on_owner_thread
-from akidb_mlx.embedding.request_queue import RequestQueue
-from akidb_mlx.embedding.requests import Part, Request, Vectors
+from akidb_mlx.engine.batching import Batch, TokenIds, padded_length
+from akidb_mlx.engine.metrics import Metrics, Outcome
+from akidb_mlx.engine.request_queue import RequestQueue
+from akidb_mlx.engine.requests import Part, Request, Vectors
 from akidb_mlx.errors import (
     AkidbMlxError,
     DeadlineExceededError,
@@ -30,6 +28,9 @@ from akidb_mlx.errors import (
     ServiceClosedError,
     ServiceOverloadedError,
 )
+from akidb_mlx.runtime import process
+from akidb_mlx.runtime.device_lock import device_lock
+from akidb_mlx.runtime.owner import run_on_owner_thread
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class ModelFacts:
         token_budget: most tokens that one batch should have, padding included.
         lanes: how many batches it runs side by side.
         pipelined: whether a step should be handed to the device while the one before it runs.
-        few_shapes: whether sequences should be padded to few distinct lengths.
+        bucket_lengths: whether sequences should be padded to few distinct lengths.
         shares_prefixes: whether it can run what several sequences begin with once.
         device: "cpu" or "gpu".
         precision: type of the activations, as in "float32".
@@ -65,7 +66,7 @@ class ModelFacts:
     token_budget: int
     lanes: int
     pipelined: bool
-    few_shapes: bool
+    bucket_lengths: bool
     shares_prefixes: bool
     device: str
     precision: str
@@ -73,7 +74,7 @@ class ModelFacts:
 
     def padded(self, length: int) -> int:
         """What a sequence of `length` tokens is padded to, before it joins others."""
-        return padded_length(length, self.max_tokens) if self.few_shapes else length
+        return padded_length(length, self.max_tokens) if self.bucket_lengths else length
 
 
 class Step(Protocol):
@@ -288,7 +289,7 @@ class Engine:
         outcome: EngineStatus = "failed"
         try:
             try:
-                with device_turn:
+                with device_lock:
                     model = self._load()
             except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the model
                 self._loaded.set_exception(load_error(error))
@@ -339,7 +340,7 @@ class Engine:
         self._step_began = self._step_began or time.monotonic()
         self._count_batches(batches, model.facts)
         try:
-            with device_turn:
+            with device_lock:
                 step = model.start(batches)
                 # Where steps do not overlap, one turn is enough: others who want the device may have long ones.
                 return batches, step if model.facts.pipelined else step.result()
@@ -355,7 +356,7 @@ class Engine:
             if isinstance(step, list):
                 results = step
             else:
-                with device_turn:
+                with device_lock:
                     results = step.result()
         except BaseException as error:  # noqa: BLE001 - likewise
             for batch in batches:
@@ -378,7 +379,7 @@ class Engine:
         for part in (batch,) if error is None else batch.halves():
             self._step_began = time.monotonic()
             try:
-                with device_turn:
+                with device_lock:
                     (vectors,) = model.start([part]).result()
             except BaseException as reason:  # noqa: BLE001 - likewise
                 self._isolate(model, part, reason)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from akidb_mlx.embedding.architectures import PoolingMode
-from akidb_mlx.embedding.encoders import TokenBatch
+from akidb_mlx.backends.mlx.encoders import TokenBatch
+from akidb_mlx.checkpoint.architectures import PoolingMode
 
 
 def pooled_token(batch: TokenBatch, mode: PoolingMode) -> mx.array | None:

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 
-from akidb_mlx.embedding.device import ExecutionPlan
-from akidb_mlx.embedding.weights import WeightReader
+from akidb_mlx.backends.mlx.device import ExecutionPlan
+from akidb_mlx.backends.mlx.weights import WeightReader
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ def build_encoder(model_type: str, config: dict[str, Any], weights: WeightReader
     Raises:
         ModelLoadError: config.json does not describe a model that is supported.
     """
-    from akidb_mlx.embedding.encoders.bert import Bert
-    from akidb_mlx.embedding.encoders.gemma3 import Gemma3
-    from akidb_mlx.embedding.encoders.qwen3 import Qwen3
+    from akidb_mlx.backends.mlx.encoders.bert import Bert
+    from akidb_mlx.backends.mlx.encoders.gemma3 import Gemma3
+    from akidb_mlx.backends.mlx.encoders.qwen3 import Qwen3
 
     encoders: dict[str, Callable[[dict[str, Any], WeightReader, ExecutionPlan], Encoder]] = {
         "bert": Bert,

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import mlx.core as mx
 from pydantic import AliasChoices, Field, PositiveFloat
 
-from akidb_mlx.embedding.device import ExecutionPlan, Rotation
-from akidb_mlx.embedding.encoders import TokenBatch
-from akidb_mlx.embedding.encoders.blocks import DecoderConfig, GatedMLP, NormReader, RotaryAttention
-from akidb_mlx.embedding.encoders.config import Size, parse_config, rope_theta
-from akidb_mlx.embedding.layers import at_positions
-from akidb_mlx.embedding.weights import WeightReader
+from akidb_mlx.backends.mlx.device import ExecutionPlan, Rotation
+from akidb_mlx.backends.mlx.encoders import TokenBatch
+from akidb_mlx.backends.mlx.encoders.blocks import DecoderConfig, GatedMLP, NormReader, RotaryAttention
+from akidb_mlx.backends.mlx.encoders.config import Size, parse_config, rope_theta
+from akidb_mlx.backends.mlx.layers import at_positions
+from akidb_mlx.backends.mlx.weights import WeightReader
 from akidb_mlx.errors import ModelLoadError
 
 LayerType = Literal["sliding_attention", "full_attention"]

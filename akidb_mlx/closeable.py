@@ -8,7 +8,7 @@ from types import TracebackType
 from typing_extensions import Self
 
 
-class ClosesItself(ABC):
+class Closeable(ABC):
     """Closed at the end of its `with` block."""
 
     @abstractmethod

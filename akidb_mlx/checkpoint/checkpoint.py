@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from akidb_mlx.embedding.architectures import ARCHITECTURES, Architecture, PoolingMode
-from akidb_mlx.embedding.files import read_json, read_json_value
-from akidb_mlx.embedding.quantization import QuantizationConfig, read_quantization
-from akidb_mlx.embedding.tensors import StoredTensor, float_type, read_header, read_tensors
+from akidb_mlx.checkpoint.architectures import ARCHITECTURES, Architecture, PoolingMode
+from akidb_mlx.checkpoint.files import read_json, read_json_value
+from akidb_mlx.checkpoint.quantization import QuantizationConfig, read_quantization
+from akidb_mlx.checkpoint.tensors import StoredTensor, float_type, read_header, read_tensors
 from akidb_mlx.errors import ModelLoadError
 
 DenseActivation = Literal["identity", "tanh"]

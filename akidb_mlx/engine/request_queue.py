@@ -13,8 +13,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from akidb_mlx.embedding.batching import Batch
-from akidb_mlx.embedding.requests import Part, Request
+from akidb_mlx.engine.batching import Batch
+from akidb_mlx.engine.requests import Part, Request
 from akidb_mlx.errors import DeadlineExceededError, ServiceClosedError, ServiceOverloadedError
 
 # The hint of a refusal, while it is not known how fast the model is.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from akidb_mlx.embedding.requests import Part
+    from akidb_mlx.engine.requests import Part
 
 TokenIds = NDArray[np.int32]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from akidb_mlx.embedding.batching import Item, TokenIds
+from akidb_mlx.engine.batching import Item, TokenIds
 from akidb_mlx.errors import AkidbMlxError, InferenceError
 
 Vectors = NDArray[np.float32]

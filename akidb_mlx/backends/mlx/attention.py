@@ -11,7 +11,7 @@ from typing import Literal
 
 import mlx.core as mx
 
-from akidb_mlx.embedding.activations import negative_exp
+from akidb_mlx.backends.mlx.activations import negative_exp
 
 Mask = mx.array | Literal["causal"] | None
 # A way to compute it; see `fused_attention`.

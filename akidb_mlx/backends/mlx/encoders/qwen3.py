@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
-from akidb_mlx.embedding.attention import Mask
-from akidb_mlx.embedding.device import ExecutionPlan, Rotation
-from akidb_mlx.embedding.encoders import Prefix, TokenBatch
-from akidb_mlx.embedding.encoders.blocks import DecoderConfig, GatedMLP, KeysAndValues, NormReader, RotaryAttention
-from akidb_mlx.embedding.encoders.config import parse_config, rope_theta
-from akidb_mlx.embedding.layers import at_positions
-from akidb_mlx.embedding.weights import WeightReader
+from akidb_mlx.backends.mlx.attention import Mask
+from akidb_mlx.backends.mlx.device import ExecutionPlan, Rotation
+from akidb_mlx.backends.mlx.encoders import Prefix, TokenBatch
+from akidb_mlx.backends.mlx.encoders.blocks import DecoderConfig, GatedMLP, KeysAndValues, NormReader, RotaryAttention
+from akidb_mlx.backends.mlx.encoders.config import parse_config, rope_theta
+from akidb_mlx.backends.mlx.layers import at_positions
+from akidb_mlx.backends.mlx.weights import WeightReader
 
 
 class Qwen3Config(DecoderConfig):

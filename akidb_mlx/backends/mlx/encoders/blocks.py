@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import mlx.core as mx
 from pydantic import Field, PositiveFloat
 
-from akidb_mlx.embedding.activations import Activation
-from akidb_mlx.embedding.attention import Mask
-from akidb_mlx.embedding.device import ExecutionPlan, Rotation
-from akidb_mlx.embedding.encoders.config import EncoderConfig, LayerCount, Size
-from akidb_mlx.embedding.layers import Linear, RMSNorm, at_positions
-from akidb_mlx.embedding.weights import WeightReader
+from akidb_mlx.backends.mlx.activations import Activation
+from akidb_mlx.backends.mlx.attention import Mask
+from akidb_mlx.backends.mlx.device import ExecutionPlan, Rotation
+from akidb_mlx.backends.mlx.encoders.config import EncoderConfig, LayerCount, Size
+from akidb_mlx.backends.mlx.layers import Linear, RMSNorm, at_positions
+from akidb_mlx.backends.mlx.weights import WeightReader
 
 # Of one layer, each (batch, key heads, length, head size).
 KeysAndValues = tuple[mx.array, mx.array]

@@ -1,40 +1,12 @@
-"""The threads that own MLX's objects, and whose turn it is on the device.
-
-MLX binds what is not yet evaluated to the thread that made it, so each engine lives on one thread. MLX also keeps
-something alive for every thread that ever used it; a thread whose engine has ended waits here for the next one.
-"""
+"""The lock on the device, which all models of a process share."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from queue import SimpleQueue
-
-_Inbox = SimpleQueue[Callable[[], None]]
-
-_lock = threading.Lock()
-_parked: list[_Inbox] = []
 
 
-def run_on_owner_thread(work: Callable[[], None]) -> None:
-    """Start `work` on a thread that does nothing else until it returns. What it raises ends the thread."""
-    with _lock:
-        inbox = _parked.pop() if _parked else None
-    if inbox is None:
-        inbox = SimpleQueue()
-        threading.Thread(target=_live, args=(inbox,), name="akidb-mlx-owner", daemon=True).start()
-    inbox.put(work)
-
-
-def _live(inbox: _Inbox) -> None:
-    while True:
-        inbox.get()()
-        with _lock:
-            _parked.append(inbox)
-
-
-class TurnLock:
+class FairLock:
     """A lock that is taken in the order in which it was asked for, so that nobody who asks often keeps it."""
 
     def __init__(self) -> None:
@@ -70,9 +42,9 @@ class TurnLock:
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody waits for it."""
+        """Return whether a thread waits for it."""
         return bool(self._waiting)
 
 
 # Held for each step on the device, by whichever model of this process takes it.
-device_turn = TurnLock()
+device_lock = FairLock()

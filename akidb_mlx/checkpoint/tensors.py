@@ -9,8 +9,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from akidb_mlx.embedding.architectures import Architecture
-from akidb_mlx.embedding.files import read_json
+from akidb_mlx.checkpoint.architectures import Architecture
+from akidb_mlx.checkpoint.files import read_json
 from akidb_mlx.errors import ModelLoadError
 
 _FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}

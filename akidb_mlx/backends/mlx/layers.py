@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from akidb_mlx.embedding.quantization import Quantization
+from akidb_mlx.checkpoint.quantization import Quantization
 
 
 @dataclass(frozen=True)

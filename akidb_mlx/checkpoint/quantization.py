@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from akidb_mlx.embedding.architectures import Architecture
+from akidb_mlx.checkpoint.architectures import Architecture
 from akidb_mlx.errors import ModelLoadError
 
 

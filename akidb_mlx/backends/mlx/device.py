@@ -16,10 +16,11 @@ from functools import partial
 
 import mlx.core as mx
 
-from akidb_mlx.embedding import activations, cpu_runtime
-from akidb_mlx.embedding.activations import Activation
-from akidb_mlx.embedding.attention import Attention, additive, fused_attention, in_blocks, vectorised_attention
+from akidb_mlx.backends.mlx import activations
+from akidb_mlx.backends.mlx.activations import Activation
+from akidb_mlx.backends.mlx.attention import Attention, additive, fused_attention, in_blocks, vectorised_attention
 from akidb_mlx.errors import ConfigurationError, ModelLoadError
+from akidb_mlx.runtime import cpu_runtime
 from akidb_mlx.settings import DeviceName, Precision
 
 Rotation = Callable[[mx.array], mx.array]
@@ -76,7 +77,7 @@ class ExecutionPlan:
         return self.device_name == "gpu"
 
     @property
-    def few_shapes(self) -> bool:
+    def bucket_lengths(self) -> bool:
         """Whether sequences should be padded to few distinct lengths: a GPU keeps kernels and memory for each."""
         return self.device_name == "gpu"
 

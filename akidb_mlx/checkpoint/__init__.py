@@ -1,0 +1,1 @@
+"""What a model directory says, read from its files before anything is loaded."""
