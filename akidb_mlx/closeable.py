@@ -1,4 +1,4 @@
-"""What every facade is: a context manager that closes itself."""
+"""The base of every facade: a context manager that closes what it holds."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing_extensions import Self
 
 
 class Closeable(ABC):
-    """Closed at the end of its `with` block."""
+    """An object that is closed at the end of its `with` block."""
 
     @abstractmethod
     def close(self) -> None:
-        """End; idempotent."""
+        """Free what it holds. Idempotent."""
 
     def __enter__(self) -> Self:
         return self

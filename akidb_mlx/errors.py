@@ -8,6 +8,7 @@
     ├── InferenceError            the forward pass failed, or produced something that is not a vector
     ├── DeadlineExceededError     the call's timeout passed (also a TimeoutError)
     ├── ServiceOverloadedError    the queue is full: try again later
+    ├── ReentrantCallError        the call would wait for the thread that it was made on (also a RuntimeError)
     └── ServiceClosedError        the service was closed, its thread died, or the process was forked
 
 A message says what is wrong, what was found and what to do about it, on one line.
@@ -75,6 +76,14 @@ class ServiceOverloadedError(AkidbMlxError):
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class ReentrantCallError(AkidbMlxError, RuntimeError):
+    """The call was refused because it would wait for the thread that it was made on, and so for ever.
+
+    Raised for a blocking call from a done-callback, which runs on the thread that owns the model, and for a call from a
+    signal handler or a finalizer that interrupted the same service on the same thread.
+    """
 
 
 class ServiceClosedError(AkidbMlxError):

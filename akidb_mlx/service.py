@@ -29,7 +29,7 @@ from akidb_mlx.errors import DeadlineExceededError, InvalidInputError
 from akidb_mlx.resolve import acquire, device_name
 from akidb_mlx.runtime import cpu_runtime
 from akidb_mlx.settings import DeviceName, Settings, load_settings
-from akidb_mlx.texts import check_string, checked_texts
+from akidb_mlx.texts import check_string, list_texts
 from akidb_mlx.vectors import EmbeddingBatch, Vectors, finish_vectors
 from model_cache.names import is_commit
 
@@ -193,7 +193,7 @@ class EmbeddingService(Closeable):
             run on the thread that owns the model and must be short.
         """
         self._engine.check_open()
-        checked = checked_texts(texts)
+        checked = list_texts(texts)
         call = self._checked_options(options)
         tokenized: list[TokenizedText] = []
 

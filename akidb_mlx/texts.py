@@ -1,4 +1,4 @@
-"""Texts from a caller, checked before anything is made of them."""
+"""Checks of the texts that a caller passes."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Iterable
 from akidb_mlx.errors import InvalidInputError
 
 
-def checked_texts(texts: Iterable[str]) -> list[str]:
-    """The texts of a call as a list.
+def list_texts(texts: Iterable[str]) -> list[str]:
+    """Return the texts of a call as a list, once each is known to be text.
 
     Raises:
         InvalidInputError: they are no collection, or one of them is not a string or not text; `index` holds which.
     """
     if isinstance(texts, (str, bytes, dict)) or not isinstance(texts, Iterable):
         raise InvalidInputError(f"texts must be a list of strings, found {type(texts).__name__}")
-    checked = list(texts)
-    for index, text in enumerate(checked):
+    texts = list(texts)
+    for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise InvalidInputError(f"text {index} must be a string, found {type(text).__name__}", index)
         check_string(f"text {index}", text, index)
-    return checked
+    return texts
 
 
 def check_string(name: str, text: str, index: int | None = None) -> None:
-    """Refuse what cannot be UTF-8; the tokenizer would fail on it, and the whole call with it.
+    """Refuse a string that cannot be UTF-8: the tokenizer would fail on it, and the whole call with it.
 
     Raises:
         InvalidInputError: the text holds a lone surrogate.

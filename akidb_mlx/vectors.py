@@ -1,7 +1,8 @@
-"""From what the model computed to what a caller gets: dimensions, length, and the checks on every row."""
+"""Arrays of tokens and vectors, and the last steps to a caller's vectors: dimensions, length, a check of every row."""
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,15 +11,20 @@ from numpy.typing import NDArray
 
 from akidb_mlx.errors import InferenceError
 
+# (rows, dimension) float32.
 Vectors = NDArray[np.float32]
+# (tokens,) int32.
+TokenIds = NDArray[np.int32]
+# (rows, tokens) int32.
+TokenMatrix = NDArray[np.int32]
 
 # How far from 1 the length of a normalised float32 vector may be.
 _UNIT_TOLERANCE = 1e-4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class EmbeddingBatch:
-    """The result of one call.
+    """The result of one call. Batches compare and hash by identity.
 
     Attributes:
         vectors: (texts, dimension) float32, C-contiguous, in the order of the texts.
@@ -33,6 +39,13 @@ class EmbeddingBatch:
     truncated: list[bool]
     model: str
     dimension: int
+
+    def __repr__(self) -> str:
+        count = len(self.token_counts)
+        return (
+            f"<EmbeddingBatch of {count} text{'' if count == 1 else 's'} by {reprlib.repr(self.model)}: dimension "
+            f"{self.dimension}, {sum(self.token_counts)} tokens, {sum(self.truncated)} truncated>"
+        )
 
 
 def finish_vectors(
@@ -60,17 +73,17 @@ def finish_vectors(
     owners = np.repeat(
         np.arange(first, first + len(windows)), np.array([len(counts) for counts in windows], dtype=np.intp)
     )
-    vectors = _checked(vectors, owners, normalize)
+    vectors = _normalized(vectors, owners, normalize)
     if len(owners) == len(windows):
         return vectors
     weights = np.array([count for counts in windows for count in counts], dtype=np.float32)[:, None]
     starts = np.flatnonzero(np.diff(owners, prepend=first - 1))
     averages = np.add.reduceat(vectors * weights, starts) / np.add.reduceat(weights, starts)
-    return _checked(averages.astype(np.float32), np.arange(first, first + len(windows)), normalize)
+    return _normalized(averages.astype(np.float32), np.arange(first, first + len(windows)), normalize)
 
 
-def _checked(vectors: Vectors, owners: NDArray[np.intp], normalize: bool) -> Vectors:
-    """The rows, normalised if asked for; `owners` holds the text of each row."""
+def _normalized(vectors: Vectors, owners: NDArray[np.intp], normalize: bool) -> Vectors:
+    """Return the rows, normalised if asked for; `owners` holds the text of each row."""
     with np.errstate(all="ignore"):
         if normalize:
             vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

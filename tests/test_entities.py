@@ -16,7 +16,7 @@ from akidb_mlx.entities.entity import Span, entities_of
 from akidb_mlx.entities.pipeline import make_plan
 from akidb_mlx.entities.windows import LONGEST, batches, windows
 from akidb_mlx.errors import ConfigurationError, InferenceError, InvalidInputError, ServiceClosedError
-from akidb_mlx.runtime.device_lock import FairLock
+from akidb_mlx.runtime.locks import FairLock
 from tests.ner import CROSSING, PEOPLE, PLACES
 from tests.support import run_python, sts_pairs
 

@@ -31,6 +31,7 @@ def test_errors_are_one_tree():
         "InferenceError": "AkidbMlxError",
         "DeadlineExceededError": "AkidbMlxError",
         "ServiceOverloadedError": "AkidbMlxError",
+        "ReentrantCallError": "AkidbMlxError",
         "ServiceClosedError": "AkidbMlxError",
     }
     assert all(name in errors.__doc__ for name in tree)

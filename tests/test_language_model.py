@@ -14,7 +14,7 @@ pytest.importorskip("sentencex", reason="the extra `summarize` is not installed"
 
 from akidb_mlx import EmbeddingService
 from akidb_mlx.errors import InferenceError, ModelLoadError, ServiceClosedError
-from akidb_mlx.runtime.device_lock import device_lock
+from akidb_mlx.runtime.locks import device_lock
 from akidb_mlx.summarization.generator import TextGenerator
 from akidb_mlx.summarization.language_model import _is_loop, kv_bytes_per_token
 from akidb_mlx.summarization.prompts import as_data, summary_prompts

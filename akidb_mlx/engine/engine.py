@@ -29,7 +29,7 @@ from akidb_mlx.errors import (
     ServiceOverloadedError,
 )
 from akidb_mlx.runtime import process
-from akidb_mlx.runtime.device_lock import device_lock
+from akidb_mlx.runtime.locks import device_lock
 from akidb_mlx.runtime.owner import run_on_owner_thread
 
 logger = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ class Engine:
         self._step_began: float | None = None
         # Reentrant: the garbage collector may close an engine on a thread that is inside one of these methods.
         self._lock = threading.RLock()
-        process.close_at_exit(self)
+        process.stop_at_exit(self)
         self._begin()
 
     def wait_until_loaded(self) -> ModelFacts:
@@ -241,6 +241,15 @@ class Engine:
             return
         if not self._ended.wait(None if drain else _CLOSE_TIMEOUT_S):
             logger.warning("the forward pass that is running did not end within %.0f s", _CLOSE_TIMEOUT_S)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._draining = False
+            self._restartable = False
+            self._queue.close()
+
+    def join(self, timeout: float | None) -> bool:
+        return self._ended.wait(timeout)
 
     def health(self) -> tuple[Literal["ok", "degraded", "failed"], str]:
         """How the engine is, and why; takes no lock, so that it also answers while a forward pass hangs."""

@@ -23,7 +23,7 @@ from akidb_mlx.errors import (
     ServiceClosedError,
 )
 from akidb_mlx.settings import Settings, load_settings
-from akidb_mlx.texts import checked_texts
+from akidb_mlx.texts import list_texts
 from model_cache import ModelCache
 
 AUTO = "auto"
@@ -107,7 +107,7 @@ class EntityExtractor(Closeable):
             ServiceClosedError: the extractor was closed, or created before this process was forked.
         """
         self._check_open()
-        checked = checked_texts(texts)
+        checked = list_texts(texts)
         spans: list[list[Span]] = [[] for _ in checked]
         for model, indices in self._by_model(checked).items():
             pipeline = self._pipeline(model, indices[0])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from akidb_mlx.entities.entity import Span
 from akidb_mlx.entities.models import CONFIG, read_meta
 from akidb_mlx.errors import InferenceError, ModelLoadError
-from akidb_mlx.runtime.device_lock import FairLock
+from akidb_mlx.runtime.locks import FairLock
 
 if TYPE_CHECKING:
     from spacy.language import Language

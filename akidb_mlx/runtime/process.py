@@ -1,32 +1,40 @@
-"""What an engine must know of its process: how it ends, and whether it is a fork."""
+"""The ends of a process: exit, where every model is stopped in time, and fork, which MLX does not survive."""
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from typing import Protocol
 
 from akidb_mlx.errors import ServiceClosedError
 
+# Seconds that all models together may take to end when the process exits. A forward pass that hangs is then left.
+EXIT_TIMEOUT_S = 4.0
 
-class Closable(Protocol):
-    """What is closed when the process ends."""
 
-    def close(self) -> None:
-        """End, soon."""
+class Stoppable(Protocol):
+    """A model's owner, which is stopped when the process ends."""
+
+    def stop(self) -> None:
+        """Ask it to end; waits for nothing."""
+        ...
+
+    def join(self, timeout: float | None) -> bool:
+        """Wait for its end, `timeout` seconds at most, and return whether it has ended."""
         ...
 
 
-_open: weakref.WeakSet[Closable] = weakref.WeakSet()
+_running: weakref.WeakSet[Stoppable] = weakref.WeakSet()
 _registered = False
 _forked = False
 
 
-def close_at_exit(engine: Closable) -> None:
-    """Close an engine when this process ends, and mark the children that fork from here on."""
+def stop_at_exit(owner: Stoppable) -> None:
+    """Stop `owner` when this process ends, and mark the children that fork from here on."""
     global _registered
-    _open.add(engine)
+    _running.add(owner)
     if not _registered:
         _registered = True
         os.register_at_fork(after_in_child=_mark_forked)
@@ -35,8 +43,21 @@ def close_at_exit(engine: Closable) -> None:
         threading._register_atexit(close_all)  # type: ignore[attr-defined]
 
 
+def close_all() -> None:
+    """Stop every model, side by side, and wait `EXIT_TIMEOUT_S` at most for all of them.
+
+    A host that never finalises Python calls this when it ends, before MLX's own destructors.
+    """
+    deadline = time.monotonic() + EXIT_TIMEOUT_S
+    owners = list(_running)
+    for owner in owners:
+        owner.stop()
+    for owner in owners:
+        owner.join(max(0.0, deadline - time.monotonic()))
+
+
 def is_forked() -> bool:
-    """Whether this process was forked from one that had an engine."""
+    """Return whether this process was forked from one that had a model."""
     return _forked
 
 
@@ -44,19 +65,13 @@ def check_not_forked() -> None:
     """Fail at once in a forked child.
 
     Raises:
-        ServiceClosedError: this process was forked from one that had an engine.
+        ServiceClosedError: this process was forked from one that had a model.
     """
     if _forked:
         raise ServiceClosedError(
             "MLX does not survive a fork: this process was forked after a model was loaded in its parent; "
             "start workers with the 'spawn' method and create the service in each"
         )
-
-
-def close_all() -> None:
-    """Close every engine. A host that never finalises Python calls this when it ends, before MLX's own destructors."""
-    for engine in list(_open):
-        engine.close()
 
 
 def _mark_forked() -> None:

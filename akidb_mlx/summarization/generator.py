@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from akidb_mlx.engine.engine import EngineStatus, load_error
 from akidb_mlx.errors import AkidbMlxError, InferenceError, ServiceClosedError
 from akidb_mlx.runtime import cpu_runtime, process
-from akidb_mlx.runtime.device_lock import device_lock
+from akidb_mlx.runtime.locks import device_lock
 from akidb_mlx.runtime.owner import run_on_owner_thread
 from akidb_mlx.settings import DeviceName
 
@@ -100,7 +100,7 @@ class TextGenerator:
         self._waiting: SimpleQueue[Answer | None] = SimpleQueue()
         self._ended = threading.Event()
         loaded: Future[LanguageModel] = Future()
-        process.close_at_exit(self)
+        process.stop_at_exit(self)
         run_on_owner_thread(partial(self._own, partial(_load, directory, device, context_tokens), loaded))
         model = loaded.result()
         self.facts = model.facts
@@ -142,6 +142,15 @@ class TextGenerator:
                 self._waiting.put(None)
         if not self._ended.wait(_CLOSE_TIMEOUT_S):
             logger.warning("the step of the model that is running did not end within %.0f s", _CLOSE_TIMEOUT_S)
+
+    def stop(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._waiting.put(None)
+
+    def join(self, timeout: float | None) -> bool:
+        return self._ended.wait(timeout)
 
     def _own(self, load: Callable[[], LanguageModel], loaded: Future[LanguageModel]) -> None:
         """What the owner thread does from the generator's start to its end."""

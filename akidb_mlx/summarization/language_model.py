@@ -16,7 +16,7 @@ from akidb_mlx.backends.mlx import device
 from akidb_mlx.backends.mlx.device import GenerationPlan
 from akidb_mlx.errors import ConfigurationError, ModelLoadError
 from akidb_mlx.runtime import cpu_runtime
-from akidb_mlx.runtime.device_lock import device_lock
+from akidb_mlx.runtime.locks import device_lock
 from akidb_mlx.summarization.chat import ChatTokenizer
 
 # The share of the available memory that keys and values may take.

@@ -1,0 +1,135 @@
+"""Locks that neither starve a thread nor let it wait for itself.
+
+A signal handler or the garbage collector may run Python code on a thread that already holds a lock. Waiting for that
+lock would never end, so a second acquisition by the same thread raises `ReentrantCallError` at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from threading import get_ident
+
+from akidb_mlx.errors import ReentrantCallError
+
+
+class ExclusiveLock:
+    """A lock whose second acquisition by one thread raises instead of waiting for ever."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # Threads that hold the lock or wait for it. A thread is entered before it acquires and removed after it has
+        # released, so that a signal handler finds it here at every step between.
+        self._entered: set[int] = set()
+
+    def acquire(self, timeout: float | None = None) -> bool:
+        """Acquire the lock, waiting for other threads.
+
+        Args:
+            timeout: seconds to wait at most; None waits until it is free.
+
+        Returns:
+            Whether it was acquired.
+
+        Raises:
+            ReentrantCallError: this thread holds it already, or waits for it further up the stack.
+        """
+        self._enter()
+        acquired = False
+        try:
+            acquired = self._lock.acquire(timeout=-1 if timeout is None else timeout)
+        finally:
+            if not acquired:
+                self._entered.discard(get_ident())
+        return acquired
+
+    def try_acquire(self) -> bool:
+        """Acquire the lock if it is free; never waits and never raises."""
+        if get_ident() in self._entered or not self._lock.acquire(blocking=False):
+            return False
+        self._entered.add(get_ident())
+        return True
+
+    def release(self) -> None:
+        """Release the lock."""
+        self._lock.release()
+        self._entered.discard(get_ident())
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _enter(self) -> None:
+        _refuse_reentry(self._entered)
+        self._entered.add(get_ident())
+
+
+class FairLock:
+    """A lock that is acquired in the order in which it was asked for, so that a thread that asks often cannot keep it.
+
+    A second acquisition by one thread raises `ReentrantCallError`.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held = False
+        self._waiting: deque[threading.Lock] = deque()
+        self._entered: set[int] = set()
+
+    def __enter__(self) -> None:
+        _refuse_reentry(self._entered)
+        self._entered.add(get_ident())
+        try:
+            self._acquire()
+        except BaseException:
+            self._entered.discard(get_ident())
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._release()
+        self._entered.discard(get_ident())
+
+    @property
+    def wanted(self) -> bool:
+        """Return whether a thread waits for it."""
+        return bool(self._waiting)
+
+    def _acquire(self) -> None:
+        with self._lock:
+            if not self._held:
+                self._held = True
+                return
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        try:
+            turn.acquire()
+        except BaseException:  # Ctrl-C: the turn goes to the next thread, or has come already
+            with self._lock:
+                waits = turn in self._waiting
+                if waits:
+                    self._waiting.remove(turn)
+            if not waits:
+                self._release()
+            raise
+
+    def _release(self) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._held = False
+
+
+def _refuse_reentry(entered: set[int]) -> None:
+    if get_ident() in entered:
+        raise ReentrantCallError(
+            "a signal handler or a finalizer called into a service on a thread that was inside the same service: the "
+            "call would wait for itself; let the handler set a flag, and make the call from ordinary code"
+        )
+
+
+# Held for each step on the device, by whichever model of this process takes it.
+device_lock = FairLock()
