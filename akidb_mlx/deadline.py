@@ -40,3 +40,7 @@ class Deadline:
         """
         if self.passed:
             raise self.error()
+
+
+# The deadline of a call that may take for ever.
+NEVER = Deadline(None)

@@ -69,13 +69,13 @@ class DimensionRange:
 
     Attributes:
         default: the size that calls get unless they say otherwise.
-        native: the size that the model computes.
+        native: the size that the model computes; None where that is not known yet.
         cuttable: whether shorter vectors may be made of them.
         model: the model's name, for messages.
     """
 
     default: int
-    native: int
+    native: int | None
     cuttable: bool
     model: str
 
@@ -141,9 +141,11 @@ def parse_dimensions(dimensions: Any, allowed: DimensionRange) -> int:
     """
     if dimensions is None:
         return allowed.default
-    if not _is(dimensions, Integral) or not 1 <= dimensions <= allowed.native:
-        raise InvalidInputError(f"dimensions must be an integer from 1 to {allowed.native}, found {_shown(dimensions)}")
-    if dimensions != allowed.native and not allowed.cuttable:
+    most = allowed.native
+    if not _is(dimensions, Integral) or dimensions < 1 or (most is not None and dimensions > most):
+        bounds = "of 1 or more" if most is None else f"from 1 to {most}"
+        raise InvalidInputError(f"dimensions must be an integer {bounds}, found {_shown(dimensions)}")
+    if most is not None and dimensions != most and not allowed.cuttable:
         raise InvalidInputError(
             f"dimensions={dimensions}: {allowed.model} was not trained for vectors shorter than {allowed.native} and "
             "cutting them loses quality; insist with Settings(allow_untrained_dimensions=True) or, in the environment, "

@@ -24,6 +24,7 @@ from akidb_mlx.errors import ConfigurationError
 
 DeviceName = Literal["auto", "gpu", "cpu"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
+BackendName = Literal["auto", "mlx"]
 SummaryMode = Literal["auto", "abstractive", "extractive"]
 
 

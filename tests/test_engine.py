@@ -14,7 +14,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from akidb_mlx.engine.engine import Engine, EngineLimits, ModelFacts
+from akidb_mlx.deadline import Deadline
+from akidb_mlx.engine.backend import ModelFacts
+from akidb_mlx.engine.engine import Engine
+from akidb_mlx.engine.life import EngineLimits
 from akidb_mlx.errors import (
     AkidbMlxError,
     DeadlineExceededError,
@@ -66,18 +69,18 @@ class FakeModel:
         assert 1 <= len(batches) <= self.facts.lanes
         self.entered.set()
         assert self.open.wait(30)
-        self.runs.append([[len(ids) for ids in batch.sequences()] for batch in batches])
+        self.runs.append([batch.lengths.tolist() for batch in batches])
         return FakeStep(self, batches)
 
     def encode(self, batch):
         assert threading.current_thread() is self.thread
-        sequences = batch.sequences()
-        assert batch.length >= max(map(len, sequences))
-        if any(ids[0] > 2000 for ids in sequences):
+        assert batch.ids.shape == (len(batch.lengths), batch.ids.shape[1])
+        assert batch.ids.shape[1] >= batch.lengths.max()
+        if (batch.ids[:, 0] > 2000).any():
             raise SystemExit("as a native panic would be")
-        if any(ids[0] > 1000 for ids in sequences):
+        if (batch.ids[:, 0] > 1000).any():
             raise RuntimeError("out of memory")
-        return np.array([[len(ids), ids[0]] for ids in sequences], dtype=np.float32)
+        return np.stack([batch.lengths, batch.ids[:, 0]], axis=1).astype(np.float32)
 
     def memory(self):
         return {"active": 1}
@@ -126,14 +129,17 @@ def engine():
     stop(one)
 
 
+def open_call(engine, combine, expected_tokens=0, timeout=None):
+    return engine.open_call(combine, expected_tokens, Deadline(timeout))
+
+
 def call(engine, *sequences, timeout=None, finish=lambda vectors: vectors):
-    request = engine.open_request(lambda parts: np.concatenate(parts).tolist() if parts else [], 0, timeout)
-    future = request.future
+    opened = open_call(engine, lambda parts: np.concatenate(parts).tolist() if parts else [], 0, timeout)
     if sequences:
         ids = [np.array(sequence, np.int32) for sequence in sequences]
-        engine.add(request, ids, range(len(ids)), b"", finish, 0)
-    request.end()
-    return future
+        opened.add(ids, range(len(ids)), b"", finish, 0)
+    opened.end()
+    return opened.future
 
 
 def hold(engine):
@@ -190,7 +196,7 @@ def test_equal_texts_of_all_calls_run_once(engine):
     engine.model.open.set()
     assert all(future.result(5) == [[8, 7], [8, 5], [8, 7]] for future in waiting)
     assert engine.model.runs == [[[1]], [[8, 8]]]
-    assert engine.metrics.snapshot()["shared_sequences"] == 28
+    assert engine.metrics.report()["shared_sequences"] == 28
 
 
 def test_a_short_call_does_not_wait_for_a_long_one(engine):
@@ -253,7 +259,7 @@ def test_beyond_the_bound_calls_are_refused_at_once():
     engine.model.open.set()
     assert all(future.result(5) == [[1, 1]] for future in waiting)
     assert call(engine, [2]).result(5) == [[1, 2]]
-    assert engine.metrics.snapshot()["calls"]["refused"] == 1
+    assert engine.metrics.report()["calls"]["refused"] == 1
     stop(engine)
 
 
@@ -261,13 +267,13 @@ def test_the_bound_in_tokens():
     """What a call will have counts before it is tokenised; a larger call than the bound is taken when nothing waits."""
     engine = start(max_queued_tokens=100)
     hold(engine)
-    huge = engine.open_request(lambda _: "done", 1000, None)
+    huge = open_call(engine, lambda _: "done", 1000)
     with pytest.raises(ServiceOverloadedError, match="1000 tokens of at most 100"):
         call(engine, [1] * 10)
     huge.future.cancel()
     waiting = [call(engine, [i] * 10) for i in range(10)]
     with pytest.raises(ServiceOverloadedError, match="100 tokens"):
-        engine.open_request(lambda _: None, 1, None)
+        open_call(engine, lambda _: None, 1)
     engine.model.open.set()
     for future in waiting:
         future.result(5)
@@ -306,7 +312,7 @@ def test_a_deadline_drops_what_has_not_run(engine):
     with pytest.raises(DeadlineExceededError, match="within the call's timeout"):
         late.result(5)
     assert (first.result(5), early.result(5)) == ([[1, 999]], [[1, 3]])
-    assert engine.metrics.snapshot()["calls"]["timed_out"] == 1
+    assert engine.metrics.report()["calls"]["timed_out"] == 1
     assert sum(len(batch) for run in engine.model.runs for batch in run) == 2
 
 
@@ -345,7 +351,7 @@ def test_a_hang_is_noticed_and_starts_no_second_thread():
 
 
 def test_idle_memory_is_given_back(monkeypatch):
-    monkeypatch.setattr("akidb_mlx.engine.engine._IDLE_S", 0.05)
+    monkeypatch.setattr("akidb_mlx.engine.step_loop._IDLE_S", 0.05)
     engine = start()
     assert call(engine, [1]).result(5)
     assert engine.model.released.wait(5)
@@ -377,7 +383,7 @@ def test_metrics_add_up(engine):
     engine.model.open.set()
     for future in futures:
         future.result(5)
-    found = engine.metrics.snapshot()
+    found = engine.metrics.report()
     assert (found["calls"]["completed"], found["sequences"], found["batches"], found["tokens"]) == (6, 6, 2, 20)
     assert found["padding_ratio"] == pytest.approx(1 / 21)
     assert found["batch_fill"] == pytest.approx(21 / 128)
@@ -391,7 +397,7 @@ def test_everything_runs_on_one_thread(engine):
         thread.start()
     for thread in threads:
         thread.join(5)
-    assert engine.metrics.snapshot()["calls"]["completed"] == 20  # and the model asserts the thread
+    assert engine.metrics.report()["calls"]["completed"] == 20  # and the model asserts the thread
 
 
 def test_engines_that_follow_each_other_share_a_thread():
@@ -469,7 +475,7 @@ def test_an_owner_thread_that_dies_fails_what_waits_and_is_replaced_once(engine,
     def die():
         monkeypatch.setattr(engine.models[-1], "memory", lambda: 1 / 0)
         futures = [call(engine, [1]) for _ in range(3)]
-        assert engine._ended.wait(5)
+        assert engine.join(5)
         assert all(future.exception(5) is None or isinstance(future.exception(), AkidbMlxError) for future in futures)
 
     die()
@@ -595,7 +601,7 @@ def attempt(what):
     return False
 child = os.fork()
 if child == 0:
-    refused = attempt(lambda: service.embed(["a"])) and attempt(lambda: EmbeddingService(service._model))
+    refused = attempt(lambda: service.embed(["a"])) and attempt(lambda: EmbeddingService(service._model_name))
     known = service.get_model_info()["dimension"] == 64 and service.health_check()["status"] == "failed"
     service.close()
     os._exit(0 if refused and known else 1)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from akidb_mlx import EmbeddingBatch, EmbeddingService, Settings
+from akidb_mlx.deadline import Deadline
 from akidb_mlx.errors import (
     AkidbMlxError,
     ConfigurationError,
@@ -97,9 +98,9 @@ def test_dimensions_out_of_range(qwen, dimensions):
         qwen.embed(["a"], dimensions=dimensions)
 
 
-@pytest.mark.parametrize("dimensions", [0, 65])
-def test_dimensions_out_of_range_for_the_whole_service(dimensions):
-    with pytest.raises(InvalidInputError, match="dimensions must be an integer from 1 to 64"):
+@pytest.mark.parametrize(("dimensions", "allowed"), [(0, "of 1 or more"), (65, "from 1 to 64")])
+def test_dimensions_out_of_range_for_the_whole_service(dimensions, allowed):
+    with pytest.raises(InvalidInputError, match=f"dimensions must be an integer {allowed}, found {dimensions}"):
         EmbeddingService(str(GOLDENS / "tiny-qwen3"), dimensions=dimensions, device="cpu")
 
 
@@ -130,10 +131,10 @@ def test_chunks_are_averaged_by_token_count(service, name):
     """The windows embedded one by one give the vector of the whole."""
     one = service(name)
     (text,) = one._tokenizer([LONG], "", "chunk")
-    request = one._engine.open_request(lambda parts: parts[0], 0, None)
-    one._engine.add(request, text.windows, [0] * len(text.windows), b"", lambda pooled: pooled, 0)
-    request.end()
-    windows = request.future.result()
+    opened = one._engine.open_call(lambda parts: parts[0], 0, Deadline(None))
+    opened.add(text.windows, [0] * len(text.windows), b"", lambda pooled: pooled, 0)
+    opened.end()
+    windows = opened.future.result()
     windows = windows / np.linalg.norm(windows, axis=1, keepdims=True)
     expected = (windows * [[len(window)] for window in text.windows]).sum(axis=0)
     batch = one.embed_detailed(["short", LONG, "short"], on_overflow="chunk")
@@ -241,11 +242,11 @@ def test_health_and_closing():
 
 def test_a_service_that_nobody_holds_ends_its_engine():
     one = EmbeddingService(str(GOLDENS / "tiny-bert"), device="cpu")
-    ended, gone = one._engine._ended, weakref.ref(one)
+    engine, gone = one._engine, weakref.ref(one)
     del one
     gc.collect()
     assert gone() is None
-    assert ended.wait(5)
+    assert engine.join(5)
 
 
 def test_services_share_a_process(service):

@@ -1,41 +1,43 @@
-"""Texts to token ids, and what happens to a text that is longer than the model takes."""
+"""Texts to token ids, and the treatment of a text that is longer than the model takes."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from tokenizers import Tokenizer, normalizers, processors
 
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
-from akidb_mlx.engine.batching import TokenIds
+from akidb_mlx.deadline import NEVER, Deadline
 from akidb_mlx.errors import InferenceError, InvalidInputError, ModelLoadError
-
-OverflowPolicy = Literal["truncate", "error", "chunk"]
-OVERFLOW_POLICIES: tuple[OverflowPolicy, ...] = ("truncate", "error", "chunk")
+from akidb_mlx.options import OverflowPolicy
+from akidb_mlx.runtime.locks import ExclusiveLock, Latch
+from akidb_mlx.vectors import TokenIds
 
 # Consecutive windows of a chunked text share an eighth of their tokens, so that what a border cuts is whole in one.
 _OVERLAP = 8
 # Texts of more characters than this, together, have a tokenizer of their own, so that a short call need not wait.
 _LONG = 1 << 17
-# What may follow a prompt, to find which of the prompt's tokens do not depend on it.
+# The same where the caller has a deadline, which is looked at between pieces: 25 ms of work.
+_LONG_BEFORE_DEADLINE = 1 << 14
+# Texts that follow a prompt in turn, to find which of the prompt's tokens do not depend on its continuation.
 _CONTINUATIONS = ("a", " a", "1", "\n", ".", "\u3042")
-# Most prompts whose tokens are remembered.
+# Most prompts whose tokens are kept.
 _MAX_PROMPTS = 64
 
 
 @dataclass(frozen=True)
 class TokenizedText:
-    """A text as the model will read it.
+    """A text as the model reads it.
 
     Attributes:
         windows: token ids, one sequence or several for a chunked text; each with its prompt and special tokens.
-        token_count: tokens of the text that the model reads, its prompt and special tokens included; what the windows
-            of a chunked text repeat counts once.
+        token_count: tokens of the text that the model reads, its prompt and special tokens included; tokens that
+            several windows of a chunked text share count once.
         truncated: whether tokens were cut off.
     """
 
@@ -59,45 +61,52 @@ class TextTokenizer:
         """
         self.max_tokens = checkpoint.max_tokens
         self._short = _LockedTokenizer(_load(checkpoint))
-        self._long: _LockedTokenizer | None = None
-        self._load_another = partial(_load, checkpoint)
-        self._loading = threading.Lock()
+        self._long = _LongTexts(partial(_load, checkpoint))
         self._before, self._after = (np.array(ids, np.int32) for ids in self._short.special_tokens(checkpoint))
         self._prefixes: dict[str, TokenIds] = {}
-        if self._room < 1:
+        if self._capacity < 1:
             raise ModelLoadError(
                 f"{checkpoint.directory}: max_tokens {self.max_tokens} leaves no room beside the special tokens"
             )
 
     @property
-    def _room(self) -> int:
+    def _capacity(self) -> int:
+        """Return how many tokens of a text fit beside the special tokens."""
         return self.max_tokens - len(self._before) - len(self._after)
 
     def __call__(
-        self, texts: Sequence[str], prompt: str, on_overflow: OverflowPolicy, first: int = 0
+        self,
+        texts: Sequence[str],
+        prompt: str,
+        on_overflow: OverflowPolicy,
+        first: int = 0,
+        deadline: Deadline = NEVER,
     ) -> list[TokenizedText]:
         """Tokenise valid strings, each with the prompt before it; may be called from any thread.
 
         Args:
             texts: the strings.
-            prompt: what goes before each.
-            on_overflow: what happens to one that is too long.
+            prompt: the string before each.
+            on_overflow: how one is treated that is too long.
             first: the index, in the caller's list, of the first of them.
+            deadline: when the caller leaves. The library cannot be interrupted, so work on a long text may go on
+                without its caller, on a thread and a tokenizer of its own.
 
         Raises:
             InvalidInputError: a text yields no token, is too long for the policy "error", or the prompt leaves no room
                 to chunk beside it; the text's index is named.
+            DeadlineExceededError: the deadline passed.
         """
-        bodies = self._encode([prompt + text for text in texts])
+        bodies = self._encode([prompt + text for text in texts], deadline)
         return [
-            self._fit(index, body, text, prompt, on_overflow)
+            self._fit(index, body, text, prompt, on_overflow, deadline)
             for index, (body, text) in enumerate(zip(bodies, texts, strict=True), first)
         ]
 
-    def prefix(self, prompt: str) -> TokenIds:
-        """The tokens that a text with this prompt begins with, whatever it is."""
+    def prefix(self, prompt: str, deadline: Deadline = NEVER) -> TokenIds:
+        """Return the tokens that every text with this prompt begins with."""
         if prompt not in self._prefixes:
-            variants = self._encode([prompt + continuation for continuation in _CONTINUATIONS])
+            variants = self._encode([prompt + continuation for continuation in _CONTINUATIONS], deadline)
             shortest = min(map(len, variants))
             same = np.all([ids[:shortest] == variants[0][:shortest] for ids in variants], axis=0)
             count = shortest if same.all() else int(np.argmin(same))
@@ -106,26 +115,29 @@ class TextTokenizer:
             self._prefixes[prompt] = np.concatenate([self._before, variants[0][:count]])
         return self._prefixes[prompt]
 
-    def _fit(self, index: int, body: TokenIds, text: str, prompt: str, on_overflow: OverflowPolicy) -> TokenizedText:
+    def _fit(
+        self, index: int, body: TokenIds, text: str, prompt: str, on_overflow: OverflowPolicy, deadline: Deadline
+    ) -> TokenizedText:
         special = len(self._before) + len(self._after)
         if not len(body) and not special:
             raise InvalidInputError(f"text {index} yields no token: found {text[:40]!r}", index)
-        if len(body) <= self._room:
+        if len(body) <= self._capacity:
             return TokenizedText((self._frame(body),), len(body) + special, truncated=False)
         if on_overflow == "truncate":
-            return TokenizedText((self._frame(body[: self._room]),), self.max_tokens, truncated=True)
+            return TokenizedText((self._frame(body[: self._capacity]),), self.max_tokens, truncated=True)
         if on_overflow == "error":
             raise InvalidInputError(
                 f"text {index} has {len(body) + special} tokens and the model takes {self.max_tokens}: "
                 "shorten it, or pass on_overflow='truncate' or 'chunk'",
                 index,
             )
-        return self._chunk(index, text, prompt)
+        return self._chunk(index, text, prompt, deadline)
 
-    def _chunk(self, index: int, text: str, prompt: str) -> TokenizedText:
-        """Overlapping windows over the text, each behind the whole prompt."""
-        prompt_ids, body = self._encode([prompt, text]) if prompt else (self._before[:0], *self._encode([text]))
-        width = self._room - len(prompt_ids)
+    def _chunk(self, index: int, text: str, prompt: str, deadline: Deadline) -> TokenizedText:
+        """Return overlapping windows over the text, each behind the whole prompt."""
+        (body,) = self._encode([text], deadline)
+        prompt_ids = self._encode([prompt], deadline)[0] if prompt else self._before[:0]
+        width = self._capacity - len(prompt_ids)
         step = width - width // _OVERLAP
         if step < 1:
             raise InvalidInputError(
@@ -141,13 +153,15 @@ class TextTokenizer:
     def _frame(self, *body: TokenIds) -> TokenIds:
         return np.concatenate([self._before, *body, self._after])
 
-    def _encode(self, texts: list[str]) -> list[TokenIds]:
-        """Token ids of each, without special tokens."""
-        if sum(map(len, texts)) <= _LONG:
-            return self._short.encode(texts)
-        with self._loading:
-            self._long = self._long or _LockedTokenizer(self._load_another())
-        return self._long.encode(texts)
+    def _encode(self, texts: list[str], deadline: Deadline = NEVER) -> list[TokenIds]:
+        """Return the token ids of each text, without special tokens."""
+        longest = _LONG if deadline.left() is None else _LONG_BEFORE_DEADLINE
+        ids: list[TokenIds] = []
+        for piece in _pieces(texts, longest):
+            deadline.check()
+            long = sum(map(len, piece)) > longest
+            ids += (self._long if long else self._short).encode(piece, deadline)
+        return ids
 
 
 class _LockedTokenizer:
@@ -155,25 +169,20 @@ class _LockedTokenizer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._lock = threading.Lock()
+        self._lock = ExclusiveLock()
 
-    def encode(self, texts: list[str]) -> list[TokenIds]:
-        """Token ids of each text, without special tokens.
+    def encode(self, texts: list[str], deadline: Deadline) -> list[TokenIds]:
+        """Return the token ids of each text, without special tokens.
 
         Raises:
             InferenceError: the tokenizer failed.
+            DeadlineExceededError: the deadline passed while another thread used the tokenizer.
         """
-        try:
-            with self._lock:
-                encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # a native panic is no Exception
-            raise InferenceError(f"the tokenizer failed: {type(error).__name__}: {error}") from error
-        return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+        with _hold(self._lock, deadline):
+            return _encode(self._tokenizer, texts)
 
     def special_tokens(self, checkpoint: Checkpoint) -> tuple[list[int], list[int]]:
-        """What the post-processor puts before and after a text.
+        """Return the tokens that the post-processor puts before and after a text.
 
         Raises:
             ModelLoadError: it does something else.
@@ -184,6 +193,97 @@ class _LockedTokenizer:
             if framed[start : start + len(plain)] == plain:
                 return framed[:start], framed[start + len(plain) :]
         raise ModelLoadError(f"{checkpoint.directory / 'tokenizer.json'}: the post-processor changes a text's tokens")
+
+
+class _LongTexts:
+    """Tokenises long texts one after another, on a tokenizer of its own that is loaded for the first of them.
+
+    The library cannot be interrupted. A caller whose deadline passes leaves, and the tokenizer is left to the thread
+    that still uses it; the next caller gets another. Only callers with a deadline wait for such a thread to end, so
+    that there is one at most.
+    """
+
+    def __init__(self, load: Callable[[], Tokenizer]) -> None:
+        self._load = load
+        self._tokenizer: Tokenizer | None = None
+        self._abandoned: Latch | None = None
+        self._lock = ExclusiveLock()
+
+    def encode(self, texts: list[str], deadline: Deadline) -> list[TokenIds]:
+        """Return the token ids of each text, without special tokens; raises what `_LockedTokenizer.encode` does."""
+        while True:
+            if (
+                deadline.left() is not None
+                and self._abandoned is not None
+                and not self._abandoned.wait(deadline.left())
+            ):
+                raise deadline.error()
+            with _hold(self._lock, deadline):
+                if deadline.left() is None:
+                    self._tokenizer = self._tokenizer or self._load()
+                    return _encode(self._tokenizer, texts)
+                if self._abandoned is not None and not self._abandoned.wait(0):
+                    continue  # left behind by a caller for whose turn this one waited
+                return self._encode_until(texts, deadline)
+
+    def _encode_until(self, texts: list[str], deadline: Deadline) -> list[TokenIds]:
+        """Tokenise on another thread, and leave it when the deadline passes."""
+        done = Latch()
+        results: list[list[TokenIds] | BaseException] = []
+        tokenizer, load = self._tokenizer, self._load
+
+        def work() -> None:
+            nonlocal tokenizer
+            try:
+                tokenizer = tokenizer or load()
+                results.append(_encode(tokenizer, texts))
+            except BaseException as error:  # noqa: BLE001 - handed to the caller
+                results.append(error)
+            done.set()
+
+        threading.Thread(target=work, name="akidb-mlx-tokenizer", daemon=True).start()
+        if not done.wait(deadline.left()):
+            self._tokenizer, self._abandoned = None, done
+            raise deadline.error()
+        self._tokenizer = tokenizer
+        (result,) = results
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+
+def _pieces(texts: list[str], characters: int) -> Iterator[list[str]]:
+    """Yield the texts in pieces of at most so many characters, or of a single text."""
+    piece: list[str] = []
+    size = 0
+    for text in texts:
+        if piece and size + len(text) > characters:
+            yield piece
+            piece, size = [], 0
+        piece.append(text)
+        size += len(text)
+    if piece:
+        yield piece
+
+
+@contextmanager
+def _hold(lock: ExclusiveLock, deadline: Deadline) -> Iterator[None]:
+    if not lock.acquire(deadline.left()):
+        raise deadline.error()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[TokenIds]:
+    try:
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a native panic is no Exception
+        raise InferenceError(f"the tokenizer failed: {type(error).__name__}: {error}") from error
+    return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
 
 def _load(checkpoint: Checkpoint) -> Tokenizer:

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from akidb_mlx.checkpoint.tokenizer import OverflowPolicy
 from akidb_mlx.cli.inputs import in_slices, read_texts
-from akidb_mlx.service import EmbeddingService, EmbedOptions
+from akidb_mlx.options import EmbedOptions, OverflowPolicy
+from akidb_mlx.service import EmbeddingService
 from akidb_mlx.settings import DeviceName
 from akidb_mlx.vectors import EmbeddingBatch
 

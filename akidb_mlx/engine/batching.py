@@ -1,4 +1,4 @@
-"""Which sequences run together.
+"""The choice of sequences that run together.
 
 A batch is a rectangle of tokens, so sequences of like length go together, and the rectangle is bounded by a token
 budget. For a GPU, which keeps kernels and memory for every shape it meets, lengths are padded to few distinct values.
@@ -8,108 +8,111 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from akidb_mlx.engine.requests import Part
-
-TokenIds = NDArray[np.int32]
+from akidb_mlx.engine.backend import ModelFacts, TokenRows
+from akidb_mlx.vectors import TokenIds
 
 
-@dataclass(frozen=True)
-class Item:
-    """One sequence that waits.
+class TokenSequence(Protocol):
+    """Something with token ids that waits to be computed."""
 
-    Attributes:
-        ids: its tokens, without the prefix of its request.
-        part: where its vector goes.
-        rows: in which rows of the part; several where a call holds a sequence more than once.
-    """
+    @property
+    def ids(self) -> TokenIds:
+        """Return the tokens, without the prefix of the batch."""
+        ...
 
-    ids: TokenIds
-    part: Part
-    rows: list[int]
+
+Sequence = TypeVar("Sequence", bound=TokenSequence)
 
 
 @dataclass
-class Batch:
+class Batch(Generic[Sequence]):
     """Sequences that run together.
 
     Attributes:
-        prefix: tokens that all begin with, run once and not again for each.
-        length: what all are padded to.
+        prefix: the bytes of the token ids that all begin with; computed once and not again for each.
+        length: the length that all are padded to.
         limit: most tokens, padding included; a single longer sequence runs alone.
-        aim: how many it should have; what brings it nearest to that is taken.
+        target: the number of tokens that the batch should come nearest to.
         most_padding: how many of them may be padding.
-        waiting_for: the items of each distinct sequence, by its bytes. Equal sequences of several calls run once.
+        waiting_for: for the bytes of each distinct sequence, those that wait for its vector. Equal sequences of several
+            calls are computed once.
     """
 
     prefix: bytes
     length: int
     limit: int
-    aim: float
+    target: float
     most_padding: int
-    waiting_for: dict[bytes, list[Item]] = field(default_factory=dict)
+    waiting_for: dict[bytes, list[Sequence]] = field(default_factory=dict)
     _padding: int = field(default=0, init=False)
 
     @property
     def size(self) -> int:
-        """Number of distinct sequences."""
+        """Return the number of distinct sequences."""
         return len(self.waiting_for)
 
     @property
     def padded_tokens(self) -> int:
-        """Tokens that the model computes."""
+        """Return the number of tokens that the model computes."""
         return self.size * self.length
 
     @property
     def tokens(self) -> int:
-        """Those of them that are not padding."""
-        return sum(len(items[0].ids) for items in self.waiting_for.values())
+        """Return the number of those that are not padding."""
+        return sum(len(sequences[0].ids) for sequences in self.waiting_for.values())
 
     @property
     def full(self) -> bool:
-        """Whether another sequence would be too much."""
-        return self.padded_tokens + self.length > self.limit or self.padded_tokens + self.length / 2 > self.aim
+        """Return whether another sequence would be too much."""
+        return self.padded_tokens + self.length > self.limit or self.padded_tokens + self.length / 2 > self.target
 
-    def add(self, item: Item) -> bool:
-        """Take an item that is not longer than `length`; False where it would be too much, or too much padding."""
-        key = item.ids.tobytes()
+    def add(self, sequence: Sequence) -> bool:
+        """Add a sequence that is not longer than `length`; return False where it would be too much, or too padded."""
+        key = sequence.ids.tobytes()
         if key in self.waiting_for:
-            self.waiting_for[key].append(item)
+            self.waiting_for[key].append(sequence)
             return True
-        gap = self.length - len(item.ids)
+        gap = self.length - len(sequence.ids)
         if self.waiting_for and (self.full or self._padding + gap > self.most_padding):
             return False
-        self.waiting_for[key] = [item]
+        self.waiting_for[key] = [sequence]
         self._padding += gap
         return True
 
-    def sequences(self) -> list[TokenIds]:
-        """The distinct sequences, in the order of the rows that the model returns."""
-        return [items[0].ids for items in self.waiting_for.values()]
+    def token_rows(self) -> TokenRows:
+        """Return the distinct sequences as the backend takes them, in the order of the rows that it returns."""
+        ids = np.zeros((self.size, self.length), np.int32)
+        lengths = np.empty(self.size, np.int32)
+        for row, (sequence, *_) in enumerate(self.waiting_for.values()):
+            lengths[row] = len(sequence.ids)
+            ids[row, : len(sequence.ids)] = sequence.ids
+        return TokenRows(ids, lengths, np.frombuffer(self.prefix, np.int32))
 
-    def items(self) -> Iterator[tuple[int, Item]]:
-        """Every item with its row."""
-        for row, items in enumerate(self.waiting_for.values()):
-            for item in items:
-                yield row, item
+    def rows(self) -> Iterator[tuple[int, Sequence]]:
+        """Yield every sequence with the row of its vector."""
+        for row, sequences in enumerate(self.waiting_for.values()):
+            for sequence in sequences:
+                yield row, sequence
 
-    def halves(self) -> tuple[Batch, Batch]:
-        """Two batches of half the sequences each."""
+    def halves(self) -> tuple[Batch[Sequence], Batch[Sequence]]:
+        """Return two batches of half the sequences each."""
         entries = list(self.waiting_for.items())
         middle = len(entries) // 2
         return replace(self, waiting_for=dict(entries[:middle])), replace(self, waiting_for=dict(entries[middle:]))
 
 
-def padded_length(length: int, limit: int) -> int:
-    """`length`, or the next larger one whose binary form has at most its first four bits set; `limit` at most.
+def padded_length(length: int, facts: ModelFacts) -> int:
+    """Return the length that a sequence is padded to before it joins others.
 
-    That is every length to 16, every second to 32, every fourth to 64, …: 8 lengths for each doubling, and at most an
-    eighth of a row is padding.
+    Where lengths are to be few, that is `length` or the next larger one whose binary form has at most its first four
+    bits set, `max_tokens` at most: every length to 16, every second to 32, every fourth to 64, …. There are 8 lengths
+    for each doubling, and at most an eighth of a row is padding.
     """
+    if not facts.bucket_lengths:
+        return length
     step = 1 << max(length.bit_length() - 4, 0)
-    return min(-(-length // step) * step, limit)
+    return min(-(-length // step) * step, facts.max_tokens)

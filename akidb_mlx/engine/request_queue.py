@@ -1,4 +1,4 @@
-"""The bounded queue between callers and the owner thread: who may enter, and what runs next.
+"""The bounded queue between callers and the owner thread: which calls are admitted, and what runs next.
 
 Calls take turns: each turn starts a batch with the longest sequence of the call whose turn it is, and fills it with
 sequences of like length from all calls in the order of their turns. So a call with 100 000 texts gives way to a short
@@ -8,23 +8,29 @@ one after a batch, many short ones share a batch, and none waits for ever.
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
+from queue import Empty, SimpleQueue
+from typing import Any
 
 from akidb_mlx.engine.batching import Batch
-from akidb_mlx.engine.requests import Part, Request
-from akidb_mlx.errors import DeadlineExceededError, ServiceClosedError, ServiceOverloadedError
+from akidb_mlx.engine.requests import QueuedSequence, Request, RequestPart
+from akidb_mlx.errors import ServiceClosedError, ServiceOverloadedError
+from akidb_mlx.runtime.locks import ExclusiveLock
 
 # The hint of a refusal, while it is not known how fast the model is.
 _FIRST_HINT_S = 1.0
 _MAX_HINT_S = 60.0
-# The share of the token budget that may be padding, beyond what each sequence is padded to by itself.
+# The share of the token budget that may be padding, beyond the bucket that each sequence is padded to by itself.
 _PADDING_SHARE = 8
 # The share of the token budget that a batch should have, more or less, so that few long sequences do not half fill it.
 _FILL = 0.75
-# Room for the padding and for what a batch leaves empty, where lanes divide what waits.
+# A margin for padding and for what a batch leaves empty, where lanes divide what waits.
 _UNEVEN = 1.5
 # The share of the token budget below which lanes do not divide what waits: each would read all the weights for little.
 _SMALLEST_SHARE = 3
@@ -35,115 +41,150 @@ _SMOOTHING = 0.1
 class RequestQueue:
     """Calls that wait. Every method may be called from any thread.
 
+    The lock is never waited for in a done-callback, which a signal handler or the garbage collector may run on a thread
+    that holds it: a call that is done is noted in `_done`, and whoever holds the lock next frees its place.
+
     Attributes:
         closed: whether no call is admitted any more.
     """
 
-    def __init__(self, max_requests: int, max_tokens: int) -> None:
-        """An empty queue.
+    def __init__(
+        self, max_requests: int, max_tokens: int, on_end: Callable[[Request], None] = lambda _request: None
+    ) -> None:
+        """Make an empty queue.
 
         Args:
             max_requests: most calls that are admitted and not done.
             max_tokens: most tokens that may wait; a single call with more is admitted when nothing else waits.
+            on_end: told of each call that was admitted, once it is done.
         """
         self.closed = False
+        self._drained = False
         self._max_requests = max_requests
         self._max_tokens = max_tokens
-        self._open: set[Request] = set()
+        self._on_end = on_end
+        self._numbers = count()
+        self._open: dict[int, Request] = {}
+        self._done: deque[int] = deque()
         self._turns: deque[Request] = deque()
         self._tokens = 0
         self._expected = 0
         self._tokens_per_s = 0.0
-        # Reentrant: a future that is resolved or cancelled calls `_forget`, also from the garbage collector.
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = ExclusiveLock()
+        # A queue wakes the owner thread, since `put` may be called from anywhere, a signal handler too.
+        self._wakeups: SimpleQueue[None] = SimpleQueue()
+        self._owner_waits = False
 
     @property
     def requests(self) -> int:
-        """Calls that are admitted and not done."""
+        """Return the number of calls that are admitted and not done."""
         return len(self._open)
 
     @property
     def tokens(self) -> int:
-        """Tokens that wait, with what is expected of calls that are still being tokenised."""
+        """Return the number of tokens that wait, with those expected of calls that are still being tokenised."""
         return self._tokens + self._expected
 
     @property
     def load(self) -> float:
-        """How full the queue is, 0 to 1 or above."""
+        """Return how full the queue is: 0 to 1, or above."""
         return max(self.requests / self._max_requests, self.tokens / self._max_tokens)
 
+    @property
+    def finished(self) -> bool:
+        """Return whether nothing more is to be run: the queue is closed and, if it is to be drained, empty."""
+        return self.closed and not (self._drained and self._open)
+
     def admit(self, request: Request) -> None:
-        """Let a call in, or refuse it at once.
+        """Admit a call, or refuse it at once.
 
         Raises:
             ServiceOverloadedError: the queue is full.
             ServiceClosedError: the queue is closed.
+            ReentrantCallError: this thread is inside the queue already.
         """
         if self._is_full(request.expected_tokens):
-            self._drop_late()
-        with self._changed:
-            self._check_open()
-            if self._is_full(request.expected_tokens):
-                raise self._overloaded()
-            self._open.add(request)
-            self._expected += request.expected_tokens
-        # Also when the caller cancels it, which frees its place.
-        request.future.add_done_callback(lambda future: self._forget(request, future.cancelled()))
+            self._fail_late()
+        number = next(self._numbers)
+        try:
+            with self._exclusive():
+                self._check_open()
+                if self._is_full(request.expected_tokens):
+                    raise self._overloaded()
+                self._open[number] = request
+                self._expected += request.expected_tokens
+            # Not a method of the request: its future keeps its callbacks, and would keep itself through them.
+            request.future.add_done_callback(partial(self._note_done, number))
+        except BaseException:
+            request.future.cancel()
+            self._note_done(number, request.future)
+            raise
 
-    def add(self, part: Part, padded: Callable[[int], int], expected_tokens: int) -> None:
+    def add(
+        self,
+        part: RequestPart,
+        sequences: list[QueuedSequence],
+        padded: Callable[[int], int],
+        expected_tokens: int,
+    ) -> None:
         """Queue a part of an admitted call.
 
         Args:
             part: the part.
-            padded: what a sequence of a length is padded to.
-            expected_tokens: what had been expected of it.
+            sequences: its distinct sequences.
+            padded: maps a sequence's length to the one that it is padded to.
+            expected_tokens: the number that had been expected of it.
 
         Raises:
             ServiceClosedError: the queue was closed meanwhile.
+            ReentrantCallError: this thread is inside the queue already.
         """
         request = part.request
-        with self._changed:
-            if request not in self._open:
-                self._check_open()
+        with self._exclusive():
+            if request.future.done():
                 return  # it was cancelled, or failed with its earlier parts
+            if self.closed and not self._drained:
+                raise self._closed_error()
             self._expect_less(request, expected_tokens)
-            if part.items and not request.waiting:
+            if sequences and not request.waiting:
                 self._turns.append(request)
-            request.add(part, padded)
-            self._tokens += sum(len(item.ids) for item in part.items)
-            self._changed.notify_all()
+            request.add(part, sequences, padded)
+            self._tokens += sum(len(sequence.ids) for sequence in sequences)
+            self._wake_owner()
 
     def wait(self, timeout: float | None, delay: float) -> bool:
-        """Wait on the owner thread until something can run.
+        """Wait on the owner thread until something can run, or nothing more is to be run.
 
         Args:
-            timeout: seconds, or None to wait until there is work or the queue is closed.
+            timeout: seconds at most, or None.
             delay: seconds that the first call, after nothing waited, waits for others to join it.
 
         Returns:
             Whether something waits now.
         """
-        with self._changed:
-            if not self._turns and not self.closed:
-                self._changed.wait_for(lambda: self._turns or self.closed, timeout)
-                if self._turns and delay:
-                    self._changed.wait_for(lambda: self.closed, delay)
-            return bool(self._turns)
+        if self._must_wait():
+            self._sleep(timeout, lambda: not self._must_wait())
+            if self._turns and delay:
+                self._sleep(delay, lambda: self.closed)
+        return bool(self._turns)
 
-    def take(self, lanes: int, token_budget: int) -> list[Batch]:
-        """What runs next: at most `lanes` batches of about equal size, which divide what waits if that is little."""
-        self._drop_late()
-        with self._changed:
+    def take(self, lanes: int, token_budget: int) -> list[Batch[QueuedSequence]]:
+        """Return what runs next: `lanes` batches at most, of about equal size, which divide what waits if it is little.
+
+        Nothing runs of a call whose deadline has passed.
+        """
+        self._fail_late()
+        with self._exclusive():
             least = token_budget // _SMALLEST_SHARE
             limit = token_budget
             if lanes > 1:
                 limit = min(token_budget, max(least, math.ceil(_UNEVEN * self._tokens / lanes)))
-            aim = _FILL * limit
-            batches: list[Batch] = []
+            target = _FILL * limit
+            batches: list[Batch[QueuedSequence]] = []
             while self._turns and len(batches) < lanes:
-                batch = self._fill(limit, aim, token_budget // _PADDING_SHARE)
+                batch = self._fill(limit, target, token_budget // _PADDING_SHARE)
                 if batch.full:  # lanes that have as much to do are done together
-                    limit, aim = max(limit, batch.padded_tokens), batch.padded_tokens
+                    limit, target = max(limit, batch.padded_tokens), batch.padded_tokens
                 batches.append(batch)
             return batches
 
@@ -152,24 +193,30 @@ class RequestQueue:
         speed = tokens / max(seconds, 1e-9)
         self._tokens_per_s += (speed - self._tokens_per_s) * (_SMOOTHING if self._tokens_per_s else 1.0)
 
-    def close(self) -> None:
-        """Admit no more calls."""
-        with self._changed:
-            self.closed = True
-            self._changed.notify_all()
+    def close(self, drain: bool = False) -> None:
+        """Admit no more calls; takes no lock.
+
+        Args:
+            drain: whether those that are admitted are still to be run.
+        """
+        self._drained = drain
+        self.closed = True
+        self._wakeups.put(None)
 
     def fail_all(self, error: Exception) -> None:
-        """Resolve every call that is not done."""
-        with self._changed:
-            requests = list(self._open)
+        """Close the queue, and resolve every call that is not done."""
+        with self._exclusive():  # a call is admitted before this, or not at all
+            self._drained = False
+            self.closed = True
+            requests = list(self._open.values())
         for request in requests:
             request.fail(error)
 
-    def _fill(self, limit: int, aim: float, most_padding: int) -> Batch:
-        """The batch of the call whose turn it is."""
+    def _fill(self, limit: int, target: float, most_padding: int) -> Batch[QueuedSequence]:
+        """Return the batch of the call whose turn it is."""
         first = self._turns[0]
         prefix, longest = max(first.waiting, key=lambda key: key[1])
-        batch = Batch(prefix, longest, limit, aim, most_padding)
+        batch: Batch[QueuedSequence] = Batch(prefix, longest, limit, target, most_padding)
         lengths = {length for request in self._turns for start, length in request.waiting if start == prefix}
         for length in sorted(lengths, reverse=True):
             if length <= longest and not self._add_all(batch, length):
@@ -179,42 +226,86 @@ class RequestQueue:
             self._turns.remove(request)
         return batch
 
-    def _add_all(self, batch: Batch, length: int) -> bool:
-        """Add what has this length, of all calls in turn; False when the batch takes no more."""
+    def _add_all(self, batch: Batch[QueuedSequence], length: int) -> bool:
+        """Add the sequences of this length, of all calls in turn; return False when the batch takes no more."""
         for request in self._turns:
-            items = request.waiting.get((batch.prefix, length))
-            while items:
-                if not batch.add(items[0]):
+            sequences = request.waiting.get((batch.prefix, length))
+            while sequences:
+                if not batch.add(sequences[0]):
                     return False
-                self._tokens -= len(items.popleft().ids)
-                if not items:
+                self._tokens -= len(sequences.popleft().ids)
+                if not sequences:
                     del request.waiting[batch.prefix, length]
                 if request.begun is None:
                     request.begun = time.monotonic()
         return True
 
-    def _forget(self, request: Request, cancelled: bool) -> None:
-        """Free the place of a call that is done, and drop what still waits of it."""
-        if cancelled:
-            request.future.set_running_or_notify_cancel()  # wakes `concurrent.futures.wait`
-        with self._changed:
-            if request not in self._open:
+    def _must_wait(self) -> bool:
+        with self._exclusive():
+            self._owner_waits = not self._turns and not self.finished
+            return self._owner_waits
+
+    def _sleep(self, seconds: float | None, over: Callable[[], bool]) -> None:
+        """Sleep on the owner thread until `over`, looked at after each wake-up, or for `seconds`."""
+        until = None if seconds is None else time.monotonic() + seconds
+        while not over():
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
                 return
-            self._open.remove(request)
+            try:
+                self._wakeups.get(timeout=left)
+            except Empty:
+                return
+
+    def _wake_owner(self) -> None:
+        if self._owner_waits:
+            self._owner_waits = False
+            self._wakeups.put(None)
+
+    def _note_done(self, number: int, future: Future[Any]) -> None:
+        """Free the place of a call that is done, or have the thread free it that holds the lock."""
+        if future.cancelled():
+            future.set_running_or_notify_cancel()  # wakes `concurrent.futures.wait`
+        self._done.append(number)
+        self._free_unless_locked()
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Hold the lock, with the places of calls that are done freed."""
+        with self._lock:
+            self._free_places()
+            yield
+        self._free_unless_locked()
+
+    def _free_unless_locked(self) -> None:
+        # Again after each release: a call that was noted meanwhile, and did not find the lock free, is ours.
+        while self._done and self._lock.try_acquire():
+            try:
+                self._free_places()
+            finally:
+                self._lock.release()
+
+    def _free_places(self) -> None:
+        """Forget the calls that are done, with what still waits of them; the lock is held."""
+        while self._done:
+            request = self._open.pop(self._done.popleft(), None)
+            if request is None:
+                continue
             self._expect_less(request, request.expected_tokens)
             if request.waiting:
-                self._tokens -= sum(len(item.ids) for items in request.waiting.values() for item in items)
-                request.waiting.clear()
+                self._tokens -= sum(len(one.ids) for waiting in request.waiting.values() for one in waiting)
                 self._turns.remove(request)
-            self._changed.notify_all()
+            request.release()
+            self._on_end(request)
+            if self.finished:
+                self._wake_owner()
 
-    def _drop_late(self) -> None:
+    def _fail_late(self) -> None:
         """Fail the calls whose deadline has passed; without the lock, since futures call their callers back."""
-        now = time.monotonic()
-        with self._changed:
-            late = [request for request in self._open if request.deadline is not None and request.deadline < now]
+        with self._exclusive():
+            late = [request for request in self._open.values() if request.deadline.passed]
         for request in late:
-            request.fail(DeadlineExceededError.after(now - request.submitted))
+            request.fail(request.deadline.error())
 
     def _expect_less(self, request: Request, tokens: int) -> None:
         less = min(tokens, request.expected_tokens)
@@ -227,7 +318,10 @@ class RequestQueue:
 
     def _check_open(self) -> None:
         if self.closed:
-            raise ServiceClosedError("the service is closed; create a new EmbeddingService")
+            raise self._closed_error()
+
+    def _closed_error(self) -> ServiceClosedError:
+        return ServiceClosedError("the service is closed; create a new EmbeddingService")
 
     def _overloaded(self) -> ServiceOverloadedError:
         hint = self.tokens / self._tokens_per_s if self._tokens_per_s else _FIRST_HINT_S

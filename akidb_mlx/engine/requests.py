@@ -1,43 +1,57 @@
-"""A call on its way through the engine: what waits, what is done, and the future that tells the caller."""
+"""A call on its way through the engine: its sequences that wait, its vectors so far, and the caller's future."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from akidb_mlx.engine.batching import Item, TokenIds
+from akidb_mlx.deadline import Deadline
 from akidb_mlx.errors import AkidbMlxError, InferenceError
+from akidb_mlx.runtime.owner import on_owner_thread
+from akidb_mlx.vectors import TokenIds, Vectors
 
-Vectors = NDArray[np.float32]
-
-# Stands for the futures of calls that are over.
-_DONE: Future[Any] = Future()
-_DONE.set_result(None)
+logger = logging.getLogger(__name__)
 
 
-class Part:
+@dataclass(frozen=True, eq=False)
+class QueuedSequence:
+    """One sequence that waits.
+
+    Attributes:
+        ids: its tokens, without the prefix of its part.
+        part: the part that its vector belongs to.
+        rows: the rows of the part that it fills; several where a call holds a sequence more than once.
+    """
+
+    ids: TokenIds
+    part: RequestPart
+    rows: list[int]
+
+
+class RequestPart:
     """Texts of a call that were tokenised together.
 
     Attributes:
         request: the call.
+        prefix: the bytes of the token ids that all sequences begin with, and that are left out of them.
         pooled: (sequences, native dimension), filled as batches are done.
         missing: how many rows are not filled.
-        finished: what `finish` made of them; None until all are filled.
-        prefix: the bytes of the token ids that all its sequences begin with, and that are left out of them.
-        finish: makes of the pooled vectors what the call's result is combined from.
+        finish: makes of the pooled vectors those that the call's result is combined from.
+        finished: the result of `finish`; None until all rows are filled.
         texts: for each sequence, the index of its text in the call.
     """
 
     def __init__(
         self,
         request: Request,
-        sequences: Sequence[TokenIds],
         texts: Sequence[int],
         dimension: int,
         prefix: bytes,
@@ -45,78 +59,106 @@ class Part:
     ) -> None:
         self.request = request
         self.prefix = prefix
-        self.pooled = np.empty((len(sequences), dimension), dtype=np.float32)
-        self.missing = len(sequences)
-        self.finished: Vectors | None = None
+        self.pooled = np.empty((len(texts), dimension), dtype=np.float32)
+        self.missing = len(texts)
         self.finish = finish
+        self.finished: Vectors | None = None
         self.texts = texts
-        rows: dict[bytes, Item] = {}
-        for row, ids in enumerate(sequences):
-            rows.setdefault(ids.tobytes(), Item(ids, self, [])).rows.append(row)
-        self.items = list(rows.values())
+
+
+def distinct_sequences(part: RequestPart, sequences: Sequence[TokenIds]) -> list[QueuedSequence]:
+    """Return the sequences of a part, equal ones as one. The part does not keep them: they refer to it."""
+    distinct: dict[bytes, QueuedSequence] = {}
+    for row, ids in enumerate(sequences):
+        distinct.setdefault(ids.tobytes(), QueuedSequence(ids, part, [])).rows.append(row)
+    return list(distinct.values())
+
+
+class CallFuture(Future[Any]):
+    """The future of a call, whose done-callbacks cannot harm the thread that resolves it.
+
+    concurrent.futures lets a `SystemExit` or `KeyboardInterrupt` out of a callback; on the owner thread it would end
+    the model, and the callbacks after it would never run.
+    """
+
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """Call `fn` once the call is done; an error that it raises is logged."""
+        super().add_done_callback(partial(_run_callback, fn))
+
+
+def _run_callback(callback: Callable[[Future[Any]], object], future: Future[Any]) -> None:
+    try:
+        callback(future)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and not on_owner_thread():
+            raise  # Ctrl-C, on the thread of somebody who cancels a call
+        logger.exception("a done-callback of a call raised %s", type(error).__name__)
 
 
 class Request:
     """One call. It is fed part by part while the first parts may already run.
 
     Attributes:
-        future: what the caller waits for; it can be cancelled until it is done. Some other one that is done, later.
-        deadline: by `time.monotonic`, when the call is dropped; None for never.
+        future: the caller's; it can be cancelled until it is done.
+        deadline: when the call is dropped.
         expected_tokens: how many tokens the parts that are still to come will have, by estimate.
-        waiting: the items that wait, by prefix and padded length.
-        submitted: when it was made, by `time.monotonic`.
-        begun: when its first item was taken, by `time.monotonic`.
+        waiting: the sequences that wait, by prefix and padded length.
+        begun: when its first sequence was taken, by `time.monotonic`.
     """
 
-    def __init__(self, combine: Callable[[list[Vectors]], Any], expected_tokens: int, deadline: float | None) -> None:
-        """A call whose result is what `combine` makes of its finished parts."""
-        self.future: Future[Any] = Future()
+    def __init__(self, combine: Callable[[list[Vectors]], Any], expected_tokens: int, deadline: Deadline) -> None:
+        """Make a call whose result is that of `combine` on its finished parts."""
+        self.future = CallFuture()
         self.deadline = deadline
         self.expected_tokens = expected_tokens
-        self.waiting: dict[tuple[bytes, int], deque[Item]] = {}
-        self.submitted = time.monotonic()
+        self.waiting: dict[tuple[bytes, int], deque[QueuedSequence]] = {}
         self.begun: float | None = None
         self._combine = combine
-        self._parts: list[Part] = []
-        self._whole = False
+        self._parts: list[RequestPart] = []
+        self._complete = False
 
-    def add(self, part: Part, padded: Callable[[int], int]) -> None:
-        """Queue a part's items; `padded` says what a sequence of a length is padded to."""
+    @property
+    def age(self) -> float:
+        """Return the seconds since the call was made."""
+        return time.monotonic() - self.deadline.began
+
+    def add(self, part: RequestPart, sequences: list[QueuedSequence], padded: Callable[[int], int]) -> None:
+        """Queue a part's sequences; `padded` maps a length to the one that it is padded to."""
         self._parts.append(part)
-        for item in part.items:
-            self.waiting.setdefault((part.prefix, padded(len(item.ids))), deque()).append(item)
+        for sequence in sequences:
+            self.waiting.setdefault((part.prefix, padded(len(sequence.ids))), deque()).append(sequence)
 
-    def finish_part(self, part: Part) -> None:
+    def finish_part(self, part: RequestPart) -> None:
         """Finish a part all of whose rows are filled; the last one resolves the call."""
         part.finished = part.finish(part.pooled)
         part.pooled = part.pooled[:0]
         self._resolve_if_done()
 
     def end(self) -> None:
-        """No part will follow."""
-        self._whole = True
+        """Note that no part will follow."""
+        self._complete = True
         self._resolve_if_done()
 
-    def fail(self, error: BaseException, item: Item | None = None) -> None:
-        """Resolve the call with an error; one that is not ours becomes an `InferenceError`, which names the text."""
+    def fail(self, error: BaseException, sequence: QueuedSequence | None = None) -> None:
+        """Resolve the call with an error; one that is not ours becomes an `InferenceError` that names the text."""
         failure = error
         if not isinstance(error, AkidbMlxError):
-            index = None if item is None else item.part.texts[item.rows[0]]
+            index = None if sequence is None else sequence.part.texts[sequence.rows[0]]
             where = "" if index is None else f" on text {index}"
             failure = InferenceError(f"the forward pass failed{where}: {type(error).__name__}: {error}", index)
             failure.__cause__ = error
         _settle(self.future, lambda: self.future.set_exception(failure))
 
-    def let_go(self) -> None:
-        """Forget the future, which is done.
-
-        It keeps its callbacks, and those keep the call: the result would wait for the garbage collector.
-        """
-        self.future = _DONE
+    def release(self) -> None:
+        """Drop the parts of a call that is done: they refer back to it, and only the garbage collector would free it."""
+        self.waiting.clear()
+        self._parts.clear()
 
     def _resolve_if_done(self) -> None:
+        if self.future.done():
+            return
         finished = [part.finished for part in self._parts if part.finished is not None]
-        if self._whole and len(finished) == len(self._parts):
+        if self._complete and len(finished) == len(self._parts):
             result = self._combine(finished)
             _settle(self.future, lambda: self.future.set_result(result))
 

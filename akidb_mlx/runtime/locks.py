@@ -123,6 +123,29 @@ class FairLock:
                 self._held = False
 
 
+class Latch:
+    """An event that happens once. No lock is held while it is set or waited for, so any code may do either."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._waiters: deque[threading.Lock] = deque()
+
+    def set(self) -> None:
+        """Wake all threads that wait, now and later."""
+        self._is_set = True
+        while self._waiters:
+            self._waiters.popleft().release()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the event, `timeout` seconds at most, and return whether it has happened."""
+        waiter = threading.Lock()
+        waiter.acquire()
+        self._waiters.append(waiter)
+        if not self._is_set:  # else `set` may have passed before the waiter was entered
+            waiter.acquire(timeout=-1 if timeout is None else timeout)
+        return self._is_set
+
+
 def _refuse_reentry(entered: set[int]) -> None:
     if get_ident() in entered:
         raise ReentrantCallError(

@@ -83,7 +83,7 @@ class ExtractiveSummarizer:
 
     def info(self) -> dict[str, Any]:
         """What the embedder is and how it runs, as plain types."""
-        info = self._service.get_model_info()
+        info: dict[str, Any] = {**self._service.get_model_info()}
         return {key: info[key] for key in _INFO}
 
     def health(self) -> dict[str, Any]:

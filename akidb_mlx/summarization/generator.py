@@ -12,8 +12,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Literal
 
-from akidb_mlx.engine.engine import EngineStatus, load_error
+from akidb_mlx.engine.life import load_error
 from akidb_mlx.errors import AkidbMlxError, InferenceError, ServiceClosedError
+from akidb_mlx.reports import ModelStatus
 from akidb_mlx.runtime import cpu_runtime, process
 from akidb_mlx.runtime.locks import device_lock
 from akidb_mlx.runtime.owner import run_on_owner_thread
@@ -91,7 +92,7 @@ class TextGenerator:
             AkidbMlxError: what loading raised, or this process was forked from one that had a model.
         """
         process.check_not_forked()
-        self.status: EngineStatus = "loading"
+        self.status: ModelStatus = "loading"
         self._stuck_after_s = stuck_after_s
         self._step_began: float | None = None
         self._closed = False
@@ -154,7 +155,7 @@ class TextGenerator:
 
     def _own(self, load: Callable[[], LanguageModel], loaded: Future[LanguageModel]) -> None:
         """What the owner thread does from the generator's start to its end."""
-        outcome: EngineStatus = "failed"
+        outcome: ModelStatus = "failed"
         try:
             try:
                 with device_lock:
@@ -191,7 +192,7 @@ class TextGenerator:
         finally:
             self._step_began = None
 
-    def _end(self, status: EngineStatus) -> None:
+    def _end(self, status: ModelStatus) -> None:
         """Take no more calls and fail those that wait."""
         with self._lock:
             self.status = status

@@ -18,10 +18,10 @@ from akidb_mlx.backends.mlx.layers import Linear
 from akidb_mlx.backends.mlx.pooling import pool, pooled_token
 from akidb_mlx.backends.mlx.weights import WeightReader
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
-from akidb_mlx.engine.batching import Batch, TokenIds
-from akidb_mlx.engine.engine import ModelFacts
+from akidb_mlx.engine.backend import ModelFacts, TokenRows
 from akidb_mlx.errors import ModelLoadError
 from akidb_mlx.runtime import cpu_runtime
+from akidb_mlx.vectors import TokenIds
 
 # How many prompts' keys and values are kept; those of 30 tokens take 3 MB in Qwen3-Embedding-0.6B.
 _MAX_PREFIXES = 16
@@ -71,7 +71,15 @@ class EmbeddingModel:
         self._prefixes: OrderedDict[bytes, Prefix] = OrderedDict()
         self._streams = device.lane_streams(plan.device, plan.lanes)
         before = mx.get_active_memory()
-        if not np.isfinite(DeviceStep([self._forward([np.zeros(1, np.int32)], 1, None)]).result()[0]).all():
+        if not np.isfinite(
+            DeviceStep(
+                [
+                    self._forward(
+                        TokenRows(np.zeros((1, 1), np.int32), np.ones(1, np.int32), np.empty(0, np.int32)), None
+                    )
+                ]
+            ).result()[0]
+        ).all():
             raise ModelLoadError(
                 f"{checkpoint.directory} computes values that are not finite in {plan.precision}: "
                 "its weights are damaged, or need a wider precision"
@@ -90,7 +98,7 @@ class EmbeddingModel:
             weight_bytes=mx.get_active_memory() - before,
         )
 
-    def start(self, batches: Sequence[Batch]) -> DeviceStep:
+    def start(self, batches: Sequence[TokenRows]) -> DeviceStep:
         """Hand batches to the device, side by side, each on a stream of its own.
 
         Args:
@@ -102,7 +110,7 @@ class EmbeddingModel:
         vectors = []
         for stream, batch, prefix in zip(self._streams, batches, prefixes, strict=False):
             with mx.stream(stream):
-                vectors.append(self._forward(batch.sequences(), batch.length, prefix))
+                vectors.append(self._forward(batch, prefix))
         if self._plan.pipelined:
             mx.async_eval(vectors)  # type: ignore[no-untyped-call]
         return DeviceStep(vectors)
@@ -120,13 +128,14 @@ class EmbeddingModel:
         del self._encoder, self._dense, self._prefixes
         device.release_memory()
 
-    def _prefix(self, ids: bytes) -> Prefix | None:
+    def _prefix(self, tokens: TokenIds) -> Prefix | None:
         """The keys and values of token ids, computed once for as long as they are in use."""
+        ids = tokens.tobytes()
         if not ids:
             return None
         if ids not in self._prefixes:
             cpu_runtime.set_blas_threads(cpu_runtime.cores())
-            prefix = cast("CausalEncoder", self._encoder).prefix(mx.array(np.frombuffer(ids, np.int32))[None])
+            prefix = cast("CausalEncoder", self._encoder).prefix(mx.array(tokens)[None])
             mx.eval(prefix.layers)
             self._prefixes[ids] = prefix
             if len(self._prefixes) > _MAX_PREFIXES:
@@ -134,20 +143,13 @@ class EmbeddingModel:
         self._prefixes.move_to_end(ids)
         return self._prefixes[ids]
 
-    def _forward(self, sequences: Sequence[TokenIds], length: int, prefix: Prefix | None) -> mx.array:
-        """Sequences, padded to a length → (sequences, dimension) float32, lazily."""
-        batch = _pad(sequences, length, prefix)
+    def _forward(self, rows: TokenRows, prefix: Prefix | None) -> mx.array:
+        """Return (rows, dimension) float32, lazily."""
+        padded = bool((rows.lengths < rows.ids.shape[1]).any())
+        batch = TokenBatch(mx.array(rows.ids), mx.array(rows.lengths), padded=padded, prefix=prefix)
         only = pooled_token(batch, self._pooling)
         vectors = pool(self._encoder(batch, only), batch, self._pooling)
         for layer, activation in zip(self._dense, self._dense_activations, strict=True):
             vectors = layer(vectors.astype(self._plan.dtype))
             vectors = mx.tanh(vectors) if activation == "tanh" else vectors
         return vectors.astype(mx.float32)
-
-
-def _pad(sequences: Sequence[TokenIds], length: int, prefix: Prefix | None) -> TokenBatch:
-    ids = np.zeros((len(sequences), length), dtype=np.int32)
-    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int32)
-    for row, sequence in zip(ids, sequences, strict=True):
-        row[: len(sequence)] = sequence
-    return TokenBatch(mx.array(ids), mx.array(lengths), padded=bool((lengths < length).any()), prefix=prefix)

@@ -1,0 +1,197 @@
+"""One run of an owner thread: its queue, its model and its end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from akidb_mlx.deadline import Deadline
+from akidb_mlx.engine.backend import Model, ModelFacts
+from akidb_mlx.engine.batching import padded_length
+from akidb_mlx.engine.metrics import Metrics, Outcome
+from akidb_mlx.engine.request_queue import RequestQueue
+from akidb_mlx.engine.requests import Request, RequestPart, distinct_sequences
+from akidb_mlx.engine.step_loop import StepLoop
+from akidb_mlx.errors import (
+    AkidbMlxError,
+    DeadlineExceededError,
+    ModelLoadError,
+    ServiceClosedError,
+    ServiceOverloadedError,
+)
+from akidb_mlx.reports import ModelStatus
+from akidb_mlx.runtime.locks import Latch
+from akidb_mlx.runtime.owner import check_may_wait, run_on_owner_thread
+from akidb_mlx.vectors import TokenIds, Vectors
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """The bounds of a queue and of patience; see `Settings`."""
+
+    max_queued_requests: int
+    max_queued_tokens: int
+    coalesce_delay_s: float
+    stuck_after_s: float
+
+
+class EngineLife:
+    """A model on its owner thread, from loading to freeing.
+
+    An engine whose owner thread died begins another life. All that belongs to a life is in this object, which is never
+    used again, so that two lives cannot mix.
+
+    Attributes:
+        queue: the calls that wait.
+        ended: set once the model is freed and every call is resolved.
+        status: "loading", "ready", "closed" or "failed"; may be read on any thread.
+        was_ready: whether the model was ever loaded.
+        loop: runs the model; None while it is loading.
+    """
+
+    def __init__(self, load: Callable[[], Model], limits: EngineLimits, metrics: Metrics) -> None:
+        """Make a life that has not begun; `load` makes the model, on the owner thread."""
+        self._load = load
+        self._limits = limits
+        self._metrics = metrics
+        self._loaded: Future[ModelFacts] = Future()
+        self.queue = RequestQueue(limits.max_queued_requests, limits.max_queued_tokens, self._count_outcome)
+        self.ended = Latch()
+        self.status: ModelStatus = "loading"
+        self.was_ready = False
+        self.loop: StepLoop | None = None
+
+    def begin(self) -> None:
+        """Start to load the model on an owner thread."""
+        run_on_owner_thread(self._run)
+
+    def wait_until_loaded(self, timeout: float | None = None) -> ModelFacts:
+        """Wait until the model is loaded, `timeout` seconds at most.
+
+        Raises:
+            AkidbMlxError: the error of loading.
+            DeadlineExceededError: the model is not loaded yet.
+            ReentrantCallError: this is an owner thread, which may not wait.
+        """
+        if not self._loaded.done():
+            check_may_wait()
+        try:
+            return self._loaded.result(timeout)
+        except FutureTimeoutError as error:
+            if isinstance(error, DeadlineExceededError):
+                raise
+            raise DeadlineExceededError("not done within the call's timeout: the model is still loading") from None
+
+    def open_call(
+        self, combine: Callable[[list[Vectors]], Any], expected_tokens: int, deadline: Deadline
+    ) -> EngineCall:
+        """Admit a call; see `Engine.open_call`."""
+        request = Request(combine, expected_tokens, deadline)
+        try:
+            self.queue.admit(request)
+        except ServiceOverloadedError:
+            self._metrics.end_call("refused")
+            raise
+        return EngineCall(self, request)
+
+    def closed_error(self) -> ServiceClosedError:
+        """Return the error of a call that comes too late."""
+        if self.status == "failed":
+            return ServiceClosedError("the service's owner thread died; create a new EmbeddingService")
+        return ServiceClosedError("the service is closed; create a new EmbeddingService")
+
+    def _run(self) -> None:
+        outcome: ModelStatus = "failed"
+        try:
+            try:
+                model = self._load()
+            except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the model
+                self._loaded.set_exception(load_error(error))
+                return
+            try:
+                self.loop = StepLoop(model, self.queue, self._metrics, self._limits.coalesce_delay_s)
+                self.was_ready = True
+                self.status = "ready"
+                self._loaded.set_result(model.facts)
+                self.loop.run()
+            finally:
+                model.close()
+            outcome = "closed"
+        finally:
+            self.status = outcome
+            self.queue.fail_all(self.closed_error())
+            self.ended.set()
+
+    def _count_outcome(self, request: Request) -> None:
+        outcome: Outcome = "completed"
+        if request.future.cancelled():
+            outcome = "cancelled"
+        elif error := request.future.exception():
+            outcome = "timed_out" if isinstance(error, DeadlineExceededError) else "failed"
+        self._metrics.end_call(outcome, request.age)
+        if request.begun is not None:
+            self._metrics.observe("wait", request.begun - request.deadline.began)
+
+
+class EngineCall:
+    """An admitted call, which is fed with `add` and ended with `end`; all of it belongs to one life of the engine.
+
+    Attributes:
+        future: resolved whatever happens; can be cancelled until it is done.
+    """
+
+    def __init__(self, life: EngineLife, request: Request) -> None:
+        self.future: Future[Any] = request.future
+        self._life = life
+        self._request = request
+
+    def add(
+        self,
+        sequences: Sequence[TokenIds],
+        texts: Sequence[int],
+        prefix: bytes,
+        finish: Callable[[Vectors], Vectors],
+        expected_tokens: int,
+    ) -> None:
+        """Queue some sequences of the call, none empty.
+
+        Args:
+            sequences: their token ids.
+            texts: for each, the index of its text in the call.
+            prefix: bytes of the token ids that all begin with, left out of them.
+            finish: makes a part of the result of their pooled vectors (sequences, native dimension), on the owner
+                thread.
+            expected_tokens: the number that had been expected of them.
+
+        Raises:
+            ServiceClosedError: the engine was closed meanwhile.
+            DeadlineExceededError: the deadline passed while the model was loaded again.
+        """
+        facts = self._life.wait_until_loaded(self._request.deadline.left())
+        part = RequestPart(self._request, texts, facts.dimension, prefix, finish)
+        distinct = distinct_sequences(part, sequences)
+        self._life.queue.add(part, distinct, partial(padded_length, facts=facts), expected_tokens)
+
+    def end(self) -> None:
+        """Note that nothing more is added."""
+        self._request.end()
+
+    def fail(self, error: AkidbMlxError) -> None:
+        """Resolve the call with an error, unless it is done."""
+        self._request.fail(error)
+
+
+def load_error(error: BaseException) -> AkidbMlxError:
+    """Return the error that loading a model ended with as one of this package."""
+    if isinstance(error, AkidbMlxError):
+        return error
+    failure = ModelLoadError(f"loading the model failed: {type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure
