@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from akidb_mlx.engine.batching import Batch, padded_length
-from tests.test_engine import FakeModel
+from tests.engines import FakeModel
 
 LIMIT = 512
 

@@ -1,0 +1,125 @@
+"""Engines on a model that a test can hold, fail and look into."""
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+
+from akidb_mlx.deadline import Deadline
+from akidb_mlx.engine.backend import ModelFacts
+from akidb_mlx.engine.engine import Engine
+from akidb_mlx.engine.life import EngineLimits
+
+LIMITS = EngineLimits(max_queued_requests=100, max_queued_tokens=10_000, coalesce_delay_s=0, stuck_after_s=60)
+
+
+class FakeStep:
+    def __init__(self, model, batches):
+        self.model, self.batches = model, batches
+
+    def result(self):
+        return [self.model.encode(batch) for batch in self.batches]
+
+
+class FakeModel:
+    """Its vector of a sequence is (length, first id); a first id above 1000 makes it fail, and it can be held."""
+
+    facts = ModelFacts(
+        dimension=2,
+        max_tokens=512,
+        token_budget=64,
+        lanes=1,
+        pipelined=False,
+        bucket_lengths=True,
+        shares_prefixes=False,
+        device="cpu",
+        precision="float32",
+        weight_bytes=0,
+    )
+
+    def __init__(self):
+        self.thread = threading.current_thread()
+        self.open = threading.Event()
+        self.open.set()
+        self.entered = threading.Event()
+        self.released = threading.Event()
+        self.closed = threading.Event()
+        self.runs = []
+
+    def start(self, batches):
+        assert threading.current_thread() is self.thread
+        assert 1 <= len(batches) <= self.facts.lanes
+        self.entered.set()
+        assert self.open.wait(30)
+        self.runs.append([batch.lengths.tolist() for batch in batches])
+        return FakeStep(self, batches)
+
+    def encode(self, batch):
+        assert threading.current_thread() is self.thread
+        assert batch.ids.shape == (len(batch.lengths), batch.ids.shape[1])
+        assert batch.ids.shape[1] >= batch.lengths.max()
+        if (batch.ids[:, 0] > 2000).any():
+            raise SystemExit("as a native panic would be")
+        if (batch.ids[:, 0] > 1000).any():
+            raise RuntimeError("out of memory")
+        return np.stack([batch.lengths, batch.ids[:, 0]], axis=1).astype(np.float32)
+
+    def memory(self):
+        return {"active": 1}
+
+    def release_memory(self):
+        self.released.set()
+
+    def close(self):
+        assert threading.current_thread() is self.thread
+        self.closed.set()
+
+
+class ThreeLanes(FakeModel):
+    facts = replace(FakeModel.facts, lanes=3)
+
+
+class Pipelined(FakeModel):
+    facts = replace(FakeModel.facts, pipelined=True)
+
+
+def start(model=FakeModel, **limits):
+    """An engine whose model can be reached."""
+    models = []
+
+    def load():
+        models.append(model())
+        return models[-1]
+
+    engine = Engine(load, replace(LIMITS, **limits))
+    engine.wait_until_loaded()
+    engine.models = models
+    engine.model = models[0]
+    return engine
+
+
+def stop(engine):
+    for model in engine.models:
+        model.open.set()
+    engine.close()
+
+
+def open_call(engine, combine, expected_tokens=0, timeout=None):
+    return engine.open_call(combine, expected_tokens, Deadline(timeout))
+
+
+def call(engine, *sequences, timeout=None, finish=lambda vectors: vectors):
+    opened = open_call(engine, lambda parts: np.concatenate(parts).tolist() if parts else [], 0, timeout)
+    if sequences:
+        ids = [np.array(sequence, np.int32) for sequence in sequences]
+        opened.add(ids, range(len(ids)), b"", finish, 0)
+    opened.end()
+    return opened.future
+
+
+def hold(engine):
+    """Hold the model in a step, so that what is submitted next waits; returns the call that runs."""
+    engine.model.open.clear()
+    first = call(engine, [999])
+    assert engine.model.entered.wait(5)
+    return first
