@@ -4,8 +4,8 @@
 
     ml_funcs.extract_entities("Alice met Bob in Paris")
 
-Each model is loaded by the first call that needs it, as the settings (`AKIDB_*`) say, and kept until `close()`. The next
-call replaces one that has failed for good. Every function may be called from any thread.
+Each model is loaded by the first call that needs it, as the settings (`AKIDB_*`) say, and kept until `close()`. If it
+fails for good, the next call replaces it. Every function may be called from any thread.
 """
 
 from __future__ import annotations
