@@ -70,3 +70,30 @@ def test_a_message_that_fails_stops_nothing(caplog):
     counter.send(counter.fail)
     assert counter.call(counter.add) == 1
     assert "no such number" in caplog.text
+
+
+def test_a_message_that_comes_as_the_thread_ends_is_run():
+    """Its sender still sees the thread, and starts none."""
+    counter = Counter()
+
+    class SlowLock:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+            self.acquire, self.locked = self.lock.acquire, self.lock.locked
+
+        def release(self) -> None:
+            if counter.count < 2:
+                counter.send(counter.add)
+            self.lock.release()
+
+    counter._running = SlowLock()
+    counter.send(counter.add)
+    wait_until(lambda: counter.count == 2 and not counter.is_running)
+
+
+def test_a_second_thread_ends_at_once():
+    counter = Counter()
+    counter.call(lambda: counter.set_open(True))
+    counter._run()
+    assert counter.is_running
+    counter.call(lambda: counter.set_open(False))
