@@ -53,6 +53,14 @@ class Embedder(Closeable):
     def health_check(self) -> Health:
         """Report whether a call can be taken; never raises or waits, even while a forward pass hangs."""
 
+    @abstractmethod
+    def close(self, drain: bool = False) -> None:
+        """Fail the calls that wait and free the model. Idempotent.
+
+        Args:
+            drain: first finish every call that was made, however long that takes; new calls are refused meanwhile.
+        """
+
     def embed(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> list[list[float]]:
         """Return one vector for each text, in order; see `embed_detailed`."""
         vectors: list[list[float]] = self.embed_array(texts, **options).tolist()

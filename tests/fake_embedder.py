@@ -26,13 +26,17 @@ def encode(text: str, dimension: int = DIMENSION) -> np.ndarray:
 
 
 class FakeEmbedder(Embedder):
-    """Answers at once, on the caller's thread, while `open` is set; holds calls back while it is not."""
+    """Answers at once, on the caller's thread, while `open` is set; holds calls and `close(drain=True)` back otherwise.
+
+    `freed` is set at the end of `close`.
+    """
 
     def __init__(self, name: str = "fake", weight_bytes: int = 100) -> None:
         self.name, self.weight_bytes = name, weight_bytes
         self.status = "ready"
         self.open = threading.Event()
         self.open.set()
+        self.freed = threading.Event()
         self.calls: list[list[str]] = []
 
     def submit(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> Future[EmbeddingBatch]:
@@ -78,5 +82,8 @@ class FakeEmbedder(Embedder):
     def health_check(self) -> Health:
         return {"status": "ok" if self.status == "ready" else "failed", "reason": self.status, "engine": self.status}
 
-    def close(self) -> None:
+    def close(self, drain: bool = False) -> None:
         self.status = "closed"
+        if drain:
+            self.open.wait()
+        self.freed.set()

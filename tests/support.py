@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import IO
@@ -69,6 +71,14 @@ def edit_tensors(path: Path, change) -> None:
 
     tensors = load_file(path)
     save_file(change(tensors), path)
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for what another thread does; a minute without it fails the test."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def run_python(code: str, timeout: float = 60, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,7 @@
 """The functions that an MlBridge calls, by their contract."""
 
 import math
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from akidb_mlx import ml_funcs
-from akidb_mlx.errors import InvalidInputError, ModelNotFoundError
+from akidb_mlx.errors import InvalidInputError, ModelNotFoundError, ReentrantCallError
 from model_cache import ModelUnavailableError
+from tests.fake_embedder import DIMENSION, FakeEmbedder
 from tests.support import minilm_installed, run_python
 
 needs_minilm = pytest.mark.skipif(not minilm_installed(), reason="all-MiniLM-L6-v2 is not installed")
@@ -86,6 +88,127 @@ def test_what_cannot_be_made_is_tried_again(monkeypatch):
 @pytest.mark.usefixtures("english")
 def test_health():
     assert ml_funcs.health_check() is True
+
+
+@pytest.fixture
+def fakes(monkeypatch) -> list[FakeEmbedder]:
+    """The embedders without a model that were made in place of services, the latest last."""
+    made: list[FakeEmbedder] = []
+    monkeypatch.setattr(ml_funcs._embedder, "_make", lambda: made.append(FakeEmbedder()) or made[-1])
+    return made
+
+
+@pytest.mark.parametrize("status", ["failed", "closed"])
+def test_an_embedder_that_ended_is_replaced_by_the_next_call(fakes, status):
+    ml_funcs.generate_embedding("a")
+    fakes[0].status = status
+    assert len(ml_funcs.generate_embedding("a")) == DIMENSION
+    assert fakes[0].freed.is_set()
+    ml_funcs.generate_embedding("a")
+    assert len(fakes) == 2
+
+
+def test_a_summariser_whose_embedder_ended_is_replaced_with_it(fakes):
+    pytest.importorskip("sentencex")
+    long = [f"{message} It is number {number}." for number in range(40) for message in MESSAGES]
+    for status in ("ready", "failed", "closed"):
+        if fakes:
+            fakes[-1].status = status
+        assert ml_funcs.summarize(long)
+    assert len(fakes) == 3
+
+
+@pytest.mark.usefixtures("english")
+def test_an_extractor_that_was_closed_is_replaced():
+    assert ml_funcs.extract_entities("Alice met Bob in Paris")
+    ml_funcs._extractor.get().close()
+    assert ml_funcs.extract_entities("Alice met Bob in Paris")
+
+
+class NativePanic(BaseException):
+    """Stands for a panic of Rust code, which is no Exception."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError, OSError, ReentrantCallError, NativePanic])
+def test_health_is_a_bool_whatever_goes_wrong(fakes, monkeypatch, caplog, error):
+    monkeypatch.setattr(FakeEmbedder, "submit", lambda *_, **__: (_ for _ in ()).throw(error("the cause")))
+    assert ml_funcs.health_check() is False
+    assert f"{error.__name__}: the cause" in caplog.text
+    assert fakes
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_health_leaves_the_ends_of_a_process_alone(fakes, monkeypatch, error):
+    monkeypatch.setattr(FakeEmbedder, "submit", lambda *_, **__: (_ for _ in ()).throw(error))
+    with pytest.raises(error):
+        ml_funcs.health_check()
+    assert fakes
+
+
+def test_a_written_summary_loads_no_embedder(fakes, monkeypatch):
+    class Written:
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def get_model_info(self) -> dict[str, str]:
+            return {"status": "ready"}
+
+        def summarize(self, _: list[str]) -> str:
+            return "written"
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr("akidb_mlx.summarization.summarizer.Summarizer", Written)
+    monkeypatch.setenv("AKIDB_SUMMARY_MODE", "abstractive")
+    assert ml_funcs.summarize(MESSAGES) == "written"
+    assert not fakes
+    ml_funcs.close()
+    monkeypatch.setenv("AKIDB_SUMMARY_MODE", "extractive")
+    assert ml_funcs.summarize(MESSAGES) == "written"
+    assert len(fakes) == 1
+
+
+def test_a_signal_handler_gets_an_error_at_once(monkeypatch):
+    """It interrupts the thread that makes the embedder."""
+    outcomes: list[BaseException] = []
+
+    def handle(*_: object) -> None:
+        try:
+            ml_funcs.generate_embedding("a")
+        except ReentrantCallError as error:
+            outcomes.append(error)
+
+    def make() -> FakeEmbedder:
+        signal.raise_signal(signal.SIGUSR1)
+        return FakeEmbedder()
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    monkeypatch.setattr(ml_funcs._embedder, "_make", make)
+    try:
+        assert ml_funcs.generate_embedding("a")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert len(outcomes) == 1
+
+
+def test_one_model_that_loads_slowly_holds_up_no_other(fakes, monkeypatch):
+    gate, begun = threading.Event(), threading.Event()
+
+    def make() -> None:
+        begun.set()
+        assert gate.wait(60)
+        raise ModelNotFoundError("no such model")
+
+    monkeypatch.setattr(ml_funcs._extractor, "_make", make)
+    with ThreadPoolExecutor(1) as threads:
+        slow = threads.submit(ml_funcs.extract_entities, "Alice met Bob in Paris")
+        assert begun.wait(60)
+        assert ml_funcs.generate_embedding("a")
+        gate.set()
+        with pytest.raises(ModelNotFoundError):
+            slow.result(60)
+    assert fakes
 
 
 def test_importing_it_loads_nothing():

@@ -73,7 +73,7 @@ class Summarizer(Closeable):
             ConfigurationError: a setting is not usable, there is no such device, or a package is not installed.
         """
         settings = settings or load_settings()
-        self._mode, name = _choose(model, mode, settings)
+        self._mode, name = choose_mode(model, mode, settings)
         split = SentenceSplitter(language)
         self._closed = False
         self._model: dict[str, Any] = {}
@@ -181,8 +181,12 @@ class Summarizer(Closeable):
         return read_messages(messages)
 
 
-def _choose(model: str | PathLike[str] | None, mode: str | None, settings: Settings) -> tuple[str, str]:
-    """The mode in the end, and the generative model's name ("" where none is needed)."""
+def choose_mode(model: str | PathLike[str] | None, mode: str | None, settings: Settings) -> tuple[str, str]:
+    """Return the mode, "abstractive" or "extractive", and the generative model's name, "" where none is needed.
+
+    Raises:
+        ConfigurationError: there is no such mode, or it does not go with a generative model.
+    """
     if mode is None:
         wanted: str = settings.summary_mode if model is None else "abstractive"
     else:
