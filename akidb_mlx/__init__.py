@@ -5,35 +5,90 @@
     with EmbeddingService("minilm-l6-v2") as service:
         vectors = service.embed_array(["Hello, world!"])  # float32, shape (1, 384)
 
-Importing this package costs next to nothing: the names below are loaded when they are first used.
+The names in `__all__` are public, and so are the modules `akidb_mlx.errors`, `akidb_mlx.catalog`, `akidb_mlx.ml_funcs`,
+`akidb_mlx.entities` and `akidb_mlx.summarization`; all other modules may change in any release. Importing this package
+costs next to nothing: a name is loaded when it is first used.
 """
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from akidb_mlx.embedder import Embedder
+    from akidb_mlx.entities import Entity, EntityExtractor
+    from akidb_mlx.errors import (
+        AkidbMlxError,
+        ConfigurationError,
+        DeadlineExceededError,
+        InferenceError,
+        InvalidInputError,
+        ModelLoadError,
+        ModelNotFoundError,
+        ReentrantCallError,
+        ServiceClosedError,
+        ServiceOverloadedError,
+    )
+    from akidb_mlx.options import EmbedOptions
     from akidb_mlx.pool import ModelPool
+    from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics
     from akidb_mlx.service import EmbeddingService
     from akidb_mlx.settings import Settings
+    from akidb_mlx.summarization import Summarizer
     from akidb_mlx.vectors import EmbeddingBatch
 
 __version__ = "0.1.0"
-__all__ = ["EmbeddingBatch", "EmbeddingService", "ModelPool", "Settings", "__version__"]
+__all__ = [
+    "AkidbMlxError",
+    "ConfigurationError",
+    "DeadlineExceededError",
+    "EmbedOptions",
+    "Embedder",
+    "EmbeddingBatch",
+    "EmbeddingService",
+    "Entity",
+    "EntityExtractor",
+    "Health",
+    "InferenceError",
+    "InvalidInputError",
+    "ModelInfo",
+    "ModelLoadError",
+    "ModelNotFoundError",
+    "ModelPool",
+    "ReentrantCallError",
+    "ServiceClosedError",
+    "ServiceMetrics",
+    "ServiceOverloadedError",
+    "Settings",
+    "Summarizer",
+    "__version__",
+]
 
-_HOME = {
-    "EmbeddingBatch": "akidb_mlx.vectors",
-    "EmbeddingService": "akidb_mlx.service",
-    "ModelPool": "akidb_mlx.pool",
-    "Settings": "akidb_mlx.settings",
+_MODULES = {
+    "EmbedOptions": "options",
+    "Embedder": "embedder",
+    "EmbeddingBatch": "vectors",
+    "EmbeddingService": "service",
+    "Entity": "entities",
+    "EntityExtractor": "entities",
+    "Health": "reports",
+    "ModelInfo": "reports",
+    "ModelPool": "pool",
+    "ServiceMetrics": "reports",
+    "Settings": "settings",
+    "Summarizer": "summarization",
 }
+
+# A library leaves it to the program where its messages go.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
+    value = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
     globals()[name] = value
     return value
 

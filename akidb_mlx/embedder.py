@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import reprlib
 from abc import abstractmethod
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -19,6 +19,8 @@ from akidb_mlx.options import CallOptions, DimensionRange, EmbedOptions, parse_o
 from akidb_mlx.runtime.owner import check_may_wait
 
 if TYPE_CHECKING:
+    import asyncio
+
     from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics
     from akidb_mlx.vectors import EmbeddingBatch, Vectors
 
@@ -106,6 +108,8 @@ class Embedder(Closeable):
 
         Texts are tokenised on a thread of the loop's default executor. Cancelling the task drops what has not run.
         """
+        import asyncio  # which a program that has a loop has imported already
+
         submitted = asyncio.get_running_loop().run_in_executor(None, partial(self.submit, texts, **options))
         try:
             future = await asyncio.shield(submitted)
@@ -127,8 +131,12 @@ class Embedder(Closeable):
         return parse_options(options, sizes)
 
     def __repr__(self) -> str:
-        info = self.get_model_info()
-        return f"<{type(self).__name__} {info['model_name']!r}: {info['dimension']} dimensions, {info['status']}>"
+        try:
+            info = self.get_model_info()
+        except AttributeError:  # its constructor failed
+            return f"<{type(self).__name__}, not loaded>"
+        name = reprlib.repr(info["model_name"])
+        return f"<{type(self).__name__} {name}: {info['dimension']} dimensions, {info['status']}>"
 
 
 def _cancel_submitted(submitted: asyncio.Future[Future[EmbeddingBatch]]) -> None:

@@ -11,7 +11,11 @@ HEAVY = ("transformers", "torch", "mlx", "mlx_lm", "spacy", "numpy", "tokenizers
 
 
 def test_the_public_names():
-    assert akidb_mlx.__all__ == ["EmbeddingBatch", "EmbeddingService", "ModelPool", "Settings", "__version__"]
+    errors_of_the_tree = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
+    assert set(akidb_mlx.__all__) == errors_of_the_tree | {
+        *("Embedder", "EmbeddingService", "EmbeddingBatch", "EmbedOptions", "ModelInfo", "ServiceMetrics", "Health"),
+        *("ModelPool", "Entity", "EntityExtractor", "Summarizer", "Settings", "__version__"),
+    }
     assert dir(akidb_mlx) == akidb_mlx.__all__
     assert all(getattr(akidb_mlx, name) for name in akidb_mlx.__all__)
 

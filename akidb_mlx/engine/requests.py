@@ -150,7 +150,7 @@ class Request:
         _settle(self.future, lambda: self.future.set_exception(failure))
 
     def release(self) -> None:
-        """Drop the parts of a call that is done: they refer back to it, and only the garbage collector would free it."""
+        """Drop the parts of a call that is done; they refer to it, and only the garbage collector would free both."""
         self.waiting.clear()
         self._parts.clear()
 
