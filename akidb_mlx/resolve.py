@@ -10,7 +10,7 @@ from typing import cast, get_args
 from akidb_mlx.catalog import ModelRecord, SummaryModelRecord
 from akidb_mlx.errors import ConfigurationError, ModelLoadError, ModelNotFoundError
 from akidb_mlx.settings import DeviceName, Settings
-from model_cache import CorruptModelError, ModelCache, ModelCacheError
+from model_cache import CorruptModelError, ModelCacheError
 
 
 def acquire(
@@ -26,7 +26,7 @@ def acquire(
         held: what gives the directory up.
         model: a name of `catalog`, "org/repo", "org/repo@revision" or a directory.
         catalog: the names known without a repository.
-        settings: where the cache lies.
+        settings: those that say where the cache is.
         download: whether a model that is not on this machine may be fetched.
 
     Raises:
@@ -35,7 +35,7 @@ def acquire(
     """
     record = catalog.get(model)
     try:
-        cache = ModelCache(settings.models_dir, max_bytes=settings.cache_max_bytes)
+        cache = settings.open_cache()
         return held.enter_context(cache.acquire(record.repo_id if record else model, download=download))
     except CorruptModelError as error:
         raise ModelLoadError(str(error)) from error

@@ -1,19 +1,21 @@
-"""What can be configured, from the environment (`AKIDB_*`) or a TOML file.
+"""Settings from arguments, the environment (`AKIDB_*`) and a TOML file.
 
-Precedence: an argument in code, then the environment, then the file, then the default. The file is `$AKIDB_CONFIG`,
-else `akidb/mlx.toml` in `$XDG_CONFIG_HOME` or `~/.config`; services started by launchd or systemd do not see the
-shell's environment and use it instead.
+An argument goes first, then the environment, then the file, then the default. The file is `$AKIDB_CONFIG`, else
+`akidb/mlx.toml` in `$XDG_CONFIG_HOME` or `~/.config`; services started by launchd or systemd do not see the shell's
+environment and use it instead.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -21,15 +23,22 @@ from pydantic_settings import (
 )
 
 from akidb_mlx.errors import ConfigurationError
+from model_cache import CacheConfig, ModelCache, ModelCacheError
+from model_cache.config import cache_dir_from_environment, max_bytes_from_environment
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 DeviceName = Literal["auto", "gpu", "cpu"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 BackendName = Literal["auto", "mlx"]
 SummaryMode = Literal["auto", "abstractive", "extractive"]
 
+_LONGEST_SHOWN = 100
+
 
 def config_file() -> Path:
-    """The TOML file that settings are read from, whether or not it exists."""
+    """Return the TOML file that settings are read from, whether or not it exists."""
     if explicit := os.environ.get("AKIDB_CONFIG"):
         return Path(explicit).expanduser()
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
@@ -37,15 +46,22 @@ def config_file() -> Path:
 
 
 class Settings(BaseSettings):
-    """All settings; each is also an environment variable, `AKIDB_` and its name in capitals."""
+    """All settings; each is also an environment variable, `AKIDB_` and its name in capitals.
+
+    Raises:
+        ConfigurationError: a name is unknown or a value unusable, whether it is an argument or comes from the
+            environment or the file; or the file cannot be read.
+    """
 
     model_config = SettingsConfigDict(env_prefix="AKIDB_", env_ignore_empty=True, extra="forbid", frozen=True)
 
     cache_dir: Path | None = Field(None, description="Folder of the cache; models lie in its models/.")
     cache_max_bytes: NonNegativeInt | None = Field(
-        None, description="Most bytes of models before the least recently used go; 0: never; a quarter of the disk."
+        None,
+        description="Most bytes that models may take before the least recently used are deleted; 0 for no limit, a "
+        "quarter of the disk if unset.",
     )
-    device: DeviceName = Field("auto", description="Where MLX computes; auto takes a GPU if any.")
+    device: DeviceName = Field("auto", description="Device that MLX computes on; auto takes a GPU if there is one.")
     precision: Precision = Field(
         "auto",
         description="Type of the activations; auto is float32 on a CPU and the checkpoint's own type on a GPU.",
@@ -53,54 +69,104 @@ class Settings(BaseSettings):
     token_budget: PositiveInt | None = Field(
         None, description="Most tokens in one batch, padding included; the device's measured best if unset."
     )
-    max_queued_requests: PositiveInt = Field(4096, description="Most calls that wait or run; beyond, refused at once.")
+    max_queued_requests: PositiveInt = Field(
+        4096, description="Most calls that wait or run; one more is refused at once."
+    )
     max_queued_tokens: PositiveInt = Field(
-        4_000_000, description="Most tokens that wait; a single call with more is taken when nothing else waits."
+        4_000_000, description="Most tokens that wait; a single call with more is accepted when nothing else waits."
     )
     coalesce_delay_ms: NonNegativeFloat = Field(
         0, le=1000, description="How long the first call after an idle time waits for others to share its batch."
     )
-    stuck_after_s: PositiveFloat = Field(120, description="When a running forward pass counts as hanging.")
+    stuck_after_s: PositiveFloat = Field(
+        120, description="Seconds after which a running forward pass counts as hanging."
+    )
     allow_untrained_dimensions: bool = Field(
         False, description="Let `dimensions` cut the vectors of a model that was not trained for it (Matryoshka)."
     )
-    ner_model: str | None = Field(None, description="Model for entities, where a call names neither it nor a language.")
-    ner_language: str | None = Field(
-        None, description="Language that the model for entities is chosen for; auto tells each text's."
+    ner_model: str | None = Field(
+        None, description="Model for entities, where a call names neither a model nor a language."
     )
-    summary_model: str | None = Field(None, description="Generative model of summaries: a name, org/repo or directory.")
+    ner_language: str | None = Field(
+        None, description="Language to choose the model for entities by; auto detects the language of each text."
+    )
+    summary_model: str | None = Field(
+        None, description="Generative model for summaries: a name, org/repo or a directory."
+    )
     summary_mode: SummaryMode = Field(
         "auto", description="How summaries are made; auto is abstractive where a model is named, else extractive."
     )
 
-    @property
-    def models_dir(self) -> Path | None:
-        """Folder that models lie in, or None for the cache's own default."""
-        return self.cache_dir.expanduser() / "models" if self.cache_dir else None
+    if not TYPE_CHECKING:  # type checkers see the parameters that pydantic derives from the fields
+
+        def __init__(self, **arguments: Any) -> None:
+            try:
+                super().__init__(**arguments)
+            except ValidationError as error:
+                faults = "; ".join(_describe_fault(fault, arguments) for fault in error.errors())
+                raise ConfigurationError(f"settings are not usable: {faults}") from error
+            except ModelCacheError as error:
+                raise ConfigurationError(f"settings are not usable: {error}") from error
+            except (SettingsError, OSError, ValueError) as error:
+                raise ConfigurationError(f"settings file {config_file()} cannot be read: {error}") from error
+
+    def open_cache(self) -> ModelCache:
+        """Return the model cache in the folder and with the limit of these settings."""
+        config = CacheConfig.resolve(self.cache_dir, self.cache_max_bytes)
+        return ModelCache(config.root, max_bytes=config.max_bytes)
 
     @classmethod
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes it by name
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes it by name
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment, then the TOML file."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=config_file())
+        """Return the sources in order of precedence: arguments, the environment, the TOML file."""
+        file = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
+        return init_settings, _EnvironmentSource(settings_cls), file
 
 
 def load_settings() -> Settings:
-    """Read the environment and the TOML file.
+    """Return the settings of the environment and the TOML file; the same as `Settings()`."""
+    return Settings()
 
-    Raises:
-        ConfigurationError: a value is not usable, or the file cannot be read or holds an unknown name.
-    """
-    try:
-        return Settings()
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found {e['input']!r})" for e in error.errors())
-        raise ConfigurationError(f"settings from AKIDB_* or {config_file()} are not usable: {faults}") from error
-    except (SettingsError, OSError, ValueError) as error:
-        raise ConfigurationError(f"{config_file()} cannot be read: {error}") from error
+
+class _EnvironmentSource(EnvSettingsSource):
+    """The environment's settings, those of the cache as `model_cache` reads them."""
+
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        for name, read in (
+            ("cache_dir", cache_dir_from_environment),
+            ("cache_max_bytes", max_bytes_from_environment),
+        ):
+            values.pop(name, None)
+            if name not in self.current_state and (value := read()) is not None:
+                values[name] = value
+        return values
+
+
+def _describe_fault(fault: ErrorDetails, arguments: Mapping[str, Any]) -> str:
+    """Name a setting that was refused, what is allowed, what was found and where."""
+    name = str(fault["loc"][0])
+    variable = f"AKIDB_{name.upper()}"
+    if fault["type"] == "extra_forbidden":
+        problem = f"{_shorten(name)} is not a setting; settings are {', '.join(Settings.model_fields)}"
+    else:
+        problem = f"{name}: {fault['msg']}"
+    if name in arguments:
+        origin = "the arguments"
+    elif name in Settings.model_fields and any(key.upper() == variable and value for key, value in os.environ.items()):
+        origin = f"the environment variable {variable}"
+    else:
+        origin = str(config_file())
+    return f"{problem} (found {_shorten(fault['input'])} in {origin})"
+
+
+def _shorten(value: object) -> str:
+    """Return a value as it is written in code, on one line and not too long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

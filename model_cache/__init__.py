@@ -1,11 +1,14 @@
-"""Turns a model's name into a verified local directory; knows nothing of MLX.
+"""A cache that turns a model's name into a verified local directory; it needs no part of MLX.
 
-from model_cache import ModelCache
+    from model_cache import ModelCache
 
-path = ModelCache().ensure("sentence-transformers/all-MiniLM-L6-v2")
+    path = ModelCache().ensure("sentence-transformers/all-MiniLM-L6-v2")
+
+The names below are public; the modules that they come from are not, apart from `model_cache.errors`.
 """
 
 from model_cache.cache import CachedModel, ModelCache
+from model_cache.config import CacheConfig
 from model_cache.errors import (
     CorruptModelError,
     DiskSpaceError,
@@ -18,6 +21,7 @@ from model_cache.errors import (
 from model_cache.eviction import EvictionPlan, Removal
 
 __all__ = [
+    "CacheConfig",
     "CachedModel",
     "CorruptModelError",
     "DiskSpaceError",

@@ -1,12 +1,14 @@
 """Every error this package raises on purpose.
 
 ModelCacheError
-├── InvalidModelNameError     not a name that a path or an address may be made from
-├── ModelUnavailableError     nothing that may be asked holds the model
-├── DownloadError             the network failed for longer than it may
-├── DiskSpaceError            there is not enough room for the model
-├── CorruptModelError         the files are there and are not what they should be
-└── ModelInUseError           the model is open somewhere, or pinned, and stays
+├── InvalidModelNameError     a name that no path or address may be built from
+├── ModelUnavailableError     no allowed source has the model
+├── DownloadError             the network kept failing until the retries or the time ran out
+├── DiskSpaceError            the disk has too little free space for the model
+├── CorruptModelError         files are missing or differ from those that were published
+└── ModelInUseError           the model is open in a process, or pinned, and was kept
+
+A message says what is wrong, what was found and what to do about it, on one line.
 """
 
 from __future__ import annotations
@@ -17,22 +19,22 @@ class ModelCacheError(Exception):
 
 
 class InvalidModelNameError(ModelCacheError, ValueError):
-    """A repository, revision or file name that the Hub could not have; nothing was read or written."""
+    """A repository, revision or file name that the Hub cannot have; nothing was read or written."""
 
 
 class ModelUnavailableError(ModelCacheError):
-    """Nothing that may be asked holds the model; the message says how to get it."""
+    """No allowed source has the model; the message says how to get it."""
 
 
 class DownloadError(ModelCacheError):
-    """The network failed for longer than it may; what was fetched is kept, and the next download goes on from there."""
+    """The network kept failing; what was received is kept, and the next download continues from there."""
 
 
 class DiskSpaceError(ModelCacheError):
-    """There is not enough room.
+    """The disk has too little free space.
 
     Attributes:
-        needed: bytes that would be written.
+        needed: bytes that the download would write.
         free: bytes that the disk has left.
     """
 
@@ -43,8 +45,8 @@ class DiskSpaceError(ModelCacheError):
 
 
 class CorruptModelError(ModelCacheError):
-    """A file of the model is missing or is not the one that was published; the message names it."""
+    """A file of the model is missing or differs from the one that was published; the message names it."""
 
 
 class ModelInUseError(ModelCacheError):
-    """A process has the model open, or it is pinned, so it cannot be removed or replaced."""
+    """The model is open in a process, or pinned, so it cannot be removed or replaced."""

@@ -1,20 +1,23 @@
-"""What must go when the cache is full: a plan first, shown or executed afterwards."""
+"""Eviction of the least recently used models when the cache is full: a plan first, shown or carried out afterwards."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from model_cache.config import CacheConfig
+from model_cache.store import Store
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """What the planner knows of a model.
+    """A model, as far as the planner needs to know it.
 
     Attributes:
         name: `org/repo@commit`.
         size: bytes that deleting it frees.
         last_used: seconds since the epoch.
-        pinned: whether its user wants it to stay.
+        pinned: whether it is exempt from eviction.
         in_use: whether a process has it open.
     """
 
@@ -27,7 +30,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Removal:
-    """One model that goes, and why."""
+    """One model that is deleted, and why."""
 
     name: str
     size: int
@@ -36,12 +39,12 @@ class Removal:
 
 @dataclass(frozen=True)
 class EvictionPlan:
-    """What goes, in this order.
+    """The models to delete, in order.
 
     Attributes:
         removals: the models.
         freed: their bytes.
-        short: bytes that are still too many when all of them are gone, because the rest must stay.
+        short: bytes over the limit that remain after all removals, because the other models must stay.
     """
 
     removals: tuple[Removal, ...]
@@ -50,13 +53,13 @@ class EvictionPlan:
 
 
 def plan_eviction(models: Sequence[Candidate], max_bytes: int | None, incoming: int = 0) -> EvictionPlan:
-    """The least recently used models that must go so that all, with what comes in, take at most `max_bytes`.
+    """Choose the least recently used models to delete so that the others, with what comes in, fit the limit.
 
-    What is pinned or in use stays, whatever the bound.
+    Models that are pinned or in use stay, whatever the limit.
 
     Args:
-        models: all that the cache holds.
-        max_bytes: the bound; None for none.
+        models: all models in the cache.
+        max_bytes: the limit; None for none.
         incoming: bytes that are about to be added.
     """
     excess = 0 if max_bytes is None else sum(model.size for model in models) + incoming - max_bytes
@@ -68,3 +71,28 @@ def plan_eviction(models: Sequence[Candidate], max_bytes: int | None, incoming: 
             removals.append(Removal(model.name, model.size, f"least recently used, {excess} bytes over the limit"))
             excess -= model.size
     return EvictionPlan(tuple(removals), sum(removal.size for removal in removals), max(0, excess))
+
+
+class Evictor:
+    """Plans and carries out eviction in a store."""
+
+    def __init__(self, store: Store, config: CacheConfig) -> None:
+        self._store = store
+        self._config = config
+
+    def plan(self, max_bytes: int | None = None, incoming: int = 0) -> EvictionPlan:
+        """Plan an eviction; `max_bytes` takes the place of the cache's own limit."""
+        candidates = [
+            Candidate(model.name, model.record.size, model.last_used, model.record.pinned, model.in_use)
+            for model in self._store.all()
+        ]
+        return plan_eviction(candidates, self._config.limit() if max_bytes is None else max_bytes, incoming)
+
+    def carry_out(self, plan: EvictionPlan) -> EvictionPlan:
+        """Delete the models of a plan; return what was deleted, as a model may have been opened meanwhile."""
+        models = {model.name: model for model in self._store.all()}
+        removed = tuple(
+            removal for removal in plan.removals if removal.name in models and self._store.remove(models[removal.name])
+        )
+        freed = sum(removal.size for removal in removed)
+        return EvictionPlan(removed, freed, plan.short + plan.freed - freed)

@@ -1,4 +1,4 @@
-"""The files of a model: which of a repository's it needs, and whether they are what they should be."""
+"""The files of a model: which of a repository's it needs, and whether they are complete."""
 
 from __future__ import annotations
 
@@ -18,53 +18,68 @@ _BLOCK = 1 << 22
 _LONGEST_HEADER = 16 << 20  # a hundred times what an embedding model has
 
 
-def needed(names: Iterable[str]) -> list[str]:
-    """Those of a repository's file names that a model needs, sorted.
+def select_needed(names: Iterable[str]) -> list[str]:
+    """Return those of a repository's file names that a model needs, sorted.
 
     Raises:
-        InvalidModelNameError: one of all the names is not one that a file of a repository may have.
+        InvalidModelNameError: any of the names, needed or not, is not a valid file name.
     """
-    checked = [check_file_name(name) for name in names]
-    chosen = sorted(filter(kind_of(checked).needed.fullmatch, checked))
+    names = list(names)
+    for name in names:
+        check_file_name(name)
+    needed = sorted(filter(kind_of(names).needed.fullmatch, names))
     # A repository may hold the same weights whole and in parts.
-    if _WEIGHTS in chosen:
-        chosen = [name for name in chosen if not re.fullmatch(r"model-.*\.safetensors", name) and name != INDEX]
-    return chosen
+    if _WEIGHTS in needed:
+        needed = [name for name in needed if not re.fullmatch(r"model-.*\.safetensors", name) and name != INDEX]
+    return needed
 
 
-def check_file_name(name: str) -> str:
-    """`name`, if a path below a folder may be made from it.
+def list_names(folder: Path) -> list[str]:
+    """Return the names of all files in a folder and below it, relative to the folder."""
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def check_file_name(name: str) -> None:
+    """Refuse a name from which no path below a folder may be built.
 
     Raises:
-        InvalidModelNameError: it is absolute, leaves the folder, or holds what no path should.
+        InvalidModelNameError: it is absolute, leaves the folder, or contains what no path should.
     """
     parts = name.split("/")
     if not name or len(name) > 255 or "\\" in name or any(part in ("", ".", "..") for part in parts):
         raise InvalidModelNameError(f"{name!r} is not the name of a file below a model's folder")
     if any(ord(character) < 32 or character == "\x7f" for character in name) or PurePosixPath(name).is_absolute():
         raise InvalidModelNameError(f"{name!r} is not the name of a file below a model's folder")
-    return name
 
 
-def missing(folder: Path) -> list[str]:
-    """The names of files that a folder should hold, and does not, to be a whole model.
+def find_incomplete(folder: Path) -> list[str]:
+    """Return the names of files that are missing from a model's folder; if none, those of truncated weights.
+
+    Raises:
+        CorruptModelError: the index of the weights cannot be read.
+        InvalidModelNameError: the index names a file outside the folder.
+    """
+    return find_missing(folder) or find_truncated(folder)
+
+
+def find_missing(folder: Path) -> list[str]:
+    """Return the names of files that a complete model has and a folder does not.
 
     Raises:
         CorruptModelError: the index of the weights cannot be read.
         InvalidModelNameError: the index names a file outside the folder.
     """
     if (folder / SPACY.marker).is_file() and not (folder / EMBEDDING.marker).is_file():
-        return [name for name in _spacy_files(folder / SPACY.marker) if not (folder / name).is_file()]
-    required = ["config.json", "tokenizer.json"]
-    if (folder / _WEIGHTS).is_file() or not (folder / INDEX).is_file():
-        required.append(_WEIGHTS)
+        required = _spacy_files(folder / SPACY.marker)
+    elif (folder / _WEIGHTS).is_file() or not (folder / INDEX).is_file():
+        required = ["config.json", "tokenizer.json", _WEIGHTS]
     else:
-        required += _shards(folder / INDEX)
+        required = ["config.json", "tokenizer.json", *_shards(folder / INDEX)]
     return [name for name in required if not (folder / name).is_file()]
 
 
 def _spacy_files(config: Path) -> list[str]:
-    """The files that a spaCy pipeline cannot do without: each component with a model of its own has it in a file."""
+    """Return the files that a spaCy pipeline requires: a component with a model of its own has it in a file."""
     try:
         components = re.findall(
             r"^\[components\.([A-Za-z0-9_-]{1,40})\.model\]$", config.read_text("utf-8"), re.MULTILINE
@@ -74,13 +89,25 @@ def _spacy_files(config: Path) -> list[str]:
     return [SPACY.marker, "meta.json", "vocab/strings.json", *(f"{name}/model" for name in components)]
 
 
-def truncated(folder: Path) -> list[str]:
-    """The names of weight files in a folder whose size is not what their own headers say."""
-    return [path.name for path in sorted(folder.glob("*.safetensors")) if not _is_whole(path)]
+def _shards(index: Path) -> list[str]:
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptModelError(f"{index} is not an index of weights: {type(error).__name__}: {error}") from error
+    for name in names:
+        if not isinstance(name, str) or "/" in name or not name.endswith(".safetensors"):
+            raise InvalidModelNameError(f"{index} names {name!r}, which is not a weight file beside it")
+        check_file_name(name)
+    return sorted(names)
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a safetensors file is as long as its header says: 8 bytes of length, JSON, then the tensors."""
+def find_truncated(folder: Path) -> list[str]:
+    """Return the names of weight files in a folder whose size differs from what their own headers say."""
+    return [path.name for path in sorted(folder.glob("*.safetensors")) if not _has_full_length(path)]
+
+
+def _has_full_length(path: Path) -> bool:
+    """Return whether a safetensors file is as long as its header says: 8 bytes of length, JSON, then the tensors."""
     size = path.stat().st_size
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
@@ -94,29 +121,32 @@ def _is_whole(path: Path) -> bool:
             return False
 
 
-def _shards(index: Path) -> list[str]:
-    try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CorruptModelError(f"{index} is not an index of weights: {type(error).__name__}: {error}") from error
-    for name in names:
-        if not isinstance(name, str) or "/" in check_file_name(name) or not name.endswith(".safetensors"):
-            raise InvalidModelNameError(f"{index} names {name!r}, which is not a weight file beside it")
-    return sorted(names)
-
-
 def sha256(path: Path) -> str:
-    """A file's SHA-256, in hexadecimal."""
-    return _digest(path, hashlib.sha256())
+    """Return a file's SHA-256 in hexadecimal."""
+    return _hex_digest(path, hashlib.sha256())
 
 
 def git_sha1(path: Path) -> str:
-    """A file's hash as git has it, which is what the Hub declares of files that are not large."""
-    return _digest(path, hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False))
+    """Return the hash that git gives a file, which the Hub declares for files that are not large."""
+    return _hex_digest(path, hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False))
+
+
+def _hex_digest(path: Path, digest: hashlib._Hash) -> str:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hard_link(source: Path, target: Path) -> None:
+    """Give a file a second name, so that its content takes no more space; a symbolic link is followed first."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    os.link(source.resolve(), target)
 
 
 def sync(path: Path) -> None:
-    """Make a file, or the names in a folder, outlast a loss of power."""
+    """Flush a file, or a folder's entries, to the disk, so that they survive a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -138,10 +168,3 @@ def write_atomically(path: Path, content: str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
-
-
-def _digest(path: Path, digest: hashlib._Hash) -> str:
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The kinds of model that are fetched, and which of a repository's files each needs.
+"""The kinds of model that can be fetched, and the files that each needs.
 
 Never code, pickles or the weights of other formats: nothing that is fetched can be executed.
 """
@@ -12,22 +12,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ModelKind:
-    """One kind.
+    """One kind of model.
 
     Attributes:
-        marker: the file at the top of a repository or folder that says that it is of this kind.
-        needed: what the names of its files look like.
-        weights: what the name of one of them looks like at least, beside the marker.
-        wants: what a repository must hold, in words.
+        marker: the file at the top of a repository or folder that identifies the kind.
+        needed: pattern of the names of its files.
+        weights: pattern of file names of which at least one must be there besides the marker.
+        requirement: the files that a repository must have, in words.
     """
 
     marker: str
     needed: re.Pattern[str]
     weights: re.Pattern[str]
-    wants: str
+    requirement: str
 
-    def is_in(self, names: Collection[str]) -> bool:
-        """Whether files of these names can be such a model, before their content is known."""
+    def matches(self, names: Collection[str]) -> bool:
+        """Return whether files with these names can be such a model, judged without their content."""
         return self.marker in names and any(map(self.weights.fullmatch, names))
 
 
@@ -40,7 +40,7 @@ EMBEDDING = ModelKind(
         r"|\d{1,3}_[A-Za-z]{1,40}/(config\.json|model\.safetensors)"
     ),
     weights=re.compile(r"[^/]+\.safetensors"),
-    wants="config.json, tokenizer.json and model.safetensors",
+    requirement="config.json, tokenizer.json and model.safetensors",
 )
 # msgpack, JSON and NumPy arrays; config.cfg may name functions, but only those of installed packages are found.
 SPACY = ModelKind(
@@ -52,10 +52,10 @@ SPACY = ModelKind(
         r"|[A-Za-z0-9_-]{1,40}/(cfg|model|moves|trees|patterns|patterns\.jsonl|lookups/lookups\.bin)"
     ),
     weights=re.compile(r"[A-Za-z0-9_-]+/(model|patterns|patterns\.jsonl)"),
-    wants="config.cfg, meta.json, vocab/strings.json and a component with a model or patterns",
+    requirement="config.cfg, meta.json, vocab/strings.json and a component with a model or patterns",
 )
 
 
 def kind_of(names: Collection[str]) -> ModelKind:
-    """The kind of model that files of these names are; an embedding model where nothing says otherwise."""
+    """Return the kind of model that files with these names make up: an embedding model unless they show another."""
     return SPACY if SPACY.marker in names and EMBEDDING.marker not in names else EMBEDDING

@@ -1,7 +1,7 @@
-"""Locks between processes, released by the system when their holder dies.
+"""Locks between processes, which the system releases when their holder dies.
 
 They are advisory `flock`s on files that only ever serve as locks. Some network file systems accept and ignore them;
-`are_kept` finds out.
+`are_enforced` finds out.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ _POLL_S = 0.05
 
 
 class LockTimeoutError(Exception):
-    """Somebody else held the lock for longer than one would wait."""
+    """Another process held the lock for longer than the time-out."""
 
 
 @contextmanager
 def shared(path: Path, timeout: float | None = None) -> Iterator[None]:
-    """Hold a lock that others may share; its file's time of change says when it was last taken.
+    """Hold a lock that others may share; the modification time of its file says when it was last acquired.
 
     Args:
-        path: the lock's file, made if it is not there.
+        path: the lock's file, created if it does not exist.
         timeout: seconds to wait; None waits for ever.
 
     Raises:
-        LockTimeoutError: somebody held it alone for longer.
+        LockTimeoutError: another process held it exclusively for longer.
     """
-    descriptor = _lock(path, fcntl.LOCK_SH, timeout)
+    descriptor = _acquire(path, fcntl.LOCK_SH, timeout)
     try:
         os.utime(descriptor)
         yield
@@ -42,14 +42,17 @@ def shared(path: Path, timeout: float | None = None) -> Iterator[None]:
 
 @contextmanager
 def exclusive(path: Path, timeout: float | None = None, *, remove: bool = False) -> Iterator[None]:
-    """Hold a lock alone; see `shared`.
+    """Hold a lock exclusively.
 
     Args:
-        path: the lock's file, made if it is not there.
+        path: the lock's file, created if it does not exist.
         timeout: seconds to wait; 0 does not wait, None waits for ever.
-        remove: delete the file before giving the lock up.
+        remove: delete the file before releasing the lock.
+
+    Raises:
+        LockTimeoutError: another process held it, shared or exclusively, for longer.
     """
-    descriptor = _lock(path, fcntl.LOCK_EX, timeout)
+    descriptor = _acquire(path, fcntl.LOCK_EX, timeout)
     try:
         yield
         if remove:
@@ -59,34 +62,34 @@ def exclusive(path: Path, timeout: float | None = None, *, remove: bool = False)
 
 
 def is_held(path: Path) -> bool:
-    """Whether anybody holds the lock now, shared or alone."""
+    """Return whether any process holds the lock now, shared or exclusively."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        return not _try(descriptor, fcntl.LOCK_EX)
+        return not _try_lock(descriptor, fcntl.LOCK_EX)
     finally:
         os.close(descriptor)
 
 
-def are_kept(folder: Path) -> bool:
-    """Whether the file system of a folder keeps locks: a second one on the same file must be refused."""
+def are_enforced(folder: Path) -> bool:
+    """Return whether the file system of a folder enforces locks: it must refuse a second lock on the same file."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".lock-probe-") as file:
         descriptor = os.open(file.name, os.O_RDWR | os.O_CLOEXEC)
         try:
-            return not (_try(file.fileno(), fcntl.LOCK_EX) and _try(descriptor, fcntl.LOCK_EX))
+            return not (_try_lock(file.fileno(), fcntl.LOCK_EX) and _try_lock(descriptor, fcntl.LOCK_EX))
         finally:
             os.close(descriptor)
 
 
-def _lock(path: Path, kind: int, timeout: float | None) -> int:
+def _acquire(path: Path, mode: int, timeout: float | None) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        # Whoever held it before may have removed the file, and a lock on a removed file keeps nobody out.
-        if _try(descriptor, kind) and _is_still(path, descriptor):
+        # The previous holder may have removed the file, and a lock on a removed file excludes nobody.
+        if _try_lock(descriptor, mode) and _is_same_file(path, descriptor):
             return descriptor
         os.close(descriptor)
         if deadline is not None and time.monotonic() >= deadline:
@@ -94,15 +97,15 @@ def _lock(path: Path, kind: int, timeout: float | None) -> int:
         time.sleep(_POLL_S)
 
 
-def _try(descriptor: int, kind: int) -> bool:
+def _try_lock(descriptor: int, mode: int) -> bool:
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
-def _is_still(path: Path, descriptor: int) -> bool:
+def _is_same_file(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:

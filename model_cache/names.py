@@ -1,4 +1,4 @@
-"""Names from outside, checked before any path is made from them."""
+"""Names given from outside, checked before any path is built from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class RepoName:
-    """A repository on the Hub, and the revision of it that is wanted (None: any)."""
+    """A repository on the Hub and the revision that is wanted, None for any."""
 
     repo_id: str
     revision: str | None = None
@@ -26,11 +26,11 @@ class RepoName:
         """Read `org/repo` or `org/repo@revision`; an explicit `revision` must not contradict the name's.
 
         Raises:
-            InvalidModelNameError: the name or the revision could not be one of the Hub's.
+            InvalidModelNameError: the Hub can have no such repository or revision.
         """
         repo_id, at, named = name.partition("@")
         if at and revision not in (None, named):
-            raise InvalidModelNameError(f"{name!r} names one revision and revision={revision!r} another")
+            raise InvalidModelNameError(f"{name!r} names one revision and revision={revision!r} another: give one")
         revision = named if at else revision
         if not _REPO_ID.fullmatch(repo_id) or ".." in repo_id or "--" in repo_id:
             raise InvalidModelNameError(f"{repo_id!r} is not a repository name: expected org/repo")
@@ -40,7 +40,7 @@ class RepoName:
 
     @property
     def folder(self) -> str:
-        """Its folder's name; no other repository has it, since a name cannot hold "--"."""
+        """Return the name of its folder, which is unique because a repository's name cannot contain "--"."""
         return self.repo_id.replace("/", "--")
 
     def __str__(self) -> str:
@@ -48,16 +48,15 @@ class RepoName:
 
 
 def is_commit(text: str) -> bool:
-    """Whether a text is the full name of a commit."""
+    """Return whether a text is the full name of a commit."""
     return _COMMIT.fullmatch(text) is not None
 
 
-def check_commit(text: str) -> str:
-    """`text`, if it is the full name of a commit.
+def check_commit(text: str) -> None:
+    """Refuse a text that is not the full name of a commit.
 
     Raises:
         InvalidModelNameError: it is not.
     """
     if not is_commit(text):
         raise InvalidModelNameError(f"{text!r} is not a commit: expected 40 hexadecimal digits")
-    return text

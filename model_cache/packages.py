@@ -22,10 +22,10 @@ class ModelPackage:
         repo_id: the repository on the Hub whose files it carries.
         distribution: its name in the Python registry.
         version: the only version whose weights are known.
-        folder: where the files lie, below the folder that packages are installed into.
+        folder: where the files are, below the folder that packages are installed into.
         weights: the weight file's name in `folder`.
-        sha256: what that file must hash to.
-        extra: the extra of akidb-mlx that brings it.
+        sha256: the SHA-256 of that file.
+        extra: the extra of akidb-mlx that installs it.
     """
 
     repo_id: str
@@ -37,15 +37,15 @@ class ModelPackage:
     extra: str
 
     @property
-    def remedy(self) -> str:
-        """How a person gets it, to end an error message with."""
+    def install_hint(self) -> str:
+        """Return how to install it, as the end of an error message."""
         return (
             f"run `pip install --no-deps {self.distribution}=={self.version}` "
-            f"(or `pip install 'akidb-mlx[{self.extra}]'`, which also brings what that package asks for)"
+            f"(or `pip install 'akidb-mlx[{self.extra}]'`, which also installs that package's own requirements)"
         )
 
     def find(self) -> Path | None:
-        """The folder with the model's files, or None where the distribution is not installed."""
+        """Return the folder with the model's files, None where the distribution is not installed."""
         try:
             distribution = importlib.metadata.distribution(self.distribution)
         except importlib.metadata.PackageNotFoundError:
@@ -55,18 +55,18 @@ class ModelPackage:
     def verify(self, folder: Path, record: Path) -> None:
         """Check the weights' SHA-256, once for each state of the file.
 
-        `record` remembers what was verified by path, size and time of change, so that a later start does not read
+        `record` remembers what was verified by path, size and modification time, so that a later start does not read
         the file again. A record that cannot be read or written only costs that time.
 
         Raises:
-            CorruptModelError: the file is missing, or is not the one that was published.
+            CorruptModelError: the file is missing, or differs from the one that was published.
         """
         path = folder / self.weights
         try:
             stat = path.stat()
         except OSError as error:
             raise CorruptModelError(
-                f"{path} is missing from {self.distribution}; reinstall it: {self.remedy}"
+                f"{path} is missing from {self.distribution}; reinstall it: {self.install_hint}"
             ) from error
         state: list[str | int] = [self.sha256, stat.st_size, stat.st_mtime_ns]
         verified = _read_record(record)
@@ -75,7 +75,8 @@ class ModelPackage:
         found = sha256(path)
         if found != self.sha256:
             raise CorruptModelError(
-                f"{path} has SHA-256 {found}, expected {self.sha256}; reinstall {self.distribution}: {self.remedy}"
+                f"{path} has SHA-256 {found}, expected {self.sha256}; "
+                f"reinstall {self.distribution}: {self.install_hint}"
             )
         _write_record(record, {**verified, str(path): state})
 
@@ -93,13 +94,18 @@ PACKAGES = (
 )
 
 
+def package_of(repo_id: str) -> ModelPackage | None:
+    """Return the package that carries a repository's model, installed or not; None if there is none."""
+    return next((package for package in PACKAGES if package.repo_id == repo_id), None)
+
+
 def _read_record(record: Path) -> dict[str, list[str | int]]:
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        logger.warning("%s cannot be read and is made anew: %s", record, error)
+        logger.warning("%s cannot be read and is ignored: %s", record, error)
         return {}
     return content if isinstance(content, dict) else {}
 

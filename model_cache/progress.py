@@ -1,17 +1,18 @@
-"""A bar on the terminal of a person who waits for a download; nothing in a pipe."""
+"""The progress bar of a download, on a terminal only."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from model_cache.hub import Progress
+# Called with the number of bytes received since the last call; a negative number takes some back.
+Progress = Callable[[int], None]
 
 
 @contextmanager
 def terminal_bar(label: str, total: int) -> Iterator[Progress | None]:
-    """Show `total` bytes coming in, if standard error is a terminal; what it yields is told of them."""
+    """Show a bar of `total` bytes if standard error is a terminal; yield what advances it, else None."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -1,4 +1,4 @@
-"""What is known of a model that lies in the cache, kept beside its files as JSON."""
+"""The record of a model in the cache, kept beside its files as JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
-from model_cache.files import check_file_name, needed, sha256, write_atomically
+from model_cache.files import check_file_name, list_names, select_needed, sha256, write_atomically
 
 NAME = ".akidb-model.json"
 
@@ -21,21 +21,28 @@ class FileRecord(BaseModel):
     size: NonNegativeInt
     sha256: str
 
+    def describes(self, path: Path, *, check_hash: bool) -> bool:
+        """Return whether a file has the recorded size and, if asked, the recorded hash."""
+        try:
+            return path.stat().st_size == self.size and (not check_hash or sha256(path) == self.sha256)
+        except OSError:
+            return False
+
 
 class CacheRecord(BaseModel):
-    """A model in the cache.
+    """What is known about a model in the cache.
 
     Attributes:
-        version: of this form of record.
+        version: of the record's format.
         repo_id: the repository.
         commit: its 40 hexadecimal digits.
-        refs: branches and tags that pointed to it when they were last asked for.
-        files: by name, all that belong to it.
-        source: "hub" where it was downloaded, "hub-cache" where it was adopted from the Hub's own cache, "files" where
-            the record was lost and made anew.
-        licence: what the repository declares.
-        created: seconds since the epoch.
-        pinned: whether eviction passes it over.
+        refs: branches and tags that pointed to the commit when the Hub was last asked.
+        files: all files of the model by name.
+        source: "hub" if it was downloaded, "hub-cache" if it was linked from the Hub's own cache, "files" if the
+            record was lost and rebuilt from the files.
+        licence: the one that the repository declares.
+        created: when the record was made, in seconds since the epoch.
+        pinned: whether it is exempt from eviction.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,20 +59,20 @@ class CacheRecord(BaseModel):
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Return the bytes of all files."""
         return sum(file.size for file in self.files.values())
 
-    def damaged(self, folder: Path, *, hashes: bool = False) -> list[str]:
-        """The names of files that are not there or not the recorded ones: by size, or by hash, which reads them all."""
-        return [name for name, file in self.files.items() if not _is(folder / name, file, hashes)]
+    def find_damaged(self, folder: Path, *, check_hashes: bool = False) -> list[str]:
+        """Return the names of files that are missing or changed, by size; checking hashes reads every file."""
+        return [name for name, file in self.files.items() if not file.describes(folder / name, check_hash=check_hashes)]
 
     def write(self, folder: Path) -> None:
-        """Keep it beside the files."""
+        """Write the record into the model's folder."""
         write_atomically(folder / NAME, self.model_dump_json(indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> CacheRecord | None:
-        """The record in a folder, None where there is none or it is damaged."""
+        """Return the record in a folder, None if there is none or it is damaged."""
         try:
             record = cls.model_validate_json((folder / NAME).read_bytes())
             for name in record.files:
@@ -75,7 +82,7 @@ class CacheRecord(BaseModel):
         return record
 
     @classmethod
-    def of_files(
+    def from_files(
         cls,
         folder: Path,
         repo_id: str,
@@ -84,8 +91,8 @@ class CacheRecord(BaseModel):
         refs: tuple[str, ...] = (),
         licence: str | None = None,
     ) -> CacheRecord:
-        """A record of what lies in a folder now; reads every file."""
-        names = needed(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        """Make a record of the files that a folder holds now; reads each of them."""
+        names = select_needed(list_names(folder))
         files = {name: FileRecord(size=(folder / name).stat().st_size, sha256=sha256(folder / name)) for name in names}
         return cls(
             repo_id=repo_id,
@@ -96,10 +103,3 @@ class CacheRecord(BaseModel):
             licence=licence,
             created=time.time(),
         )
-
-
-def _is(path: Path, file: FileRecord, hashes: bool) -> bool:
-    try:
-        return path.stat().st_size == file.size and (not hashes or sha256(path) == file.sha256)
-    except OSError:
-        return False

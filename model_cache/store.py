@@ -1,10 +1,10 @@
-"""Where models lie below the cache's root, and how they come and go there.
+"""The models below the cache's root: how they are found, added, changed and removed.
 
-org--repo/COMMIT/       a model's files and its record; appears whole, by a rename
-org--repo/COMMIT.lock   shared by whoever has it open; its time of change is the last use
-org--repo/download.lock held by whoever fetches; records.lock, by whoever changes a record
-.staging/               what is being fetched
-.trash/                 what is being deleted
+org--repo/COMMIT/       a model's files and its record; appears complete, by a rename
+org--repo/COMMIT.lock   held shared by every process that has the model open; its modification time is the last use
+org--repo/download.lock held by the process that downloads; records.lock, by one that changes a record
+.staging/               models that are being downloaded
+.trash/                 models that are being deleted
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from model_cache.record import CacheRecord
 
 logger = logging.getLogger(__name__)
 
-# How long a lock is waited for that is never held for long.
-_PATIENCE_S = 10.0
-# When nobody will go on with an unfinished download any more.
-_ABANDONED_S = 7 * 24 * 3600.0
+# Seconds to wait for a lock that is never held for long.
+_LOCK_TIMEOUT_S = 10.0
+# Seconds after which an unfinished download is given up and deleted.
+_STAGING_MAX_AGE_S = 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model in the cache.
+    """A model in the store.
 
     Attributes:
-        record: what is known of it.
+        record: what is known about it.
         path: its folder.
         damaged: names of files that are missing or of the wrong size.
     """
@@ -49,17 +49,22 @@ class StoredModel:
 
     @property
     def name(self) -> str:
-        """`org/repo@commit`."""
+        """Return `org/repo@commit`."""
         return f"{self.record.repo_id}@{self.record.commit}"
 
     @property
     def lock(self) -> Path:
-        """The file that whoever has it open holds a shared lock on."""
+        """Return the file on which every process that has the model open holds a shared lock."""
         return self.path.with_name(f"{self.path.name}.lock")
 
     @property
+    def in_use(self) -> bool:
+        """Return whether a process has the model open."""
+        return locks.is_held(self.lock)
+
+    @property
     def last_used(self) -> float:
-        """When it was last opened, in seconds since the epoch."""
+        """Return when the model was last opened, in seconds since the epoch."""
         try:
             return self.lock.stat().st_mtime
         except OSError:
@@ -67,69 +72,72 @@ class StoredModel:
 
 
 class Store:
-    """The models below a root. Nothing is made on disk before something has to be kept."""
+    """The models below a root; nothing is created on disk before there is something to keep."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def find(self, repo: RepoName) -> list[StoredModel]:
-        """What is here under a name, the best match first.
+        """Return the models under a name, the best match first.
 
-        Without a revision, the commits that were "main" when they came go before others; among equals the newest goes
-        first.
+        Without a revision, the commits that "main" pointed to go before others; among equals the newest goes first.
         """
         revision = repo.revision
         found = [
             model
-            for model in self._in(self.root / repo.folder)
+            for model in self._models_in(self.root / repo.folder)
             if revision in (None, model.record.commit, *model.record.refs)
         ]
         return sorted(found, key=lambda model: ("main" in model.record.refs, model.record.created), reverse=True)
 
+    def find_intact(self, repo: RepoName) -> StoredModel | None:
+        """Return the best match under a name that is not damaged, if any."""
+        return next((model for model in self.find(repo) if not model.damaged), None)
+
     def all(self) -> list[StoredModel]:
-        """Every model, sorted by name."""
+        """Return every model, sorted by name."""
         folders = sorted(folder for folder in self.root.glob("*--*") if folder.is_dir())
-        return [model for folder in folders for model in self._in(folder)]
+        return [model for folder in folders for model in self._models_in(folder)]
 
     @contextmanager
-    def opened(self, model: StoredModel) -> Iterator[bool]:
-        """Keep a model from being removed. Yields False where it was removed before it could be kept."""
+    def lease(self, model: StoredModel) -> Iterator[bool]:
+        """Keep a model from being removed; yield False if it was removed before the lease began."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(locks.shared(model.lock, _PATIENCE_S))
+                stack.enter_context(locks.shared(model.lock, _LOCK_TIMEOUT_S))
             except OSError as error:
                 if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                     raise
-                logger.debug("%s cannot be locked, and so not be removed from here: %s", model.lock, error)
+                logger.debug("%s cannot be locked, so the model cannot be removed either: %s", model.lock, error)
             yield model.path.is_dir()
 
     @contextmanager
-    def fetching(self, repo: RepoName, timeout: float) -> Iterator[None]:
-        """Be the only process that fetches a repository.
+    def download_lock(self, repo: RepoName, timeout: float) -> Iterator[None]:
+        """Be the only process that downloads a repository.
 
         Raises:
-            LockTimeoutError: another has been fetching it for longer.
+            LockTimeoutError: another process held the lock for longer.
         """
         with locks.exclusive(self.root / repo.folder / "download.lock", timeout):
             self._clean_up(repo)
             yield
 
-    def staging(self, repo: RepoName, commit: str) -> Path:
-        """The folder in which a commit is put together; what an earlier attempt left is still in it."""
+    def staging_folder(self, repo: RepoName, commit: str) -> Path:
+        """Return the folder to assemble a commit in; files of an interrupted attempt are still there."""
         folder = self.root / ".staging"
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{repo.folder}@{commit}"
-        if not locks.are_kept(folder):
-            # Nothing keeps another process out, so what this one fetches must be its own.
+        if not locks.are_enforced(folder):
+            # Nothing excludes another process, so each needs a folder of its own.
             name += f"@{os.getpid()}-{os.urandom(4).hex()}"
         (folder / name).mkdir(exist_ok=True)
         return folder / name
 
     def publish(self, staged: Path, record: CacheRecord) -> StoredModel:
-        """Make what was put together a model of the cache, in place of a damaged one.
+        """Move an assembled model into the store, in place of a damaged one.
 
         Raises:
-            ModelInUseError: a damaged one has the place, and a process has it open.
+            ModelInUseError: a damaged one is in its place, and a process has it open.
         """
         record.write(staged)
         for name in record.files:
@@ -138,10 +146,10 @@ class Store:
         path = self.root / record.repo_id.replace("/", "--") / record.commit
         model = StoredModel(record, path, ())
         try:
-            with locks.exclusive(model.lock, _PATIENCE_S):
+            with locks.exclusive(model.lock, _LOCK_TIMEOUT_S):
                 if path.exists():
                     present = CacheRecord.read(path)
-                    if present is not None and not present.damaged(path, hashes=True):
+                    if present is not None and not present.find_damaged(path, check_hashes=True):
                         shutil.rmtree(staged)  # another process was faster
                         return StoredModel(present, path, ())
                     self._discard(path)
@@ -152,7 +160,7 @@ class Store:
         return model
 
     def remove(self, model: StoredModel) -> bool:
-        """Delete a model; False where a process has it open."""
+        """Delete a model; return False, and leave it, if a process has it open."""
         try:
             with locks.exclusive(model.lock, 0, remove=True):
                 self._discard(model.path)
@@ -160,35 +168,35 @@ class Store:
             return False
         return True
 
-    def amend(self, model: StoredModel, **changes: Any) -> StoredModel:
-        """Change a model's record."""
-        with locks.exclusive(model.path.parent / "records.lock", _PATIENCE_S):
+    def update_record(self, model: StoredModel, **changes: Any) -> StoredModel:
+        """Change fields of a model's record."""
+        with locks.exclusive(model.path.parent / "records.lock", _LOCK_TIMEOUT_S):
             current = CacheRecord.read(model.path) or model.record
             record = current.model_copy(update=changes)
             record.write(model.path)
         return StoredModel(record, model.path, model.damaged)
 
-    def take_ref(self, model: StoredModel, ref: str) -> StoredModel:
-        """Note that a branch or tag points to a model now, and so to no other of its repository."""
-        for other in self._in(model.path.parent):
+    def point_ref_to(self, model: StoredModel, ref: str) -> StoredModel:
+        """Record that a branch or tag points to a model now, and so to no other of its repository."""
+        for other in self._models_in(model.path.parent):
             if other.path != model.path and ref in other.record.refs:
-                self.amend(other, refs=tuple(name for name in other.record.refs if name != ref))
+                self.update_record(other, refs=tuple(name for name in other.record.refs if name != ref))
         if ref in model.record.refs:
             return model
-        return self.amend(model, refs=(*model.record.refs, ref))
+        return self.update_record(model, refs=(*model.record.refs, ref))
 
-    def _in(self, folder: Path) -> Iterator[StoredModel]:
-        """The models of one repository."""
+    def _models_in(self, folder: Path) -> Iterator[StoredModel]:
+        """Yield the models of one repository."""
         if not folder.is_dir():
             return
         for path in sorted(folder.iterdir()):
             if is_commit(path.name) and path.is_dir():
-                record = CacheRecord.read(path) or _rebuilt(path)
+                record = CacheRecord.read(path) or _rebuild_record(path)
                 if record is not None:
-                    yield StoredModel(record, path, tuple(record.damaged(path)))
+                    yield StoredModel(record, path, tuple(record.find_damaged(path)))
 
     def _discard(self, path: Path) -> None:
-        """Delete a folder such that nobody sees half of it."""
+        """Delete a folder so that no process sees half of it."""
         trash = self.root / ".trash"
         trash.mkdir(parents=True, exist_ok=True)
         moved = trash / f"{path.name}-{os.urandom(8).hex()}"
@@ -196,31 +204,31 @@ class Store:
         _delete(moved)
 
     def _clean_up(self, repo: RepoName) -> None:
-        """Delete what killed processes left: half deletions, and downloads that nothing can go on with."""
-        for left in self.root.glob(".trash/*"):
-            _delete(left)
+        """Delete what killed processes left: half deletions, and downloads that will not be continued."""
+        for leftover in self.root.glob(".trash/*"):
+            _delete(leftover)
         for staged in self.root.glob(".staging/*"):
-            if time.time() - staged.stat().st_mtime > _ABANDONED_S:
+            if time.time() - staged.stat().st_mtime > _STAGING_MAX_AGE_S:
                 _delete(staged)
-        finished = {model.record.commit for model in self._in(self.root / repo.folder) if not model.damaged}
+        published = {model.record.commit for model in self._models_in(self.root / repo.folder) if not model.damaged}
         for staged in self.root.glob(f".staging/{repo.folder}@*"):
-            if staged.name.split("@")[1] in finished and staged.name.count("@") == 1:
+            if staged.name.split("@")[1] in published and staged.name.count("@") == 1:
                 _delete(staged)
 
 
-def _rebuilt(path: Path) -> CacheRecord | None:
-    """A record made of the files, where it was lost; None where they are not a whole model."""
+def _rebuild_record(path: Path) -> CacheRecord | None:
+    """Make a lost record again from the files; return None if they are not a complete model."""
     try:
-        incomplete = files.missing(path) or files.truncated(path)
+        incomplete = files.find_incomplete(path)
     except (CorruptModelError, InvalidModelNameError) as error:
-        logger.warning("%s has no record and is passed over: %s", path, error)
+        logger.warning("%s has no record and is ignored: %s", path, error)
         return None
     if incomplete:
-        logger.warning("%s has no record and is passed over: %s is missing or cut off", path, incomplete[0])
+        logger.warning("%s has no record and is ignored: %s is missing or cut off", path, incomplete[0])
         return None
     repo_id = path.parent.name.replace("--", "/", 1)
-    record = CacheRecord.of_files(path, repo_id, path.name, "files")
-    logger.warning("%s had no usable record; it was made anew from the files", path)
+    record = CacheRecord.from_files(path, repo_id, path.name, "files")
+    logger.warning("%s had no usable record; it was rebuilt from the files", path)
     try:
         record.write(path)
     except OSError as error:

@@ -39,7 +39,8 @@ class Guard:
     case: str = ""
 
 
-HUB, CACHE, STORE, FILES, NAMES = (f"model_cache/{name}.py" for name in ("hub", "cache", "store", "files", "names"))
+HUB, RETRIES, STORE, FILES, NAMES = (f"model_cache/{name}.py" for name in ("hub", "retries", "store", "files", "names"))
+DOWNLOADER, RESOLVER, HUB_CACHE = (f"model_cache/{name}.py" for name in ("download", "resolver", "hub_cache"))
 ENGINE, QUEUE = (f"akidb_mlx/engine/{name}.py" for name in ("engine", "request_queue"))
 DOWNLOAD, IN_STORE = "test_download.py::", "test_store.py::"
 
@@ -73,14 +74,14 @@ GUARDS = (
         "3 500, 503, 429",
         f"{DOWNLOAD}test_a_failure_that_passes",
         "retries of what is transient",
-        ((HUB, "return status in (408, 429) or status >= 500", "return False"),),
+        ((RETRIES, "return status in (408, 429) or status >= 500", "return False"),),
         "status",
     ),
     Guard(
         "3 reset",
         f"{DOWNLOAD}test_a_failure_that_passes",
         "retries of what is transient",
-        ((HUB, "return isinstance(error, (HTTPError, OSError))", "return False"),),
+        ((RETRIES, "return isinstance(error, (HTTPError, OSError))", "return False"),),
         "reset",
     ),
     Guard(
@@ -93,7 +94,7 @@ GUARDS = (
         "3 a trickle without end",
         f"{DOWNLOAD}test_a_download_that_would_never_end",
         "one deadline, looked at with every chunk",
-        ((HUB, "                _left(deadline)\n", ""),),
+        ((HUB, "                check_deadline(deadline)\n", ""),),
     ),
     Guard(
         "3 ignored Range",
@@ -105,7 +106,7 @@ GUARDS = (
         "3 the Hub is down, the model is here",
         f"{DOWNLOAD}test_a_cached_copy_serves_while_the_hub_is_down",
         "what is here and whole is taken without a request",
-        ((CACHE, "        if model := self._whole(repo):\n            return model\n        d", "        d"),),
+        ((RESOLVER, "        if intact := self._store.find_intact(repo):\n            return intact\n", ""),),
     ),
     Guard(
         "3 a body without end",
@@ -129,7 +130,7 @@ GUARDS = (
         "4 gated",
         f"{DOWNLOAD}test_a_gated_model_explains_itself",
         "401 and 403 are explained",
-        ((HUB, "if isinstance(error, GatedRepoError) or status == 403:", "if False:"),),
+        ((RETRIES, "if isinstance(error, GatedRepoError) or status == 403:", "if False:"),),
     ),
     Guard(
         "5 kill -9 in mid-download",
@@ -152,13 +153,13 @@ GUARDS = (
         "6 disk full",
         f"{DOWNLOAD}test_a_full_disk_is_noticed_before_the_download",
         "bytes needed against bytes free, before",
-        ((CACHE, "if lacking + _SPARE > free:", "if False:"),),
+        ((DOWNLOADER, "if to_receive + _RESERVED_BYTES > free:", "if False:"),),
     ),
     Guard(
         "6 disk full meanwhile",
         f"{IN_STORE}test_a_disk_that_fills_up_during_a_download",
         "an error of the disk is not retried",
-        ((HUB, "error.errno in (errno.ENOSPC, ", "error.errno in ("),),
+        ((RETRIES, "error.errno in (errno.ENOSPC, ", "error.errno in ("),),
     ),
     Guard(
         "7 sixteen cold starts",
@@ -170,7 +171,7 @@ GUARDS = (
         "7 locks that do nothing",
         f"{IN_STORE}test_where_locks_do_nothing_each_download_has_a_folder_of_its_own_and_the_first_wins",
         "a probe of the lock, then a folder for each process",
-        ((STORE, "if not locks.are_kept(folder):", "if False:"),),
+        ((STORE, "if not locks.are_enforced(folder):", "if False:"),),
     ),
     Guard(
         "8 eviction while another process has it",
@@ -178,7 +179,7 @@ GUARDS = (
         "removing needs the lock alone",
         (
             (STORE, "with locks.exclusive(model.lock, 0, remove=True):", "if True:"),
-            (CACHE, "in_use=locks.is_held(model.lock)", "in_use=False"),
+            (STORE, "return locks.is_held(self.lock)", "return False"),
         ),
     ),
     Guard(
@@ -203,25 +204,25 @@ GUARDS = (
         "9 empty ref in the Hub's cache",
         f"{IN_STORE}test_a_copy_that_was_never_complete_is_not_used",
         "what the client does not find is not there",
-        ((HUB, "except (LocalEntryNotFoundError, ValueError):", "except ZeroDivisionError:"),),
+        ((HUB_CACHE, "except (LocalEntryNotFoundError, ValueError):", "except ZeroDivisionError:"),),
     ),
     Guard(
         "9 missing or cut file",
         f"{DOWNLOAD}test_a_damaged_file_is_fetched_again_once",
         "sizes are compared with the record",
-        ((STORE, "tuple(record.damaged(path)))", "())"),),
+        ((STORE, "tuple(record.find_damaged(path)))", "())"),),
     ),
     Guard(
         "9 changed file",
         f"{DOWNLOAD}test_a_changed_byte_is_found_by_verify_and_mended_by_repair",
         "`verify` compares hashes",
-        (("model_cache/record.py", "(not hashes or sha256(path) == file.sha256)", "True"),),
+        (("model_cache/record.py", "(not check_hash or sha256(path) == self.sha256)", "True"),),
     ),
     Guard(
         "9 damaged record",
         f"{DOWNLOAD}test_a_lost_record_is_made_anew_from_the_files",
         "a record is made anew from the files",
-        ((STORE, "CacheRecord.read(path) or _rebuilt(path)", "CacheRecord.read(path)"),),
+        ((STORE, "CacheRecord.read(path) or _rebuild_record(path)", "CacheRecord.read(path)"),),
     ),
     Guard(
         "9 read-only cache",
@@ -233,7 +234,7 @@ GUARDS = (
         "9 damaged copy in the Hub's cache",
         f"{DOWNLOAD}test_a_damaged_copy_in_the_hubs_cache_is_not_used",
         "the hashes that its blobs are named by",
-        ((CACHE, " or hub.changed(folder)", ""),),
+        ((RESOLVER, " or hub_cache.find_changed(folder)", ""),),
     ),
     Guard(
         "10 hostile ids and revisions",
@@ -245,19 +246,19 @@ GUARDS = (
         "10 hostile file names",
         f"{DOWNLOAD}test_hostile_file_names_are_refused",
         "file names are checked, and only known ones asked for",
-        ((FILES, "checked = [check_file_name(name) for name in names]", "checked = list(names)"),),
+        ((FILES, "    for name in names:\n        check_file_name(name)\n    needed", "    needed"),),
     ),
     Guard(
         "10 hostile entries of the index",
         f"{DOWNLOAD}test_hostile_entries_of_the_index_are_refused",
         "an index may name weight files beside it",
-        ((FILES, '"/" in check_file_name(name) or not name.endswith(".safetensors")', "False"),),
+        ((FILES, 'not isinstance(name, str) or "/" in name or not name.endswith(".safetensors")', "False"),),
     ),
     Guard(
         "12 code, pickles, other formats",
         f"{DOWNLOAD}test_code_and_pickles_are_not_even_asked_for",
         "a list of the names that are allowed",
-        ((FILES, "filter(kind_of(checked).needed.fullmatch, checked)", "checked"),),
+        ((FILES, "filter(kind_of(names).needed.fullmatch, names)", "names"),),
     ),
     Guard(
         "13 malformed safetensors, downloaded",

@@ -12,7 +12,7 @@ from akidb_mlx.entities.languages import LANGUAGES, LanguageDetector, model_for
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ModelLoadError, ModelNotFoundError
 from model_cache import ModelCache
 from model_cache.errors import CorruptModelError, ModelUnavailableError
-from model_cache.files import missing, needed
+from model_cache.files import find_missing, select_needed
 from tests.ner import edit_meta, install, train
 
 spacy = pytest.importorskip("spacy")
@@ -204,7 +204,7 @@ def test_a_repository_is_fetched_once_without_its_code(hub, repo):
     (model,) = ModelCache().list()
     assert (model.repo_id, str(model.path)) == ("spacy/en_tiny", info["path"])
     names = {path.relative_to(model.path).as_posix() for path in model.path.rglob("*") if path.is_file()}
-    assert names - {".akidb-model.json"} == set(needed(repo))
+    assert names - {".akidb-model.json"} == set(select_needed(repo))
     assert not any(name.endswith((".py", ".pkl", ".whl", ".bin")) and name != "vocab/lookups.bin" for name in names)
     hub.reset()
     assert loaded("spacy/en_tiny@main")["path"] == info["path"]
@@ -233,20 +233,20 @@ def test_a_repository_that_is_no_pipeline(hub):
 @pytest.mark.usefixtures("site")
 def test_half_a_pipeline_is_not_taken(hub, repo):
     hub.add("spacy/en_half", {name: content for name, content in repo.items() if name != "ner/model"})
-    with pytest.raises(ModelUnavailableError, match="not a whole model: ner/model"):
+    with pytest.raises(ModelUnavailableError, match="not a complete model: ner/model"):
         ModelCache().ensure("spacy/en_half")
 
 
 def test_what_a_pipeline_needs(repo, broken):
-    assert "ner/model" in needed(repo)
-    assert "config.cfg" not in needed([*repo, "config.json"])  # an embedding model with a stray file
-    assert missing(broken) == []
+    assert "ner/model" in select_needed(repo)
+    assert "config.cfg" not in select_needed([*repo, "config.json"])  # an embedding model with a stray file
+    assert find_missing(broken) == []
     (broken / "tok2vec/model").unlink()
     (broken / "meta.json").unlink()
-    assert missing(broken) == ["meta.json", "tok2vec/model"]
+    assert find_missing(broken) == ["meta.json", "tok2vec/model"]
     (broken / "config.cfg").write_bytes(b"\xff")
     with pytest.raises(CorruptModelError, match=r"config\.cfg cannot be read"):
-        missing(broken)
+        find_missing(broken)
 
 
 @pytest.mark.usefixtures("site")
@@ -254,7 +254,7 @@ def test_what_is_fetched_of_the_real_model_is_enough(hub, english):
     folder = Path(english.get_model_info()["models"][0]["path"])
     wheel = {"en_core_web_sm-any-py3-none-any.whl": b"PK not really"}
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert set(files) - set(needed(files)) <= {"README.md", "LICENSE", "LICENSES_SOURCES", "accuracy.json"}
+    assert set(files) - set(select_needed(files)) <= {"README.md", "LICENSE", "LICENSES_SOURCES", "accuracy.json"}
     hub.add("spacy/en_core_web_sm", files | wheel)
     assert loaded()["version"] == "3.8.0"
     assert hub.count("*.whl") == 0

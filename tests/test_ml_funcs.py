@@ -77,7 +77,7 @@ def test_threads_share_one_of_each(monkeypatch):
 
 
 def test_what_cannot_be_made_is_tried_again(monkeypatch):
-    monkeypatch.setattr("model_cache.cache.PACKAGES", ())
+    monkeypatch.setattr("model_cache.packages.PACKAGES", ())
     for _ in range(2):
         with pytest.raises((ModelNotFoundError, ModelUnavailableError), match="all-MiniLM-L6-v2"):
             ml_funcs.generate_embedding("a")

@@ -1,9 +1,14 @@
+import ast
 import json
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
+import model_cache
 from model_cache import (
+    CacheConfig,
     CorruptModelError,
     InvalidModelNameError,
     ModelCache,
@@ -12,7 +17,6 @@ from model_cache import (
     files,
     packages,
 )
-from model_cache.cache import default_root
 from model_cache.names import RepoName
 from model_cache.packages import ModelPackage
 from tests.support import GOLDENS, copy_model, minilm_installed
@@ -44,7 +48,7 @@ def package(tmp_path, monkeypatch):
         extra="tiny",
     )
     monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setattr("model_cache.cache.PACKAGES", (one,))
+    monkeypatch.setattr("model_cache.packages.PACKAGES", (one,))
     return weights.parent
 
 
@@ -55,13 +59,66 @@ def cache(tmp_path):
 
 def test_the_root_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("AKIDB_CACHE_DIR", "/a")
-    assert str(default_root()) == "/a/models"
+    assert str(ModelCache().root) == "/a/models"
+    assert CacheConfig.resolve(Path("/given")).root == Path("/given/models")
     monkeypatch.delenv("AKIDB_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert str(default_root()) == "/x/akidb/models"
+    assert str(ModelCache().root) == "/x/akidb/models"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_root() == tmp_path / ".cache/akidb/models"
+    assert ModelCache().root == tmp_path / ".cache/akidb/models"
+    monkeypatch.setenv("AKIDB_CACHE_DIR", "~/vectors")
+    assert ModelCache().root == CacheConfig.resolve(Path("~/vectors")).root == tmp_path / "vectors/models"
+
+
+def test_the_bound_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("AKIDB_CACHE_MAX_BYTES", "1000")
+    assert CacheConfig.resolve().limit() == 1000
+    assert CacheConfig.resolve(max_bytes=5).limit() == 5
+    monkeypatch.setenv("AKIDB_CACHE_MAX_BYTES", "0")
+    assert CacheConfig.resolve().limit() is None
+    monkeypatch.delenv("AKIDB_CACHE_MAX_BYTES")
+    assert CacheConfig(tmp_path / "not/yet").limit() == shutil.disk_usage(tmp_path).total // 4
+
+
+@pytest.mark.parametrize("text", ["1 GB", "-1", "1e9", "9" * 5000])
+def test_a_bound_that_is_no_number_of_bytes(monkeypatch, tmp_path, text):
+    monkeypatch.setenv("AKIDB_CACHE_MAX_BYTES", text)
+    with pytest.raises(ModelCacheError, match=rf"MAX_BYTES must be a number of bytes.*found '{text[:20]}") as refusal:
+        ModelCache(tmp_path)
+    assert len(str(refusal.value)) < 200
+    assert ModelCache(tmp_path, max_bytes=5).prune().removals == ()  # the variable is not needed
+
+
+def test_a_cache_shows_its_folder_and_bound():
+    assert repr(ModelCache(Path("/x/models"))) == "ModelCache('/x/models', max_bytes=None)"
+    assert repr(ModelCache(Path("/x/models"), max_bytes=5)) == "ModelCache('/x/models', max_bytes=5)"
+
+
+# Lower modules first; each may import from those before it.
+LAYERS = (
+    ("errors", "locks", "progress", "kinds"),
+    ("config", "names", "files"),
+    ("record", "packages", "hub_cache", "retries"),
+    ("store", "hub"),
+    ("eviction",),
+    ("download",),
+    ("resolver",),
+    ("cache",),
+    ("__init__",),
+)
+
+
+def test_modules_import_only_from_lower_ones():
+    package = Path(model_cache.__file__).parent
+    rank = {name: number for number, names in enumerate(LAYERS) for name in names}
+    assert set(rank) == {path.stem for path in package.glob("*.py")}
+    for path in package.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "model_cache":
+                parts = node.module.split(".")[1:]
+                imported = parts[:1] or [alias.name for alias in node.names]
+                assert all(rank[name] < rank[path.stem] for name in imported), f"{path.name} imports {imported}"
 
 
 def test_a_directory_is_used_as_it_is(cache, monkeypatch):
@@ -189,4 +246,4 @@ def test_what_is_fetched_of_a_repository():
         "pytorch_model.bin",
         "README.md",
     ]
-    assert files.needed([*others, *names]) == names
+    assert files.select_needed([*others, *names]) == names

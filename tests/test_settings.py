@@ -1,35 +1,42 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from akidb_mlx.errors import ConfigurationError
 from akidb_mlx.settings import Settings, config_file, load_settings
+from model_cache import ModelCache, ModelCacheError
+
+
+@pytest.fixture
+def file(monkeypatch, tmp_path):
+    """The TOML file that settings are read from, for a test to write."""
+    path = tmp_path / "mlx.toml"
+    monkeypatch.setenv("AKIDB_CONFIG", str(path))
+    return path
 
 
 def test_defaults():
-    assert load_settings() == Settings(
-        cache_dir=load_settings().cache_dir,
-        device="auto",
-        precision="auto",
-        token_budget=None,
-        allow_untrained_dimensions=False,
+    assert (
+        load_settings()
+        == Settings()
+        == Settings(
+            cache_dir=load_settings().cache_dir,
+            device="auto",
+            precision="auto",
+            token_budget=None,
+            allow_untrained_dimensions=False,
+        )
     )
 
 
-def test_the_environment_goes_before_the_file(monkeypatch, tmp_path):
-    file = tmp_path / "mlx.toml"
+def test_the_environment_goes_before_the_file(monkeypatch, file):
     file.write_text('device = "gpu"\ntoken_budget = 100\n')
-    monkeypatch.setenv("AKIDB_CONFIG", str(file))
     monkeypatch.setenv("AKIDB_DEVICE", "cpu")
     monkeypatch.setenv("AKIDB_PRECISION", "")
     settings = load_settings()
     assert (settings.device, settings.token_budget, settings.precision) == ("cpu", 100, "auto")
     assert Settings(token_budget=7).token_budget == 7
-
-
-def test_a_home_folder_in_the_cache_dir_is_expanded(monkeypatch):
-    monkeypatch.setenv("AKIDB_CACHE_DIR", "~/vectors")
-    assert load_settings().models_dir == Path.home() / "vectors" / "models"
 
 
 def test_where_the_file_is(monkeypatch):
@@ -42,20 +49,102 @@ def test_where_the_file_is(monkeypatch):
     assert config_file() == Path.home() / ".config/akidb/mlx.toml"
 
 
+# The cache, which model_cache reads.
+def test_the_cache_follows_argument_environment_file_and_default(monkeypatch, file):
+    file.write_text('cache_dir = "/file"\ncache_max_bytes = 1\n')
+    monkeypatch.setenv("AKIDB_CACHE_DIR", "/variable")
+    monkeypatch.setenv("AKIDB_CACHE_MAX_BYTES", "2")
+    assert repr(Settings(cache_dir="/argument", cache_max_bytes=3).open_cache()) == _cache("/argument/models", 3)
+    assert repr(Settings().open_cache()) == repr(ModelCache()) == _cache("/variable/models", 2)
+    monkeypatch.delenv("AKIDB_CACHE_MAX_BYTES")
+    assert repr(Settings().open_cache()) == _cache("/variable/models", 1)
+    monkeypatch.setenv("AKIDB_CACHE_DIR", "")
+    assert repr(Settings().open_cache()) == _cache("/file/models", 1)
+    file.unlink()
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert repr(Settings().open_cache()) == repr(ModelCache()) == _cache("/x/akidb/models", None)
+
+
+def _cache(root: str, max_bytes: int | None) -> str:
+    return f"ModelCache('{root}', max_bytes={max_bytes})"
+
+
+@pytest.mark.parametrize("text", ["0", "12", " 12 ", "1_000", "1.0", "1 GB", "-1", "", "\u0663"])
+def test_settings_and_cache_read_the_bound_alike(monkeypatch, text):
+    monkeypatch.setenv("AKIDB_CACHE_MAX_BYTES", text)
+
+    def outcome(open_cache):
+        try:
+            return repr(open_cache())
+        except (ConfigurationError, ModelCacheError) as error:
+            return str(error).removeprefix("settings are not usable: ")
+
+    assert outcome(lambda: Settings().open_cache()) == outcome(ModelCache)
+    assert Settings(cache_max_bytes=5).cache_max_bytes == 5
+
+
+def test_a_home_folder_in_the_cache_dir_is_expanded(monkeypatch, file):
+    monkeypatch.setenv("AKIDB_CACHE_DIR", "~/vectors")
+    assert Settings().open_cache().root == Path.home() / "vectors" / "models"
+    monkeypatch.delenv("AKIDB_CACHE_DIR")
+    file.write_text('cache_dir = "~/filed"')
+    assert Settings().open_cache().root == Path.home() / "filed" / "models"
+
+
+# What is refused.
+@pytest.mark.parametrize("load", [load_settings, Settings])
 @pytest.mark.parametrize(("name", "value"), [("AKIDB_DEVICE", "tpu"), ("AKIDB_TOKEN_BUDGET", "0")])
-def test_a_bad_variable_is_named(monkeypatch, name, value):
+def test_a_bad_variable_is_named(monkeypatch, name, value, load):
     monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigurationError, match=rf"{name.removeprefix('AKIDB_').lower()}: .*found '{value}'"):
-        load_settings()
+    setting = name.removeprefix("AKIDB_").lower()
+    with pytest.raises(ConfigurationError, match=rf"{setting}: .*found '{value}' in the environment variable {name}"):
+        load()
+
+
+@pytest.mark.parametrize("load", [load_settings, Settings])
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("devise = 'cpu'", r"'devise' is not a setting; settings are cache_dir, .*found 'cpu' in .*mlx\.toml"),
+        ("device = 'tpu'", r"device: Input should be 'auto', 'gpu' or 'cpu' \(found 'tpu' in .*mlx\.toml"),
+        ("cache_max_bytes = '1 GB'", r"cache_max_bytes: .*valid integer.*found '1 GB' in .*mlx\.toml"),
+        ("device =", r"settings file .*mlx\.toml cannot be read"),
+        ("\0", r"settings file .*mlx\.toml cannot be read"),
+    ],
+)
+def test_a_bad_file_is_named(file, content, problem, load):
+    file.write_text(content)
+    with pytest.raises(ConfigurationError, match=problem):
+        load()
 
 
 @pytest.mark.parametrize(
-    ("content", "problem"),
-    [("devise = 'cpu'", "devise: Extra inputs"), ("device =", "cannot be read"), ("\0", "cannot")],
+    ("arguments", "problem"),
+    [
+        ({"device": "tpu"}, r"device: Input should be 'auto', 'gpu' or 'cpu' \(found 'tpu' in the arguments\)"),
+        ({"token_budget": 0}, r"token_budget: Input should be greater than 0 \(found 0 in the arguments\)"),
+        ({"cache_dir": 5}, r"cache_dir: .*path.* \(found 5 in the arguments\)"),
+        ({"cache_max_bytes": -1}, r"cache_max_bytes: .*equal to 0 \(found -1 in the arguments\)"),
+        ({"coalesce_delay_ms": 1e9}, r"coalesce_delay_ms: .*equal to 1000 "),
+        ({"devise": "cpu"}, r"'devise' is not a setting; settings are cache_dir, .*found 'cpu' in the arguments"),
+        ({"a\nb": "c\nd" * 1000}, r"'a\\nb' is not a setting"),
+        ({"device": "x" * 10_000_000}, r"device: "),
+        ({"device": "tpu", "precision": "float8"}, r"device: .*; precision: .*"),
+    ],
+    ids=lambda value: str(value)[:40],
 )
-def test_a_bad_file_is_named(monkeypatch, tmp_path, content, problem):
-    file = tmp_path / "mlx.toml"
-    file.write_text(content)
-    monkeypatch.setenv("AKIDB_CONFIG", str(file))
-    with pytest.raises(ConfigurationError, match=problem):
-        load_settings()
+def test_a_bad_argument_is_named(arguments, problem):
+    with pytest.raises(ConfigurationError, match=problem) as refusal:
+        Settings(**arguments)
+    message = str(refusal.value)
+    assert len(message.splitlines()) == 1
+    assert len(message) < 800
+    assert isinstance(refusal.value.__cause__, ValidationError)
+
+
+def test_an_argument_goes_before_a_bad_variable(monkeypatch):
+    monkeypatch.setenv("AKIDB_DEVICE", "tpu")
+    assert Settings(device="cpu").device == "cpu"
+    monkeypatch.setenv("AKIDB_DEVICE", "cpu")
+    with pytest.raises(ConfigurationError, match="found 'tpu' in the arguments"):
+        Settings(device="tpu")

@@ -23,6 +23,7 @@ from model_cache import (
     ModelCacheError,
     ModelUnavailableError,
     files,
+    hub_cache,
     locks,
 )
 from model_cache import (
@@ -30,6 +31,7 @@ from model_cache import (
 )
 from model_cache.names import RepoName
 from model_cache.record import CacheRecord
+from model_cache.resolver import Resolver
 from model_cache.store import Store
 from tests.support import GOLDENS
 
@@ -74,9 +76,9 @@ def without_rights(folder: Path, mode: int = 0o555):
 def stored(cache: ModelCache, repo_id: str = "org/tiny", commit: str = COMMIT) -> Path:
     """Put the tiny model into a cache with no Hub."""
     store = Store(cache.root)
-    staged = store.staging(RepoName(repo_id), commit)
+    staged = store.staging_folder(RepoName(repo_id), commit)
     shutil.copytree(TINY, staged, dirs_exist_ok=True)
-    return store.publish(staged, CacheRecord.of_files(staged, repo_id, commit, "hub", ("main",))).path
+    return store.publish(staged, CacheRecord.from_files(staged, repo_id, commit, "hub", ("main",))).path
 
 
 # Folders that cannot be written.
@@ -139,7 +141,7 @@ def test_a_download_that_another_process_never_ends(hub, tmp_path):
     cache = ModelCache(tmp_path / "models", download_timeout_s=0.2)
     with (
         locks.exclusive(cache.root / "org--tiny/download.lock"),
-        pytest.raises(DownloadError, match="another process has been fetching org/tiny"),
+        pytest.raises(DownloadError, match="another process has been downloading org/tiny"),
     ):
         cache.ensure("org/tiny")
 
@@ -166,10 +168,10 @@ def test_a_lock_whose_file_goes_while_it_is_waited_for(tmp_path):
 def test_a_model_that_goes_between_finding_and_opening_is_looked_for_again(cache, monkeypatch):
     stored(cache, commit="a" * 40)
     kept = stored(cache, commit="b" * 40)
-    resolve = ModelCache._resolve
+    resolve = Resolver.resolve
 
-    def resolve_too_early(self, repo, download):
-        found = resolve(self, repo, download)
+    def resolve_too_early(self, repo, *, download):
+        found = resolve(self, repo, download=download)
         if found.path != kept:
             shutil.rmtree(found.path)
         return found
@@ -177,7 +179,7 @@ def test_a_model_that_goes_between_finding_and_opening_is_looked_for_again(cache
     os.utime(kept)
     record = CacheRecord.read(kept)
     record.model_copy(update={"created": 0.0}).write(kept)  # so that the other one is preferred
-    monkeypatch.setattr(ModelCache, "_resolve", resolve_too_early)
+    monkeypatch.setattr(Resolver, "resolve", resolve_too_early)
     with cache.acquire("org/tiny", download=False) as path:
         assert path == kept
 
@@ -195,11 +197,11 @@ def test_the_last_use_is_the_last_opening(cache):
 def test_where_locks_do_nothing_each_download_has_a_folder_of_its_own_and_the_first_wins(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
     store, repo = Store(tmp_path), RepoName("org/tiny")
-    both = [store.staging(repo, COMMIT) for _ in range(2)]
+    both = [store.staging_folder(repo, COMMIT) for _ in range(2)]
     assert both[0] != both[1]
     for staged in both:
         shutil.copytree(TINY, staged, dirs_exist_ok=True)
-    record = CacheRecord.of_files(both[0], "org/tiny", COMMIT, "hub")
+    record = CacheRecord.from_files(both[0], "org/tiny", COMMIT, "hub")
     first, second = (store.publish(staged, record).path for staged in both)
     inode = (first / "model.safetensors").stat().st_ino
     assert first == second
@@ -247,20 +249,20 @@ def test_what_was_left_behind_goes_with_the_next_download(hub, cache, monkeypatc
 )
 def test_weights_that_are_cut_off_or_garbage(tmp_path, content):
     (tmp_path / "model.safetensors").write_bytes(content)
-    assert files.truncated(tmp_path) == ["model.safetensors"]
+    assert files.find_truncated(tmp_path) == ["model.safetensors"]
 
 
 @pytest.mark.parametrize("index", ["", "[]", '{"weight_map": []}', "{}", "[" * 100_000])
 def test_an_index_that_is_garbage(tmp_path, index):
     (tmp_path / "model.safetensors.index.json").write_text(index)
     with pytest.raises(CorruptModelError, match="is not an index of weights"):
-        files.missing(tmp_path)
+        files.find_missing(tmp_path)
 
 
 def test_weights_whole_and_in_parts_are_fetched_whole():
     names = ["model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "config.json"]
-    assert files.needed(names) == ["config.json", "model.safetensors"]
-    assert files.needed(names[1:]) == ["config.json", *names[1:3]]
+    assert files.select_needed(names) == ["config.json", "model.safetensors"]
+    assert files.select_needed(names[1:]) == ["config.json", *names[1:3]]
 
 
 @pytest.mark.parametrize("fault", ["hostile index", "no tokenizer"])
@@ -274,7 +276,7 @@ def test_a_folder_that_is_no_model_is_passed_over(cache, caplog, fault):
         (path / "tokenizer.json").unlink()
     with pytest.raises(ModelUnavailableError):
         cache.ensure("org/tiny", download=False)
-    assert "is passed over" in caplog.text
+    assert "is ignored" in caplog.text
     assert path.is_dir()  # which is for a person to look at
 
 
@@ -294,7 +296,7 @@ def test_weights_in_parts(hub, cache):
 
 def test_a_repository_that_is_not_whole(hub, cache):
     hub.add("org/part", {path.name: path.read_bytes() for path in TINY.glob("*") if path.name in _PART})
-    with pytest.raises(ModelUnavailableError, match=r"is not a whole model: tokenizer\.json is missing"):
+    with pytest.raises(ModelUnavailableError, match=r"is not a complete model: tokenizer\.json is missing"):
         cache.ensure("org/part")
     assert cache.list() == []
 
@@ -317,10 +319,10 @@ def test_a_copy_that_cannot_be_linked_is_used_where_it_is(hub, cache, monkeypatc
     hub.add("org/elsewhere", TINY)
     theirs = Path(snapshot_download("org/elsewhere"))
     hub.reset()
-    monkeypatch.setattr("model_cache.cache.os.link", refuse)
+    monkeypatch.setattr("model_cache.files.os.link", refuse)
     caplog.set_level(logging.INFO)
     assert cache.ensure("org/elsewhere") == theirs
-    assert "is used where the Hub's cache has it" in caplog.text
+    assert "is used from the Hub's cache" in caplog.text
     assert cache.list() == []
     assert hub.requests == []
 
@@ -339,36 +341,23 @@ def test_a_copy_with_a_hostile_index_is_not_used(hub, cache, caplog):
 
 def test_a_copy_that_was_never_complete_is_not_used(hub, cache):
     hub.add("org/never", TINY)
-    (hub_module._client_cache() / "models--org--never/snapshots").mkdir(parents=True)
+    (hub_cache._cache_folder() / "models--org--never/snapshots").mkdir(parents=True)
     assert cache.ensure("org/never").name == cache.list()[0].commit
 
 
 def test_where_the_client_keeps_its_cache(monkeypatch):
     from huggingface_hub import constants
 
-    assert str(hub_module._client_cache()) == constants.HF_HUB_CACHE
+    assert str(hub_cache._cache_folder()) == constants.HF_HUB_CACHE
     monkeypatch.delenv("HF_HUB_CACHE")
     monkeypatch.setenv("HF_HOME", "/somewhere")
-    assert str(hub_module._client_cache()) == "/somewhere/hub"
+    assert str(hub_cache._cache_folder()) == "/somewhere/hub"
     monkeypatch.delenv("HF_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", "/else")
-    assert str(hub_module._client_cache()) == "/else/huggingface/hub"
+    assert str(hub_cache._cache_folder()) == "/else/huggingface/hub"
 
 
-# Bounds and settings.
-def test_the_bound_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("AKIDB_CACHE_MAX_BYTES", "1000")
-    assert ModelCache(tmp_path)._bound() == 1000
-    assert ModelCache(tmp_path, max_bytes=5)._bound() == 5
-    monkeypatch.setenv("AKIDB_CACHE_MAX_BYTES", "0")
-    assert ModelCache(tmp_path)._bound() is None
-    monkeypatch.delenv("AKIDB_CACHE_MAX_BYTES")
-    assert ModelCache(tmp_path / "not/yet")._bound() == shutil.disk_usage(tmp_path).total // 4
-    monkeypatch.setenv("AKIDB_CACHE_MAX_BYTES", "1 GB")
-    with pytest.raises(ModelCacheError, match=r"must be a number of bytes.*'1 GB'"):
-        ModelCache(tmp_path)
-
-
+# Offline, and names.
 @pytest.mark.parametrize("what", ["update", "repair"])
 def test_offline_nothing_is_fetched_anew(cache, what):
     path = stored(cache)

@@ -25,7 +25,7 @@ _PROBE = ("A man is playing a guitar.", "Someone plays the guitar.", "The stock 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
     """Report device, backend, versions, cache and models, and time a self-test on the first model found."""
     settings = load_settings()
-    cache = ModelCache(settings.models_dir)
+    cache = settings.open_cache()
     models = {name: _find(cache, record.repo_id) for name, record in CATALOG.items()}
     found = next((name for name, where in models.items() if where["path"]), None)
     report: dict[str, Any] = {

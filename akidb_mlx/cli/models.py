@@ -180,8 +180,7 @@ def _each(names: Iterable[str], as_json: bool, work: Callable[[str], dict[str, A
 
 
 def _cache() -> ModelCache:
-    settings = load_settings()
-    return ModelCache(settings.models_dir, max_bytes=settings.cache_max_bytes)
+    return load_settings().open_cache()
 
 
 def _repo(name: str) -> str:

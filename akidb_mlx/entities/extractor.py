@@ -24,7 +24,6 @@ from akidb_mlx.errors import (
 )
 from akidb_mlx.settings import Settings, load_settings
 from akidb_mlx.texts import list_texts
-from model_cache import ModelCache
 
 AUTO = "auto"
 # Pipelines that are kept loaded where texts come in many languages; a small one takes some 50 MB.
@@ -72,7 +71,7 @@ class EntityExtractor(Closeable):
         self._model = _chosen_model(model, language)
         self._language = language
         self._labels = None if labels is None else _checked_labels(labels)
-        self._cache = ModelCache(settings.models_dir, max_bytes=settings.cache_max_bytes)
+        self._cache = settings.open_cache()
         self._download = auto_download
         self._process = os.getpid()
         self._closed = False

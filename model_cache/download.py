@@ -1,0 +1,115 @@
+"""Downloads of whole models from the Hub into the store."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from model_cache import files, hub, locks
+from model_cache.errors import DiskSpaceError, DownloadError, ModelUnavailableError
+from model_cache.eviction import Evictor
+from model_cache.hub import RemoteModel
+from model_cache.names import RepoName
+from model_cache.progress import Progress
+from model_cache.record import CacheRecord
+from model_cache.store import Store, StoredModel
+
+logger = logging.getLogger(__name__)
+
+ProgressBar = Callable[[str, int], AbstractContextManager[Progress | None]]
+
+# Bytes that a download leaves free for other programs.
+_RESERVED_BYTES = 64 << 20
+
+
+class Downloader:
+    """Downloads models into a store, one process at a time for each repository.
+
+    Args:
+        store: where models are kept.
+        evictor: what makes space for them.
+        timeout_s: seconds for one download.
+        progress: makes what is told of the bytes received, given a label and their total number.
+    """
+
+    def __init__(self, store: Store, evictor: Evictor, timeout_s: float, progress: ProgressBar) -> None:
+        self._store = store
+        self._evictor = evictor
+        self._timeout_s = timeout_s
+        self._progress = progress
+
+    def latest_commit(self, repo: RepoName) -> str:
+        """Ask the Hub which commit a branch or tag points to."""
+        hub.check_online(repo)
+        return hub.describe(repo, time.monotonic() + self._timeout_s).commit
+
+    def download(self, repo: RepoName, *, refresh: bool = False) -> StoredModel:
+        """Download a model, unless another process has done so meanwhile; `refresh` asks the Hub even then."""
+        hub.check_online(repo)
+        deadline = time.monotonic() + self._timeout_s
+        try:
+            with self._store.download_lock(repo, self._timeout_s):
+                if not refresh and (model := self._store.find_intact(repo)):
+                    return model
+                return self._fetch(repo, hub.describe(repo, deadline), deadline)
+        except locks.LockTimeoutError:
+            raise DownloadError(
+                f"another process has been downloading {repo} for {self._timeout_s:.0f} s: wait for it or end it"
+            ) from None
+
+    def _fetch(self, repo: RepoName, remote: RemoteModel, deadline: float) -> StoredModel:
+        refs = () if repo.revision == remote.commit else (repo.revision or "main",)
+        stored = self._store.find(RepoName(repo.repo_id))
+        for model in stored:
+            if model.record.commit == remote.commit and not model.record.find_damaged(model.path, check_hashes=True):
+                return self._store.point_ref_to(model, refs[0]) if refs else model
+        staged = self._store.staging_folder(repo, remote.commit)
+        _link_stored_files(remote, stored, staged)
+        lacking = [file for file in remote.files if not file.is_at(staged / file.name)]
+        to_receive = sum(file.size - hub.received_bytes(file, staged) for file in lacking)
+        self._free_space(repo, to_receive, sum(file.size for file in remote.files))
+        with self._progress(str(repo), sum(file.size for file in lacking)) as progress:
+            for file in lacking:
+                hub.fetch(remote, file, staged, deadline, progress)
+        if incomplete := files.find_incomplete(staged):
+            raise ModelUnavailableError(
+                f"{repo} on the Hub is not a complete model: {incomplete[0]} is missing or cut off"
+            )
+        pinned = any(model.record.pinned for model in stored if model.record.commit == remote.commit)
+        record = CacheRecord.from_files(staged, repo.repo_id, remote.commit, "hub", refs, remote.licence)
+        model = self._store.publish(staged, record.model_copy(update={"pinned": pinned}))
+        return self._store.point_ref_to(model, refs[0]) if refs else model
+
+    def _free_space(self, repo: RepoName, to_receive: int, size: int) -> None:
+        """Evict models to make space for one of `size` bytes, and refuse it where the disk has too little.
+
+        Raises:
+            DiskSpaceError: the disk has no space for the bytes still to be received.
+        """
+        evicted = self._evictor.carry_out(self._evictor.plan(incoming=size))
+        for removal in evicted.removals:
+            logger.warning(
+                "removed %s (%d bytes) to make space for %s: %s", removal.name, removal.size, repo, removal.reason
+            )
+        free = shutil.disk_usage(self._store.root).free
+        if to_receive + _RESERVED_BYTES > free:
+            raise DiskSpaceError(
+                f"{repo} needs {to_receive} bytes (and {_RESERVED_BYTES} to spare) and the disk of {self._store.root} "
+                f"has {free} free: free some space, or set AKIDB_CACHE_DIR to a folder on another disk",
+                needed=to_receive,
+                free=free,
+            )
+
+
+def _link_stored_files(remote: RemoteModel, stored: list[StoredModel], staged: Path) -> None:
+    """Link into a staging folder the files that another commit, or a damaged copy, already has."""
+    for file in remote.files:
+        for model in stored:
+            known = model.record.files.get(file.name)
+            same = known is not None and file.sha256 == known.sha256 and not (staged / file.name).exists()
+            if same and file.is_at(model.path / file.name):
+                files.hard_link(model.path / file.name, staged / file.name)

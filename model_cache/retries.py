@@ -1,0 +1,122 @@
+"""Requests to the Hub under a deadline: retried after transient failures, other failures explained."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from model_cache.errors import DownloadError, ModelUnavailableError
+from model_cache.names import RepoName
+
+_Result = TypeVar("_Result")
+
+_ATTEMPTS = 6
+_LONGEST_PAUSE_S = 30
+
+
+class DeadlinePassedError(Exception):
+    """The deadline of a download passed."""
+
+
+def check_deadline(deadline: float) -> None:
+    """Refuse to go on after a deadline, given by `time.monotonic`.
+
+    Raises:
+        DeadlinePassedError: it has passed.
+    """
+    if time.monotonic() >= deadline:
+        raise DeadlinePassedError
+
+
+def time_left(deadline: float) -> float:
+    """Return the seconds until a deadline, always more than 0.
+
+    Raises:
+        DeadlinePassedError: it has passed.
+    """
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise DeadlinePassedError
+    return left
+
+
+def retry(work: Callable[[], _Result], repo: RepoName, deadline: float) -> _Result:
+    """Call what asks the Hub, again after transient failures, with pauses that grow and differ between processes.
+
+    Raises:
+        DownloadError: the network kept failing, `deadline` passed, or the disk cannot be written.
+        ModelUnavailableError: the Hub refuses the repository.
+    """
+    from httpx2 import HTTPError
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+    retrying = Retrying(
+        retry=retry_if_exception(_is_transient),
+        wait=wait_random_exponential(multiplier=0.5, max=_LONGEST_PAUSE_S),
+        stop=lambda state: stop_after_attempt(_ATTEMPTS)(state) or time.monotonic() + state.upcoming_sleep > deadline,
+        reraise=True,
+    )
+    try:
+        result: _Result = retrying(work)
+        return result
+    except DeadlinePassedError:
+        raise DownloadError(
+            f"{repo} was not downloaded in time; what was received is kept: try again to continue"
+        ) from None
+    except (HTTPError, OSError) as error:
+        raise _explain(error, repo) from error
+
+
+def _is_transient(error: BaseException) -> bool:
+    from httpx2 import HTTPError
+
+    if (status := _status(error)) is not None:
+        return status in (408, 429) or status >= 500
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        return False
+    # Anything else that goes wrong in a transfer: connections, time-outs, a body of the wrong size.
+    return isinstance(error, (HTTPError, OSError))
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the HTTP status of the response that an error is about; the client may have chained it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if (response := getattr(cause, "response", None)) is not None:
+            return int(response.status_code)
+        cause = cause.__cause__
+    return None
+
+
+def _explain(error: BaseException, repo: RepoName) -> Exception:
+    """Return the error that tells a person what went wrong and what to do."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    address = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{repo.repo_id}"
+    status = _status(error)
+    if isinstance(error, GatedRepoError) or status == 403:
+        return ModelUnavailableError(
+            f"{repo} is gated: accept its terms at {address} and set HF_TOKEN to a token of that account "
+            "(or run `hf auth login`)"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return ModelUnavailableError(f"{repo.repo_id} has no revision {repo.revision}: see {address}/tree/main")
+    if isinstance(error, RepositoryNotFoundError) or status == 401:
+        return ModelUnavailableError(
+            f"the Hub has no model {repo.repo_id}, or it is private: check the name, or set HF_TOKEN"
+        )
+    if isinstance(error, OSError) and error.errno is not None and status is None and not _is_transient(error):
+        return DownloadError(f"{repo} could not be written: {error.strerror}")
+    if status is not None and not _is_transient(error):
+        return ModelUnavailableError(f"the Hub refused {repo} with status {status}: {_first_line(error)}")
+    return DownloadError(
+        f"{repo} could not be downloaded: {_first_line(error)}; what was received is kept: "
+        "check the network and try again"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no details'}"
