@@ -13,30 +13,30 @@ from akidb_mlx.settings import DeviceName, Settings
 from model_cache import CorruptModelError, ModelCacheError
 
 
-def acquire(
-    held: ExitStack,
-    model: str,
+def acquire_directory(
+    resources: ExitStack,
+    model_name: str,
     catalog: Mapping[str, ModelRecord] | Mapping[str, SummaryModelRecord],
     settings: Settings,
     download: bool,
 ) -> Path:
-    """A model's directory, which the cache keeps until `held` is closed.
+    """Return a model's directory, which the cache keeps until `resources` is closed.
 
     Args:
-        held: what gives the directory up.
-        model: a name of `catalog`, "org/repo", "org/repo@revision" or a directory.
+        resources: releases the directory when it is closed.
+        model_name: a name of `catalog`, "org/repo", "org/repo@revision" or a directory.
         catalog: the names known without a repository.
-        settings: those that say where the cache is.
+        settings: they name the cache.
         download: whether a model that is not on this machine may be fetched.
 
     Raises:
         ModelNotFoundError: it is not on this machine and was not downloaded.
         ModelLoadError: its files are damaged.
     """
-    record = catalog.get(model)
+    record = catalog.get(model_name)
     try:
         cache = settings.open_cache()
-        return held.enter_context(cache.acquire(record.repo_id if record else model, download=download))
+        return resources.enter_context(cache.acquire(record.repo_id if record else model_name, download=download))
     except CorruptModelError as error:
         raise ModelLoadError(str(error)) from error
     except ModelCacheError as error:
@@ -44,8 +44,8 @@ def acquire(
         raise ModelNotFoundError(f"{error}{known}") from error
 
 
-def device_name(device: str | None, settings: Settings) -> DeviceName:
-    """The device that a caller named, or else the settings.
+def resolve_device(device: str | None, settings: Settings) -> DeviceName:
+    """Return the device that a caller named, or else that of the settings.
 
     Raises:
         ConfigurationError: there is no such name.

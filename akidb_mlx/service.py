@@ -33,7 +33,7 @@ from akidb_mlx.options import (
     parse_timeout,
 )
 from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics
-from akidb_mlx.resolve import acquire, device_name
+from akidb_mlx.resolve import acquire_directory, resolve_device
 from akidb_mlx.runtime import cpu_runtime
 from akidb_mlx.runtime.finalizers import clean_up_after
 from akidb_mlx.settings import BackendName, DeviceName, Settings, load_settings
@@ -90,7 +90,7 @@ class EmbeddingService(Embedder):
         """
         self._model_name = _parse_name(model_name)
         settings = _parse_settings(settings)
-        chosen_device = device_name(device, settings)
+        chosen_device = resolve_device(device, settings)
         if backend not in get_args(BackendName):
             raise ConfigurationError(f"backend must be one of {', '.join(get_args(BackendName))}, found {backend!r}")
         if not isinstance(auto_download, bool):
@@ -102,7 +102,7 @@ class EmbeddingService(Embedder):
         resources = ExitStack()
         self._release = resources.close
         try:
-            directory = acquire(resources, self._model_name, CATALOG, settings, auto_download)
+            directory = acquire_directory(resources, self._model_name, CATALOG, settings, auto_download)
             self._revision = directory.name if is_commit(directory.name) else None
             self._checkpoint = read_checkpoint(directory)
             self._engine = Engine(

@@ -186,7 +186,7 @@ GUARDS = (
         "8 eviction while a service has it",
         "test_service.py::test_a_service_keeps_its_model_from_being_removed",
         "a service holds the lock until it is closed",
-        (("akidb_mlx/resolve.py", "held.enter_context(cache.acquire(", "(cache.ensure("),),
+        (("akidb_mlx/resolve.py", "resources.enter_context(cache.acquire(", "(cache.ensure("),),
     ),
     Guard(
         "8 removal between finding and opening",

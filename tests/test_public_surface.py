@@ -43,7 +43,7 @@ def test_a_bad_argument_is_refused_before_any_file_is_read(monkeypatch, argument
     def touch(*_, **__):
         raise AssertionError("a file was looked for")
 
-    monkeypatch.setattr("akidb_mlx.service.acquire", touch)
+    monkeypatch.setattr("akidb_mlx.service.acquire_directory", touch)
     with pytest.raises(error, match=message):
         EmbeddingService(**{"model_name": "org/name", **arguments})
 

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from akidb_mlx.catalog import SUMMARY_CATALOG
 from akidb_mlx.closeable import Closeable
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ServiceClosedError
-from akidb_mlx.resolve import acquire, device_name
+from akidb_mlx.resolve import acquire_directory, resolve_device
 from akidb_mlx.service import EmbeddingService
 from akidb_mlx.settings import Settings, SummaryMode, load_settings
 from akidb_mlx.summarization.abstractive import AbstractiveSummarizer
@@ -88,11 +88,11 @@ class Summarizer(Closeable):
                 )
                 self._backend = ExtractiveSummarizer(service, split)
             else:
-                directory = acquire(held, name, SUMMARY_CATALOG, settings, auto_download)
+                directory = acquire_directory(held, name, SUMMARY_CATALOG, settings, auto_download)
                 revision = directory.name if is_commit(directory.name) else None
                 self._model = {"model_name": name, "revision": revision, "path": str(directory)}
                 generator = TextGenerator(
-                    directory, device_name(device, settings), context_tokens, settings.stuck_after_s
+                    directory, resolve_device(device, settings), context_tokens, settings.stuck_after_s
                 )
                 held.callback(generator.close)
                 self._backend = AbstractiveSummarizer(generator, split)
