@@ -191,7 +191,7 @@ def memory(calls: int = 10_000) -> list[Row]:
 def overhead(rounds: int = 200) -> list[Row]:
     """One short text through the service, and the same tokens through the model alone."""
     cpu_runtime.prepare()
-    from akidb_mlx.backends.mlx.device import execution_plan
+    from akidb_mlx.backends.mlx.plan import execution_plan
     from akidb_mlx.backends.mlx.model import EmbeddingModel
     from akidb_mlx.checkpoint.checkpoint import read_checkpoint
     from akidb_mlx.checkpoint.tokenizer import TextTokenizer
