@@ -278,8 +278,8 @@ def _parse_settings(settings: Settings | None) -> Settings:
 def _load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) -> Model:
     """Load the model on the owner thread, where MLX is imported for the first time."""
     cpu_runtime.prepare()
-    from akidb_mlx.backends.mlx.device import execution_plan
     from akidb_mlx.backends.mlx.model import EmbeddingModel
+    from akidb_mlx.backends.mlx.plan import execution_plan
 
     plan = execution_plan(
         device,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 import akidb_mlx.service
 from akidb_mlx import EmbeddingBatch, EmbeddingService, Settings
-from akidb_mlx.engine.batching import Batch, Item
+from akidb_mlx.engine.backend import TokenRows
 from akidb_mlx.errors import ServiceOverloadedError
 from akidb_mlx.runtime import cpu_runtime
 from benchmarks import random_qwen3
@@ -191,8 +191,8 @@ def memory(calls: int = 10_000) -> list[Row]:
 def overhead(rounds: int = 200) -> list[Row]:
     """One short text through the service, and the same tokens through the model alone."""
     cpu_runtime.prepare()
-    from akidb_mlx.backends.mlx.device import execution_plan
     from akidb_mlx.backends.mlx.model import EmbeddingModel
+    from akidb_mlx.backends.mlx.plan import execution_plan
     from akidb_mlx.checkpoint.checkpoint import read_checkpoint
     from akidb_mlx.checkpoint.tokenizer import TextTokenizer
 
@@ -202,12 +202,11 @@ def overhead(rounds: int = 200) -> list[Row]:
         plan = execution_plan("cpu", "auto", None, checkpoint.dtype, False, checkpoint.hidden_size)
         model = EmbeddingModel(checkpoint, plan)
         (window,) = TextTokenizer(checkpoint)([text], "", "truncate", 0)[0].windows
+        rows = TokenRows(window[None], np.array([len(window)], np.int32), np.empty(0, np.int32))
         whole, bare = [], []
         for _ in range(rounds):
-            batch = Batch(b"", len(window), plan.token_budget, plan.token_budget, 0)
-            batch.add(Item(window, None, [0]))
             began = time.perf_counter()
-            (vectors,) = model.start([batch]).result()
+            (vectors,) = model.start([rows]).result()
             middle = time.perf_counter()
             found = service.embed_array([text])
             whole.append(time.perf_counter() - middle)

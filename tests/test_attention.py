@@ -24,7 +24,7 @@ def test_attention_in_blocks_equals_the_formula(monkeypatch, most_scores, kind, 
 
     from akidb_mlx.backends.mlx import attention
 
-    monkeypatch.setattr(attention, "_LEAST_QUERIES", 2)
+    monkeypatch.setattr(attention, "_MIN_QUERIES", 2)
     queries, keys, values = arrays()
     length = queries.shape[2]
     i, j = np.arange(length)[:, None], np.arange(length)
@@ -37,7 +37,7 @@ def test_attention_in_blocks_equals_the_formula(monkeypatch, most_scores, kind, 
     mask = {"none": None, "causal": "causal"}.get(kind, mx.array(visible))
     with mx.stream(mx.cpu):
         if way == "vectorised_attention" and isinstance(mask, mx.array):
-            mask = attention.additive(mask)
+            mask = attention.additive_mask(mask)
         blocked = attention.in_blocks(getattr(attention, way), most_scores)
         found = np.array(blocked(mx.array(queries), mx.array(keys), mx.array(values), 0.3, mask))
     by_head = reference(queries, np.repeat(keys, 2, axis=1), np.repeat(values, 2, axis=1), 0.3, visible)
@@ -67,7 +67,7 @@ def test_gemma_sees_half_the_window_on_each_side():
 def test_rotation_equals_mlx_own():
     import mlx.core as mx
 
-    from akidb_mlx.backends.mlx.device import ExecutionPlan
+    from akidb_mlx.backends.mlx.plan import ExecutionPlan
 
     x = mx.array(np.random.default_rng(1).normal(size=(2, 3, 70, 32)).astype(np.float32))
     with mx.stream(mx.cpu):

@@ -306,7 +306,7 @@ def test_module_folders_cannot_leave_the_folder(tmp_path, path):
     modules = json.loads((directory / "modules.json").read_text())
     modules[1]["path"] = path
     (directory / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(ModelLoadError, match="is not a folder inside the model's"):
+    with pytest.raises(ModelLoadError, match="is not a folder inside the model directory"):
         load(directory)
 
 

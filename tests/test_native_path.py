@@ -53,11 +53,11 @@ def test_gemma_is_refused_in_float16(name):
 def test_the_precision_of_a_gpu(monkeypatch, stored, overflows, architecture, expected):
     import mlx.core as mx
 
-    from akidb_mlx.backends.mlx import device
+    from akidb_mlx.backends.mlx import plan as plans
 
-    monkeypatch.setattr(device, "_device", lambda _: mx.Device(mx.gpu))
+    monkeypatch.setattr(plans, "find_device", lambda _: mx.Device(mx.gpu))
     monkeypatch.setattr(mx, "device_info", lambda _: {"architecture": architecture})
-    plan = device.execution_plan("auto", "auto", None, stored, overflows, 0)
+    plan = plans.execution_plan("auto", "auto", None, stored, overflows, 0)
     assert (plan.precision, plan.exact, plan.device_name) == (expected, False, "gpu")
 
 

@@ -20,11 +20,11 @@ def pool(hidden, lengths, mode, dtype="float32"):
 
     from akidb_mlx.backends.mlx.encoders import TokenBatch
     from akidb_mlx.backends.mlx.layers import at_positions
-    from akidb_mlx.backends.mlx.pooling import pool, pooled_token
+    from akidb_mlx.backends.mlx.pooling import pool, pooled_positions
 
     values = mx.array(hidden, dtype=getattr(mx, dtype))
     batch = TokenBatch(mx.zeros(values.shape[:2], mx.int32), mx.array(lengths), padded=min(lengths) < values.shape[1])
-    token = pooled_token(batch, mode)
+    token = pooled_positions(batch, mode)
     return pool(values if token is None else at_positions(values, token), batch, mode)
 
 

@@ -1,7 +1,7 @@
-"""What the documentation of each architecture says, for checkpoints whose own files do not.
+"""The documented rules of each architecture, for checkpoints whose own files are silent.
 
-Community conversions often lose the sentence-transformers files; these records are what then decides. A field that is
-None means that the architecture has no rule, and a checkpoint that does not say either is refused.
+Community conversions often lose the sentence-transformers files; these records decide then. A field that is None means
+that the architecture has no rule; a checkpoint without one of its own is refused.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Architecture:
         matryoshka: whether the published embedding models were trained for shorter vectors.
         float16_overflows: whether activations leave the range of float16.
         positions_follow_padding: whether positions are counted from `pad_token_id` + 1 (RoBERTa).
-        prefixes: what may stand before a tensor's name.
-        renames: parts of tensors' names that stand for another architecture's.
+        prefixes: strings that may precede a tensor's name.
+        renames: parts of tensors' names, and the standard architecture's names for them.
         unused: tensors, by the start of their name, that belong to other tasks and are not read.
     """
 
@@ -41,7 +41,7 @@ class Architecture:
     unused: tuple[str, ...] = ()
 
     def tensor_name(self, stored: str) -> str:
-        """The encoder's name of a tensor that is stored under `stored`."""
+        """Return the encoder's name for a tensor that is stored as `stored`."""
         prefix = next((prefix for prefix in self.prefixes if stored.startswith(prefix)), "")
         name = stored[len(prefix) :]
         for part, standard in self.renames.items():

@@ -1,6 +1,7 @@
-"""What a model directory holds, decided from its files before anything is loaded.
+"""The contents of a model directory, read from its files before anything is loaded.
 
-What the checkpoint says goes first, then the architecture's documented rule; what neither says is refused.
+The checkpoint's own files take precedence over the architecture's documented rules; a checkpoint is refused where both
+are silent.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ _DENSE_ACTIVATIONS: dict[str, DenseActivation] = {"Identity": "identity", "Tanh"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model directory, understood.
+    """The description of a model, from the files of its directory.
 
     Attributes:
-        directory: where it lies.
+        directory: the model directory.
         model_type: `model_type` in config.json; a key of `ARCHITECTURES`.
-        config: config.json.
+        config: the content of config.json.
         tensors: every stored tensor by the encoder's name for it; Dense layers are `dense.0`, `dense.1`, …
         quantization: the packing of the layers that have scales.
         dtype: the floating type that most tensors are stored in.
         pooling: how token vectors become one vector.
-        pooling_source: what said so, for a person.
+        pooling_source: the file or rule that decided the pooling, for a person.
         dense_activations: one for each Dense layer after the pooling.
         prompts: named prompts.
         max_tokens: most tokens of a text that the model reads, special tokens included.
@@ -64,18 +65,18 @@ class Checkpoint:
 
     @property
     def architecture(self) -> Architecture:
-        """The documented rules of this model type."""
+        """Return the documented rules of this model type."""
         return ARCHITECTURES[self.model_type]
 
     @property
     def hidden_size(self) -> int:
-        """Values of a token's vector between its layers; 0 where config.json does not say, which no encoder takes."""
+        """Return the size of a token's vector between layers; 0, which no encoder takes, where config.json has none."""
         size = self.config.get("hidden_size", self.config.get("dim"))
         return size if isinstance(size, int) else 0
 
     @property
     def quantization_summary(self) -> str | None:
-        """How the quantised layers are packed, for a person; None where no layer is."""
+        """Describe how the quantised layers are packed; None where no layer is quantised."""
         layers = {name.removesuffix(".scales") for name in self.tensors if name.endswith(".scales")}
         return "; ".join(sorted({str(self.quantization.of(layer)) for layer in layers})) or None
 
@@ -140,7 +141,7 @@ def _read_modules(directory: Path) -> _Modules:
         )
     for folder in folders:
         if folder.is_absolute() or ".." in folder.parts:
-            raise ModelLoadError(f"{path}: {str(folder)!r} is not a folder inside the model's")
+            raise ModelLoadError(f"{path}: {str(folder)!r} is not a folder inside the model directory")
     return _Modules(True, directory / folders[1], tuple(directory / folder for folder in folders[2:last]))
 
 
@@ -170,10 +171,10 @@ def _read_pooling(directory: Path, model_type: str, modules: _Modules) -> tuple[
 def _read_dense(
     directory: Path, architecture: Architecture, modules: _Modules, tensors: dict[str, StoredTensor]
 ) -> tuple[tuple[DenseActivation, ...], dict[str, StoredTensor]]:
-    """The Dense layers' activations, and the tensors of those that lie in folders of their own.
+    """Return the Dense layers' activations, and the tensors of those that are in folders of their own.
 
-    Conversions put the layers into the main file as `dense.N` and may leave a modules.json that names folders which are
-    no longer there; the main file goes first.
+    Conversions put the layers into the main file as `dense.N` and may leave a modules.json that names folders which no
+    longer exist, so the main file takes precedence.
     """
     count = len(modules.dense) if modules.listed else architecture.dense_layers
     activations: list[DenseActivation] = []
@@ -217,7 +218,7 @@ def _read_prompts(path: Path, architecture: Architecture) -> dict[str, str]:
 def _max_tokens(
     directory: Path, config: dict[str, Any], architecture: Architecture, transformer: dict[str, Any]
 ) -> int:
-    """The smallest of the limits that the files state; no position beyond `max_position_embeddings` was trained."""
+    """Return the smallest of the limits in the files; no position beyond `max_position_embeddings` was trained."""
     tokenizer = _read_optional(directory / "tokenizer_config.json")
     stated = transformer.get("max_seq_length") or tokenizer.get("model_max_length")
     positions = config.get("max_position_embeddings")

@@ -1,4 +1,4 @@
-"""Reading the JSON files of a model directory, which may come from anyone."""
+"""Reading of the JSON files in a model directory, which are not trusted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from akidb_mlx.errors import ModelLoadError
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Read the object in a JSON file.
 
     Raises:
         ModelLoadError: the file cannot be read, is not JSON, or holds something other than an object.
@@ -22,7 +22,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_json_value(path: Path) -> Any:
-    """Whatever a JSON file holds.
+    """Read the value, of any type, in a JSON file.
 
     Raises:
         ModelLoadError: the file cannot be read or is not JSON.

@@ -1,4 +1,4 @@
-"""How a checkpoint's layers are quantised, as its config.json says."""
+"""The quantisation of a checkpoint's layers, from its config.json."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class Quantization(BaseModel):
 
 @dataclass(frozen=True)
 class QuantizationConfig:
-    """The packing of every quantised layer; which layers those are, their `scales` tensors say.
+    """The packing of every quantised layer; a layer is quantised exactly when its `scales` are stored.
 
     Attributes:
         default: the packing of a layer that has none of its own, or None.
-        overrides: the layers that have their own.
+        overrides: the packing of the layers that have their own.
     """
 
     default: Quantization | None
     overrides: dict[str, Quantization]
 
     def of(self, layer: str) -> Quantization:
-        """The packing of a layer that has scales.
+        """Return the packing of a layer that has scales.
 
         Raises:
-            ModelLoadError: config.json says nothing that covers it.
+            ModelLoadError: config.json has no entry for it.
         """
         quantization = self.overrides.get(layer, self.default)
         if quantization is None:
@@ -63,7 +63,7 @@ def read_quantization(path: Path, config: dict[str, Any], architecture: Architec
     if "quant_method" in section:
         raise ModelLoadError(f"{path}: quantisation method {section['quant_method']!r} is not MLX's; convert the model")
     default = _parse(path, "quantization", section) if "bits" in section else None
-    # An override that is `false` means an unquantised layer, which its missing scales say too.
+    # An override that is `false` means an unquantised layer, which is known from its missing scales.
     overrides = {
         architecture.tensor_name(layer): _parse(path, layer, value)
         for layer, value in section.items()

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint by name, shape and type, read from the files' headers and nothing else."""
+"""The tensors of a checkpoint by name, shape and type, read from the headers of its files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies and what its file's header says of it."""
+    """A tensor in a file, as the file's header describes it."""
 
     file: Path
     key: str
@@ -27,23 +27,25 @@ class StoredTensor:
 
 
 def read_tensors(directory: Path, architecture: Architecture) -> dict[str, StoredTensor]:
-    """The tensors of a model by the encoder's names for them.
+    """Return the tensors of a model by the encoder's names for them.
 
     Raises:
-        ModelLoadError: a file is missing or malformed, or two tensors stand for the same one.
+        ModelLoadError: a file is missing or malformed, or two tensors have the same name.
     """
     tensors: dict[str, StoredTensor] = {}
     for file in _weight_files(directory):
         for stored in read_header(file):
             name = architecture.tensor_name(stored.key)
             if name in tensors:
-                raise ModelLoadError(f"{file}: tensors {stored.key!r} and {tensors[name].key!r} are both {name!r}")
+                raise ModelLoadError(
+                    f"{file}: tensors {stored.key!r} and {tensors[name].key!r} are both the model's {name!r}"
+                )
             tensors[name] = stored
     return tensors
 
 
 def read_header(file: Path) -> list[StoredTensor]:
-    """What a safetensors file's header lists.
+    """Return the tensors that a safetensors file's header lists.
 
     Raises:
         ModelLoadError: the file cannot be read, or safetensors refuses it.
@@ -57,7 +59,7 @@ def read_header(file: Path) -> list[StoredTensor]:
 
 
 def float_type(tensors: Iterable[StoredTensor]) -> str:
-    """The floating type that most tensors have: "float32", "float16" or "bfloat16".
+    """Return the floating type that most tensors have: "float32", "float16" or "bfloat16".
 
     Raises:
         ModelLoadError: none has such a type.

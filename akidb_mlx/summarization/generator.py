@@ -215,7 +215,7 @@ class TextGenerator:
 def _load(directory: Path, device: DeviceName, context_tokens: int | None) -> LanguageModel:
     """Runs on the owner thread, where MLX is imported for the first time."""
     cpu_runtime.prepare()
-    from akidb_mlx.backends.mlx.device import generation_plan
+    from akidb_mlx.summarization.generation_plan import generation_plan
     from akidb_mlx.summarization.language_model import LanguageModel
 
     return LanguageModel(directory, generation_plan(device), context_tokens)

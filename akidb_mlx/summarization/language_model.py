@@ -12,12 +12,12 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from akidb_mlx.backends.mlx import device
-from akidb_mlx.backends.mlx.device import GenerationPlan
+from akidb_mlx.backends.mlx import allocator, device
 from akidb_mlx.errors import ConfigurationError, ModelLoadError
 from akidb_mlx.runtime import cpu_runtime
 from akidb_mlx.runtime.locks import device_lock
 from akidb_mlx.summarization.chat import ChatTokenizer
+from akidb_mlx.summarization.generation_plan import GenerationPlan
 
 # The share of the available memory that keys and values may take.
 _MEMORY_SHARE = 0.5
@@ -73,7 +73,7 @@ class LanguageModel:
             ConfigurationError: mlx_lm is not installed, or this process computes on another device.
         """
         device.claim(plan.device)
-        device.limit_memory(plan.device)
+        allocator.limit_memory(plan.device)
         self._plan = plan
         self._stream = device.lane_streams(plan.device, 1)[0]
         self._generate_step, load, dequantize = _import_mlx_lm()
@@ -92,7 +92,7 @@ class LanguageModel:
             raise ModelLoadError(f"{directory} computes values that are not finite: its weights are damaged")
         quantization = config.get("quantization")
         cost = kv_bytes_per_token(config, logits.dtype.size)
-        affordable = int(device.available_memory(plan.device) * _MEMORY_SHARE) // cost
+        affordable = int(allocator.available_memory(plan.device) * _MEMORY_SHARE) // cost
         self.facts = LanguageModelFacts(
             context_tokens=min(_positions(config), affordable, context_tokens or sys.maxsize),
             device=str(plan.device.type.name),
@@ -159,13 +159,13 @@ class LanguageModel:
             finally:
                 steps.close()
                 mx.synchronize(self._stream)
-                device.release_memory()
+                allocator.release_memory()
         return False
 
     def close(self) -> None:
         """Free the weights; the last call."""
         del self._model, self._wrapper
-        device.release_memory()
+        allocator.release_memory()
 
 
 def kv_bytes_per_token(config: dict[str, Any], bytes_per_value: int) -> int:

@@ -2,7 +2,9 @@
 
 model        loads a checkpoint and runs batches
 encoders/    one architecture a file
-layers, attention, activations, pooling   the parts that encoders share
+layers, attention, rotary, activations, pooling   the parts that encoders share
 weights      stored tensors to layers
-device       the choices that depend on the device
+plan         the choices that depend on the device
+device       the device: find it, claim it, its streams
+allocator    MLX's memory
 """

@@ -1,7 +1,7 @@
-"""Scaled dot-product attention (Vaswani et al. 2017), as MLX's fused kernel computes it and as its CPU backend should.
+"""Scaled dot-product attention (Vaswani et al. 2017): by MLX's fused kernel, and in operations that vectorise.
 
-The fused kernel is right for a GPU. On MLX's CPU backend it takes the exponentials of its softmax one by one, which is
-most of the time that a long text takes; there, the same is written out in operations that vectorise.
+The fused kernel is right for a GPU. On MLX's CPU backend it computes the exponentials of its softmax one by one, which
+takes most of the time of a long text; there, `vectorised_attention` replaces it.
 """
 
 from __future__ import annotations
@@ -14,84 +14,90 @@ import mlx.core as mx
 from akidb_mlx.backends.mlx.activations import negative_exp
 
 Mask = mx.array | Literal["causal"] | None
-# A way to compute it; see `fused_attention`.
+# Computes attention of queries, keys, values, scale and mask; see `fused_attention`.
 Attention = Callable[[mx.array, mx.array, mx.array, float, Mask], mx.array]
 
-# Fewest queries in a block: matrix products of less are slow, however many keys they see.
-_LEAST_QUERIES = 64
+# Fewest queries in a block: smaller matrix products are slow, however many keys there are.
+_MIN_QUERIES = 64
 # Added to a score that is masked; not -inf, so that a row which sees nothing stays a number.
 _MASKED = -1e9
 
 
 def fused_attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask) -> mx.array:
-    """softmax(scale * queries keysᵀ) values, by MLX's own kernel.
+    """Compute softmax(scale * queries keysᵀ) values by MLX's own kernel.
 
     Args:
-        queries: (batch, heads, length, size).
-        keys: (batch, key heads, seen, size); each key head serves heads / key heads of the query heads.
-        values: like `keys`.
+        queries: (batch, heads, length, head size).
+        keys: (batch, key heads, key length, head size); each key head serves heads / key heads of the query heads.
+        values: the same shape as `keys`.
         scale: factor of the scores.
-        mask: True where a query (second to last axis) may see a key (last axis), or what `additive` makes of that;
-            "causal", where the last query sees all keys and each one before it one less; or None for all.
+        mask: an array that is True where a query (second to last axis) may see a key (last axis), or its
+            `additive_mask`; "causal", where the last query sees all keys and each one before it one less; or None where
+            every query sees all keys.
 
     Returns:
-        (batch, length, heads * size), what the heads found side by side.
+        (batch, length, heads * head size), the results of the heads side by side.
     """
-    mixed = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
-    return mixed.swapaxes(1, 2).flatten(2)
+    attended = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+    return attended.swapaxes(1, 2).flatten(2)
 
 
 def vectorised_attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask) -> mx.array:
-    """The same by matrix products and `negative_exp`; a mask must be additive.
+    """Compute the same as `fused_attention` by matrix products and `negative_exp`; a mask must be additive.
 
-    A query's scores are a column, because maxima and sums over columns vectorise. Its sum divides what it found, which
-    is smaller than the column.
+    The scores of a query are a column, because maxima and sums over columns vectorise. The sum of the weights divides
+    the result, which is smaller than the column.
     """
-    batch, heads, length, size = queries.shape
-    key_heads, seen = keys.shape[1], keys.shape[2]
+    batch, heads, length, head_size = queries.shape
+    key_heads, key_length = keys.shape[1], keys.shape[2]
     group = heads // key_heads
-    grouped = (queries * scale).reshape(batch, key_heads, group * length, size)
+    grouped = (queries * scale).reshape(batch, key_heads, group * length, head_size)
     scores = keys @ grouped.swapaxes(-1, -2)
     if mask is not None:
-        added = (_causal(length, seen) if mask == "causal" else mask).swapaxes(-1, -2)[..., None, :]
-        scores = (scores.reshape(batch, key_heads, seen, group, length) + added).reshape(scores.shape)
+        added = (_causal_mask(length, key_length) if mask == "causal" else mask).swapaxes(-1, -2)[..., None, :]
+        scores = (scores.reshape(batch, key_heads, key_length, group, length) + added).reshape(scores.shape)
     weights = negative_exp(mx.max(scores, axis=-2, keepdims=True) - scores)
-    mixed = (values.swapaxes(-1, -2) @ weights) / mx.sum(weights, axis=-2, keepdims=True)
-    return mixed.reshape(batch, key_heads, size, group, length).transpose(0, 4, 1, 3, 2).flatten(2)
+    attended = (values.swapaxes(-1, -2) @ weights) / mx.sum(weights, axis=-2, keepdims=True)
+    return attended.reshape(batch, key_heads, head_size, group, length).transpose(0, 4, 1, 3, 2).flatten(2)
 
 
 def in_blocks(attention: Attention, max_scores: int) -> Attention:
-    """The same in blocks of queries, one after the other, so that no more than about `max_scores` are held at once."""
+    """Return `attention` computed in blocks of queries, one after the other, with about `max_scores` held at once."""
 
     def blocked(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask) -> mx.array:
         batch, heads, length, _ = queries.shape
-        seen = keys.shape[2]
-        most = max(_LEAST_QUERIES, max_scores // (batch * heads * seen))
-        if length <= most:
+        key_length = keys.shape[2]
+        max_queries = max(_MIN_QUERIES, max_scores // (batch * heads * key_length))
+        if length <= max_queries:
             return attention(queries, keys, values, scale, mask)
-        block = -(-length // -(-length // most))  # of equal size
+        block = -(-length // -(-length // max_queries))  # of equal size
         keys, values = mx.contiguous(keys), mx.contiguous(values)  # once, and not in each block
         blocks: list[mx.array] = []
         for start in range(0, length, block):
             stop = min(start + block, length)
             # A causal block sees no key after its last query.
-            last = stop + seen - length if mask == "causal" else seen
-            part = mask[:, :, start:stop] if isinstance(mask, mx.array) and mask.shape[2] == length else mask
-            asked = queries[:, :, start:stop]
+            last = stop + key_length - length if mask == "causal" else key_length
+            block_mask = mask[:, :, start:stop] if isinstance(mask, mx.array) and mask.shape[2] == length else mask
+            block_queries = queries[:, :, start:stop]
             if blocks:
-                (asked,) = mx.depends([asked], blocks[-1:])  # or MLX would take a step of each block in turn
-            blocks.append(attention(asked, keys[:, :, :last], values[:, :, :last], scale, part))
+                # Without the dependency, MLX would run a step of each block in turn.
+                (block_queries,) = mx.depends([block_queries], blocks[-1:])
+            blocks.append(attention(block_queries, keys[:, :, :last], values[:, :, :last], scale, block_mask))
         return mx.concatenate(blocks, axis=1)
 
     return blocked
 
 
-def additive(visible: mx.array) -> mx.array:
-    """What to add to the scores where a key may be seen (True) or not; `mx.where` would not vectorise either."""
+def additive_mask(visible: mx.array) -> mx.array:
+    """Return the summand of the scores for an array that is True where a key may be seen.
+
+    It is made by a product, because `mx.where` would not vectorise.
+    """
     return (1 - visible.astype(mx.float32)) * _MASKED
 
 
-def _causal(length: int, seen: int) -> mx.array:
-    """The additive mask (length, seen) of "causal"."""
-    ahead = mx.arange(seen, dtype=mx.float32) - mx.arange(seen - length, seen, dtype=mx.float32)[:, None]
+def _causal_mask(length: int, key_length: int) -> mx.array:
+    """Return the additive mask (length, key length) of "causal"."""
+    positions = mx.arange(key_length - length, key_length, dtype=mx.float32)
+    ahead = mx.arange(key_length, dtype=mx.float32) - positions[:, None]
     return mx.clip(ahead, 0, 1) * _MASKED

@@ -1,4 +1,4 @@
-"""The layers that all encoders are made of: linear, table, norms."""
+"""The layers that all encoders are made of: linear, embedding, norms."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from akidb_mlx.checkpoint.quantization import Quantization
 
 
 @dataclass(frozen=True)
-class Packing:
-    """A weight matrix (rows, columns) as MLX packs it; `dtype` is what it unpacks to."""
+class QuantizedMatrix:
+    """A weight matrix (rows, columns) as MLX packs it; `dtype` is the type of its values once dequantised."""
 
     weight: mx.array
     scales: mx.array
@@ -20,26 +20,31 @@ class Packing:
     quantization: Quantization
     dtype: mx.Dtype
 
+    @property
+    def arrays(self) -> list[mx.array]:
+        """Return the arrays that it consists of."""
+        return [self.weight, self.scales] + ([] if self.biases is None else [self.biases])
+
     @classmethod
-    def concatenate(cls, packings: Sequence[Packing]) -> Packing:
-        """One matrix of the rows of several, all packed alike."""
-        first = packings[0]
-        biases = [packing.biases for packing in packings if packing.biases is not None]
+    def concatenate(cls, matrices: Sequence[QuantizedMatrix]) -> QuantizedMatrix:
+        """Return one matrix of the rows of several, all quantised alike."""
+        first = matrices[0]
+        biases = [matrix.biases for matrix in matrices if matrix.biases is not None]
         return cls(
-            weight=mx.concatenate([packing.weight for packing in packings]),
-            scales=mx.concatenate([packing.scales for packing in packings]),
+            weight=mx.concatenate([matrix.weight for matrix in matrices]),
+            scales=mx.concatenate([matrix.scales for matrix in matrices]),
             biases=mx.concatenate(biases) if biases else None,
             quantization=first.quantization,
             dtype=first.dtype,
         )
 
-    def rows(self, indices: mx.array) -> Packing:
-        """The matrix of the rows that `indices` name, of any shape."""
+    def rows(self, indices: mx.array) -> QuantizedMatrix:
+        """Return the matrix of the rows that `indices`, of any shape, name."""
         biases = None if self.biases is None else self.biases[indices]
-        return Packing(self.weight[indices], self.scales[indices], biases, self.quantization, self.dtype)
+        return QuantizedMatrix(self.weight[indices], self.scales[indices], biases, self.quantization, self.dtype)
 
-    def unpack(self) -> mx.array:
-        """The matrix as numbers."""
+    def dequantize(self) -> mx.array:
+        """Return the matrix as plain numbers."""
         q = self.quantization
         return mx.dequantize(
             self.weight, self.scales, self.biases, group_size=q.group_size, bits=q.bits, mode=q.mode, dtype=self.dtype
@@ -49,13 +54,13 @@ class Packing:
 class Linear:
     """x Wᵀ + b on the last axis."""
 
-    def __init__(self, weight: Packing | mx.array, bias: mx.array | None, exact: bool) -> None:
-        self._weight = weight if isinstance(weight, Packing) else weight.swapaxes(0, 1)
+    def __init__(self, weight: QuantizedMatrix | mx.array, bias: mx.array | None, exact: bool) -> None:
+        self._weight = weight if isinstance(weight, QuantizedMatrix) else weight.swapaxes(0, 1)
         self._bias = bias
         self._exact = exact
 
     def __call__(self, x: mx.array) -> mx.array:
-        """(..., inputs) → (..., outputs)."""
+        """Map (..., inputs) to (..., outputs)."""
         weight = self._weight
         if isinstance(weight, mx.array):
             if self._bias is None:
@@ -66,20 +71,20 @@ class Linear:
         product = mx.quantized_matmul(
             x, weight.weight, weight.scales, weight.biases, True, q.group_size, q.bits, mode=q.mode
         )
-        product = product.astype(x.dtype)  # wider where the scales are
+        product = product.astype(x.dtype)  # the product is wider where the scales are
         return product if self._bias is None else product + self._bias
 
 
 class Embedding:
     """A table of vectors, looked up by row."""
 
-    def __init__(self, table: Packing | mx.array) -> None:
+    def __init__(self, table: QuantizedMatrix | mx.array) -> None:
         self._table = table
 
     def __call__(self, indices: mx.array) -> mx.array:
-        """(...) integers → (..., size)."""
-        if isinstance(self._table, Packing):
-            return self._table.rows(indices).unpack()
+        """Map (...) integers to (..., size)."""
+        if isinstance(self._table, QuantizedMatrix):
+            return self._table.rows(indices).dequantize()
         return self._table[indices]
 
 
@@ -91,7 +96,7 @@ class RMSNorm:
         self._average = _average(weight.size) if exact else None
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Any shape, normalised over the last axis."""
+        """Normalise an array of any shape over its last axis."""
         if self._average is None:
             return mx.fast.rms_norm(x, self._weight, self._eps)
         return x * mx.rsqrt(mx.square(x) @ self._average + self._eps) * self._weight
@@ -105,19 +110,19 @@ class LayerNorm:
         self._average = _average(weight.size) if exact else None
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Any shape, normalised over the last axis."""
+        """Normalise an array of any shape over its last axis."""
         if self._average is None:
             return mx.fast.layer_norm(x, self._weight, self._bias, self._eps)
         centred = x - x @ self._average
         return centred * mx.rsqrt(mx.square(centred) @ self._average + self._eps) * self._weight + self._bias
 
 
-def _average(size: int) -> mx.array:
-    """(size, 1); the product with it is the mean, which on MLX's CPU backend is faster than its reductions."""
-    return mx.full((size, 1), 1 / size)
-
-
 def at_positions(x: mx.array, positions: mx.array) -> mx.array:
-    """(batch, …, length, size) → (batch, …, 1, size): of each text the vector at its position (batch,)."""
+    """Return (batch, …, 1, size) of (batch, …, length, size): for each text the vector at its position (batch,)."""
     index = positions.reshape(-1, *[1] * (x.ndim - 1))
     return mx.take_along_axis(x, index, axis=-2)
+
+
+def _average(size: int) -> mx.array:
+    """Return (size, 1), the product with which is the mean: faster than the reductions of MLX's CPU backend."""
+    return mx.full((size, 1), 1 / size)

@@ -1,4 +1,4 @@
-"""From one vector a token to one vector a text."""
+"""Pooling: from one vector for each token to one vector for each text."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from akidb_mlx.backends.mlx.encoders import TokenBatch
 from akidb_mlx.checkpoint.architectures import PoolingMode
 
 
-def pooled_token(batch: TokenBatch, mode: PoolingMode) -> mx.array | None:
-    """(batch,) int32, the position of the one token whose vector is a text's; None where all of them count."""
+def pooled_positions(batch: TokenBatch, mode: PoolingMode) -> mx.array | None:
+    """Return (batch,) int32, the position of the one token whose vector is the text's; None where all tokens count."""
     if mode == "cls":
         return mx.zeros_like(batch.lengths)
     if mode == "last":
@@ -21,10 +21,10 @@ def pool(hidden: mx.array, batch: TokenBatch, mode: PoolingMode) -> mx.array:
     """Pool in float32.
 
     Args:
-        hidden: the token vectors, padding on the right: (batch, 1, size) of each text's `pooled_token`, and (batch,
-            length, size) where all count.
-        batch: the tokens they stand for.
-        mode: "mean" of the real tokens, "cls" for the first, "last" for the last real one.
+        hidden: the token vectors, with padding on the right: (batch, 1, size) of the token at each text's
+            `pooled_positions`, or (batch, length, size) where all tokens count.
+        batch: the tokens that they belong to.
+        mode: "mean" of the tokens that are not padding, "cls" for the first, "last" for the last of them.
 
     Returns:
         (batch, size) float32.
@@ -34,6 +34,6 @@ def pool(hidden: mx.array, batch: TokenBatch, mode: PoolingMode) -> mx.array:
         return hidden[:, 0]
     if not batch.padded:
         return hidden.mean(axis=1)
-    # A sum of chosen values, not a product with zeros: 0 times what a half precision made of padding could be NaN.
-    summed = mx.where(batch.real()[:, :, None], hidden, 0).sum(axis=1)
+    # A sum of chosen values, not a product with zeros: in half precision, vectors of padding could be NaN.
+    summed = mx.where(batch.mask()[:, :, None], hidden, 0).sum(axis=1)
     return summed / batch.lengths[:, None]

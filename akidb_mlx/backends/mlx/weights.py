@@ -1,28 +1,35 @@
-"""From stored tensors to layers on the device, each checked against the shape that the model expects.
+"""Layers made of stored tensors, each checked against the shape that the model expects.
 
-An encoder is built by asking a `WeightReader` for its layers one by one; that is at once the declaration of what a
-checkpoint must hold. Arrays stay lazy until the model is complete and `finish()` has found nothing missing, misshapen
-or left over, so a wrong checkpoint costs no memory.
+An encoder is built by asking a `WeightReader` for its layers one by one; its requests also declare what a checkpoint
+must hold. Arrays stay lazy until the model is complete and `check_complete` has found no tensor missing, misshapen or
+left over, so a wrong checkpoint costs no memory. `evaluate` then reads and computes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import mlx.core as mx
 
-from akidb_mlx.backends.mlx.device import ExecutionPlan
-from akidb_mlx.backends.mlx.layers import Embedding, Linear, Packing
+from akidb_mlx.backends.mlx.layers import Embedding, Linear, QuantizedMatrix
+from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.tensors import StoredTensor
 from akidb_mlx.errors import ModelLoadError
+from akidb_mlx.runtime.locks import device_lock
 
-_NAMED = 5  # problems listed in an error before the rest are only counted
+# Problems that an error lists; the rest are only counted.
+_MAX_LISTED = 5
+# Bytes of arrays that are read and computed in one turn on the device; a larger array has a turn of its own.
+_TURN_BYTES = 64 << 20
+
+_Weight = TypeVar("_Weight", mx.array, QuantizedMatrix)
 
 
 class WeightReader:
-    """Hands out a checkpoint's layers. Belongs to the owner thread, like all that it returns."""
+    """Hands out a checkpoint's layers. Belongs to the owner thread, like everything that it returns."""
 
     def __init__(self, checkpoint: Checkpoint, plan: ExecutionPlan) -> None:
         self._checkpoint = checkpoint
@@ -30,40 +37,45 @@ class WeightReader:
         self._files: dict[Path, dict[str, mx.array]] = {}
         self._read: set[str] = set()
         self._problems: list[str] = []
+        self._handed_out: list[mx.array] = []
 
     def has(self, name: str) -> bool:
-        """Whether the checkpoint stores a tensor of that name."""
+        """Return whether the checkpoint stores a tensor of that name."""
         return name in self._checkpoint.tensors
 
     def vector(self, name: str, size: int, offset: float = 0.0) -> mx.array:
-        """A norm's weight or a bias, shape (size,), with `offset` added before it is rounded to the plan's type."""
-        stored = self._tensor(name, (size,))
-        return ((stored.astype(mx.float32) + offset) if offset else stored).astype(self._plan.dtype)
+        """Return a norm's weight or a bias (size,), with `offset` added before it is rounded to the plan's type."""
+        return self._hand_out(self._vector(name, size, offset))
 
     def linear(self, name: str, outputs: int, inputs: int, bias: bool = False) -> Linear:
-        """A linear layer; quantised where its scales are stored and the plan keeps them so."""
+        """Return a linear layer, quantised where its scales are stored and the plan keeps them."""
         return self.fused_linear([name], [outputs], inputs, bias)
 
     def fused_linear(self, names: Sequence[str], outputs: Sequence[int], inputs: int, bias: bool = False) -> Linear:
-        """Several linear layers on the same input as one, their outputs side by side."""
-        packings = [self._packing(name, rows, inputs) for name, rows in zip(names, outputs, strict=True)]
-        biases = [self.vector(f"{name}.bias", rows) for name, rows in zip(names, outputs, strict=True)] if bias else []
-        joined_bias = mx.concatenate(biases) if biases else None
-        first = packings[0]
-        if isinstance(first, Packing) and not self._plan.exact:
-            same = [p for p in packings if isinstance(p, Packing) and p.quantization == first.quantization]
-            if len(same) == len(packings):
-                return Linear(Packing.concatenate(same), joined_bias, self._plan.exact)
-        dense = [p.unpack() if isinstance(p, Packing) else p for p in packings]
-        return Linear(mx.concatenate(dense).astype(self._plan.dtype), joined_bias, self._plan.exact)
+        """Return several linear layers on the same input as one, with their outputs side by side."""
+        matrices = [self._matrix(name, rows, inputs) for name, rows in zip(names, outputs, strict=True)]
+        joined_bias = None
+        if bias:
+            biases = [self._vector(f"{name}.bias", rows) for name, rows in zip(names, outputs, strict=True)]
+            joined_bias = self._hand_out(mx.concatenate(biases))
+        first = matrices[0]
+        if isinstance(first, QuantizedMatrix) and not self._plan.exact:
+            alike = [m for m in matrices if isinstance(m, QuantizedMatrix) and m.quantization == first.quantization]
+            if len(alike) == len(matrices):
+                return Linear(self._hand_out(QuantizedMatrix.concatenate(alike)), joined_bias, self._plan.exact)
+        plain = [m.dequantize() if isinstance(m, QuantizedMatrix) else m for m in matrices]
+        joined = self._hand_out(mx.concatenate(plain).astype(self._plan.dtype))
+        return Linear(joined, joined_bias, self._plan.exact)
 
     def embedding(self, name: str, rows: int, size: int) -> Embedding:
-        """A table of vectors. A quantised one stays so everywhere: only the rows that are looked up are unpacked."""
-        table = self._packing(name, rows, size)
-        return Embedding(table if isinstance(table, Packing) else table.astype(self._plan.dtype))
+        """Return a table of vectors. A quantised one stays so: only the rows that are looked up are dequantised."""
+        table = self._matrix(name, rows, size)
+        if isinstance(table, QuantizedMatrix):
+            return Embedding(self._hand_out(table))
+        return Embedding(self._hand_out(table.astype(self._plan.dtype)))
 
-    def finish(self) -> None:
-        """Check that all was there and nothing is left.
+    def check_complete(self) -> None:
+        """Check that the layers that were handed out are the whole checkpoint.
 
         Raises:
             ModelLoadError: tensors are missing, misshapen, of an unusable type or not the model's; they are named.
@@ -72,29 +84,50 @@ class WeightReader:
         extra = sorted(name for name in set(self._checkpoint.tensors) - self._read if not name.startswith(unused))
         problems = self._problems + [f"{name} is not part of the model" for name in extra]
         if problems:
-            rest = f" and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+            rest = f" and {len(problems) - _MAX_LISTED} more" if len(problems) > _MAX_LISTED else ""
             raise ModelLoadError(
-                f"{self._checkpoint.directory} does not fit its config.json: {'; '.join(problems[:_NAMED])}{rest}"
+                f"{self._checkpoint.directory} does not fit its config.json: {'; '.join(problems[:_MAX_LISTED])}{rest}"
             )
 
-    def _packing(self, layer: str, rows: int, columns: int) -> Packing | mx.array:
-        """The weight (rows, columns) of a layer, packed where it has scales."""
+    def evaluate(self) -> int:
+        """Read and compute the arrays of all layers that were handed out, and return how many bytes they take.
+
+        The device is held for a bounded number of bytes at a time, so that other models run in between.
+        """
+        self._files.clear()  # so that a stored tensor is freed once the array made of it is computed
+        total = 0
+        for group in _groups(self._handed_out, _TURN_BYTES):
+            with device_lock:
+                mx.eval(group)
+            total += sum(array.nbytes for array in group)
+        return total
+
+    def _hand_out(self, weight: _Weight) -> _Weight:
+        self._handed_out += weight.arrays if isinstance(weight, QuantizedMatrix) else [weight]
+        return weight
+
+    def _vector(self, name: str, size: int, offset: float = 0.0) -> mx.array:
+        stored = self._tensor(name, (size,))
+        return ((stored.astype(mx.float32) + offset) if offset else stored).astype(self._plan.dtype)
+
+    def _matrix(self, layer: str, rows: int, columns: int) -> QuantizedMatrix | mx.array:
+        """Return the weight (rows, columns) of a layer, quantised where it has scales."""
         if not self.has(f"{layer}.scales"):
             return self._tensor(f"{layer}.weight", (rows, columns))
         quantization = self._checkpoint.quantization.of(layer)
         groups = columns // quantization.group_size
         scales = self._tensor(f"{layer}.scales", (rows, groups), floating=quantization.mode == "affine")
         biases = self._tensor(f"{layer}.biases", (rows, groups)) if quantization.mode == "affine" else None
-        return Packing(
+        return QuantizedMatrix(
             weight=self._tensor(f"{layer}.weight", (rows, columns * quantization.bits // 32), floating=False),
-            scales=scales if biases is None else self._packing_parameter(scales),
-            biases=None if biases is None else self._packing_parameter(biases),
+            scales=scales if biases is None else self._quantization_parameter(scales),
+            biases=None if biases is None else self._quantization_parameter(biases),
             quantization=quantization,
             dtype=self._plan.dtype,
         )
 
-    def _packing_parameter(self, stored: mx.array) -> mx.array:
-        """Scales or biases in the plan's type.
+    def _quantization_parameter(self, stored: mx.array) -> mx.array:
+        """Return scales or biases in the plan's type.
 
         Float16 is not narrowed to bfloat16, which would cost three bits of every weight; MLX then multiplies in
         float32.
@@ -103,7 +136,7 @@ class WeightReader:
         return stored if narrows else stored.astype(self._plan.dtype)
 
     def _tensor(self, name: str, shape: tuple[int, ...], floating: bool = True) -> mx.array:
-        """A stored tensor as it is; where it does not fit, the problem is noted and an array that does stands in."""
+        """Return a stored tensor as it is; note the problem where it does not fit, and return zeros that do."""
         stored = self._checkpoint.tensors.get(name)
         self._read.add(name)
         if stored is None:
@@ -125,3 +158,17 @@ class WeightReader:
             assert isinstance(loaded, dict)  # what a safetensors file holds
             self._files[stored.file] = loaded
         return self._files[stored.file][stored.key]
+
+
+def _groups(arrays: Iterable[mx.array], max_bytes: int) -> Iterator[list[mx.array]]:
+    """Yield the arrays in groups of at most `max_bytes`, or of a single larger array."""
+    group: list[mx.array] = []
+    size = 0
+    for array in arrays:
+        if group and size + array.nbytes > max_bytes:
+            yield group
+            group, size = [], 0
+        group.append(array)
+        size += array.nbytes
+    if group:
+        yield group

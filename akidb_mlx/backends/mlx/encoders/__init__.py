@@ -1,4 +1,4 @@
-"""One architecture a file; each turns token ids into token vectors."""
+"""The encoders, one architecture a file; each turns token ids into token vectors."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 
-from akidb_mlx.backends.mlx.device import ExecutionPlan
+from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.weights import WeightReader
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """What a causal encoder keeps of tokens that several texts begin with.
+    """The keys and values of tokens that several texts begin with, in a causal encoder.
 
     Attributes:
         length: how many tokens.
@@ -27,13 +27,13 @@ class Prefix:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Texts of like length, padded on the right.
+    """Texts of similar length, padded on the right.
 
     Attributes:
         ids: (batch, length) int32.
         lengths: (batch,) int32, tokens of each text before the padding.
         padded: whether any text is shorter than `length`.
-        prefix: what all texts begin with, before `ids`; None for nothing.
+        prefix: the tokens before `ids`, the same for all texts; None for none.
     """
 
     ids: mx.array
@@ -41,13 +41,13 @@ class TokenBatch:
     padded: bool
     prefix: Prefix | None = None
 
-    def real(self) -> mx.array:
-        """(batch, length) bool: True where a token is the text's and not padding."""
+    def mask(self) -> mx.array:
+        """Return (batch, length) bool: True where a token is not padding."""
         return mx.arange(self.ids.shape[1]) < self.lengths[:, None]
 
 
 class Encoder(Protocol):
-    """What every architecture is.
+    """An architecture.
 
     Attributes:
         hidden_size: size of a token vector.
@@ -55,30 +55,31 @@ class Encoder(Protocol):
 
     hidden_size: int
 
-    def __call__(self, batch: TokenBatch, only: mx.array | None = None) -> mx.array:
-        """Token vectors.
+    def __call__(self, batch: TokenBatch, token_positions: mx.array | None = None) -> mx.array:
+        """Compute token vectors.
 
         Args:
             batch: the tokens.
-            only: (batch,) int32, for each text the position of the one token whose vector is wanted; None for all.
+            token_positions: (batch,) int32, for each text the position of the one token whose vector is wanted; None
+                for all tokens.
 
         Returns:
-            (batch, length, hidden_size), or (batch, 1, hidden_size) with `only`. Vectors of padding mean nothing but
-            are finite.
+            (batch, length, hidden_size), or (batch, 1, hidden_size) with `token_positions`. Vectors of padding mean
+            nothing.
         """
         ...
 
 
 class CausalEncoder(Encoder, Protocol):
-    """One whose tokens see none after them, so that texts with the same beginning can share its computation."""
+    """An encoder whose tokens see none after them, so that texts can share the computation of a common prefix."""
 
     def prefix(self, ids: mx.array) -> Prefix:
-        """What is kept of tokens (1, length) that texts begin with."""
+        """Compute the keys and values of tokens (1, length) that texts begin with."""
         ...
 
 
 def build_encoder(model_type: str, config: dict[str, Any], weights: WeightReader, plan: ExecutionPlan) -> Encoder:
-    """The encoder of a `model_type`, its arrays still lazy.
+    """Build the encoder of a `model_type`, with arrays that are still lazy.
 
     Raises:
         ModelLoadError: config.json does not describe a model that is supported.

@@ -7,16 +7,16 @@ from typing import Any, Literal
 import mlx.core as mx
 from pydantic import AliasChoices, Field, PositiveFloat
 
-from akidb_mlx.backends.mlx.device import ExecutionPlan
 from akidb_mlx.backends.mlx.encoders import TokenBatch
 from akidb_mlx.backends.mlx.encoders.config import EncoderConfig, LayerCount, Size, parse_config
 from akidb_mlx.backends.mlx.layers import LayerNorm, at_positions
+from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.weights import WeightReader
 from akidb_mlx.errors import ModelLoadError
 
 
 class BertConfig(EncoderConfig):
-    """The keys of config.json, with DistilBERT's names for them."""
+    """The keys of config.json that are read, with DistilBERT's names for them."""
 
     model_type: str
     vocab_size: Size
@@ -33,7 +33,7 @@ class BertConfig(EncoderConfig):
 
 
 class Bert:
-    """Token ids → token vectors."""
+    """A BERT encoder."""
 
     def __init__(self, config: dict[str, Any], weights: WeightReader, plan: ExecutionPlan) -> None:
         args = parse_config(BertConfig, config)
@@ -53,23 +53,23 @@ class Bert:
         self._norm = _layer_norm(weights, "embeddings.LayerNorm", args, plan)
         self._layers = [_Layer(args, weights, plan, f"encoder.layer.{i}") for i in range(args.layers)]
 
-    def __call__(self, batch: TokenBatch, only: mx.array | None = None) -> mx.array:
-        """(batch, length) → (batch, length or 1, hidden_size)."""
+    def __call__(self, batch: TokenBatch, token_positions: mx.array | None = None) -> mx.array:
+        """Compute token vectors; see `Encoder`."""
         x = self._words(batch.ids) + self._positions(self._position_ids(batch.ids))
         if self._types is not None:
             x = x + self._types(mx.array(0))  # a single text is all of the first type
         x = self._norm(x)
-        mask = self._plan.mask(batch.real()[:, None, None, :]) if batch.padded else None
+        mask = self._plan.mask(batch.mask()[:, None, None, :]) if batch.padded else None
         for layer in self._layers[:-1]:
             x = layer(x, mask)
-        return self._layers[-1](x, mask, only)
+        return self._layers[-1](x, mask, token_positions)
 
     def _position_ids(self, ids: mx.array) -> mx.array:
         if self._padding_id is None:
             return mx.arange(ids.shape[1])
-        # RoBERTa counts from its padding id plus 1, and passes over tokens that are the padding token.
-        real = (ids != self._padding_id).astype(mx.int32)
-        return mx.cumsum(real, axis=1) * real + self._padding_id
+        # RoBERTa counts from its padding id plus 1, and does not count tokens that are the padding token.
+        counted = (ids != self._padding_id).astype(mx.int32)
+        return mx.cumsum(counted, axis=1) * counted + self._padding_id
 
 
 class _Layer:
@@ -80,8 +80,9 @@ class _Layer:
         self._attention = plan.attention
         self._heads = args.heads
         self._scale = (size // args.heads) ** -0.5
+        # One product instead of three: the outputs of all heads' queries, then of their keys, then of their values.
         projections = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
-        self._projection = weights.fused_linear(projections, [size] * 3, size, bias=True)
+        self._query_key_value = weights.fused_linear(projections, [size] * 3, size, bias=True)
         self._output = weights.linear(f"{name}.attention.output.dense", size, size, bias=True)
         self._attention_norm = _layer_norm(weights, f"{name}.attention.output.LayerNorm", args, plan)
         self._up = weights.linear(f"{name}.intermediate.dense", args.intermediate_size, size, bias=True)
@@ -89,14 +90,14 @@ class _Layer:
         self._down = weights.linear(f"{name}.output.dense", size, args.intermediate_size, bias=True)
         self._norm = _layer_norm(weights, f"{name}.output.LayerNorm", args, plan)
 
-    def __call__(self, x: mx.array, mask: mx.array | None, only: mx.array | None = None) -> mx.array:
+    def __call__(self, x: mx.array, mask: mx.array | None, token_positions: mx.array | None = None) -> mx.array:
         batch, length, _ = x.shape
-        joined = self._projection(x).reshape(batch, length, 3 * self._heads, -1).swapaxes(1, 2)
+        joined = self._query_key_value(x).reshape(batch, length, 3 * self._heads, -1).swapaxes(1, 2)
         queries, keys, values = mx.split(joined, 3, axis=1)
-        if only is not None:
-            queries, x = at_positions(queries, only), at_positions(x, only)
-        mixed = self._attention(queries, keys, values, self._scale, mask)
-        x = self._attention_norm(x + self._output(mixed))
+        if token_positions is not None:
+            queries, x = at_positions(queries, token_positions), at_positions(x, token_positions)
+        attended = self._attention(queries, keys, values, self._scale, mask)
+        x = self._attention_norm(x + self._output(attended))
         return self._norm(x + self._down(self._activation(self._up(x))))
 
 

@@ -9,9 +9,10 @@ from pydantic import Field, PositiveFloat
 
 from akidb_mlx.backends.mlx.activations import Activation
 from akidb_mlx.backends.mlx.attention import Mask
-from akidb_mlx.backends.mlx.device import ExecutionPlan, Rotation
 from akidb_mlx.backends.mlx.encoders.config import EncoderConfig, LayerCount, Size
 from akidb_mlx.backends.mlx.layers import Linear, RMSNorm, at_positions
+from akidb_mlx.backends.mlx.plan import ExecutionPlan
+from akidb_mlx.backends.mlx.rotary import Rotation
 from akidb_mlx.backends.mlx.weights import WeightReader
 
 # Of one layer, each (batch, key heads, length, head size).
@@ -42,7 +43,7 @@ class NormReader:
     offset: float = 0.0
 
     def __call__(self, name: str, size: int) -> RMSNorm:
-        """The norm stored under `name`, over `size` values."""
+        """Return the norm stored under `name`, over `size` values."""
         return RMSNorm(self.weights.vector(f"{name}.weight", size, self.offset), self.eps, self.exact)
 
 
@@ -50,12 +51,12 @@ class RotaryAttention:
     """Grouped-query attention whose queries and keys are normalised, then rotated by their positions.
 
     Args:
-        weights: where the layer is read from.
-        name: what its tensors' names begin with.
+        weights: reads the layer.
+        name: beginning of its tensors' names.
         args: the sizes.
         norm: reads the norms of a query head and a key head.
         scale: factor of the products of queries and keys.
-        plan: says how attention is computed.
+        plan: decides how attention is computed.
     """
 
     def __init__(
@@ -71,9 +72,10 @@ class RotaryAttention:
         self._heads, self._key_heads = args.heads, args.key_heads
         self._scale = scale
         query_size, key_size = args.heads * args.head_dim, args.key_heads * args.head_dim
+        # One product instead of three: the outputs of the query heads, then of the key heads, then of the value heads.
         projections = [f"{name}.{part}_proj" for part in "qkv"]
         sizes = [query_size, key_size, key_size]
-        self._projection = weights.fused_linear(projections, sizes, args.hidden_size, bias=args.attention_bias)
+        self._query_key_value = weights.fused_linear(projections, sizes, args.hidden_size, bias=args.attention_bias)
         self._output = weights.linear(f"{name}.o_proj", args.hidden_size, query_size, bias=args.attention_bias)
         self._query_norm = norm(f"{name}.q_norm", args.head_dim)
         self._key_norm = norm(f"{name}.k_norm", args.head_dim)
@@ -84,38 +86,39 @@ class RotaryAttention:
         rotate: Rotation,
         mask: Mask,
         past: KeysAndValues | None = None,
-        only: mx.array | None = None,
+        token_positions: mx.array | None = None,
     ) -> tuple[mx.array, KeysAndValues]:
-        """Mix the tokens.
+        """Compute attention.
 
         Args:
             x: (batch, length, hidden).
             rotate: the rotation of their positions.
-            mask: what a query sees; see `attention.Attention`.
+            mask: the keys that a query sees; see `attention.fused_attention`.
             past: keys and values of tokens before them, the same for all texts.
-            only: (batch,) positions of the only queries that are wanted.
+            token_positions: (batch,), for each text the position of the one query that is wanted; None for all.
 
         Returns:
-            (batch, length, hidden), or (batch, 1, hidden) with `only`; and the keys and values of `x` without the past.
+            (batch, length, hidden), or (batch, 1, hidden) with `token_positions`; and the keys and values of `x`
+            without those of the past.
         """
         batch, length, _ = x.shape
-        joined = self._projection(x).reshape(batch, length, self._heads + 2 * self._key_heads, -1).swapaxes(1, 2)
+        joined = self._query_key_value(x).reshape(batch, length, self._heads + 2 * self._key_heads, -1).swapaxes(1, 2)
         queries, keys, values = mx.split(joined, [self._heads, self._heads + self._key_heads], axis=1)
         queries, keys = rotate(self._query_norm(queries)), rotate(self._key_norm(keys))
-        own = keys, values
+        new = keys, values
         if past is not None:
             keys, values = (
-                mx.concatenate([mx.broadcast_to(before, (batch, *before.shape[1:])), now], axis=2)
-                for before, now in zip(past, own, strict=True)
+                mx.concatenate([mx.broadcast_to(earlier, (batch, *earlier.shape[1:])), later], axis=2)
+                for earlier, later in zip(past, new, strict=True)
             )
-        if only is not None:
-            queries = at_positions(queries, only)
-        mixed = self._attention(queries, keys, values, self._scale, mask)
-        return self._output(mixed), own
+        if token_positions is not None:
+            queries = at_positions(queries, token_positions)
+        attended = self._attention(queries, keys, values, self._scale, mask)
+        return self._output(attended), new
 
 
 class GatedMLP:
-    """down(activation(gate(x)) * up(x)) (Shazeer 2020)."""
+    """down(activation(gate(x)) * up(x)) (Shazeer 2020); gate and up are one product, their outputs side by side."""
 
     def __init__(self, weights: WeightReader, name: str, args: DecoderConfig, activation: Activation) -> None:
         self._gate_up: Linear = weights.fused_linear(
@@ -125,6 +128,6 @@ class GatedMLP:
         self._activation = activation
 
     def __call__(self, x: mx.array) -> mx.array:
-        """(..., hidden) → the same shape."""
+        """Map (..., hidden) to the same shape."""
         gate, up = mx.split(self._gate_up(x), 2, axis=-1)
         return self._down(self._activation(gate) * up)

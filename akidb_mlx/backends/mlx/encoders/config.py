@@ -1,4 +1,4 @@
-"""Reading config.json into what an encoder needs, whichever dialect it is written in."""
+"""The part of config.json that encoders read, in each of the dialects it is written in."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def parse_config(kind: type[Config], config: dict[str, Any]) -> Config:
 
 
 def rope_theta(config: dict[str, Any], layer_type: str, default: float) -> float:
-    """The base of the rotary frequencies in the layers of one type.
+    """Return the base of the rotary frequencies in the layers of one type.
 
-    Newer files have `rope_parameters`, one object or one a layer type; older ones `rope_theta`, for Gemma's sliding
-    layers `rope_local_base_freq`, and `rope_scaling`.
+    Newer files have `rope_parameters`, one object or one for each layer type. Older ones have `rope_theta`, for Gemma's
+    sliding layers `rope_local_base_freq`, and `rope_scaling`.
 
     Raises:
         ModelLoadError: the positions are scaled in a way that is not supported.

@@ -8,11 +8,12 @@ from typing import Any, Literal
 import mlx.core as mx
 from pydantic import AliasChoices, Field, PositiveFloat
 
-from akidb_mlx.backends.mlx.device import ExecutionPlan, Rotation
 from akidb_mlx.backends.mlx.encoders import TokenBatch
 from akidb_mlx.backends.mlx.encoders.blocks import DecoderConfig, GatedMLP, NormReader, RotaryAttention
 from akidb_mlx.backends.mlx.encoders.config import Size, parse_config, rope_theta
 from akidb_mlx.backends.mlx.layers import at_positions
+from akidb_mlx.backends.mlx.plan import ExecutionPlan
+from akidb_mlx.backends.mlx.rotary import Rotation
 from akidb_mlx.backends.mlx.weights import WeightReader
 from akidb_mlx.errors import ModelLoadError
 
@@ -22,7 +23,7 @@ _DEFAULT_THETA: dict[LayerType, float] = {"sliding_attention": 1e4, "full_attent
 
 
 class Gemma3Config(DecoderConfig):
-    """The keys of config.json."""
+    """The keys of config.json that are read."""
 
     query_pre_attn_scalar: PositiveFloat
     sliding_window: Size
@@ -36,7 +37,7 @@ class Gemma3Config(DecoderConfig):
 
     @property
     def types(self) -> tuple[LayerType, ...]:
-        """The type of each layer, listed in newer files and a period of full attention in older ones."""
+        """Return the type of each layer: newer files list them, older ones state the period of full attention."""
         if self.layer_types is not None:
             return self.layer_types
         period = self.sliding_window_pattern
@@ -44,7 +45,7 @@ class Gemma3Config(DecoderConfig):
 
 
 class Gemma3:
-    """Token ids → token vectors."""
+    """A bidirectional Gemma 3 encoder."""
 
     def __init__(self, config: dict[str, Any], weights: WeightReader, plan: ExecutionPlan) -> None:
         args = parse_config(Gemma3Config, config)
@@ -62,8 +63,8 @@ class Gemma3:
         self._layers = [_Layer(f"layers.{i}", args, norm, plan) for i in range(args.layers)]
         self._norm = norm("norm", args.hidden_size)
 
-    def __call__(self, batch: TokenBatch, only: mx.array | None = None) -> mx.array:
-        """(batch, length) → (batch, length or 1, hidden_size)."""
+    def __call__(self, batch: TokenBatch, token_positions: mx.array | None = None) -> mx.array:
+        """Compute token vectors; see `Encoder`."""
         length = batch.ids.shape[1]
         rotations = {kind: self._plan.rotation(length, self._head_dim, theta) for kind, theta in self._theta.items()}
         masks = {
@@ -72,19 +73,19 @@ class Gemma3:
         x = self._words(batch.ids) * math.sqrt(self.hidden_size)
         for kind, layer in zip(self._types, self._layers, strict=True):
             x = layer(x, rotations[kind], masks[kind])
-        return self._norm(x if only is None else at_positions(x, only))
+        return self._norm(x if token_positions is None else at_positions(x, token_positions))
 
     def _masks(self, batch: TokenBatch) -> dict[LayerType, mx.array | None]:
-        """For each layer type, True where a query sees a key; None where it sees all."""
+        """Return for each layer type an array that is True where a query sees a key; None where it sees all."""
         length = batch.ids.shape[1]
-        full = batch.real()[:, None, None, :] if batch.padded else None
+        full = batch.mask()[:, None, None, :] if batch.padded else None
         if length <= self._reach:
             return {"full_attention": full, "sliding_attention": full}
         positions = mx.arange(length)
         distance = mx.abs(positions[:, None] - positions)
         sliding = (distance < self._reach)[None, None]
         if full is not None:
-            # Padding far from any real token would see nothing, which is not a number: let it see itself.
+            # Padding far from the text would see nothing, and its softmax would not be a number: let it see itself.
             sliding = (sliding & full) | (distance == 0)
         return {"full_attention": full, "sliding_attention": sliding}
 
@@ -104,6 +105,6 @@ class _Layer:
         self._after_mlp = norm(f"{name}.post_feedforward_layernorm", size)
 
     def __call__(self, x: mx.array, rotate: Rotation, mask: mx.array | None) -> mx.array:
-        mixed, _ = self._attention(self._before_attention(x), rotate, mask)
-        x = x + self._after_attention(mixed)
+        attended, _ = self._attention(self._before_attention(x), rotate, mask)
+        x = x + self._after_attention(attended)
         return x + self._after_mlp(self._mlp(self._before_mlp(x)))

@@ -7,23 +7,24 @@ from typing import Any, Literal
 import mlx.core as mx
 
 from akidb_mlx.backends.mlx.attention import Mask
-from akidb_mlx.backends.mlx.device import ExecutionPlan, Rotation
 from akidb_mlx.backends.mlx.encoders import Prefix, TokenBatch
 from akidb_mlx.backends.mlx.encoders.blocks import DecoderConfig, GatedMLP, KeysAndValues, NormReader, RotaryAttention
 from akidb_mlx.backends.mlx.encoders.config import parse_config, rope_theta
 from akidb_mlx.backends.mlx.layers import at_positions
+from akidb_mlx.backends.mlx.plan import ExecutionPlan
+from akidb_mlx.backends.mlx.rotary import Rotation
 from akidb_mlx.backends.mlx.weights import WeightReader
 
 
 class Qwen3Config(DecoderConfig):
-    """The keys of config.json."""
+    """The keys of config.json that are read."""
 
     hidden_act: str = "silu"
     use_sliding_window: Literal[False] = False
 
 
 class Qwen3:
-    """Token ids → token vectors, each of which has seen itself and the tokens before it."""
+    """A causal Qwen3 encoder: each token sees itself and the tokens before it."""
 
     def __init__(self, config: dict[str, Any], weights: WeightReader, plan: ExecutionPlan) -> None:
         args = parse_config(Qwen3Config, config)
@@ -36,30 +37,31 @@ class Qwen3:
         self._layers = [_Layer(f"layers.{i}", args, norm, plan) for i in range(args.layers)]
         self._norm = norm("norm", args.hidden_size)
 
-    def __call__(self, batch: TokenBatch, only: mx.array | None = None) -> mx.array:
-        """(batch, length) → (batch, length or 1, hidden_size). No real token sees the padding on its right."""
-        before = batch.prefix.length if batch.prefix else 0
+    def __call__(self, batch: TokenBatch, token_positions: mx.array | None = None) -> mx.array:
+        """Compute token vectors; see `Encoder`. No token of a text sees the padding on its right."""
+        offset = batch.prefix.length if batch.prefix else 0
         past = batch.prefix.layers if batch.prefix else [None] * len(self._layers)
         length = batch.ids.shape[1]
-        rotate = self._plan.rotation(length, self._head_dim, self._theta, offset=before)
+        rotate = self._plan.rotation(length, self._head_dim, self._theta, offset=offset)
         x = self._words(batch.ids)
         for layer, keys_and_values in zip(self._layers[:-1], past, strict=False):
             x, _ = layer(x, rotate, "causal", keys_and_values)
         mask: Mask = "causal"
-        if only is not None:
-            mask = self._plan.mask((mx.arange(before + length) <= before + only[:, None])[:, None, None])
-        x, _ = self._layers[-1](x, rotate, mask, past[-1], only)
+        if token_positions is not None:
+            visible = mx.arange(offset + length) <= offset + token_positions[:, None]
+            mask = self._plan.mask(visible[:, None, None])
+        x, _ = self._layers[-1](x, rotate, mask, past[-1], token_positions)
         return self._norm(x)
 
     def prefix(self, ids: mx.array) -> Prefix:
-        """(1, length) → the keys and values of every layer."""
+        """Compute the keys and values of every layer for tokens (1, length)."""
         rotate = self._plan.rotation(ids.shape[1], self._head_dim, self._theta)
         x = self._words(ids)
-        kept = []
+        layers = []
         for layer in self._layers:
             x, keys_and_values = layer(x, rotate, "causal")
-            kept.append(keys_and_values)
-        return Prefix(ids.shape[1], kept)
+            layers.append(keys_and_values)
+        return Prefix(ids.shape[1], layers)
 
 
 class _Layer:
@@ -80,8 +82,8 @@ class _Layer:
         rotate: Rotation,
         mask: Mask,
         past: KeysAndValues | None = None,
-        only: mx.array | None = None,
+        token_positions: mx.array | None = None,
     ) -> tuple[mx.array, KeysAndValues]:
-        mixed, keys_and_values = self._attention(self._attention_norm(x), rotate, mask, past, only)
-        x = (x if only is None else at_positions(x, only)) + mixed
+        attended, keys_and_values = self._attention(self._attention_norm(x), rotate, mask, past, token_positions)
+        x = (x if token_positions is None else at_positions(x, token_positions)) + attended
         return x + self._mlp(self._mlp_norm(x)), keys_and_values

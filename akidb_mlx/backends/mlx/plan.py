@@ -1,0 +1,159 @@
+"""The execution plan of an embedding model: every choice that depends on the device is made here.
+
+The plan says where a model runs, in which precision, with which kernels, and in batches of what size. Beside it, two
+things differ between devices: the allocator's cache limit (`allocator`) and the plan of a language model
+(`summarization/generation_plan.py`).
+
+A model runs in one of two ways. The *exact* one is a CPU's: the weights are dequantised once at load, everything is
+float32, and functions that vectorise replace MLX's scalar ones. The *native* one is a GPU's: weights stay quantised,
+activations have the checkpoint's own precision, and MLX's fused kernels run. A half precision on a CPU also runs the
+native way, which is slow there; the tests use it to check the way of a GPU.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from akidb_mlx.backends.mlx import activations
+from akidb_mlx.backends.mlx.activations import Activation
+from akidb_mlx.backends.mlx.attention import Attention, additive_mask, fused_attention, in_blocks, vectorised_attention
+from akidb_mlx.backends.mlx.device import find_device
+from akidb_mlx.backends.mlx.rotary import Rotation, fused_rotation, tabulated_rotation
+from akidb_mlx.errors import ConfigurationError, ModelLoadError
+from akidb_mlx.runtime import cpu_runtime
+from akidb_mlx.settings import DeviceName, Precision
+
+# Most tokens in one batch. On a CPU core a narrow model is the fastest where its activations stay in the cache, and a
+# wide one where more tokens share the reading of its weights; a GPU must be filled: see docs/performance.md.
+_TOKEN_BUDGET = {"cpu": 384, "gpu": 8192}
+_WIDE_HIDDEN_SIZE, _WIDE_TOKEN_BUDGET = 768, 640
+# Most attention scores that are held at once, of all heads. A CPU core should find them in its cache; a GPU's kernel
+# seldom holds them at all.
+_MAX_SCORES = {"cpu": 400_000, "gpu": 1 << 26}
+# With more lanes than this, they would wait for the one thread that hands out their operations.
+_MAX_LANES = 8
+# M1 and M2 emulate bfloat16 (GPU families g13 and g14).
+_SLOW_BFLOAT16 = re.compile(r"applegpu_g1[34]")
+
+
+@dataclass(frozen=True)
+class ExecutionPlan:
+    """How one model runs on one device.
+
+    Attributes:
+        device: the device it runs on.
+        dtype: type of the activations and of unquantised weights.
+        exact: whether it runs in the exact way or in the native one; see the module.
+        token_budget: most tokens in one batch, padding included.
+        lanes: how many batches run side by side. A CPU runs every operation but a matrix product on one core, so there
+            is a lane for each core; one batch fills a GPU.
+    """
+
+    device: mx.Device
+    dtype: mx.Dtype
+    exact: bool
+    token_budget: int
+    lanes: int
+
+    @property
+    def pipelined(self) -> bool:
+        """Return whether a step should be handed over while the one before it runs.
+
+        A GPU then never waits for the host. MLX's CPU backend blocks whoever hands over more than a few operations, so
+        there a step would only start later.
+        """
+        return self.device_name == "gpu"
+
+    @property
+    def bucket_lengths(self) -> bool:
+        """Return whether to pad sequences to few distinct lengths; a GPU keeps kernels and memory for each length."""
+        return self.device_name == "gpu"
+
+    @property
+    def device_name(self) -> str:
+        """Return the kind of the device: "cpu" or "gpu"."""
+        return str(self.device.type.name)
+
+    @property
+    def precision(self) -> str:
+        """Return the name of the activations' type, as in "float32"."""
+        return str(self.dtype).removeprefix("mlx.core.")
+
+    @property
+    def attention(self) -> Attention:
+        """Return the function that computes attention."""
+        return in_blocks(vectorised_attention if self.exact else fused_attention, _MAX_SCORES[self.device_name])
+
+    def activation(self, name: str) -> Activation:
+        """Return the activation function that config.json calls `name`.
+
+        Raises:
+            ModelLoadError: there is none of that name.
+        """
+        table = activations.VECTORISED if self.exact else activations.NATIVE
+        if name not in table:
+            raise ModelLoadError(f"activation {name!r} is not supported ({', '.join(table)})")
+        function = table[name]
+        # One kernel for the chain of element-wise operations. MLX's CPU backend would need a C++ compiler for it.
+        return mx.compile(function, shapeless=True) if self.device_name == "gpu" else function
+
+    def mask(self, visible: mx.array) -> mx.array:
+        """Return the mask for `attention` of an array that is True where a query may see a key.
+
+        It is made once and serves all layers.
+        """
+        return additive_mask(visible) if self.exact else visible
+
+    def rotation(self, length: int, dimensions: int, theta: float, offset: int = 0) -> Rotation:
+        """Return the rotation of `length` positions from `offset` on; see `rotary.tabulated_rotation`."""
+        return (tabulated_rotation if self.exact else fused_rotation)(length, dimensions, theta, offset)
+
+
+def execution_plan(
+    device: DeviceName,
+    precision: Precision,
+    token_budget: int | None,
+    stored_dtype: str,
+    float16_overflows: bool,
+    hidden_size: int,
+) -> ExecutionPlan:
+    """Choose how a model runs.
+
+    Args:
+        device: "auto" takes a GPU where there is one.
+        precision: "auto" is float32 on a CPU and, on a GPU, the type the checkpoint is stored in.
+        token_budget: most tokens in one batch; None for the device's default.
+        stored_dtype: the checkpoint's own type, as in "float16".
+        float16_overflows: whether the model's activations leave the range of float16.
+        hidden_size: values of a token's vector between its layers.
+
+    Raises:
+        ConfigurationError: there is no GPU, or float16 was asked for a model that overflows it.
+    """
+    target = find_device(device)
+    name = str(target.type.name)
+    if precision == "float16" and float16_overflows:
+        raise ConfigurationError(
+            "precision float16: this model's activations overflow it; use bfloat16, float32 or auto"
+        )
+    dtype: str = precision
+    if precision == "auto":
+        dtype = "float32" if name == "cpu" else _gpu_precision(target, stored_dtype, float16_overflows)
+    wide = name == "cpu" and hidden_size >= _WIDE_HIDDEN_SIZE
+    return ExecutionPlan(
+        device=target,
+        dtype=getattr(mx, dtype),
+        exact=name == "cpu" and dtype == "float32",
+        token_budget=token_budget or (_WIDE_TOKEN_BUDGET if wide else _TOKEN_BUDGET[name]),
+        lanes=min(cpu_runtime.cores(), _MAX_LANES) if name == "cpu" else 1,
+    )
+
+
+def _gpu_precision(device: mx.Device, stored_dtype: str, float16_overflows: bool) -> str:
+    if stored_dtype == "float32" or not float16_overflows:
+        return stored_dtype
+    architecture = str(mx.device_info(device).get("architecture", ""))
+    return "float32" if _SLOW_BFLOAT16.match(architecture) else "bfloat16"
