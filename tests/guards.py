@@ -41,7 +41,15 @@ class Guard:
 
 HUB, RETRIES, STORE, FILES, NAMES = (f"model_cache/{name}.py" for name in ("hub", "retries", "store", "files", "names"))
 DOWNLOADER, RESOLVER, HUB_CACHE = (f"model_cache/{name}.py" for name in ("download", "resolver", "hub_cache"))
-ENGINE, QUEUE = (f"akidb_mlx/engine/{name}.py" for name in ("engine", "request_queue"))
+ENGINE, QUEUE, STEPS, LIFE = (
+    f"akidb_mlx/engine/{name}.py" for name in ("engine", "request_queue", "step_loop", "life")
+)
+REQUESTS, TOKENIZER, LOCKS = (
+    "akidb_mlx/engine/requests.py",
+    "akidb_mlx/checkpoint/tokenizer.py",
+    "akidb_mlx/runtime/locks.py",
+)
+LIVES, DEADLINES, REENTRANCY = "test_engine_lives.py::", "test_deadlines.py::", "test_reentrancy.py::"
 DOWNLOAD, IN_STORE = "test_download.py::", "test_store.py::"
 
 GUARDS = (
@@ -300,13 +308,19 @@ GUARDS = (
         "19 one text fails the forward pass",
         "test_engine.py::test_the_text_at_fault_is_found_in_its_batch",
         "the batch is halved",
-        ((ENGINE, "if error is not None and batch.size == 1:", "if error is not None:"),),
+        ((STEPS, "if error is not None and batch.size == 1:", "if error is not None:"),),
     ),
     Guard(
         "19 the owner thread dies",
         "test_engine.py::test_an_owner_thread_that_dies_fails_what_waits_and_is_replaced_once",
         "it is replaced once",
-        ((ENGINE, "self._restartable = self._restarts < _RESTARTS", "self._restartable = False"),),
+        (
+            (
+                ENGINE,
+                "return life.was_ready and self._restarts < _RESTARTS",
+                "return False and self._restarts < _RESTARTS",
+            ),
+        ),
     ),
     Guard(
         "20 more than can be answered",
@@ -318,7 +332,7 @@ GUARDS = (
         "20 cancelled work",
         "test_engine.py::test_a_cancelled_call_frees_its_place_and_never_runs",
         "what waits of it is dropped",
-        ((QUEUE, "                request.waiting.clear()\n                self._turns.remove(request)\n", ""),),
+        ((QUEUE, "                self._turns.remove(request)\n            request.release()\n", ""),),
     ),
     Guard(
         "21 a forward pass that hangs",
@@ -337,6 +351,141 @@ GUARDS = (
         "test_engine.py::test_a_process_ends_with_calls_pending",
         "engines are closed before threads are joined",
         (("akidb_mlx/runtime/process.py", "threading._register_atexit(close_all)", "pass"),),
+    ),
+    Guard(
+        "30 a call ends while it is admitted",
+        f"{LIVES}test_a_call_that_ends_while_it_is_admitted_gives_its_own_future",
+        "a call keeps its own future, done or not",
+        (
+            (
+                LIFE,
+                "        self.future: Future[Any] = request.future\n",
+                "        self.future: Future[Any] = request.future\n        (over := Future()).set_result(None)\n"
+                "        self.future.add_done_callback(lambda _: setattr(self, 'future', over))\n",
+            ),
+        ),
+    ),
+    Guard(
+        "30 two lives of an engine",
+        f"{LIVES}test_a_life_that_ends_late_leaves_the_next_one_alone",
+        "a life has a queue of its own",
+        (
+            (
+                ENGINE,
+                "                self._life = life\n",
+                "                life.queue = dead.queue\n                self._life = life\n",
+            ),
+        ),
+    ),
+    Guard(
+        "30 a restart while closing",
+        f"{LIVES}test_close_during_a_restart_closes_the_new_life",
+        "a look after the new life is there",
+        ((ENGINE, "if self._stopped:  # meanwhile", "if False:  # meanwhile"),),
+    ),
+    Guard(
+        "30 a done-callback that raises",
+        f"{LIVES}test_a_callback_that_raises_harms_nobody",
+        "what a callback raises is logged",
+        ((REQUESTS, "if isinstance(error, KeyboardInterrupt) and not on_owner_thread():", "if True:"),),
+        "SystemExit",
+    ),
+    Guard(
+        "31 a done-callback that waits",
+        f"{LIVES}test_a_callback_that_embeds_with_its_own_service_gets_an_error_at_once",
+        "no wait on an owner thread",
+        (("akidb_mlx/embedder.py", "        check_may_wait()\n", ""),),
+    ),
+    Guard(
+        "31 a done-callback that resubmits",
+        f"{LIVES}test_a_callback_that_resubmits_does_not_restart_the_engine_from_its_own_end",
+        "no restart from an owner thread",
+        ((ENGINE, "self._replaceable(life) and not on_owner_thread():", "self._replaceable(life):"),),
+    ),
+    Guard(
+        "31 a signal handler",
+        f"{REENTRANCY}test_a_signal_handler_may_call_the_service",
+        "no lock is waited for by the thread that holds it",
+        ((LOCKS, "    if get_ident() in entered:\n        raise", "    if False:\n        raise"),),
+        "embed",
+    ),
+    Guard(
+        "31 a count that interrupts a count",
+        f"{REENTRANCY}test_metrics_lose_nothing_that_interrupts_a_count",
+        "changes wait in a queue while one is applied",
+        (("akidb_mlx/engine/metrics.py", "        self._changes.append(change)\n", "        change()\n"),),
+    ),
+    Guard(
+        "31 a collected service",
+        f"{REENTRANCY}test_cleaning_up_after_a_collected_object_does_not_wait_on_the_collectors_thread",
+        "a thread for finalizers",
+        (
+            (
+                "akidb_mlx/runtime/finalizers.py",
+                "weakref.finalize(collected, _pending.put, clean_up)",
+                "weakref.finalize(collected, clean_up)",
+            ),
+        ),
+    ),
+    Guard(
+        "32 a deadline while a long text is tokenised",
+        f"{DEADLINES}test_a_caller_leaves_in_time_while_a_long_text_is_tokenised",
+        "the caller leaves the tokenising thread",
+        ((TOKENIZER, "if not done.wait(deadline.left()):", "if not done.wait():"),),
+    ),
+    Guard(
+        "32 several deadlines while long texts are tokenised",
+        f"{DEADLINES}test_many_callers_at_once_abandon_one_tokenising",
+        "a caller with a deadline waits for one that was left",
+        ((TOKENIZER, "self._abandoned is not None and not self._abandoned.wait(0)", "False"),),
+    ),
+    Guard(
+        "32 tokenising that nobody waits for",
+        f"{DEADLINES}test_an_abandoned_tokenising_holds_up_nobody",
+        "the tokenizer is left to it, and another one is loaded",
+        ((TOKENIZER, "self._tokenizer, self._abandoned = None, done", "self._abandoned = done"),),
+    ),
+    Guard(
+        "32 a deadline while the model is loaded again",
+        f"{DEADLINES}test_the_deadline_covers_loading_again",
+        "the wait for the model is bounded",
+        ((LIFE, "wait_until_loaded(self._request.deadline.left())", "wait_until_loaded()"),),
+    ),
+    Guard(
+        "33 waiting for the device",
+        f"{LIVES}test_waiting_for_the_device_is_neither_hanging_nor_computing",
+        "the clock starts when the device is held",
+        ((STEPS, "        asked = time.monotonic()\n", "        asked = self.computing_since = time.monotonic()\n"),),
+    ),
+    Guard(
+        "38 a pass that hangs, closed twice",
+        f"{LIVES}test_closing_waits_once",
+        "one moment for all calls of close()",
+        ((ENGINE, "        if self._close_by is None:\n", "        if True:\n"),),
+    ),
+    Guard(
+        "38 several models at exit",
+        f"{LIVES}test_all_models_are_stopped_side_by_side_under_one_bound",
+        "all are asked to end before one is waited for",
+        (
+            (
+                "akidb_mlx/runtime/process.py",
+                "        owner.stop()\n    for owner in owners:\n",
+                "        owner.stop()\n",
+            ),
+        ),
+    ),
+    Guard(
+        "the owner thread while a queue is drained",
+        f"{LIVES}test_draining_does_not_spin_while_a_call_is_tokenised",
+        "it sleeps until the queue is finished",
+        ((QUEUE, "not self._turns and not self.finished\n", "not self._turns and not self.closed\n"),),
+    ),
+    Guard(
+        "a refused text in the metrics",
+        f"{LIVES}test_a_refused_text_counts_as_failed",
+        "the call fails with the text's error",
+        (("akidb_mlx/service.py", "            opened.fail(error)\n", "            opened.future.cancel()\n"),),
     ),
     Guard(
         "a message that spells a control token",
@@ -365,7 +514,7 @@ def main() -> int:
 
 
 def try_without(guard: Guard) -> str | None:
-    """What is wrong with a guard's tests: None if they pass with it and fail without it."""
+    """Return what is wrong with a guard's tests: None if they pass with it, and fail or hang without it."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         for name in COPIED:
@@ -381,7 +530,10 @@ def try_without(guard: Guard) -> str | None:
             if text.count(old) != 1:
                 return f"{name} holds {old!r} {text.count(old)} times"
             (copy / name).write_text(text.replace(old, new), encoding="utf-8")
-        failed = run(guard, copy)
+        try:
+            failed = run(guard, copy)
+        except subprocess.TimeoutExpired:
+            return None  # it hangs without
         if failed.returncode != 1:
             return f"passes without: {guard.guard} (pytest ended with {failed.returncode})"
     return None

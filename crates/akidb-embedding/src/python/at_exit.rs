@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 
-/// How long the end may take; an engine gives up on its forward pass after 4 s.
-const CLOSE_WITHIN: Duration = Duration::from_secs(6);
+/// How long the end may take; all models together give up on their forward passes after 4 s.
+const CLOSE_WITHIN: Duration = Duration::from_millis(4500);
 
 #[allow(unsafe_code)]
 unsafe extern "C" {
