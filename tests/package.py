@@ -41,7 +41,9 @@ def main() -> None:
 
         run(python, "-m", "pip", "install", "--quiet", f"{wheel}[test]")
         for name in PACKAGES:
-            (source / name / "__init__.py").unlink()  # so that this folder, first in sys.path, hides no installed package
+            (
+                source / name / "__init__.py"
+            ).unlink()  # so that this folder, first in sys.path, hides no installed package
         run(python, "-m", "pytest", "-p", "tests.package", *arguments, cwd=source)
 
 
