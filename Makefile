@@ -15,69 +15,83 @@ HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 	found = [os.path.join(v("LIBDIR"), part, v("LDLIBRARY")) for part in ("", v("MULTIARCH") or "")]; \
 	raise SystemExit(not (v("PYTHONFRAMEWORK") or v("Py_ENABLE_SHARED") and any(map(os.path.exists, found))))
 
-.PHONY: demo test test-rust test-real test-load test-load-rust lint lint-rust coverage guards fidelity token-budget bench \
-	bench-peers bench-load bench-entities bench-rust openblas libpython clean
+.PHONY: demo help test test-rust test-real test-load test-load-rust package test-package lint lint-rust coverage guards \
+	fidelity token-budget bench bench-peers bench-load bench-entities bench-rust openblas libpython clean
 
-demo: .venv/installed ## real all-MiniLM-L6-v2 vectors and a small similarity search
+demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
 	$(BIN)/python examples/search.py
 
-test: .venv/developed ## the tests, offline, with no weights but the fixtures and small models from packages
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "%-15s %s\n", $$1, $$2 }'
+
+test: .venv/developed ## run the tests, offline, on fixtures and on small models from packages
 	$(BIN)/python -m pytest
 	@if cargo --version > /dev/null 2>&1; then $(MAKE) --no-print-directory test-rust; else $(RUST_HINT); fi
 
-test-rust: .venv/developed | libpython ## the crate, with all-MiniLM-L6-v2's real weights, and its part without Python
+test-rust: .venv/developed | libpython ## test the crate, with and without Python
 	$(CARGO) test --locked
 	$(CARGO) test --locked --no-default-features
 
-test-real: .venv/developed ## the tests on weights in $AKIDB_TEST_MODELS
+test-real: .venv/developed ## run the tests on the real weights in $AKIDB_TEST_MODELS
 	$(BIN)/python -m pytest -m 'real_weights and not load'
 
-test-load: .venv/developed ## the tests with many callers, a minute or two
+test-load: .venv/developed ## run the tests with many callers (two minutes)
 	$(BIN)/python -m pytest -m 'load and not real_weights'
 	@if cargo --version > /dev/null 2>&1; then $(MAKE) --no-print-directory test-load-rust; else $(RUST_HINT); fi
 
-test-load-rust: .venv/developed | libpython
+test-load-rust: .venv/developed | libpython ## test the crate with many callers
 	$(CARGO) test --locked --release --test load -- --ignored --nocapture --test-threads=1
 
-lint: .venv/developed ## ruff, mypy, rustfmt and clippy
+package: .venv/developed ## build the wheel and the sdist in dist/
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
+# `make test` has run all of them on the source tree; PACKAGE_TESTS=tests runs all of them on the wheel.
+PACKAGE_TESTS ?= $(addprefix tests/,test_cli.py test_goldens.py test_imports.py test_project.py test_tokenizer.py)
+
+test-package: package ## install the wheel in an empty environment and run the sdist's tests on it
+	$(BIN)/python -m tests.package dist $(PACKAGE_TESTS)
+
+lint: .venv/developed ## check style and types with ruff, mypy, rustfmt and clippy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@if cargo --version > /dev/null 2>&1; then $(MAKE) --no-print-directory lint-rust; else $(RUST_HINT); fi
 
-lint-rust: .venv/developed | libpython
+lint-rust: .venv/developed | libpython ## check the crate with rustfmt and clippy
 	cargo fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
 
-coverage: .venv/developed ## how much of model_cache its tests run, by branches
+coverage: .venv/developed ## measure how many branches of model_cache its tests run
 	$(BIN)/python -m pytest tests/test_store.py tests/test_download.py tests/test_cli_models.py tests/test_model_cache.py \
 		tests/test_eviction.py --cov=model_cache --cov-branch --cov-report=term-missing --cov-fail-under=95
 
-guards: .venv/developed ## whether the tests notice each guard that is taken out, a few minutes
+guards: .venv/developed ## check that the tests fail without each guard (a few minutes)
 	$(BIN)/python -m tests.guards
 
-fidelity: .venv/developed ## the figures in docs/fidelity.md
+fidelity: .venv/developed ## measure the differences from the reference vectors
 	$(BIN)/python -m benchmarks.fidelity
 
-token-budget: .venv/developed ## the figures behind the default token budget, in docs/performance.md
+token-budget: .venv/developed ## measure throughput by token budget
 	$(BIN)/python -m benchmarks.token_budget
 
-bench: .venv/developed ## akidb-mlx beside its peers (those of `make bench-peers`)
+bench: .venv/developed ## compare throughput with the peers that `make bench-peers` installs
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks.compare --json docs/benchmarks.json --plot docs/benchmarks.svg
 
-bench-peers: .venv/developed ## the peers, each in an environment of its own in .bench (gigabytes)
+bench-peers: .venv/developed ## install the peers, each in its own environment in .bench (gigabytes)
 	$(BIN)/python -m benchmarks.compare --install
 
-bench-load: .venv/developed ## what one service does under load
+bench-load: .venv/developed ## measure one service under load
 	$(BIN)/python -m benchmarks.load --json docs/load.json
 
-bench-entities: .venv/developed ## finding entities beside spaCy's full pipeline
+bench-entities: .venv/developed ## compare finding entities with spaCy's full pipeline
 	$(BIN)/python -m benchmarks.entities --json docs/entities.json
 
-bench-rust: .venv/developed | libpython ## what the crate adds to a call
+bench-rust: .venv/developed | libpython ## measure what the crate adds to a call
 	$(CARGO) bench --locked
 
 .venv/installed: pyproject.toml | openblas
@@ -114,5 +128,5 @@ libpython: .venv/installed
 		$(call debian_package,python3-dev,this Python has no shared library to link); \
 	fi
 
-clean:
+clean: ## remove everything that was set up, built or cached
 	rm -rf .venv .bench target build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

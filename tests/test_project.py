@@ -9,8 +9,19 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_one_version_everywhere():
-    assert f'version = "{akidb_mlx.__version__}"' in (ROOT / "pyproject.toml").read_text()
-    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == akidb_mlx.__version__
+    """The package's metadata take it from `akidb_mlx/__init__.py`; tests/package.py compares the built wheel's."""
+    assert first_match(r"^version = (.+)$", "pyproject.toml") is None
+    assert first_match(r"^dynamic = (.+)$", "pyproject.toml") == '["version"]'
+    assert first_match(r'^\[tool\.hatch\.version\]\npath = "(.+)"$', "pyproject.toml") == "akidb_mlx/__init__.py"
+    assert first_match(r'^version = "(.+)"$', "crates/akidb-embedding/Cargo.toml") == akidb_mlx.__version__
+    assert first_match(r"^## (\S+)", "CHANGELOG.md") == akidb_mlx.__version__
+
+
+def test_actions_are_pinned_by_commit():
+    """A tag can be moved to other code; a commit cannot."""
+    for workflow in (ROOT / ".github" / "workflows").glob("*.yml"):
+        for action in re.findall(r"uses: (.+)", workflow.read_text(encoding="utf-8")):
+            assert re.fullmatch(r"[\w-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), f"{workflow.name}: {action}"
 
 
 def test_links_inside_the_documentation_lead_somewhere():
@@ -23,3 +34,9 @@ def test_every_setting_is_documented():
     documented = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     for name in akidb_mlx.Settings.model_fields:
         assert f"`AKIDB_{name.upper()}`" in documented
+
+
+def first_match(pattern: str, name: str) -> str | None:
+    """The pattern's group where it first occurs in a file of the repository."""
+    found = re.search(pattern, (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+    return found and found[1]
