@@ -1,5 +1,6 @@
 """The repository's own promises."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -40,3 +41,27 @@ def first_match(pattern: str, name: str) -> str | None:
     """The pattern's group where it first occurs in a file of the repository."""
     found = re.search(pattern, (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
     return found and found[1]
+
+
+# Openings that make a reader wait for the verb.
+_NO_VERB = re.compile(
+    r"^(What|Whether|How|By|Which|Where|When|Who|One|The|An?|No|All|Its|Those|That|This|Everything|Whatever|Of|From"
+    r"|With|Told|True|False|Any|Some|Seconds|Bytes|Runs|Makes|Takes)\b|^\("
+)
+
+
+def test_docstrings_of_functions_begin_with_a_verb():
+    found = []
+    for package in ("akidb_mlx", "model_cache"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                    docstring = ast.get_docstring(node) or ""
+                    if _NO_VERB.match(docstring):
+                        found.append(f"{path.relative_to(ROOT)}: {node.name}: {docstring.splitlines()[0]}")
+    assert found == []
+
+
+def test_an_opening_without_a_verb_is_noticed():
+    assert all(map(_NO_VERB.match, ("What it is.", "Whether it is.", "(batch, size) → the same.", "The vectors.")))
+    assert not any(map(_NO_VERB.match, ("Return the vectors.", "Embed texts.", "Note the time.")))
