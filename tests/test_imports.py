@@ -1,11 +1,72 @@
-"""What importing costs, and which names are public."""
+"""The cost of importing, the public names, and the allowed directions of imports between the rooms of the package."""
 
+import ast
 import statistics
 import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 import akidb_mlx
 from akidb_mlx import errors
 from tests.support import GOLDENS, run_python
+
+ROOT = Path(akidb_mlx.__file__).parent.parent
+
+# The modules of each room; those below a name belong to it unless they are listed themselves.
+ROOMS = {
+    "errors": ["akidb_mlx.errors"],
+    "values": [
+        f"akidb_mlx.{name}" for name in ("deadline", "closeable", "catalog", "texts", "vectors", "options", "reports")
+    ],
+    "settings": ["akidb_mlx.settings"],
+    "runtime": ["akidb_mlx.runtime"],
+    "checkpoint": ["akidb_mlx.checkpoint"],
+    "embedder": ["akidb_mlx.embedder"],
+    "backend interface": ["akidb_mlx.engine.backend"],
+    "engine": ["akidb_mlx.engine"],
+    "backends": ["akidb_mlx.backends"],
+    "service": ["akidb_mlx.resolve", "akidb_mlx.service", "akidb_mlx.pool", "akidb_mlx.pool_manager"],
+    "entities": ["akidb_mlx.entities"],
+    "summarization": ["akidb_mlx.summarization"],
+    "ml_funcs": ["akidb_mlx.ml_funcs"],
+    "cli": ["akidb_mlx.cli", "akidb_mlx.__main__"],
+    "model_cache": ["model_cache"],
+    "mlx": ["mlx"],
+    "mlx_lm": ["mlx_lm"],
+}
+# The rooms that each room may import, beside itself.
+BELOW = {
+    "errors": set(),
+    "values": {"errors"},
+    "settings": {"errors", "values", "model_cache"},
+    "runtime": {"errors", "mlx"},
+    "checkpoint": {"errors", "values", "runtime"},
+    "embedder": {"errors", "values", "runtime"},
+    "backend interface": {"errors", "values"},
+    "engine": {"errors", "values", "runtime", "backend interface"},
+    "backends": {"errors", "values", "settings", "runtime", "checkpoint", "backend interface", "mlx"},
+    "entities": {"errors", "values", "settings", "runtime", "model_cache"},
+    "model_cache": set(),
+}
+_LIBRARY = {
+    "errors",
+    "values",
+    "settings",
+    "runtime",
+    "checkpoint",
+    "embedder",
+    "backend interface",
+    "engine",
+    "backends",
+}
+BELOW["service"] = _LIBRARY | {"model_cache"}
+BELOW["summarization"] = _LIBRARY | {"service", "model_cache", "mlx", "mlx_lm"}
+BELOW["ml_funcs"] = BELOW["service"] | {"service", "entities", "summarization"}
+BELOW["cli"] = BELOW["ml_funcs"] | {"ml_funcs", "top"}
+# The package itself re-exports names of all rooms on demand.
+BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs"}
 
 HEAVY = ("transformers", "torch", "mlx", "mlx_lm", "spacy", "numpy", "tokenizers", "pydantic")
 
@@ -75,6 +136,75 @@ def test_only_the_lowest_layer_imports_mlx():
         "import model_cache, akidb_mlx.cli, akidb_mlx.service, akidb_mlx.engine.engine"
     )
     assert done.returncode == 0, done.stderr
+
+
+def room_of(module: str) -> str | None:
+    """Return the room of a module or of a name in it; None for the standard library and other packages."""
+    if module == "akidb_mlx":
+        return "top"
+    rooms = [
+        (len(name), room) for room, names in ROOMS.items() for name in names if f"{module}.".startswith(f"{name}.")
+    ]
+    return max(rooms)[1] if rooms else None
+
+
+def imported(source: str) -> Iterator[str]:
+    """Yield every module, or name of a module, that a source imports: in functions and for type checking too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute here"
+            for name in node.names:
+                qualified = f"{node.module}.{name.name}"
+                yield "akidb_mlx" if node.module == "akidb_mlx" and room_of(qualified) is None else qualified
+
+
+def upward_imports(module: str, source: str) -> list[str]:
+    """Return the imports of a module that its room does not allow."""
+    own = room_of(module)
+    assert own is not None, f"{module} belongs to no room: add it to ROOMS"
+    allowed = BELOW[own] | {own}
+    return [f"{module} imports {name}" for name in imported(source) if (room_of(name) or own) not in allowed]
+
+
+def test_no_room_imports_one_above_it():
+    sources = [path for package in ("akidb_mlx", "model_cache") for path in (ROOT / package).rglob("*.py")]
+    assert len(sources) > 60
+    found = []
+    for path in sources:
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        found += upward_imports(module, path.read_text(encoding="utf-8"))
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "offends"),
+    [
+        ("akidb_mlx.engine.batching", "from akidb_mlx.service import EmbeddingService", True),
+        ("akidb_mlx.backends.mlx.model", "from akidb_mlx.engine.backend import TokenRows", False),
+        ("akidb_mlx.backends.mlx.model", "from akidb_mlx.engine import backend", False),
+        ("akidb_mlx.backends.mlx.model", "from akidb_mlx.engine import requests", True),
+        ("akidb_mlx.backends.onnx.model", "if TYPE_CHECKING:\n    from akidb_mlx.engine.requests import Request", True),
+        ("akidb_mlx.pool", "def load():\n    import mlx.core as mx", True),
+        ("akidb_mlx.runtime.cpu_runtime", "import mlx.core as mx", False),
+        ("akidb_mlx.runtime.locks", "from akidb_mlx.vectors import Vectors", True),
+        ("akidb_mlx.backends.mlx.weights", "from mlx_lm.utils import load", True),
+        ("akidb_mlx.summarization.language_model", "from mlx_lm.utils import load", False),
+        ("akidb_mlx.summarization.extractive", "from akidb_mlx import EmbeddingService", True),
+        ("akidb_mlx.entities.extractor", "from akidb_mlx.service import EmbeddingService", True),
+        ("akidb_mlx.cli.doctor", "from akidb_mlx import __version__", False),
+        ("akidb_mlx.texts", "import json, numpy", False),
+        ("model_cache.store", "import akidb_mlx.errors", True),
+    ],
+)
+def test_an_import_of_a_room_above_is_found(module, source, offends):
+    assert bool(upward_imports(module, source)) == offends
+
+
+def test_a_module_without_a_room_is_found():
+    with pytest.raises(AssertionError, match="belongs to no room"):
+        upward_imports("akidb_mlx.new_module", "import json")
 
 
 def test_importing_is_quick():
