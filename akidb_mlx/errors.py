@@ -88,3 +88,12 @@ class ReentrantCallError(AkidbMlxError, RuntimeError):
 
 class ServiceClosedError(AkidbMlxError):
     """The service no longer takes calls: closed, its owner thread died, or this is a forked child."""
+
+
+def load_error(error: BaseException) -> AkidbMlxError:
+    """Return the error that loading a model ended with as one of this package."""
+    if isinstance(error, AkidbMlxError):
+        return error
+    failure = ModelLoadError(f"loading the model failed: {type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure

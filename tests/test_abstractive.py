@@ -6,6 +6,7 @@ import pytest
 
 pytest.importorskip("sentencex", reason="the extra `summarize` is not installed")
 
+from akidb_mlx.deadline import NEVER
 from akidb_mlx.errors import (
     ConfigurationError,
     InferenceError,
@@ -16,7 +17,7 @@ from akidb_mlx.errors import (
 from akidb_mlx.summarization import Summarizer
 from akidb_mlx.summarization.abstractive import AbstractiveSummarizer
 from akidb_mlx.summarization.generator import Answer, TextGenerator
-from akidb_mlx.summarization.messages import read_messages
+from akidb_mlx.summarization.messages import parse_messages
 from akidb_mlx.summarization.sentences import SentenceSplitter
 from akidb_mlx.summarization.words import count_words
 from tests.chat_models import TEMPLATE, make_chat_model
@@ -41,11 +42,11 @@ class FakeGenerator:
         self.transcripts = []
         self.longest = 0
 
-    def generate(self, ids, max_tokens):
+    def generate(self, ids, max_tokens, deadline=NEVER):
         self.longest = max(self.longest, len(ids) + max_tokens)
         prompt = self.tokenizer._tokenizer.decode(ids, skip_special_tokens=False)
         self.transcripts.append(re.findall(r"<messages>\n(.*?)\n</messages>", prompt, re.DOTALL)[-1])
-        answer = Answer(ids, max_tokens)
+        answer = Answer(ids, max_tokens, deadline)
         answer.add(self.write(self.transcripts[-1]))
         answer.ended_itself = True
         answer.end()
@@ -62,7 +63,7 @@ def fake(request, tmp_path):
 
 def summary(fake, messages, max_words=20, progress=None):
     one = AbstractiveSummarizer(fake, SentenceSplitter())
-    return "".join(one.stream(read_messages(messages), max_words, progress))
+    return "".join(one.stream(parse_messages(messages), max_words, progress))
 
 
 def test_short_input_takes_one_answer(fake):

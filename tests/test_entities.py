@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from akidb_mlx.deadline import NEVER
 from akidb_mlx.entities import Entity, EntityExtractor, MergedEntity, count_labels, merge_entities
-from akidb_mlx.entities.entity import Span, entities_of
+from akidb_mlx.entities.entity import Span, make_entities
 from akidb_mlx.entities.pipeline import make_plan
 from akidb_mlx.entities.windows import LONGEST, batches, windows
 from akidb_mlx.errors import ConfigurationError, InferenceError, InvalidInputError, ServiceClosedError
@@ -97,7 +98,7 @@ def test_offsets_are_exact_in_any_mixture_of_scripts(tiny, full, texts):
 def test_bytes_are_counted_exactly(text, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=12, unique=True)))
     spans = [Span(start, end, "X") for start, end in zip(cuts[::2], cuts[1::2], strict=False)]
-    found = entities_of(text, spans)
+    found = make_entities(text, spans)
     assert len(found) == len(spans)
     check_exact(text, found)
 
@@ -189,7 +190,7 @@ def test_labels(tiny_ner):
 
 
 def test_counts_and_merging():
-    found = entities_of(
+    found = make_entities(
         "Ann, ANN and  Al\tBo, Al Bo; \uff21\uff4e\uff4e",
         [
             Span(0, 3, "P"),
@@ -334,8 +335,8 @@ def test_a_wait_that_is_interrupted_leaves_no_turn_behind():
 
 def test_a_component_that_fails(tiny_ner, monkeypatch):
     with EntityExtractor(tiny_ner) as extractor:
-        pipeline = extractor._pipeline(str(tiny_ner))
-        monkeypatch.setattr(pipeline, "_annotated", lambda _: 1 / 0)
+        pipeline = extractor._pipeline(str(tiny_ner), NEVER)
+        monkeypatch.setattr(pipeline, "_annotate", lambda _: 1 / 0)
         with pytest.raises(InferenceError, match="en_tiny failed on a batch of 1 texts: ZeroDivisionError"):
             extractor.extract(SENTENCE)
         monkeypatch.undo()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from akidb_mlx.errors import InvalidInputError
-from akidb_mlx.summarization.messages import Message, read_messages
+from akidb_mlx.summarization.messages import Message, parse_messages
 from akidb_mlx.summarization.words import count_words, first_words
 from tests.support import run_python
 
@@ -29,7 +29,7 @@ from akidb_mlx.summarization.sentences import SentenceSplitter  # noqa: E402
     ],
 )
 def test_messages(given_messages, expected):
-    assert read_messages(given_messages) == expected
+    assert parse_messages(given_messages) == expected
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_messages(given_messages, expected):
 )
 def test_messages_that_are_refused(messages, index, words):
     with pytest.raises(InvalidInputError) as caught:
-        read_messages(messages)
+        parse_messages(messages)
     assert caught.value.index == index
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

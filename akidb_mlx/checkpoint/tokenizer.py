@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +14,7 @@ from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.deadline import NEVER, Deadline
 from akidb_mlx.errors import InferenceError, InvalidInputError, ModelLoadError
 from akidb_mlx.options import OverflowPolicy
-from akidb_mlx.runtime.locks import ExclusiveLock, Latch
+from akidb_mlx.runtime.locks import ExclusiveLock, Latch, hold_until
 from akidb_mlx.vectors import TokenIds
 
 # Consecutive windows of a chunked text share an eighth of their tokens, so that what a border cuts is whole in one.
@@ -178,7 +177,7 @@ class _LockedTokenizer:
             InferenceError: the tokenizer failed.
             DeadlineExceededError: the deadline passed while another thread used the tokenizer.
         """
-        with _hold(self._lock, deadline):
+        with hold_until(deadline, self._lock):
             return _encode(self._tokenizer, texts)
 
     def special_tokens(self, checkpoint: Checkpoint) -> tuple[list[int], list[int]]:
@@ -218,7 +217,7 @@ class _LongTexts:
                 and not self._abandoned.wait(deadline.left())
             ):
                 raise deadline.error()
-            with _hold(self._lock, deadline):
+            with hold_until(deadline, self._lock):
                 if deadline.left() is None:
                     self._tokenizer = self._tokenizer or self._load()
                     return _encode(self._tokenizer, texts)
@@ -264,16 +263,6 @@ def _pieces(texts: list[str], characters: int) -> Iterator[list[str]]:
         size += len(text)
     if piece:
         yield piece
-
-
-@contextmanager
-def _hold(lock: ExclusiveLock, deadline: Deadline) -> Iterator[None]:
-    if not lock.acquire(deadline.left()):
-        raise deadline.error()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[TokenIds]:

@@ -20,9 +20,9 @@ from akidb_mlx.engine.step_loop import StepLoop
 from akidb_mlx.errors import (
     AkidbMlxError,
     DeadlineExceededError,
-    ModelLoadError,
     ServiceClosedError,
     ServiceOverloadedError,
+    load_error,
 )
 from akidb_mlx.reports import ModelStatus
 from akidb_mlx.runtime.locks import Latch
@@ -186,12 +186,3 @@ class EngineCall:
     def fail(self, error: AkidbMlxError) -> None:
         """Resolve the call with an error, unless it is done."""
         self._request.fail(error)
-
-
-def load_error(error: BaseException) -> AkidbMlxError:
-    """Return the error that loading a model ended with as one of this package."""
-    if isinstance(error, AkidbMlxError):
-        return error
-    failure = ModelLoadError(f"loading the model failed: {type(error).__name__}: {error}")
-    failure.__cause__ = error
-    return failure

@@ -1,11 +1,11 @@
-"""Named entities of a text: who, where, when, and exactly at which characters and bytes.
+"""Named entities of texts, each with its label and its exact place in characters and bytes.
 
     from akidb_mlx.entities import EntityExtractor
 
     with EntityExtractor("en_core_web_sm") as extractor:
         entities = extractor.extract("Alice met Bob in Paris")
 
-It needs the extra `ner` (spaCy), which is imported when the first extractor is made.
+The extra `ner` (spaCy) is needed; spaCy is imported when the first extractor is made.
 """
 
 from akidb_mlx.entities.entity import Entity, MergedEntity, count_labels, merge_entities

@@ -1,4 +1,4 @@
-"""What is found in a text, and what can be said of several findings."""
+"""Entities as records, and functions that count and merge them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 
 class Span(NamedTuple):
-    """Where an entity is in a text, in characters."""
+    """The place of an entity in a text, in characters, and its label."""
 
     start: int
     end: int
@@ -34,7 +34,7 @@ class Entity:
 
     Attributes:
         text: the characters themselves, `source[start:end]`.
-        label: what it is, in the words of its model ("PERSON", "GPE", …).
+        label: its kind, as its model calls it ("PERSON", "GPE", …).
         start: index of its first character (code point) in the source.
         end: index after its last character.
         start_byte: offset of its first byte in the source's UTF-8, for languages whose strings are bytes.
@@ -49,7 +49,7 @@ class Entity:
     end_byte: int
 
     def to_dict(self) -> EntityDict:
-        """Text, label, start and end; `dataclasses.asdict` gives the byte offsets as well."""
+        """Return text, label, start and end; `dataclasses.asdict` gives the byte offsets as well."""
         return {"text": self.text, "label": self.label, "start": self.start, "end": self.end}
 
 
@@ -58,9 +58,9 @@ class MergedEntity:
     """One entity and all its mentions in a text.
 
     Attributes:
-        text: as it is first mentioned.
-        label: what it is.
-        mentions: where, in order.
+        text: the text of its first mention.
+        label: its kind.
+        mentions: all of them, in order.
     """
 
     text: str
@@ -68,10 +68,11 @@ class MergedEntity:
     mentions: tuple[Entity, ...]
 
 
-def entities_of(text: str, spans: Iterable[Span]) -> list[Entity]:
-    """The entities at some spans of a text, which are in order and do not overlap; bytes are counted in one pass."""
+def make_entities(text: str, spans: Iterable[Span]) -> list[Entity]:
+    """Return the entities at spans of a text, which are in order and do not overlap."""
     entities = []
-    position = offset = 0  # the same place in characters and in bytes
+    # The same place in characters and in bytes: bytes are counted in one pass.
+    position = offset = 0
     for start, end, label in spans:
         start_byte = offset + len(text[position:start].encode())
         found = text[start:end]
@@ -81,14 +82,15 @@ def entities_of(text: str, spans: Iterable[Span]) -> list[Entity]:
 
 
 def count_labels(entities: Iterable[Entity]) -> dict[str, int]:
-    """How many entities have each label, the most frequent first."""
+    """Return how many entities have each label, the most frequent first."""
     return dict(Counter(entity.label for entity in entities).most_common())
 
 
 def merge_entities(entities: Iterable[Entity]) -> list[MergedEntity]:
-    """Put the mentions of the same entity together, in the order of first mentions.
+    """Group the mentions of the same entity, in the order of first mentions.
 
-    The same: one label, and texts that differ at most in case, white space and compatibility forms (NFKC).
+    Mentions are of the same entity if they have one label and their texts differ at most in case, white space and
+    compatibility forms (NFKC).
     """
     mentions: dict[tuple[str, str], list[Entity]] = {}
     for entity in entities:

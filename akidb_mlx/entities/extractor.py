@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-import threading
+import reprlib
 from collections.abc import Iterable
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
+from itertools import count
 from os import PathLike, fspath
-from typing import Any
 
 from akidb_mlx.closeable import Closeable
-from akidb_mlx.entities.entity import Entity, Span, entities_of
+from akidb_mlx.deadline import NEVER, Deadline
+from akidb_mlx.entities.entity import Entity, Span, make_entities
 from akidb_mlx.entities.languages import DEFAULT_MODEL, MULTILINGUAL, LanguageDetector, model_for
-from akidb_mlx.entities.models import opened
+from akidb_mlx.entities.models import acquire_pipeline
 from akidb_mlx.entities.pipeline import Pipeline
+from akidb_mlx.entities.reports import ExtractorHealth, ExtractorInfo, PipelineInfo
 from akidb_mlx.entities.windows import batches, windows
 from akidb_mlx.errors import (
     ConfigurationError,
@@ -22,6 +25,9 @@ from akidb_mlx.errors import (
     ModelNotFoundError,
     ServiceClosedError,
 )
+from akidb_mlx.options import parse_timeout
+from akidb_mlx.runtime.abandonment import run_until
+from akidb_mlx.runtime.locks import ExclusiveLock, hold_until
 from akidb_mlx.settings import Settings, load_settings
 from akidb_mlx.texts import list_texts
 
@@ -53,8 +59,8 @@ class EntityExtractor(Closeable):
         Args:
             model: the name of a model ("en_core_web_sm"), "org/repo" on the Hub, or a local directory. If None, the
                 language's, else the settings', else `en_core_web_sm`.
-            language: a code ("cs", "pt-BR") that the model is chosen for, or "auto" to tell the language of each text
-                and load its model when it is needed. With a `model`, the language that it must be for.
+            language: a code ("cs", "pt-BR") that the model is chosen for, or "auto" to detect the language of each
+                text and load its model when it is needed. With a `model`, the language that it must be for.
             labels: entities with other labels are left out; None keeps all.
             auto_download: whether a model that is not on this machine may be downloaded.
             settings: instead of those from the environment and the TOML file.
@@ -68,67 +74,72 @@ class EntityExtractor(Closeable):
         settings = settings or load_settings()
         if model is None and language is None:
             model, language = settings.ner_model, settings.ner_language
-        self._model = _chosen_model(model, language)
+        self._model = _choose_model(model, language)
         self._language = language
-        self._labels = None if labels is None else _checked_labels(labels)
+        self._labels = None if labels is None else parse_labels(labels)
         self._cache = settings.open_cache()
         self._download = auto_download
         self._process = os.getpid()
         self._closed = False
-        self._loading = threading.Lock()
-        self._loaded: dict[str, Pipeline] = {}  # by name, the one that came first goes first
+        self._loading = ExclusiveLock()
+        self._loaded: dict[str, Pipeline] = {}
+        # For each loaded pipeline, the number of its latest use.
+        self._uses = count()
+        self._last_use: dict[str, int] = {}
         self._detect: LanguageDetector | None = None
         _check_importable("spacy")
         if language == AUTO:
             _check_importable("py3langid")
             self._detect = LanguageDetector()
             return
-        found = self._pipeline(self._model).meta["lang"]
+        found = self._pipeline(self._model, NEVER).meta["lang"]
         if language is not None and found not in (model_for(language).language, MULTILINGUAL.language):
             raise ConfigurationError(
                 f"{self._model} is a model for {found!r}, found language={language!r}: leave out one of them"
             )
 
-    def extract(self, text: str) -> list[Entity]:
-        """The entities of a text, in order; none of a blank one. See `extract_batch`."""
-        return self.extract_batch([text])[0]
+    def extract(self, text: str, *, timeout: float | None = None) -> list[Entity]:
+        """Return the entities of a text, in order; none of a blank one. See `extract_batch`."""
+        return self.extract_batch([text], timeout=timeout)[0]
 
-    def extract_batch(self, texts: Iterable[str]) -> list[list[Entity]]:
-        """The entities of each text, in order, which do not overlap.
+    def extract_batch(self, texts: Iterable[str], *, timeout: float | None = None) -> list[list[Entity]]:
+        """Return the entities of each text, in order; they do not overlap.
 
         A text of any length is read in windows of 12 000 characters, cut between sentences or words where it has any,
         that share some context; an entity at a cut is found whole.
 
+        Args:
+            texts: strings; an empty collection gives an empty result.
+            timeout: seconds that the call may take, counted from the call; None (default) waits. It bounds loading a
+                model, which then goes on for later calls, and waiting for the batches of other callers, and is checked
+                before each batch. A batch that runs, of at most 12 000 characters, is not interrupted.
+
         Raises:
-            InvalidInputError: a text is not usable, and so the call; `index` holds which.
+            InvalidInputError: a text is not usable, and so the call (`index` holds which), or `timeout` is not.
             ModelNotFoundError: `language` is "auto" and there is no model for a text's.
             InferenceError: a component of the model failed.
+            DeadlineExceededError: `timeout` passed.
             ServiceClosedError: the extractor was closed, or created before this process was forked.
+            ReentrantCallError: a signal handler called it while the same thread was inside it.
         """
+        deadline = Deadline(parse_timeout(timeout))
         self._check_open()
-        checked = list_texts(texts)
-        spans: list[list[Span]] = [[] for _ in checked]
-        for model, indices in self._by_model(checked).items():
-            pipeline = self._pipeline(model, indices[0])
-            for batch in batches(windows((index, checked[index]) for index in indices)):
-                found = pipeline.find([checked[part.index][part.start : part.stop] for part in batch])
+        given = list_texts(texts)
+        spans: list[list[Span]] = [[] for _ in given]
+        for model, indices in self._group_by_model(given, deadline).items():
+            pipeline = self._pipeline(model, deadline, indices[0])
+            for batch in batches(windows((index, given[index]) for index in indices)):
+                found = pipeline.find([given[part.index][part.start : part.stop] for part in batch], deadline)
                 for part, inside in zip(batch, found, strict=True):
                     part.take(inside, spans[part.index])
         return [
-            entities_of(text, [span for span in found if self._labels is None or span.label in self._labels])
-            for text, found in zip(checked, spans, strict=True)
+            make_entities(text, [span for span in found if self._labels is None or span.label in self._labels])
+            for text, found in zip(given, spans, strict=True)
         ]
 
-    def get_model_info(self) -> dict[str, Any]:
-        """What the model is, as plain types; takes no lock and waits for nothing.
-
-        Returns:
-            `model_name` as it was asked for ("auto" where each text's language chooses), `language`, `backend`
-            ("spacy") and `backend_version`, `labels` that can be found, `status` ("ready" or "closed"), and `models`:
-            of each that is loaded its `name`, `version`, `language`, `labels`, `components` that are loaded of it,
-            `licence` and `path`.
-        """
-        models = [
+    def get_model_info(self) -> ExtractorInfo:
+        """Report the model, as plain types; takes no lock and waits for nothing."""
+        models: list[PipelineInfo] = [
             {
                 "name": pipeline.meta["full_name"],
                 "version": pipeline.meta["version"],
@@ -150,12 +161,8 @@ class EntityExtractor(Closeable):
             "status": "closed" if self._closed else "ready",
         }
 
-    def health_check(self) -> dict[str, Any]:
-        """Whether a call can be taken; never raises or waits.
-
-        Returns:
-            `status`, "ok" or "failed", and `reason` in words.
-        """
+    def health_check(self) -> ExtractorHealth:
+        """Report whether a call can be taken; never raises or waits."""
         try:
             self._check_open()
         except ServiceClosedError as error:
@@ -163,42 +170,54 @@ class EntityExtractor(Closeable):
         return {"status": "ok", "reason": ""}
 
     def close(self) -> None:
-        """Let go of the model; calls that run are finished. Idempotent."""
+        """Free the models; calls that run are finished. Idempotent."""
         self._closed = True
         self._loaded.clear()
 
-    def _by_model(self, texts: list[str]) -> dict[str, list[int]]:
-        """Which texts each model reads."""
+    def __repr__(self) -> str:
+        status = "closed" if self._closed else "ready"
+        return f"<{type(self).__name__} {reprlib.repr(self._model)}: {len(self._loaded)} loaded, {status}>"
+
+    def _group_by_model(self, texts: list[str], deadline: Deadline) -> dict[str, list[int]]:
+        """Return the indices of the texts that each model reads."""
         if self._detect is None:
             return {self._model: list(range(len(texts)))} if texts else {}
         groups: dict[str, list[int]] = {}
         for index, text in enumerate(texts):
             if text and not text.isspace():
+                deadline.check()
                 groups.setdefault(self._detect(text).model, []).append(index)
         return groups
 
-    def _pipeline(self, model: str, index: int | None = None) -> Pipeline:
-        """The loaded model; `index` is that of the first text which it was chosen for."""
-        if pipeline := self._loaded.get(model):
-            return pipeline
-        with self._loading:
+    def _pipeline(self, model: str, deadline: Deadline, index: int | None = None) -> Pipeline:
+        """Return a pipeline, which is loaded if need be; `index` is that of the first text that needs it."""
+        pipeline = self._loaded.get(model) or run_until(deadline, partial(self._load, model, deadline, index))
+        self._last_use[model] = next(self._uses)
+        return pipeline
+
+    def _load(self, model: str, deadline: Deadline, index: int | None) -> Pipeline:
+        with hold_until(deadline, self._loading):
             if pipeline := self._loaded.get(model):
                 return pipeline
             try:
-                with opened(model, self._cache, download=self._download) as directory:
+                with acquire_pipeline(model, self._cache, download=self._download) as directory:
                     pipeline = Pipeline(directory)
             except ModelNotFoundError as error:
                 if self._detect is None:
                     raise
                 raise ModelNotFoundError(f"text {index} needs {model}: {error}") from error
             self._check_labels(pipeline)
-            if len(self._loaded) >= _MOST_LOADED:
-                del self._loaded[next(iter(self._loaded))]
+            latest_first = sorted(self._loaded.copy(), key=lambda name: self._last_use[name], reverse=True)
+            for name in latest_first[_MOST_LOADED - 1 :]:
+                self._loaded.pop(name, None)
+            self._last_use[model] = next(self._uses)
             self._loaded[model] = pipeline
+            if self._closed:  # meanwhile; the call that waits for the pipeline is finished with it
+                self._loaded.clear()
             return pipeline
 
     def _check_labels(self, pipeline: Pipeline) -> None:
-        """Models for several languages have different labels; each must have one of those that are wanted."""
+        """Refuse a model without the wanted labels; one of several languages' must have one of them."""
         unknown = (self._labels or frozenset()) - pipeline.labels
         if unknown and (self._detect is None or unknown == self._labels):
             raise InvalidInputError(
@@ -216,7 +235,21 @@ class EntityExtractor(Closeable):
             )
 
 
-def _chosen_model(model: str | PathLike[str] | None, language: str | None) -> str:
+def parse_labels(labels: Iterable[str]) -> frozenset[str]:
+    """Return labels as a set; a single string is one label.
+
+    Raises:
+        InvalidInputError: they are no strings, or none.
+    """
+    if isinstance(labels, str):
+        return frozenset([labels])
+    given = list(labels) if isinstance(labels, Iterable) else []
+    if not given or not all(isinstance(label, str) for label in given):
+        raise InvalidInputError(f"labels must be a list of strings, or None for all, found {reprlib.repr(labels)}")
+    return frozenset(given)
+
+
+def _choose_model(model: str | PathLike[str] | None, language: str | None) -> str:
     if model is None:
         if language is None:
             return DEFAULT_MODEL
@@ -233,10 +266,3 @@ def _check_importable(package: str) -> None:
         raise ConfigurationError(
             f"entities need {package}, which cannot be imported ({error}): run `pip install 'akidb-mlx[ner]'`"
         ) from error
-
-
-def _checked_labels(labels: Iterable[str]) -> frozenset[str]:
-    checked = frozenset([labels] if isinstance(labels, str) else labels)
-    if not checked or not all(isinstance(label, str) for label in checked):
-        raise InvalidInputError(f"labels must be names of labels, or None for all, found {labels!r}")
-    return checked

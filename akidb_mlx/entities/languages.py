@@ -1,4 +1,4 @@
-"""Which model is for which language, and which language a text is in."""
+"""The table of languages and their models, and the detection of a text's language."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
 DEFAULT_MODEL = "en_core_web_sm"
-# Looked at to tell a text's language.
+# Characters that a text's language is detected from.
 _CHARACTERS = 2_000
 
 
@@ -62,37 +62,37 @@ LANGUAGES: dict[str, LanguageModel] = {
         LanguageModel("zh", "zh_core_web_sm"),
     )
 }
-# Told from the languages above and left to the multilingual model. Languages that are close to one above (Slovak,
-# Bulgarian) are not among them: they would take its short texts, and its model serves them better.
+# Languages that are detected and left to the multilingual model. Those close to one above (Slovak, Bulgarian) are not
+# among them: short texts of that language would be taken for them, and its model serves them better.
 _OTHERS = ("ar", "bn", "et", "fa", "he", "hi", "hu", "hy", "id", "ka", "lv", "ta", "te", "th", "tr", "ur", "vi")
-# Codes of the detector for languages that have another one here.
+# The detector's codes for languages that have another code here.
 _SAME = {"no": "nb", "nn": "nb"}
 
 
 def model_for(language: str) -> LanguageModel:
-    """The model for a language's code, which may carry a region ("pt-BR").
+    """Return the model for a language's code, which may carry a region ("pt-BR").
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: no model is known for it.
     """
     code = language.lower().replace("_", "-").partition("-")[0]
     row = LANGUAGES.get(_SAME.get(code, code))
     if row is None:
         raise ConfigurationError(
             f"no model is known for the language {language!r}: name a model, take one of {', '.join(LANGUAGES)}, "
-            "or 'auto' to tell each text's language"
+            "or use 'auto' to detect each text's language"
         )
     return row
 
 
 class LanguageDetector:
-    """Tells a text's language with py3langid, whose model is part of its package; safe from any thread."""
+    """Detects a text's language with py3langid, whose model is part of its package; safe from any thread."""
 
     def __init__(self) -> None:
-        self._identifier = _identifier()
+        self._identifier = _load_identifier()
 
     def __call__(self, text: str) -> LanguageModel:
-        """The model for a text; the multilingual one where its language has none, or does not show."""
+        """Return the model for a text; the multilingual one where its language has none, or cannot be detected."""
         sample = text[:_CHARACTERS]
         if not any(map(str.isalpha, sample)):
             return MULTILINGUAL
@@ -100,7 +100,7 @@ class LanguageDetector:
         return LANGUAGES.get(_SAME.get(code, code), MULTILINGUAL)
 
 
-def _identifier() -> LanguageIdentifier:
+def _load_identifier() -> LanguageIdentifier:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE)

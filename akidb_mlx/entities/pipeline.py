@@ -1,4 +1,4 @@
-"""One spaCy pipeline: only what finds entities is loaded and run, and what is found equals what all of it finds."""
+"""One spaCy pipeline, of which only the components that entities depend on are loaded and run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from akidb_mlx.deadline import Deadline
 from akidb_mlx.entities.entity import Span
 from akidb_mlx.entities.models import CONFIG, read_meta
 from akidb_mlx.errors import InferenceError, ModelLoadError
-from akidb_mlx.runtime.locks import FairLock
+from akidb_mlx.runtime.locks import FairLock, hold_until
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 # Components that give others the vectors of tokens.
 _EMBEDDERS = frozenset({"tok2vec", "transformer", "curated_transformer"})
-# Components that say where sentences begin, which no entity crosses.
+# Components that set where sentences begin, which no entity crosses.
 _SENTENCES = frozenset({"parser", "beam_parser", "senter", "sentencizer"})
 # Components that entities do not depend on.
 _UNRELATED = frozenset(
@@ -34,13 +35,13 @@ _NO_CODE = re.compile(r"\[E(002|893)\]")
 
 @dataclass(frozen=True)
 class Plan:
-    """Which components run, by name.
+    """The components that run, by name.
 
     Attributes:
-        recogniser: the one that finds entities; None where all components run as they come.
-        first: the recogniser and what it needs.
-        sentences: what tells sentences in front of the recogniser, without what is in `first`.
-        excluded: what is not even loaded.
+        recogniser: the component that finds entities; None where all components run in their order.
+        first: the recogniser and the components that it needs.
+        sentences: the components before the recogniser that set sentences, without those in `first`.
+        excluded: the components that are not loaded.
     """
 
     recogniser: str | None
@@ -50,10 +51,10 @@ class Plan:
 
 
 def make_plan(config: Mapping[str, Any]) -> Plan:
-    """What has to run of a pipeline, by its config.cfg.
+    """Choose the components to run, by a pipeline's config.cfg.
 
-    A pipeline is taken apart where a single recogniser finds the entities and spaCy's own components stand beside it.
-    Rules, a beam search or a component of somebody else may look at anything, so such a pipeline runs whole.
+    Components are left out only where a single recogniser finds the entities and all others are spaCy's own. Rules, a
+    beam search or a component of somebody else may look at anything, so such a pipeline runs whole.
     """
     components = config["components"]
     disabled = config["nlp"].get("disabled", [])
@@ -77,7 +78,7 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
 
 
 def _upstreams(section: Any) -> set[str]:
-    """The components that the listeners somewhere in a section of a config listen to."""
+    """Return the components that the listeners anywhere in a section of a config listen to."""
     if not isinstance(section, Mapping):
         return set()
     found = {section["upstream"]} if isinstance(section.get("upstream"), str) else set()
@@ -85,13 +86,13 @@ def _upstreams(section: Any) -> set[str]:
 
 
 class Pipeline:
-    """A loaded pipeline; safe from any thread, which take turns batch by batch."""
+    """A loaded pipeline; safe to call from any thread. Threads take turns batch by batch."""
 
     def __init__(self, directory: Path) -> None:
-        """Load it.
+        """Load the pipeline in a directory.
 
         Raises:
-            ModelLoadError: it has no entities to give, is damaged, or needs code that is not installed.
+            ModelLoadError: it finds no entities, is damaged, or needs code that is not installed.
         """
         self.directory = directory
         self.meta = read_meta(directory)
@@ -102,36 +103,38 @@ class Pipeline:
             if self._nlp.get_pipe_meta(name).factory in _FINDERS
             for label in self._nlp.get_pipe(name).labels  # type: ignore[attr-defined]
         )
-        # A pipeline has one vocabulary, to which every text adds words for as long as it is worked on.
-        self._turn = FairLock()
+        # A pipeline has one vocabulary, to which every text adds words while it is computed.
+        self._lock = FairLock()
 
     @property
     def components(self) -> list[str]:
-        """The names of what was loaded of it."""
+        """Return the names of the components that were loaded."""
         return list(self._nlp.pipe_names)
 
-    def find(self, texts: list[str]) -> list[list[Span]]:
-        """The entities of each text, in order.
+    def find(self, texts: list[str], deadline: Deadline) -> list[list[Span]]:
+        """Return the entities of each text, in order.
 
         Raises:
             InferenceError: a component failed.
+            DeadlineExceededError: the deadline passed before the thread's turn came.
         """
-        with self._turn, self._nlp.memory_zone():
+        with hold_until(deadline, self._lock), self._nlp.memory_zone():
+            deadline.check()
             try:
-                docs = self._annotated(texts)
+                docs = self._annotate(texts)
             except Exception as error:
                 raise InferenceError(
                     f"{self.meta['full_name']} failed on a batch of {len(texts)} texts: {type(error).__name__}: {error}"
                 ) from error
             return [[Span(entity.start_char, entity.end_char, entity.label_) for entity in doc.ents] for doc in docs]
 
-    def _annotated(self, texts: list[str]) -> list[Doc]:
-        """The texts with their entities.
+    def _annotate(self, texts: list[str]) -> list[Doc]:
+        """Return the texts with their entities, which equal those that the whole pipeline finds.
 
-        A recogniser works greedily from left to right, and all that sentences change is that an entity may not go on
-        into the next one. Where no entity of several words does that anyway, it has chosen what it would have chosen
-        with the sentences known. So sentences, which cost more than the entities, are only told for texts with
-        entities of several words, and the recogniser runs again only where one of them crosses into a new sentence.
+        A recogniser works greedily from left to right, and sentences only forbid an entity to go on into the next one.
+        Where no entity of several words does so anyway, the recogniser would have chosen the same with the sentences
+        known. So sentences, which cost more than the entities, are set only for texts with entities of several words,
+        and the recogniser runs again only where one of them crosses into a new sentence.
         """
         plan = self._plan
         docs = self._run(texts, plan.first)
@@ -145,7 +148,7 @@ class Pipeline:
         return docs
 
     def _run(self, texts: Sequence[str | Doc], components: set[str] | frozenset[str]) -> list[Doc]:
-        """Some components over texts, or over documents that others have annotated."""
+        """Run some components over texts, or over documents that others have annotated."""
         others = [name for name in self._nlp.pipe_names if name not in components]
         return list(self._nlp.pipe(texts, batch_size=max(1, len(texts)), disable=others))
 
@@ -158,7 +161,7 @@ def _load(directory: Path, meta: dict[str, Any]) -> tuple[Language, Plan]:
     try:
         plan = make_plan(load_config(directory / CONFIG))
         nlp = spacy.load(directory, exclude=plan.excluded)
-    except Exception as error:  # whatever damaged msgpack, JSON or arrays make of it
+    except Exception as error:  # of any kind, where msgpack, JSON or arrays are damaged
         if isinstance(error, ImportError) or _NO_CODE.search(str(error)):
             fault = f"{name} needs code that is not installed: {_first_line(error)}{_needs(meta)}"
         else:
@@ -173,11 +176,11 @@ def _load(directory: Path, meta: dict[str, Any]) -> tuple[Language, Plan]:
 
 
 def _needs(meta: Mapping[str, Any]) -> str:
-    """The command that installs what a pipeline says that it needs."""
+    """Return the advice to install the packages that a pipeline requires."""
     requirements = " ".join(f"'{requirement}'" for requirement in meta.get("requirements") or ())
     return f"; run `pip install {requirements}`" if requirements else ""
 
 
 def _first_line(error: BaseException) -> str:
-    """Of spaCy's explanations over many lines, the one that says what is wrong."""
+    """Return the first line of an error that says something; spaCy's explanations have many."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "no details")

@@ -1,4 +1,4 @@
-"""Long texts in windows, and windows in batches, so that memory stays the same however much comes.
+"""Cutting of long texts into windows, and packing of windows into batches, which bounds memory.
 
 spaCy takes 3 kB for each character that it works on at once (1 000 000 characters, its `max_length`: 3 GB).
 """
@@ -19,7 +19,8 @@ MARGIN = 1_000
 # Short texts in one batch; more are not faster (docs/entities.md).
 BATCH_TEXTS = 128
 
-# Of Latin, Greek and Cyrillic texts, with quotation marks and brackets after it; of Chinese and Japanese ones.
+# The end of a sentence: of Latin, Greek and Cyrillic texts, with quotation marks and brackets after it; of Chinese and
+# Japanese texts; and a line feed.
 _SENTENCE_END = re.compile("[.!?\u2026][\"'\u201d\u2019\xbb)\\]]*\\s+|[\u3002\uff01\uff1f\uff61]|\n")
 _SPACE = re.compile(r"\s")
 _JOINER = "\u200d"
@@ -27,7 +28,7 @@ _JOINER = "\u200d"
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a text: `text[start:stop]` is read, and what begins from `first` to before `last` is taken from it."""
+    """A part of a text: `text[start:stop]` is read, and the entities that begin in `text[first:last]` are taken."""
 
     index: int
     start: int
@@ -36,7 +37,12 @@ class Window:
     stop: int
 
     def take(self, inside: Iterable[Span], found: list[Span]) -> None:
-        """Add those of the window's entities that it answers for to what the windows before it gave."""
+        """Add the entities that begin between `first` and `last` to those of the windows before.
+
+        Args:
+            inside: entities in the window, by their places in it.
+            found: entities of the text, by their places in the text.
+        """
         for start, end, label in inside:
             start, end = self.start + start, self.start + end
             if self.first <= start < self.last and (not found or start >= found[-1].end):
@@ -44,7 +50,7 @@ class Window:
 
 
 def windows(texts: Iterable[tuple[int, str]], longest: int = LONGEST, margin: int = MARGIN) -> Iterator[Window]:
-    """Cut numbered texts into windows that together answer for every character once; blank texts have none."""
+    """Cut numbered texts into windows, each character between `first` and `last` of one; blank texts have none."""
     for index, text in texts:
         if not text or text.isspace():
             continue
@@ -58,7 +64,7 @@ def windows(texts: Iterable[tuple[int, str]], longest: int = LONGEST, margin: in
 
 
 def batches(parts: Iterable[Window]) -> Iterator[list[Window]]:
-    """Windows that are worked on together, in order."""
+    """Pack windows, in order, into batches that are computed together."""
     batch: list[Window] = []
     size = 0
     for part in parts:
@@ -72,9 +78,9 @@ def batches(parts: Iterable[Window]) -> Iterator[list[Window]]:
 
 
 def _cut(text: str, low: int, high: int) -> int:
-    """Where to cut a text, from `low` to `high`: after a sentence, else after white space, else between characters.
+    """Return where to cut a text, from `low` to `high`: after a sentence, else white space, else between characters.
 
-    The last quarter is searched for the end of a sentence, and so for white space.
+    Only the last quarter is searched for the end of a sentence and for white space.
     """
     near = max(low, high - (high - low) // 4)
     for boundary in (_SENTENCE_END, _SPACE):
@@ -87,5 +93,5 @@ def _cut(text: str, low: int, high: int) -> int:
 
 
 def _continues(text: str, at: int) -> bool:
-    """Whether the character at an index is seen as one with the character before it."""
+    """Return whether the character at an index is displayed as one with the character before it."""
     return unicodedata.category(text[at])[0] == "M" or _JOINER in text[at - 1 : at + 1]

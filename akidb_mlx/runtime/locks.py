@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import get_ident
 
+from akidb_mlx.deadline import Deadline
 from akidb_mlx.errors import ReentrantCallError
 
 
@@ -78,42 +81,68 @@ class FairLock:
         self._waiting: deque[threading.Lock] = deque()
         self._entered: set[int] = set()
 
-    def __enter__(self) -> None:
+    def acquire(self, timeout: float | None = None) -> bool:
+        """Acquire the lock, waiting for the threads that asked before.
+
+        Args:
+            timeout: seconds to wait at most; None waits until it is this thread's turn.
+
+        Returns:
+            Whether it was acquired.
+
+        Raises:
+            ReentrantCallError: this thread holds it already, or waits for it further up the stack.
+        """
         _refuse_reentry(self._entered)
         self._entered.add(get_ident())
+        acquired = False
         try:
-            self._acquire()
-        except BaseException:
-            self._entered.discard(get_ident())
-            raise
+            acquired = self._acquire(timeout)
+        finally:
+            if not acquired:
+                self._entered.discard(get_ident())
+        return acquired
 
-    def __exit__(self, *_: object) -> None:
+    def release(self) -> None:
+        """Release the lock to the thread that has waited the longest."""
         self._release()
         self._entered.discard(get_ident())
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     @property
     def wanted(self) -> bool:
         """Return whether a thread waits for it."""
         return bool(self._waiting)
 
-    def _acquire(self) -> None:
+    def _acquire(self, timeout: float | None) -> bool:
         with self._lock:
             if not self._held:
                 self._held = True
-                return
+                return True
             turn = threading.Lock()
             turn.acquire()
             self._waiting.append(turn)
         try:
-            turn.acquire()
+            if turn.acquire(timeout=-1 if timeout is None else timeout):
+                return True
         except BaseException:  # Ctrl-C: the turn goes to the next thread, or has come already
-            with self._lock:
-                waits = turn in self._waiting
-                if waits:
-                    self._waiting.remove(turn)
-            if not waits:
+            if not self._withdraw(turn):
                 self._release()
             raise
+        return not self._withdraw(turn)
+
+    def _withdraw(self, turn: threading.Lock) -> bool:
+        """Stop waiting for a turn; return False where it has come already."""
+        with self._lock:
+            waits = turn in self._waiting
+            if waits:
+                self._waiting.remove(turn)
+        return waits
 
     def _release(self) -> None:
         with self._lock:
@@ -144,6 +173,22 @@ class Latch:
         if not self._is_set:  # else `set` may have passed before the waiter was entered
             waiter.acquire(timeout=-1 if timeout is None else timeout)
         return self._is_set
+
+
+@contextmanager
+def hold_until(deadline: Deadline, lock: ExclusiveLock | FairLock) -> Iterator[None]:
+    """Hold a lock inside the `with` block, once it is free.
+
+    Raises:
+        DeadlineExceededError: the deadline passed while another thread held it.
+        ReentrantCallError: this thread holds it already.
+    """
+    if not lock.acquire(deadline.left()):
+        raise deadline.error()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _refuse_reentry(entered: set[int]) -> None:

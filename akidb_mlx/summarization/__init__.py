@@ -1,4 +1,4 @@
-"""Summaries of messages: sentences chosen by their vectors, or a text written by a language model.
+"""Summaries of messages: sentences chosen by their vectors, or a text that a language model writes.
 
     from akidb_mlx.summarization import Summarizer
 

@@ -7,90 +7,119 @@ their place, again and again, until they fit (reduce).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import Any
 
+from akidb_mlx.deadline import NEVER, Deadline
 from akidb_mlx.errors import InferenceError, InvalidInputError
+from akidb_mlx.runtime.abandonment import run_until
+from akidb_mlx.runtime.locks import ExclusiveLock, hold_until
 from akidb_mlx.summarization.answer import until, whole_sentences, without_thinking
 from akidb_mlx.summarization.generator import TextGenerator
 from akidb_mlx.summarization.messages import Message, Progress
 from akidb_mlx.summarization.prompts import Prompt, as_data, summary_prompts
+from akidb_mlx.summarization.reports import BackendInfo, SummarizerHealth
 from akidb_mlx.summarization.sentences import SentenceSplitter
 
-# Tokens that a word may take, by which an answer's room is made; languages differ, and an answer ends by its words.
+# Tokens that are allowed for each word of an answer; languages differ, and an answer is ended by its words.
 _TOKENS_PER_WORD = 4
-# A part's summary is at most this share of a window, so that each round leaves at most a third of the windows.
+# The summary of a part is at most one part in so many of a window, so that each round leaves at most a third of them.
 _SHARE = 4
-# Words of a part's summary, at least and where its share of the window allows.
+# Words of a part's summary, at least, where its share of the window allows.
 _PART_WORDS = 100
 # Tokens of messages that a window must hold for a summary of it to mean anything.
 _SMALLEST_WINDOW = 32
-# By which a window's tokens may be more than the sum of its pieces'.
+# The share by which a window's tokens may exceed the sum of its pieces'.
 _SLACK = 1 / 32
+# Messages of more characters than this, together, are tokenised on a thread that a caller with a deadline may leave.
+_LONG_CHARACTERS = 1 << 14
 
 
 class AbstractiveSummarizer:
-    """Asks a language model; safe from any thread."""
+    """Writes summaries with a language model; safe to call from any thread."""
 
     def __init__(self, generator: TextGenerator, split: SentenceSplitter) -> None:
         self._generator = generator
         self._tokenizer = generator.tokenizer
         self._split = split
+        # Held by callers with a deadline, so that one at most leaves its tokenising behind.
+        self._long_texts = ExclusiveLock()
 
-    def stream(self, messages: list[Message], max_words: int, progress: Progress | None = None) -> Iterator[str]:
-        """The summary of messages, sentence by sentence.
+    def stream(
+        self,
+        messages: list[Message],
+        max_words: int,
+        progress: Progress | None = None,
+        deadline: Deadline = NEVER,
+    ) -> Iterator[str]:
+        """Yield the summary of messages, sentence by sentence.
 
         Args:
             messages: in their order; nothing comes of none.
             max_words: most words of the summary.
-            progress: told how many of the model's answers are done, of how many that are known to be needed.
+            progress: called with how many of the model's answers are done, and how many are known to be needed.
+            deadline: when the caller leaves.
 
         Raises:
             InvalidInputError: the model's context leaves no room for messages.
             InferenceError: the model answered with nothing.
+            DeadlineExceededError: the deadline passed.
         """
         if not messages:
             return
         progress = progress or (lambda _done, _total: None)
         room = self._room(max_words)
         done = 0
-        while len(windows := self._windows(messages, room)) > 1:
+        while len(windows := self._make_windows(messages, room, deadline)) > 1:
             parts: list[str] = []
             for window in windows:
                 progress(done, done + len(windows) - len(parts) + 1)
-                parts.append("".join(self._answer(window, self._part_words(max_words, room), room // _SHARE)))
+                parts.append("".join(self._answer(window, self._part_words(max_words, room), room // _SHARE, deadline)))
                 done += 1
             messages = [Message(part) for part in parts]
         progress(done, done + 1)
-        yield from self._answer(windows[0], max_words, self._answer_tokens(max_words))
+        yield from self._answer(windows[0], max_words, self._answer_tokens(max_words), deadline)
         progress(done + 1, done + 1)
 
     def summarize_batch(
-        self, conversations: Sequence[list[Message]], max_words: int, progress: Progress | None = None
+        self,
+        conversations: Sequence[list[Message]],
+        max_words: int,
+        progress: Progress | None = None,
+        deadline: Deadline = NEVER,
     ) -> list[str]:
-        """A summary of each conversation, one after another; `progress` counts them."""
+        """Return a summary of each conversation, made one after another; `progress` counts them."""
         progress = progress or (lambda _done, _total: None)
         summaries: list[str] = []
         for messages in conversations:
             progress(len(summaries), len(conversations))
-            summaries.append("".join(self.stream(messages, max_words)))
+            summaries.append("".join(self.stream(messages, max_words, deadline=deadline)))
         progress(len(summaries), len(conversations))
         return summaries
 
-    def info(self) -> dict[str, Any]:
-        """What the model is and how it runs, as plain types."""
-        return {"backend": "mlx", **asdict(self._generator.facts), "status": self._generator.status}
+    def info(self) -> BackendInfo:
+        """Report the model and how it runs, as plain types."""
+        facts = self._generator.facts
+        return {
+            "backend": "mlx",
+            "context_tokens": facts.context_tokens,
+            "device": facts.device,
+            "precision": facts.precision,
+            "quantization": facts.quantization,
+            "weight_bytes": facts.weight_bytes,
+            "kv_bytes_per_token": facts.kv_bytes_per_token,
+            "status": self._generator.status,
+        }
 
-    def health(self) -> dict[str, Any]:
-        """Whether the model can be asked: `status` and `reason`."""
+    def health(self) -> SummarizerHealth:
+        """Report whether the model can be asked."""
         status, reason = self._generator.health()
         return {"status": status, "reason": reason}
 
-    def _answer(self, transcript: str, max_words: int, max_tokens: int) -> Iterator[str]:
-        """The model's summary of one window."""
+    def _answer(self, transcript: str, max_words: int, max_tokens: int, deadline: Deadline) -> Iterator[str]:
+        """Yield the model's summary of one window, sentence by sentence."""
+        deadline.check()
         for prompt in summary_prompts(transcript, max_words, self._tokenizer):
             answered = False
-            for sentence in self._ask(prompt, max_words, max_tokens):
+            for sentence in self._ask(prompt, max_words, max_tokens, deadline):
                 yield sentence
                 answered = True
             if answered:
@@ -100,9 +129,9 @@ class AbstractiveSummarizer:
             "mode='extractive'"
         )
 
-    def _ask(self, prompt: Prompt, max_words: int, max_tokens: int) -> Iterator[str]:
-        """The whole sentences that the model answers with."""
-        with self._generator.generate(prompt.ids, max_tokens) as answer:
+    def _ask(self, prompt: Prompt, max_words: int, max_tokens: int, deadline: Deadline) -> Iterator[str]:
+        """Yield the whole sentences that the model answers with."""
+        with self._generator.generate(prompt.ids, max_tokens, deadline) as answer:
             text = until(without_thinking(answer, self._tokenizer.thinking, prompt.thinking), prompt.stops)
             known = [one[span.start : span.end] for one in prompt.examples for span in self._split(one)]
             yield from whole_sentences(text, max_words, self._split, lambda: answer.ended_itself, known)
@@ -114,7 +143,7 @@ class AbstractiveSummarizer:
         return max(1, min(max(max_words, _PART_WORDS), room // _SHARE // 2))
 
     def _room(self, max_words: int) -> int:
-        """Tokens of messages that one prompt can hold."""
+        """Return how many tokens of messages one prompt can hold."""
         around = max(len(prompt.ids) for prompt in summary_prompts("", max_words, self._tokenizer))
         left = self._generator.context_tokens - around
         room = int(min(left - self._answer_tokens(max_words), left * _SHARE / (_SHARE + 1)) * (1 - _SLACK))
@@ -125,9 +154,24 @@ class AbstractiveSummarizer:
             )
         return room
 
-    def _windows(self, messages: list[Message], room: int) -> list[str]:
-        """The messages as texts of at most `room` tokens, in order and nothing left out."""
-        pieces = [piece for message in messages for piece in self._pieces(message, room)]
+    def _make_windows(self, messages: list[Message], room: int, deadline: Deadline) -> list[str]:
+        """Return the messages as texts of at most `room` tokens, in order and with nothing left out.
+
+        The library that tokenises cannot be interrupted: where the deadline passes meanwhile, long messages are left
+        to a thread, which ends after the message that it reads.
+        """
+
+        def make() -> list[str]:
+            with hold_until(deadline, self._long_texts):
+                return self._windows(messages, room, deadline)
+
+        if deadline.left() is None or sum(len(message.text) for message in messages) <= _LONG_CHARACTERS:
+            return self._windows(messages, room, deadline)
+        return run_until(deadline, make)
+
+    def _windows(self, messages: list[Message], room: int, deadline: Deadline) -> list[str]:
+        pieces = [piece for message in messages for piece in self._pieces(message, room, deadline)]
+        deadline.check()
         windows: list[list[str]] = []
         left = 0
         for piece, tokens in zip(pieces, self._tokenizer.count([f"\n{piece}" for piece in pieces]), strict=True):
@@ -138,12 +182,15 @@ class AbstractiveSummarizer:
             left -= tokens
         return ["\n".join(window) for window in windows]
 
-    def _pieces(self, message: Message, room: int) -> list[str]:
-        """A message whole, or where it is too long cut between sentences, and those between tokens."""
+    def _pieces(self, message: Message, room: int, deadline: Deadline) -> list[str]:
+        """Return a message whole, or where it is too long cut between sentences, and those between tokens."""
+        deadline.check()
         label, text = as_data(message.label, self._tokenizer), as_data(message.text, self._tokenizer)
         room = max(room - len(self._tokenizer.encode(f"\n{label} ")), _SMALLEST_WINDOW // 2)
+        deadline.check()
         if len(self._tokenizer.encode(text)) <= room:
             return [label + text]
+        deadline.check()
         spans = list(self._split(text))
         pieces: list[str] = []
         left = 0

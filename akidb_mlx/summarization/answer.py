@@ -1,4 +1,4 @@
-"""What becomes of the text that a model writes, piece by piece, before it is a summary."""
+"""Filters that make a summary of the text that a model writes, piece by piece."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ _LIST_MARK = re.compile(r"^(?:[-*•]|\d{1,2}[.)])\s+")
 
 
 def without_thinking(pieces: Iterable[str], marks: tuple[str, str], inside: bool) -> Iterator[str]:
-    """Leave out what stands between the marks of thinking.
+    """Leave out the text between the marks of thinking.
 
     Args:
         pieces: a text in pieces.
-        marks: what begins and ends it, as in ("<think>", "</think>").
+        marks: the texts that begin and end it, as in ("<think>", "</think>").
         inside: whether the text begins after a mark that the prompt ends with.
     """
-    held = ""
+    pending = ""
     for piece in pieces:
-        held += piece
-        while (at := held.find(marks[inside])) >= 0:
+        pending += piece
+        while (at := pending.find(marks[inside])) >= 0:
             if not inside:
-                yield held[:at]
-            held = held[at + len(marks[inside]) :]
+                yield pending[:at]
+            pending = pending[at + len(marks[inside]) :]
             inside = not inside
-        keep = _overlap(held, marks[inside])
+        keep = _overlap(pending, marks[inside])
         if not inside:
-            yield held[: len(held) - keep]
-        held = held[len(held) - keep :]
+            yield pending[: len(pending) - keep]
+        pending = pending[len(pending) - keep :]
     if not inside:
-        yield held
+        yield pending
 
 
 def until(pieces: Iterable[str], stops: tuple[str, ...]) -> Iterator[str]:
-    """End a text before the first of some stops, once it has a letter; a list mark that it begins with is left out."""
-    held = ""
+    """Yield a text up to the first of some stops after its first letter, without a list mark at its beginning."""
+    pending = ""
     begun = False
     for piece in pieces:
-        held += piece
+        pending += piece
         if not begun:
-            if not any(map(str.isalpha, held)):
+            if not any(map(str.isalpha, pending)):
                 continue
-            held = _LIST_MARK.sub("", held.lstrip(), count=1)
+            pending = _LIST_MARK.sub("", pending.lstrip(), count=1)
             begun = True
-        ends = [at for stop in stops if (at := held.find(stop)) >= 0]
+        ends = [at for stop in stops if (at := pending.find(stop)) >= 0]
         if ends:
-            yield held[: min(ends)]
+            yield pending[: min(ends)]
             return
-        keep = max((_overlap(held, stop) for stop in stops), default=0)
-        yield held[: len(held) - keep]
-        held = held[len(held) - keep :]
-    yield held if begun else held.lstrip()
+        keep = max((_overlap(pending, stop) for stop in stops), default=0)
+        yield pending[: len(pending) - keep]
+        pending = pending[len(pending) - keep :]
+    yield pending if begun else pending.lstrip()
 
 
 def whole_sentences(
@@ -63,25 +63,26 @@ def whole_sentences(
     complete: Callable[[], bool],
     known: Iterable[str] = (),
 ) -> Iterator[str]:
-    """A text sentence by sentence, each with the white space before it, ended where it must.
+    """Yield a text sentence by sentence, each with the white space before it.
 
-    It ends before a sentence that it holds already or that is known, and before one that would exceed `max_words`; the
-    first is cut to that many words instead. What was left unfinished is dropped unless there is nothing else.
+    The text ends before a sentence that it holds already or that is known, and before one that would exceed
+    `max_words`; a first sentence that would is cut to that many words. An unfinished last sentence is dropped unless
+    it is the only one.
 
     Args:
         pieces: the text in pieces.
         max_words: most words of all sentences.
         split: finds the sentences.
-        complete: whether the text, once its pieces have ended, ended by itself.
-        known: sentences that it may not hold.
+        complete: returns, once the pieces have ended, whether the text ended by itself.
+        known: sentences that end it.
     """
-    held = ""
+    pending = ""
     refused = set(known)
     begun = False
     left = max_words
 
     def take(sentence: str) -> str | None:
-        """The sentence, or what may be said of it; None where the text ends before it."""
+        """Return the sentence, cut if it is the first and too long; None where the text ends before it."""
         nonlocal begun, left
         words = count_words(sentence)
         if sentence.strip() in refused or (words > left and begun):
@@ -93,24 +94,24 @@ def whole_sentences(
         return sentence
 
     for piece in pieces:
-        held += piece
-        spans = list(split(held))
+        pending += piece
+        spans = list(split(pending))
         start = 0
         for span in spans[:-1]:
-            sentence = take(held[start : span.end])
+            sentence = take(pending[start : span.end])
             if sentence is None:
                 return
             yield sentence
             start = span.end
-        held = held[start:]
-        if count_words(held) > left:
+        pending = pending[start:]
+        if count_words(pending) > left:
             break
-    if held.strip() and (complete() or not begun):
-        sentence = take(held.rstrip())
+    if pending.strip() and (complete() or not begun):
+        sentence = take(pending.rstrip())
         if sentence is not None:
             yield sentence
 
 
 def _overlap(text: str, mark: str) -> int:
-    """How many characters at a text's end may be the beginning of a mark."""
+    """Return how many characters at a text's end may be the beginning of a mark."""
     return next((size for size in range(min(len(text), len(mark) - 1), 0, -1) if text.endswith(mark[:size])), 0)

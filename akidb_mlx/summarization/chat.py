@@ -1,4 +1,4 @@
-"""A language model's tokenizer: texts to token ids, and never a message to a token that steers the model."""
+"""A language model's tokenizer, which keeps messages from becoming tokens that steer the model."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from akidb_mlx.errors import ModelLoadError
 
 
 class ChatTokenizer:
-    """Safe from any thread.
+    """A tokenizer with the model's chat template; safe to use from any thread.
 
     Attributes:
         has_template: whether the model has a chat template; one that was not trained to answer has none.
         stop_ids: the tokens that end an answer: the model's end of text, and every special token but those of thinking.
-        thinking: the marks around what a model thinks before it answers.
+        thinking: the marks before and after the thoughts of a model that thinks before it answers.
     """
 
     def __init__(self, wrapper: Any) -> None:
-        """Take over what mlx_lm loaded.
+        """Take over a tokenizer that mlx_lm loaded.
 
         Args:
             wrapper: mlx_lm's TokenizerWrapper.
@@ -43,26 +43,26 @@ class ChatTokenizer:
             self.render("a")
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text; the marks of the chat template in it become what they stand for."""
+        """Return the tokens of a text; marks of the chat template in it become control tokens."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_from_start(self, text: str) -> list[int]:
-        """The tokens of a text that no template begins."""
+        """Return the tokens of a text that stands at the beginning of a prompt without a template."""
         return self._begins_with + self.encode(text)
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text has."""
+        """Return how many tokens each text has."""
         return [len(one) for one in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def cut(self, text: str, tokens: int) -> list[str]:
-        """A text in pieces of at most about so many tokens, which together are the text."""
+        """Cut a text into pieces of at most about so many tokens, which together are the text."""
         offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
         borders = [0, *(start for start, _ in offsets[tokens::tokens]), len(text)]
         return [text[start:end] for start, end in pairwise(borders) if end > start]
 
     def inert(self, text: str) -> str:
-        """A text none of which becomes a control token: "<|im_end|>" is made "< |im_end|>"."""
+        """Change a text so that no part of it becomes a control token: "<|im_end|>" to "< |im_end|>"."""
         while spans := self._control_spans(text):
             parts, position = [], 0
             for start, end in spans:
@@ -73,7 +73,7 @@ class ChatTokenizer:
         return text
 
     def render(self, content: str) -> str:
-        """A conversation in which the user says `content`, up to where the model's answer begins; without thinking.
+        """Render a conversation in which the user says `content`, up to the model's answer; thinking is switched off.
 
         Raises:
             ModelLoadError: the model's template fails on it.
@@ -86,7 +86,9 @@ class ChatTokenizer:
                 enable_thinking=False,
             )
         except Exception as error:
-            raise ModelLoadError(f"the model's chat template failed: {type(error).__name__}: {error}") from error
+            raise ModelLoadError(
+                f"the model's chat template failed: {type(error).__name__}: {error}; use another model"
+            ) from error
         return rendered
 
     def _control_spans(self, text: str) -> list[tuple[int, int]]:

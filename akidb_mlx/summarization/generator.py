@@ -1,9 +1,8 @@
-"""The owner thread of a language model: it alone loads it and writes answers, one after another."""
+"""The owner thread of a language model, which alone loads it and writes answers, one after another."""
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -12,12 +11,12 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Literal
 
-from akidb_mlx.engine.life import load_error
-from akidb_mlx.errors import AkidbMlxError, InferenceError, ServiceClosedError
+from akidb_mlx.deadline import NEVER, Deadline
+from akidb_mlx.errors import AkidbMlxError, InferenceError, ServiceClosedError, load_error
 from akidb_mlx.reports import ModelStatus
 from akidb_mlx.runtime import cpu_runtime, process
-from akidb_mlx.runtime.locks import device_lock
-from akidb_mlx.runtime.owner import run_on_owner_thread
+from akidb_mlx.runtime.locks import Latch
+from akidb_mlx.runtime.owner import check_may_wait, on_owner_thread, run_on_owner_thread
 from akidb_mlx.settings import DeviceName
 
 if TYPE_CHECKING:
@@ -25,14 +24,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# How long `close()` waits for the step that is running.
+# Seconds that `close()` waits for the step that is running.
 _CLOSE_TIMEOUT_S = 4.0
 
 
 class Answer:
     """An answer that is being written: iterate over it, on one thread, for its pieces of text.
 
-    Leaving its context ends the writing.
+    Leaving its `with` block ends the writing.
 
     Attributes:
         ids: the prompt's tokens.
@@ -41,26 +40,40 @@ class Answer:
         ended_itself: whether the model ended it, once it has ended.
     """
 
-    def __init__(self, ids: list[int], max_tokens: int) -> None:
+    def __init__(self, ids: list[int], max_tokens: int, deadline: Deadline = NEVER) -> None:
         self.ids = ids
         self.max_tokens = max_tokens
         self.wanted = True
         self.ended_itself = False
+        self._deadline = deadline
         self._pieces: SimpleQueue[str | AkidbMlxError | None] = SimpleQueue()
 
     def add(self, piece: str) -> None:
-        """One more piece."""
+        """Add a piece of text."""
         self._pieces.put(piece)
 
     def end(self, error: AkidbMlxError | None = None) -> None:
-        """No more pieces, or what went wrong."""
+        """Note that no more pieces come, or the error that ended them."""
         self._pieces.put(error)
 
     def __iter__(self) -> Iterator[str]:
-        while isinstance(piece := self._pieces.get(), str):
+        """Yield the pieces as they come.
+
+        Raises:
+            AkidbMlxError: the error that ended the answer.
+            DeadlineExceededError: the deadline passed, whatever the model's thread does.
+        """
+        while isinstance(piece := self._next(), str):
             yield piece
         if piece is not None:
             raise piece
+
+    def _next(self) -> str | AkidbMlxError | None:
+        self._deadline.check()
+        try:
+            return self._pieces.get(timeout=self._deadline.left())
+        except Empty:
+            raise self._deadline.error() from None
 
     def __enter__(self) -> Answer:
         return self
@@ -74,7 +87,7 @@ class TextGenerator:
 
     Attributes:
         status: "loading", "ready", "closed" or "failed".
-        facts: what the model is and how it runs.
+        facts: the model's properties and how it runs.
         tokenizer: the model's.
         context_tokens: most tokens of a prompt and its answer together.
     """
@@ -84,127 +97,137 @@ class TextGenerator:
 
         Args:
             directory: the checkpoint.
-            device: where it runs.
+            device: the device that it runs on.
             context_tokens: a bound on the context, beside those of the model and the memory.
-            stuck_after_s: when a step that is still running counts as hanging.
+            stuck_after_s: seconds after which a step that is still running counts as hanging.
 
         Raises:
-            AkidbMlxError: what loading raised, or this process was forked from one that had a model.
+            AkidbMlxError: the error of loading, or this process was forked from one that had a model.
         """
         process.check_not_forked()
+        check_may_wait()
         self.status: ModelStatus = "loading"
         self._stuck_after_s = stuck_after_s
-        self._step_began: float | None = None
-        self._closed = False
-        # Reentrant: the garbage collector may close this on a thread that is inside `generate`.
-        self._lock = threading.RLock()
+        self._stopped = False
+        self._close_by: float | None = None
+        # Its methods are atomic: a signal handler or the garbage collector may use it at any moment.
         self._waiting: SimpleQueue[Answer | None] = SimpleQueue()
-        self._ended = threading.Event()
+        self._ended = Latch()
         loaded: Future[LanguageModel] = Future()
         process.stop_at_exit(self)
         run_on_owner_thread(partial(self._own, partial(_load, directory, device, context_tokens), loaded))
-        model = loaded.result()
-        self.facts = model.facts
-        self.tokenizer = model.tokenizer
-        self.context_tokens = model.facts.context_tokens
+        self._model = loaded.result()
+        self.facts = self._model.facts
+        self.tokenizer = self._model.tokenizer
+        self.context_tokens = self.facts.context_tokens
 
-    def generate(self, ids: list[int], max_tokens: int) -> Answer:
+    def generate(self, ids: list[int], max_tokens: int, deadline: Deadline = NEVER) -> Answer:
         """Ask for the continuation of a prompt; answers are written in the order in which they were asked for.
+
+        Args:
+            ids: the prompt's tokens.
+            max_tokens: most tokens of the answer.
+            deadline: when whoever iterates over the answer leaves; it ends the writing after the step that runs.
 
         Raises:
             ServiceClosedError: the generator is closed, or this is a forked child.
+            ReentrantCallError: this is an owner thread, which may not wait.
         """
         process.check_not_forked()
-        answer = Answer(ids, max_tokens)
-        with self._lock:
-            if self._closed:
-                raise self._closed_error()
-            self._waiting.put(answer)
+        check_may_wait()
+        if self._stopped or self.status != "ready":
+            raise self._closed_error()
+        answer = Answer(ids, max_tokens, deadline)
+        self._waiting.put(answer)
+        if self.status != "ready":  # the owner thread may have failed those that wait before this one was there
+            self._fail_waiting()
         return answer
 
     def health(self) -> tuple[Literal["ok", "failed"], str]:
-        """How the generator is, and why; takes no lock."""
+        """Report the state and its reason; takes no lock, so that it also answers while a step hangs."""
         if process.is_forked():
             return "failed", "this process was forked from the one that has the model"
         if self.status != "ready":
             return "failed", self.status
-        running = time.monotonic() - (self._step_began or time.monotonic())
+        if self._stopped:
+            return "failed", "closing"
+        began = self._model.computing_since
+        running = 0.0 if began is None else time.monotonic() - began
         if running > self._stuck_after_s:
             return "failed", f"a step of the model has been running for {running:.0f} s"
         return "ok", "ready"
 
-    def close(self) -> None:
-        """End the answer that is being written, fail those that wait, and free the model. Idempotent."""
-        if process.is_forked():
-            return  # the owner thread is the parent's
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._waiting.put(None)
-        if not self._ended.wait(_CLOSE_TIMEOUT_S):
-            logger.warning("the step of the model that is running did not end within %.0f s", _CLOSE_TIMEOUT_S)
-
     def stop(self) -> None:
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._waiting.put(None)
+        """End the answer that is being written and fail those that wait; waits for nothing and takes no lock."""
+        self._stopped = True
+        self._waiting.put(None)
 
     def join(self, timeout: float | None) -> bool:
+        """Wait until the model is freed and every answer ended, `timeout` seconds at most; return whether it is."""
         return self._ended.wait(timeout)
 
+    def close(self) -> None:
+        """End the answer that is being written, fail those that wait, and free the model. Idempotent.
+
+        A step that hangs is waited for only once, however often this is called.
+        """
+        if process.is_forked():
+            return  # the owner thread is the parent's
+        self.stop()
+        if on_owner_thread():
+            return  # the model would wait for itself
+        if self._close_by is None:
+            self._close_by = time.monotonic() + _CLOSE_TIMEOUT_S
+        left = self._close_by - time.monotonic()
+        if not self.join(max(0.0, left)) and left > 0:
+            logger.warning("the step of the model that is running did not end within %.0f s", _CLOSE_TIMEOUT_S)
+
     def _own(self, load: Callable[[], LanguageModel], loaded: Future[LanguageModel]) -> None:
-        """What the owner thread does from the generator's start to its end."""
+        """Load the model, write answers until the generator is stopped, and free the model; the owner thread's work."""
         outcome: ModelStatus = "failed"
         try:
             try:
-                with device_lock:
-                    model = load()
+                model = load()
             except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the model
                 loaded.set_exception(load_error(error))
                 return
-            self.status = "ready"
-            loaded.set_result(model)
-            while (answer := self._waiting.get()) is not None:
-                self._write(model, answer)
-            model.close()
+            try:
+                self.status = "ready"
+                loaded.set_result(model)
+                while (answer := self._waiting.get()) is not None:
+                    self._write(model, answer)
+            finally:
+                model.close()
             outcome = "closed"
         finally:
-            self._end(outcome)
+            self.status = outcome
+            self._fail_waiting()
+            self._ended.set()
 
     def _write(self, model: LanguageModel, answer: Answer) -> None:
         def emit(piece: str) -> bool:
-            self._step_began = time.monotonic()
             answer.add(piece)
-            return answer.wanted and not self._closed
+            return answer.wanted and not self._stopped
 
         if not answer.wanted:
             return
-        self._step_began = time.monotonic()
         try:
-            if not self._closed:
+            if not self._stopped:
                 answer.ended_itself = model.generate(answer.ids, answer.max_tokens, emit)
-            answer.end(self._closed_error() if self._closed else None)
+            answer.end(self._closed_error() if self._stopped else None)
         except BaseException as error:  # noqa: BLE001 - a native panic is no Exception, and the next call must succeed
             failure = InferenceError(f"writing the summary failed: {type(error).__name__}: {error}")
             failure.__cause__ = error
             answer.end(failure)
-        finally:
-            self._step_began = None
 
-    def _end(self, status: ModelStatus) -> None:
-        """Take no more calls and fail those that wait."""
-        with self._lock:
-            self.status = status
-            self._closed = True
+    def _fail_waiting(self) -> None:
         while True:
             try:
                 answer = self._waiting.get_nowait()
             except Empty:
-                break
+                return
             if answer is not None:
                 answer.end(self._closed_error())
-        self._ended.set()
 
     def _closed_error(self) -> ServiceClosedError:
         if self.status == "failed":
@@ -213,7 +236,7 @@ class TextGenerator:
 
 
 def _load(directory: Path, device: DeviceName, context_tokens: int | None) -> LanguageModel:
-    """Runs on the owner thread, where MLX is imported for the first time."""
+    """Load the model on the owner thread, where MLX is imported for the first time."""
     cpu_runtime.prepare()
     from akidb_mlx.summarization.generation_plan import generation_plan
     from akidb_mlx.summarization.language_model import LanguageModel

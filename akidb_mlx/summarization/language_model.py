@@ -1,8 +1,9 @@
-"""A generative model that mlx_lm runs. The lowest layer; everything here runs on the owner thread."""
+"""A generative model that mlx_lm runs; all of it belongs to the owner thread."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,23 +14,25 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from akidb_mlx.backends.mlx import allocator, device
-from akidb_mlx.errors import ConfigurationError, ModelLoadError
+from akidb_mlx.errors import ModelLoadError
 from akidb_mlx.runtime import cpu_runtime
+from akidb_mlx.runtime.device_turns import evaluate_in_turns
 from akidb_mlx.runtime.locks import device_lock
 from akidb_mlx.summarization.chat import ChatTokenizer
 from akidb_mlx.summarization.generation_plan import GenerationPlan
+from akidb_mlx.summarization.mlx_lm_import import import_mlx_lm
 
 # The share of the available memory that keys and values may take.
 _MEMORY_SHARE = 0.5
-# A last stretch of so many tokens that is one short stretch over and over again is a loop that the model is caught in.
+# A model is caught in a loop where its last tokens, so many, are one short cycle over and over again.
 _LOOP_TOKENS, _LONGEST_CYCLE = 48, 12
-# Subtracted from what a model may not choose; half-precision holds it, and a sum with it is no infinity.
+# Added to the logit of a token that the model may not choose; half precision holds it, and a sum with it is finite.
 _NEVER = -1e4
 
 
 @dataclass(frozen=True)
 class LanguageModelFacts:
-    """What may be known of a loaded model on any thread.
+    """A loaded model's properties, for any thread.
 
     Attributes:
         context_tokens: most tokens of a prompt and its answer together.
@@ -56,16 +59,21 @@ class LanguageModel:
     """A model with its tokenizer, on its device.
 
     Attributes:
-        facts: what other threads may know of it.
+        facts: its properties, for any thread.
         tokenizer: its tokenizer, for any thread.
+        computing_since: when the step that runs was given the device, by `time.monotonic`; None while none runs, also
+            while one waits for its turn on the device. May be read on any thread.
     """
 
     def __init__(self, directory: Path, plan: GenerationPlan, context_tokens: int | None) -> None:
         """Load the weights and try the model on one token.
 
+        The device is held for the evaluation of the weights, a bounded part of them at a time, and for the trial: not
+        while packages are imported, and files read and checked.
+
         Args:
             directory: the checkpoint.
-            plan: how it runs.
+            plan: how the model runs.
             context_tokens: a bound on the context, beside those of the model and the memory.
 
         Raises:
@@ -76,8 +84,8 @@ class LanguageModel:
         allocator.limit_memory(plan.device)
         self._plan = plan
         self._stream = device.lane_streams(plan.device, 1)[0]
-        self._generate_step, load, dequantize = _import_mlx_lm()
-        before = mx.get_active_memory()
+        self.computing_since: float | None = None
+        self._generate_step, load, dequantize = import_mlx_lm()
         # Code that a checkpoint brings is never run: both loaders refuse one that needs it.
         loaded: Any = load(str(directory), {"trust_remote_code": False}, lazy=True, return_config=True)
         self._model, self._wrapper, config = loaded
@@ -85,10 +93,12 @@ class LanguageModel:
             self._model.set_dtype(mx.float32)
             self._model = dequantize(self._model)
         parameters: Any = tree_flatten(self._model.parameters())
-        mx.eval([array for _, array in parameters])
+        weight_bytes = evaluate_in_turns([array for _, array in parameters])
         self.tokenizer = ChatTokenizer(self._wrapper)
-        logits = self._model(mx.array([[0]]))
-        if not mx.isfinite(logits.astype(mx.float32)).all().item():
+        with self._hold_device():
+            logits = self._model(mx.array([[0]]))
+            finite = mx.isfinite(logits.astype(mx.float32)).all().item()
+        if not finite:
             raise ModelLoadError(f"{directory} computes values that are not finite: its weights are damaged")
         quantization = config.get("quantization")
         cost = kv_bytes_per_token(config, logits.dtype.size)
@@ -98,7 +108,7 @@ class LanguageModel:
             device=str(plan.device.type.name),
             precision=str(logits.dtype).removeprefix("mlx.core."),
             quantization=f"{quantization['bits']}-bit" if quantization else None,
-            weight_bytes=mx.get_active_memory() - before,
+            weight_bytes=weight_bytes,
             kv_bytes_per_token=cost,
         )
 
@@ -111,21 +121,22 @@ class LanguageModel:
         Args:
             ids: the prompt's tokens.
             max_tokens: most tokens of the answer.
-            emit: takes the answer piece by piece ("" while the prompt is read), and says whether to go on.
+            emit: takes the answer piece by piece ("" while the prompt is read), and returns whether to go on.
 
         Returns:
-            Whether the model ended the answer itself: not by `max_tokens`, not in a loop, not by `emit`.
+            Whether the model ended the answer itself, so neither `max_tokens` nor a loop nor `emit` did.
         """
         words = self._wrapper.detokenizer
         written: list[int] = []
         with ExitStack() as turn:
-            turn.enter_context(_turn())
+            turn.enter_context(self._hold_device())
 
             def give_way() -> None:
+                self.computing_since = time.monotonic()
                 if device_lock.wanted:
                     mx.synchronize(self._stream)
                     turn.close()
-                    turn.enter_context(_turn())
+                    turn.enter_context(self._hold_device())
 
             def after_stretch(*_: int) -> None:
                 if not emit(""):
@@ -167,14 +178,24 @@ class LanguageModel:
         del self._model, self._wrapper
         allocator.release_memory()
 
+    @contextmanager
+    def _hold_device(self) -> Iterator[None]:
+        with device_lock:
+            cpu_runtime.set_blas_threads(cpu_runtime.cores())  # an embedder's step, too, says how many it wants
+            self.computing_since = time.monotonic()
+            try:
+                yield
+            finally:
+                self.computing_since = None
+
 
 def kv_bytes_per_token(config: dict[str, Any], bytes_per_value: int) -> int:
-    """Memory that one more token takes: a key and a value for each head of each layer.
+    """Return the memory that one more token takes: a key and a value for each head of each layer.
 
     2 · layers · key-value heads · head size · bytes of a value; an upper bound where layers see a window only.
 
     Raises:
-        ModelLoadError: config.json does not say one of them.
+        ModelLoadError: config.json lacks one of them.
     """
     config = {**config, **config.get("text_config", {})}
     layers = _number(config, "num_hidden_layers", "n_layers", "n_layer", "num_layers")
@@ -196,15 +217,8 @@ def _number(config: dict[str, Any], *names: str) -> int:
     raise ModelLoadError(f"config.json holds no positive number under any of {', '.join(names)}")
 
 
-@contextmanager
-def _turn() -> Iterator[None]:
-    with device_lock:
-        cpu_runtime.set_blas_threads(cpu_runtime.cores())  # an embedder's step, too, says how many it wants
-        yield
-
-
 def _beginning_without(tokens: frozenset[int]) -> Callable[[mx.array, mx.array], mx.array]:
-    """What keeps some tokens from being the first of an answer."""
+    """Return a logits processor that keeps some tokens from being the first of an answer."""
     begun = False
 
     def process(_: mx.array, logits: mx.array) -> mx.array:
@@ -219,25 +233,6 @@ def _beginning_without(tokens: frozenset[int]) -> Callable[[mx.array, mx.array],
 
 
 def _is_loop(tokens: list[int]) -> bool:
-    """Whether the last tokens are one short stretch over and over again."""
+    """Return whether the last tokens are one short cycle over and over again."""
     last = tokens[-_LOOP_TOKENS:]
     return len(last) == _LOOP_TOKENS and any(last[cycle:] == last[:-cycle] for cycle in range(1, _LONGEST_CYCLE + 1))
-
-
-def _import_mlx_lm() -> tuple[Any, Any, Any]:
-    """mlx_lm's functions. Importing it lowers how many files the process may open, for good; here it may not."""
-    try:
-        import resource
-
-        unchanged, resource.setrlimit = resource.setrlimit, lambda *_: None
-        try:
-            from mlx_lm.generate import generate_step
-            from mlx_lm.utils import dequantize_model, load
-        finally:
-            resource.setrlimit = unchanged
-    except ImportError as error:
-        raise ConfigurationError(
-            f"a generative model needs mlx_lm, which did not load ({error}): run `pip install "
-            "'akidb-mlx[summarize]'` on Python 3.11 or newer, or use mode='extractive'"
-        ) from error
-    return generate_step, load, dequantize_model

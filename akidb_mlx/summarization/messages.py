@@ -1,4 +1,4 @@
-"""What a caller passes, as messages: strings, or records of who said what."""
+"""Messages as callers pass them: strings, or records of a speaker and a text."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.texts import check_string
 
-# Told how many steps of how many are done.
+# Called with how many steps are done, and how many there are.
 Progress = Callable[[int, int], None]
 
-# The keys of a record that may hold who speaks, the most telling first.
+# The keys of a record that may hold the speaker, the most specific first.
 _SPEAKER_KEYS = ("name", "speaker", "role")
-# A speaker's name stands before every piece of what was said.
+# Most characters of a speaker's name, which stands before every piece of a message.
 _LONGEST_SPEAKER = 100
 
 
@@ -23,8 +23,8 @@ class Message:
     """One message.
 
     Attributes:
-        text: what was said, without the white space around it; never empty.
-        speaker: who said it, or None.
+        text: its text, without the white space around it; never empty.
+        speaker: the speaker's name, or None.
     """
 
     text: str
@@ -32,16 +32,16 @@ class Message:
 
     @property
     def label(self) -> str:
-        """What goes before the text to name the speaker."""
+        """Return the words before the text that name the speaker."""
         return f"{self.speaker}: " if self.speaker else ""
 
 
-def read_messages(messages: object) -> list[Message]:
-    """Check messages, leaving out those that hold nothing but white space.
+def parse_messages(messages: object) -> list[Message]:
+    """Return messages as records, without those that hold only white space.
 
     Args:
         messages: one string, or an iterable of strings and records. A record is a mapping with the string "content",
-            and who said it in "name", "speaker" or "role"; other keys are left alone.
+            and the speaker in "name", "speaker" or "role"; other keys are ignored.
 
     Raises:
         InvalidInputError: a message is something else or not valid Unicode; `index` holds which.
@@ -52,11 +52,11 @@ def read_messages(messages: object) -> list[Message]:
         raise InvalidInputError(
             f"messages must be a string or a list of strings or records, found {type(messages).__name__}"
         )
-    checked = (_read(index, message) for index, message in enumerate(messages))
+    checked = (_parse_message(index, message) for index, message in enumerate(messages))
     return [message for message in checked if message.text]
 
 
-def _read(index: int, message: object) -> Message:
+def _parse_message(index: int, message: object) -> Message:
     if isinstance(message, str):
         check_string(f"message {index}", message, index)
         return Message(message.strip())
@@ -72,10 +72,10 @@ def _read(index: int, message: object) -> Message:
             f"message {index} must hold a string under 'content', found {type(content).__name__}", index
         )
     check_string(f"message {index}", content, index)
-    return Message(content.strip(), _speaker(index, message))
+    return Message(content.strip(), _parse_speaker(index, message))
 
 
-def _speaker(index: int, message: Mapping[Any, Any]) -> str | None:
+def _parse_speaker(index: int, message: Mapping[Any, Any]) -> str | None:
     key = next((key for key in _SPEAKER_KEYS if message.get(key) is not None), None)
     if key is None:
         return None

@@ -1,4 +1,4 @@
-"""Texts into sentences, each verbatim."""
+"""Splitting of texts into sentences, each verbatim."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from dataclasses import dataclass
 
 from akidb_mlx.errors import ConfigurationError
 
-# The splitter is given so many characters at once: its time grows with the square of them in some scripts.
+# Characters that the splitter is given at once: its time grows with the square of them in some scripts.
 _SPAN = 8192
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """Where a sentence lies in its text, without the white space around it."""
+    """The place of a sentence in its text, without the white space around it."""
 
     start: int
     end: int
 
 
 class SentenceSplitter:
-    """Sentence boundaries for some three hundred languages (sentencex); safe from any thread."""
+    """Sentence boundaries for some three hundred languages (sentencex); safe to use from any thread."""
 
     def __init__(self, language: str = "en") -> None:
-        """A splitter.
+        """Load the splitter.
 
         Args:
-            language: code of the language whose abbreviations are known; the marks that end sentences are all
-                languages'.
+            language: code of the language whose abbreviations are known; the marks that end sentences are those of
+                all languages.
 
         Raises:
             ConfigurationError: sentencex is not installed.
@@ -40,7 +40,7 @@ class SentenceSplitter:
         self._language = language
 
     def __call__(self, text: str) -> Iterator[Sentence]:
-        """The sentences of a text, in order; what lies between them is white space.
+        """Yield the sentences of a text, in order; only white space lies between them.
 
         A run of 8 192 characters in which no sentence ends is cut at its last white space.
         """
@@ -61,7 +61,7 @@ class SentenceSplitter:
             start += begin
 
     def _ends(self, text: str) -> list[int]:
-        """Where sentences end; the last is the end of the text."""
+        """Return where sentences end; the last is the end of the text."""
         ends, position = [], 0
         for sentence in self._segment(self._language, text):
             # Found and not counted: some versions leave out white space between sentences.
@@ -75,6 +75,6 @@ class SentenceSplitter:
 
 
 def _last_space(text: str) -> int:
-    """Where the last white space of a text ends; the text's end where it has none."""
+    """Return where the last white space of a text ends; the text's end where it has none."""
     words = text.rsplit(None, 1)
     return len(text) - len(words[1]) if len(words) == 2 and not text[-1].isspace() else len(text)

@@ -1,30 +1,43 @@
-"""Summarizer, the facade that every caller holds."""
+"""Summarizer, the facade of everything about summaries."""
 
 from __future__ import annotations
 
-import weakref
+import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from os import PathLike, fspath
-from typing import Any, get_args
+from typing import Any, TypedDict, get_args
 
 from akidb_mlx.catalog import SUMMARY_CATALOG
 from akidb_mlx.closeable import Closeable
+from akidb_mlx.deadline import Deadline
+from akidb_mlx.embedder import Embedder
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ServiceClosedError
+from akidb_mlx.options import parse_timeout
 from akidb_mlx.resolve import acquire_directory, resolve_device
+from akidb_mlx.runtime.finalizers import clean_up_after
 from akidb_mlx.service import EmbeddingService
 from akidb_mlx.settings import Settings, SummaryMode, load_settings
 from akidb_mlx.summarization.abstractive import AbstractiveSummarizer
 from akidb_mlx.summarization.extractive import ExtractiveSummarizer
 from akidb_mlx.summarization.generator import TextGenerator
-from akidb_mlx.summarization.messages import Message, Progress, read_messages
+from akidb_mlx.summarization.messages import Message, Progress, parse_messages
+from akidb_mlx.summarization.reports import SummarizerHealth, SummarizerInfo
 from akidb_mlx.summarization.sentences import SentenceSplitter
 from akidb_mlx.summarization.words import DEFAULT_MAX_WORDS
 from model_cache.names import is_commit
 
-# What is loaded where abstractive summaries are asked for and no model is named.
+# The model of abstractive summaries where none is named.
 _DEFAULT_MODEL = "qwen3-0.6b-chat-4bit"
 _DEFAULT_EMBEDDER = "minilm-l6-v2"
+
+
+class _ModelSource(TypedDict):
+    """The origin of a language model."""
+
+    model_name: str
+    revision: str | None
+    path: str
 
 
 class Summarizer(Closeable):
@@ -43,7 +56,7 @@ class Summarizer(Closeable):
         model: str | PathLike[str] | None = None,
         mode: str | None = None,
         *,
-        embedder: EmbeddingService | None = None,
+        embedder: Embedder | None = None,
         language: str = "en",
         context_tokens: int | None = None,
         device: str | None = None,
@@ -58,11 +71,12 @@ class Summarizer(Closeable):
             mode: "abstractive", "extractive", or "auto": abstractive where `model` or the settings name a model, else
                 extractive. If None, abstractive where `model` is given, else the settings'. Abstractive without a
                 model takes "qwen3-0.6b-chat-4bit".
-            embedder: the service whose vectors choose sentences for extractive summaries, which is not closed here;
-                one of all-MiniLM-L6-v2 if None.
-            language: code of the messages' language, whose abbreviations end no sentence; sentences of every language
-                are found with any.
-            context_tokens: a bound on how many tokens the model is given at once, beside its own and the memory's.
+            embedder: its vectors choose the sentences of extractive summaries; it is not closed with the summariser. If
+                None, an EmbeddingService of all-MiniLM-L6-v2.
+            language: code of the messages' language, whose abbreviations end no sentence; sentences are found in every
+                language whatever it is.
+            context_tokens: a bound on how many tokens the model is given at once, beside those of the model and the
+                memory.
             device: "auto", "gpu" or "cpu"; the settings' if None.
             auto_download: whether a model that is not on this machine may be downloaded.
             settings: instead of those from the environment and the TOML file.
@@ -76,96 +90,110 @@ class Summarizer(Closeable):
         self._mode, name = choose_mode(model, mode, settings)
         split = SentenceSplitter(language)
         self._closed = False
-        self._model: dict[str, Any] = {}
-        # What is given up in reverse; also when the summariser is collected.
-        held = ExitStack()
-        self._release = weakref.finalize(self, held.close)
+        self._source: _ModelSource | None = None
+        # The model and its files, released in reverse; also when the summariser is collected.
+        resources = ExitStack()
+        self._release = resources.close
         try:
             self._backend: AbstractiveSummarizer | ExtractiveSummarizer
             if self._mode == "extractive":
-                service = embedder or held.enter_context(
+                chosen = embedder or resources.enter_context(
                     EmbeddingService(_DEFAULT_EMBEDDER, device=device, auto_download=auto_download, settings=settings)
                 )
-                self._backend = ExtractiveSummarizer(service, split)
+                self._backend = ExtractiveSummarizer(chosen, split)
             else:
-                directory = acquire_directory(held, name, SUMMARY_CATALOG, settings, auto_download)
+                directory = acquire_directory(resources, name, SUMMARY_CATALOG, settings, auto_download)
                 revision = directory.name if is_commit(directory.name) else None
-                self._model = {"model_name": name, "revision": revision, "path": str(directory)}
+                self._source = {"model_name": name, "revision": revision, "path": str(directory)}
                 generator = TextGenerator(
                     directory, resolve_device(device, settings), context_tokens, settings.stuck_after_s
                 )
-                held.callback(generator.close)
+                resources.callback(generator.close)
                 self._backend = AbstractiveSummarizer(generator, split)
         except BaseException:
-            self._release()
+            resources.close()
             raise
+        clean_up_after(self, resources.close)
 
     @property
     def mode(self) -> str:
-        """How summaries are made: "abstractive" or "extractive"."""
+        """Return how summaries are made: "abstractive" or "extractive"."""
         return self._mode
 
     def summarize(
-        self, messages: Iterable[Any], *, max_words: int = DEFAULT_MAX_WORDS, progress: Progress | None = None
+        self,
+        messages: Iterable[Any],
+        *,
+        max_words: int = DEFAULT_MAX_WORDS,
+        timeout: float | None = None,
+        progress: Progress | None = None,
     ) -> str:
-        """The summary of messages; "" where they hold nothing.
+        """Summarise messages; the summary is "" where they hold nothing.
 
         Args:
             messages: a string, or strings and records in their order; see the class.
-            max_words: most words of the summary, speakers' names included (`akidb_mlx.summarization.words` says what
-                a word is). An extractive summary is everything where that is short enough, and the beginning of one
-                sentence where no sentence is.
-            progress: told how many steps of how many are done: embedded sentences, or answers of the language model,
-                of which more may become known.
+            max_words: most words of the summary, speakers' names included (`akidb_mlx.summarization.words` defines
+                a word). An extractive summary is all of the messages where they are short enough, and the beginning of
+                one sentence where no sentence is.
+            timeout: seconds that the call may take, counted from the call; None (default) waits. It is looked at while
+                sentences are found and messages tokenised, and bounds embedding, waiting for the language model and
+                each of its tokens, so that the caller leaves in time also where a forward pass hangs. What has not run
+                is dropped.
+            progress: called with how many steps are done and how many there are: embedded sentences, or answers of the
+                language model, of which more may become known.
 
         Raises:
-            InvalidInputError: a message or `max_words` is not usable; `index` holds which message.
+            InvalidInputError: a message, `max_words` or `timeout` is not usable; `index` holds which message.
             InferenceError: the model wrote nothing, or failed.
+            DeadlineExceededError: `timeout` passed.
             ServiceClosedError: the summariser is closed.
+            ReentrantCallError: the call would wait for the thread that it was made on.
         """
-        return "".join(self.stream(messages, max_words=max_words, progress=progress))
+        return "".join(self.stream(messages, max_words=max_words, timeout=timeout, progress=progress))
 
     def stream(
-        self, messages: Iterable[Any], *, max_words: int = DEFAULT_MAX_WORDS, progress: Progress | None = None
+        self,
+        messages: Iterable[Any],
+        *,
+        max_words: int = DEFAULT_MAX_WORDS,
+        timeout: float | None = None,
+        progress: Progress | None = None,
     ) -> Iterator[str]:
-        """The summary piece by piece, which together are what `summarize` returns; arguments and errors likewise.
+        """Yield the summary piece by piece; arguments, errors and the whole text are those of `summarize`.
 
         Abstractive summaries come sentence by sentence as they are written, since a sentence that would exceed
-        `max_words` or repeats is left out; extractive ones come at once.
+        `max_words` or repeats is left out; extractive ones come as one piece. The time that the caller takes between
+        pieces counts, too.
         """
-        return self._backend.stream(self._check(messages, max_words), max_words, progress)
+        deadline = Deadline(parse_timeout(timeout))
+        return self._backend.stream(self._parse(messages, max_words), max_words, progress, deadline)
 
     def summarize_batch(
         self,
         conversations: Iterable[Iterable[Any]],
         *,
         max_words: int = DEFAULT_MAX_WORDS,
+        timeout: float | None = None,
         progress: Progress | None = None,
     ) -> list[str]:
-        """A summary of each conversation, in order; arguments and errors as those of `summarize`.
+        """Return a summary of each conversation, in order; arguments and errors are those of `summarize`.
 
         The sentences of all conversations share the embedder's batches; a language model takes one after another.
+        `timeout` is one for all conversations.
         """
-        checked = [self._check(messages, max_words) for messages in conversations]
-        return self._backend.summarize_batch(checked, max_words, progress)
+        deadline = Deadline(parse_timeout(timeout))
+        given = [self._parse(messages, max_words) for messages in conversations]
+        return self._backend.summarize_batch(given, max_words, progress, deadline)
 
-    def get_model_info(self) -> dict[str, Any]:
-        """What makes the summaries, as plain types; waits for nothing.
-
-        Returns:
-            `mode`, `model_name`, `backend`, `device`, `precision`, `quantization`, `revision`, `path`, `weight_bytes`
-            and `status`, as those of `EmbeddingService`; of a language model also `context_tokens`, the most tokens of
-            a prompt and its answer, and `kv_bytes_per_token`.
-        """
-        info = {"mode": self._mode, **self._model, **self._backend.info()}
+    def get_model_info(self) -> SummarizerInfo:
+        """Report the model that makes the summaries, as plain types; waits for nothing."""
+        info: SummarizerInfo = {"mode": self._mode, **self._backend.info()}
+        if self._source is not None:
+            info = {**info, **self._source}
         return {**info, "status": "closed"} if self._closed else info
 
-    def health_check(self) -> dict[str, Any]:
-        """Whether the summariser can take a call; never raises.
-
-        Returns:
-            `status`, "ok", "degraded" or "failed", and `reason` in words.
-        """
+    def health_check(self) -> SummarizerHealth:
+        """Report whether a call can be taken; never raises or waits."""
         return {"status": "failed", "reason": "closed"} if self._closed else self._backend.health()
 
     def close(self) -> None:
@@ -173,12 +201,17 @@ class Summarizer(Closeable):
         self._closed = True
         self._release()
 
-    def _check(self, messages: Iterable[Any], max_words: int) -> list[Message]:
+    def __repr__(self) -> str:
+        info = self.get_model_info()
+        model = reprlib.repr(info.get("model_name"))
+        return f"<{type(self).__name__} {model}: {self._mode}, {info['status']}>"
+
+    def _parse(self, messages: Iterable[Any], max_words: int) -> list[Message]:
         if self._closed:
             raise ServiceClosedError("the summariser is closed; create a new Summarizer")
         if not isinstance(max_words, int) or isinstance(max_words, bool) or max_words < 1:
-            raise InvalidInputError(f"max_words must be an integer of 1 or more, found {max_words!r}")
-        return read_messages(messages)
+            raise InvalidInputError(f"max_words must be an integer of 1 or more, found {reprlib.repr(max_words)}")
+        return parse_messages(messages)
 
 
 def choose_mode(model: str | PathLike[str] | None, mode: str | None, settings: Settings) -> tuple[str, str]:
@@ -195,8 +228,7 @@ def choose_mode(model: str | PathLike[str] | None, mode: str | None, settings: S
         raise ConfigurationError(f"mode must be one of {', '.join(get_args(SummaryMode))}, found {wanted!r}")
     if mode == "extractive" and model is not None:
         raise ConfigurationError(
-            f"mode 'extractive' takes no generative model, found {fspath(model)!r}: pass an EmbeddingService as "
-            "`embedder`, or another mode"
+            f"mode 'extractive' takes no generative model, found {fspath(model)!r}: leave it out, or take another mode"
         )
     name = settings.summary_model if model is None else fspath(model)
     if wanted == "extractive" or (wanted == "auto" and name is None):

@@ -1,4 +1,4 @@
-"""Words, counted for every script.
+"""Counting of words, in every script.
 
 A word is a run of characters between white space; each Chinese character and Japanese kana is a word, as word
 processors count them, and so are every four letters of Thai, Lao, Khmer and Burmese, which put no spaces between words
@@ -8,6 +8,7 @@ either. A run of more than 64 characters counts as several words, so that a boun
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 # Most words of a summary unless its caller says otherwise.
 DEFAULT_MAX_WORDS = 120
@@ -19,12 +20,17 @@ _WORD = re.compile(rf"[{_EACH}]|[{_BY_FOUR}]{{1,4}}|[^\s{_EACH}{_BY_FOUR}]{{1,64
 
 
 def count_words(text: str) -> int:
-    """How many words a text has."""
+    """Return how many words a text has."""
     return sum(1 for _ in _WORD.finditer(text))
 
 
+def has_more_words(text: str, count: int) -> bool:
+    """Return whether a text has more than so many words."""
+    return next(islice(_WORD.finditer(text), count, None), None) is not None
+
+
 def first_words(text: str, count: int) -> str:
-    """The beginning of a text with at most so many words, verbatim."""
+    """Return the beginning of a text with at most so many words, verbatim."""
     for number, word in enumerate(_WORD.finditer(text), 1):
         if number > count:
             return text[: word.start()].rstrip()

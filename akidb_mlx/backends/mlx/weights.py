@@ -7,7 +7,7 @@ left over, so a wrong checkpoint costs no memory. `evaluate` then reads and comp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,12 +18,10 @@ from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.tensors import StoredTensor
 from akidb_mlx.errors import ModelLoadError
-from akidb_mlx.runtime.locks import device_lock
+from akidb_mlx.runtime.device_turns import evaluate_in_turns
 
 # Problems that an error lists; the rest are only counted.
 _MAX_LISTED = 5
-# Bytes of arrays that are read and computed in one turn on the device; a larger array has a turn of its own.
-_TURN_BYTES = 64 << 20
 
 _Weight = TypeVar("_Weight", mx.array, QuantizedMatrix)
 
@@ -95,12 +93,7 @@ class WeightReader:
         The device is held for a bounded number of bytes at a time, so that other models run in between.
         """
         self._files.clear()  # so that a stored tensor is freed once the array made of it is computed
-        total = 0
-        for group in _groups(self._handed_out, _TURN_BYTES):
-            with device_lock:
-                mx.eval(group)
-            total += sum(array.nbytes for array in group)
-        return total
+        return evaluate_in_turns(self._handed_out)
 
     def _hand_out(self, weight: _Weight) -> _Weight:
         self._handed_out += weight.arrays if isinstance(weight, QuantizedMatrix) else [weight]
@@ -158,17 +151,3 @@ class WeightReader:
             assert isinstance(loaded, dict)  # what a safetensors file holds
             self._files[stored.file] = loaded
         return self._files[stored.file][stored.key]
-
-
-def _groups(arrays: Iterable[mx.array], max_bytes: int) -> Iterator[list[mx.array]]:
-    """Yield the arrays in groups of at most `max_bytes`, or of a single larger array."""
-    group: list[mx.array] = []
-    size = 0
-    for array in arrays:
-        if group and size + array.nbytes > max_bytes:
-            yield group
-            group, size = [], 0
-        group.append(array)
-        size += array.nbytes
-    if group:
-        yield group
