@@ -62,7 +62,7 @@ class DeadlineExceededError(AkidbMlxError, TimeoutError):
 
     @classmethod
     def after(cls, seconds: float) -> DeadlineExceededError:
-        """The error of a call that is dropped `seconds` after it was made."""
+        """Return the error of a call that is dropped `seconds` after it was made."""
         return cls(f"not done within the call's timeout: dropped after {seconds:.2f} s; allow more time or retry")
 
 

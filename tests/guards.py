@@ -431,7 +431,7 @@ GUARDS = (
         "32 a deadline while a long text is tokenised",
         f"{DEADLINES}test_a_caller_leaves_in_time_while_a_long_text_is_tokenised",
         "the caller leaves the tokenising thread",
-        ((TOKENIZER, "if not done.wait(deadline.left()):", "if not done.wait():"),),
+        (("akidb_mlx/runtime/abandonment.py", "if not done.wait(deadline.left()):", "if not done.wait():"),),
     ),
     Guard(
         "32 several deadlines while long texts are tokenised",

@@ -80,8 +80,12 @@ def test_many_callers_at_once_abandon_one_tokenising(stalling):
 
 
 def test_an_abandoned_tokenising_holds_up_nobody(stalling):
-    """Neither short texts nor long ones without a deadline."""
-    read, _, begun = stalling
+    """Neither short texts nor long ones without a deadline, also where the tokenizer had been loaded before."""
+    read, go_on, begun = stalling
+    go_on.set()
+    assert read([LONG], "", "truncate")[0].truncated
+    go_on.clear()
+    begun.clear()
     with pytest.raises(DeadlineExceededError):
         read([LONG], "", "truncate", deadline=Deadline(0.05))
     assert begun[0].is_alive()

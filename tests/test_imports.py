@@ -16,10 +16,8 @@ ROOT = Path(akidb_mlx.__file__).parent.parent
 
 # The modules of each room; those below a name belong to it unless they are listed themselves.
 ROOMS = {
-    "errors": ["akidb_mlx.errors"],
-    "values": [
-        f"akidb_mlx.{name}" for name in ("deadline", "closeable", "catalog", "texts", "vectors", "options", "reports")
-    ],
+    "errors": ["akidb_mlx.errors", "akidb_mlx.deadline"],
+    "values": [f"akidb_mlx.{name}" for name in ("closeable", "catalog", "texts", "vectors", "options", "reports")],
     "settings": ["akidb_mlx.settings"],
     "runtime": ["akidb_mlx.runtime"],
     "checkpoint": ["akidb_mlx.checkpoint"],

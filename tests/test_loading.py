@@ -31,9 +31,9 @@ def vectors_of(model):
 @pytest.fixture
 def small_turns(monkeypatch):
     """Turns on the device of few bytes, so that tiny models take many."""
-    from akidb_mlx.backends.mlx import weights
+    from akidb_mlx.runtime import device_turns
 
-    monkeypatch.setattr(weights, "_TURN_BYTES", 20_000)
+    monkeypatch.setattr(device_turns, "_TURN_BYTES", 20_000)
 
 
 @pytest.mark.usefixtures("small_turns")
@@ -42,6 +42,7 @@ def test_the_device_is_held_for_evaluation_only(monkeypatch):
 
     from akidb_mlx.backends.mlx import model as models
     from akidb_mlx.backends.mlx import weights
+    from akidb_mlx.runtime import device_turns
 
     held = False
     turns = 0
@@ -64,8 +65,8 @@ def test_the_device_is_held_for_evaluation_only(monkeypatch):
 
         return record
 
-    monkeypatch.setattr(weights, "device_lock", Lock())
-    monkeypatch.setattr(models, "device_lock", weights.device_lock)
+    monkeypatch.setattr(device_turns, "device_lock", Lock())
+    monkeypatch.setattr(models, "device_lock", device_turns.device_lock)
     monkeypatch.setattr(mx, "load", recorded("read", mx.load))
     monkeypatch.setattr(mx, "eval", recorded("evaluate", mx.eval))
     monkeypatch.setattr(models, "build_encoder", recorded("build", models.build_encoder))
@@ -168,7 +169,7 @@ def test_the_bytes_of_the_weights_are_those_that_stay(name, precision):
 def test_groups_are_bounded():
     import mlx.core as mx
 
-    from akidb_mlx.backends.mlx.weights import _groups
+    from akidb_mlx.runtime.device_turns import _groups
 
     arrays = [mx.zeros(size) for size in (10, 20, 30, 200, 5, 100)]
     sizes = [[array.size for array in group] for group in _groups(arrays, 4 * 60)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.deadline import NEVER, Deadline
 from akidb_mlx.errors import InferenceError, InvalidInputError, ModelLoadError
 from akidb_mlx.options import OverflowPolicy
+from akidb_mlx.runtime.abandonment import run_until
 from akidb_mlx.runtime.locks import ExclusiveLock, Latch, hold_until
 from akidb_mlx.vectors import TokenIds
 
@@ -226,29 +226,18 @@ class _LongTexts:
                 return self._encode_until(texts, deadline)
 
     def _encode_until(self, texts: list[str], deadline: Deadline) -> list[TokenIds]:
-        """Tokenise on another thread, and leave it when the deadline passes."""
-        done = Latch()
-        results: list[list[TokenIds] | BaseException] = []
-        tokenizer, load = self._tokenizer, self._load
+        """Tokenise on another thread, and leave it with its tokenizer when the deadline passes."""
+        kept, load = self._tokenizer, self._load
 
-        def work() -> None:
-            nonlocal tokenizer
-            try:
-                tokenizer = tokenizer or load()
-                results.append(_encode(tokenizer, texts))
-            except BaseException as error:  # noqa: BLE001 - handed to the caller
-                results.append(error)
-            done.set()
+        def work() -> tuple[Tokenizer, list[TokenIds]]:
+            tokenizer = kept or load()
+            return tokenizer, _encode(tokenizer, texts)
 
-        threading.Thread(target=work, name="akidb-mlx-tokenizer", daemon=True).start()
-        if not done.wait(deadline.left()):
+        def leave(done: Latch) -> None:
             self._tokenizer, self._abandoned = None, done
-            raise deadline.error()
-        self._tokenizer = tokenizer
-        (result,) = results
-        if isinstance(result, BaseException):
-            raise result
-        return result
+
+        self._tokenizer, ids = run_until(deadline, work, leave)
+        return ids
 
 
 def _pieces(texts: list[str], characters: int) -> Iterator[list[str]]:

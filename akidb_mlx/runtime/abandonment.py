@@ -13,11 +13,20 @@ from akidb_mlx.runtime.locks import Latch
 _Result = TypeVar("_Result")
 
 
-def run_until(deadline: Deadline, work: Callable[[], _Result]) -> _Result:
+def run_until(
+    deadline: Deadline,
+    work: Callable[[], _Result],
+    on_abandoned: Callable[[Latch], None] = lambda _done: None,
+) -> _Result:
     """Run `work` and return its result.
 
     Where the call has a deadline, `work` runs on a thread of its own. Once the deadline passes, that thread goes on
     without its caller; `work` should look at the deadline itself wherever it can.
+
+    Args:
+        deadline: when the caller leaves.
+        work: the function.
+        on_abandoned: told, before the caller leaves, of the latch that is set once `work` has ended.
 
     Raises:
         DeadlineExceededError: the deadline passed.
@@ -37,6 +46,7 @@ def run_until(deadline: Deadline, work: Callable[[], _Result]) -> _Result:
 
     threading.Thread(target=copy_context().run, args=(run,), name="akidb-mlx-abandonable", daemon=True).start()
     if not done.wait(deadline.left()):
+        on_abandoned(done)
         raise deadline.error()
     if errors:
         raise errors[0]

@@ -133,11 +133,11 @@ fn kill_the_engine() {
     PythonEnvironment::default().start().unwrap();
     let killer = made_by(
         "
-from akidb_mlx.engine import engine
+from akidb_mlx.engine import step_loop
 def die(*_):
     raise SystemExit('killed')
 def make():
-    return lambda: setattr(engine.Engine, '_deliver', die)
+    return lambda: setattr(step_loop.StepLoop, '_deliver', die)
 ",
     );
     let provider = minilm();
