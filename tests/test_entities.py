@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import threading
+import time
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -14,10 +15,18 @@ from hypothesis import strategies as st
 from akidb_mlx.deadline import NEVER
 from akidb_mlx.entities import Entity, EntityExtractor, MergedEntity, count_labels, merge_entities
 from akidb_mlx.entities.entity import Span, make_entities
-from akidb_mlx.entities.pipeline import make_plan
+from akidb_mlx.entities.pipeline import Pipeline, make_plan
 from akidb_mlx.entities.windows import LONGEST, batches, windows
-from akidb_mlx.errors import ConfigurationError, InferenceError, InvalidInputError, ServiceClosedError
+from akidb_mlx.errors import (
+    ConfigurationError,
+    DeadlineExceededError,
+    InferenceError,
+    InvalidInputError,
+    ReentrantCallError,
+    ServiceClosedError,
+)
 from akidb_mlx.runtime.locks import FairLock
+from tests.clocks import FakeClock
 from tests.ner import CROSSING, PEOPLE, PLACES
 from tests.support import run_python, sts_pairs
 
@@ -353,6 +362,130 @@ def test_closing(tiny_ner):
     assert extractor.get_model_info()["status"] == "closed"
     with pytest.raises(ServiceClosedError, match="is closed"):
         extractor.extract(SENTENCE)
+
+
+def test_a_representation_is_short(tiny_ner):
+    with EntityExtractor(tiny_ner) as extractor:
+        assert repr(extractor).startswith("<EntityExtractor '")
+        assert repr(extractor).endswith("': 1 loaded, ready>")
+        assert len(repr(extractor)) < 100
+    assert repr(extractor).endswith(": 0 loaded, closed>")
+
+
+# Deadlines
+
+
+@pytest.mark.parametrize("timeout", [0, -1, "1", True, float("nan")])
+def test_a_timeout_that_is_refused(tiny, timeout):
+    with pytest.raises(InvalidInputError, match="timeout must be a number of seconds above 0"):
+        tiny.extract(SENTENCE, timeout=timeout)
+
+
+@pytest.mark.parametrize("timeout", [None, 60, 1e300, float("inf")])
+def test_a_timeout_that_is_long_enough(tiny, timeout):
+    assert len(tiny.extract(SENTENCE, timeout=timeout)) == 3
+
+
+def test_the_batch_of_another_caller_is_not_waited_for_longer(tiny_ner, monkeypatch):
+    begun, go_on, found = threading.Event(), threading.Event(), []
+    with EntityExtractor(tiny_ner) as extractor:
+        pipeline = extractor._pipeline(str(tiny_ner), NEVER)
+        annotate = pipeline._annotate
+
+        def hang(texts):
+            begun.set()
+            assert go_on.wait(60)
+            return annotate(texts)
+
+        monkeypatch.setattr(pipeline, "_annotate", hang)
+        other = threading.Thread(target=lambda: found.append(extractor.extract(SENTENCE)))
+        other.start()
+        assert begun.wait(60)
+        with pytest.raises(DeadlineExceededError, match="not done within the call's timeout"):
+            extractor.extract(SENTENCE, timeout=0.05)
+        go_on.set()
+        other.join(60)
+        assert len(found[0]) == 3
+        assert len(extractor.extract(SENTENCE, timeout=60)) == 3
+
+
+def test_the_deadline_is_looked_at_before_each_batch(tiny_ner, monkeypatch):
+    clock = FakeClock(monkeypatch)
+    batches_run = []
+    with EntityExtractor(tiny_ner) as extractor:
+        pipeline = extractor._pipeline(str(tiny_ner), NEVER)
+        annotate = pipeline._annotate
+
+        def slow(texts):
+            batches_run.append(len(texts))
+            clock.advance(1)
+            return annotate(texts)
+
+        monkeypatch.setattr(pipeline, "_annotate", slow)
+        texts = [SENTENCE + " " * 10_000] * 5
+        with pytest.raises(DeadlineExceededError):
+            extractor.extract_batch(texts, timeout=2.5)
+        assert batches_run == [1, 1, 1]
+        assert len(extractor.extract_batch(texts, timeout=5.5)) == 5
+
+
+@pytest.fixture
+def slow_loading(tiny_ner, monkeypatch):
+    """An extractor whose models load only when told; with the event and what was loaded."""
+    go_on, loads = threading.Event(), []
+
+    class SlowPipeline(Pipeline):
+        def __init__(self, directory):
+            loads.append(directory)
+            assert go_on.wait(60)
+            super().__init__(directory)
+
+    extractor = EntityExtractor(tiny_ner)
+    extractor._loaded.clear()
+    monkeypatch.setattr("akidb_mlx.entities.extractor.Pipeline", SlowPipeline)
+    yield extractor, go_on, loads
+    go_on.set()
+    extractor.close()
+
+
+def test_a_call_leaves_a_model_that_loads_and_the_next_finds_it(slow_loading):
+    extractor, go_on, loads = slow_loading
+    for _ in range(3):
+        with pytest.raises(DeadlineExceededError):
+            extractor.extract(SENTENCE, timeout=0.05)
+    go_on.set()
+    assert len(extractor.extract(SENTENCE)) == 3
+    assert len(loads) == 1
+
+
+def test_a_model_that_is_loaded_after_closing_is_not_kept(slow_loading):
+    extractor, go_on, _ = slow_loading
+    found = []
+    caller = threading.Thread(target=lambda: found.append(extractor.extract(SENTENCE)))
+    caller.start()
+    while not extractor._loading._entered:
+        time.sleep(0.001)
+    extractor.close()
+    go_on.set()
+    caller.join(60)
+    assert len(found[0]) == 3
+    assert extractor.get_model_info()["models"] == []
+
+
+def test_a_call_from_a_handler_that_interrupts_loading_gets_an_error(slow_loading, monkeypatch):
+    extractor, go_on, _ = slow_loading
+    go_on.set()
+    errors = []
+
+    def interrupted(directory):
+        with pytest.raises(ReentrantCallError) as caught:
+            extractor.extract(SENTENCE)
+        errors.append(caught.value)
+        return Pipeline(directory)
+
+    monkeypatch.setattr("akidb_mlx.entities.extractor.Pipeline", interrupted)
+    assert len(extractor.extract(SENTENCE)) == 3
+    assert len(errors) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

@@ -55,6 +55,58 @@ def test_a_lock_can_be_waited_for_until_a_deadline():
     lock.release()
 
 
+def test_a_fair_lock_keeps_its_order_when_a_thread_stops_waiting():
+    lock, order = FairLock(), []
+
+    def wait(name, timeout):
+        if lock.acquire(timeout):
+            order.append(name)
+            lock.release()
+
+    threads = [threading.Thread(target=wait, args=one) for one in (("first", 30), ("gives up", 0.01), ("last", 30))]
+    with lock:
+        for waiting, thread in enumerate(threads, 1):
+            thread.start()
+            while len(lock._waiting) < waiting and thread.is_alive():
+                time.sleep(0.001)
+        threads[1].join(30)
+        assert lock.wanted
+    for thread in threads:
+        thread.join(30)
+    assert order == ["first", "last"]
+    assert lock.acquire(timeout=0)  # no turn was lost, and none is left
+    lock.release()
+
+
+def test_a_turn_that_comes_as_the_time_is_up_is_taken():
+    """Between the end of the waiting and the withdrawal."""
+    lock = FairLock()
+    withdraw = lock._withdraw
+
+    def too_late(turn):
+        holder.release()
+        released.wait(30)
+        return withdraw(turn)
+
+    holder, released = threading.Lock(), threading.Event()
+    holder.acquire()
+
+    def hold():
+        with lock:
+            held.set()
+            holder.acquire()
+        released.set()
+
+    held = threading.Event()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(30)
+    lock._withdraw = too_late
+    assert lock.acquire(timeout=0.001)
+    lock.release()
+    thread.join(30)
+
+
 def test_a_latch_wakes_all_who_wait_now_and_later():
     latch, woken = Latch(), []
     threads = [threading.Thread(target=lambda: woken.append(latch.wait(10))) for _ in range(4)]

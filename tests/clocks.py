@@ -1,0 +1,23 @@
+"""A clock for tests of deadlines."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+
+class FakeClock:
+    """Stands for `time.monotonic` where deadlines are looked at; time passes when a test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._now = 0.0
+        self._lock = threading.Lock()
+        monkeypatch.setattr("akidb_mlx.deadline.time", self)
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        with self._lock:
+            self._now += seconds
