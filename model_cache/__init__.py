@@ -4,7 +4,7 @@
 
     path = ModelCache().ensure("sentence-transformers/all-MiniLM-L6-v2")
 
-The names below are public; the modules that they come from are not, apart from `model_cache.errors`.
+These names and `model_cache.errors` are public; the other modules serve this package and akidb_mlx only.
 """
 
 from model_cache.cache import CachedModel, ModelCache

@@ -32,7 +32,7 @@ def resolve_directory(name: str) -> Path | None:
     if not name:
         raise InvalidModelNameError("the name of a model must not be empty: expected a directory or org/repo")
     if "\0" in name:
-        raise InvalidModelNameError(f"{name!r} is neither a directory nor a repository: it contains a NUL character")
+        raise InvalidModelNameError(f"{name!r} is neither a directory nor a repository: it holds a NUL character")
     directory = Path(name).expanduser()
     # os.path returns False where a Path raises: in a working directory that may not be read.
     is_directory = os.path.isdir(directory)  # noqa: PTH112

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from model_cache import (
     ModelCache,
     ModelInUseError,
     ModelUnavailableError,
+    files,
     retries,
 )
 from model_cache.files import sha256
@@ -74,12 +76,15 @@ def test_a_model_is_fetched_once(hub, cache, repo):
     assert not list((cache.root / ".staging").iterdir())
 
 
-def test_what_is_here_is_found_fast(cache, repo):
-    cache.ensure(repo)
-    began = time.perf_counter()
-    for _ in range(20):
-        cache.ensure(repo)
-    assert (time.perf_counter() - began) / 20 < 0.005
+def test_what_is_here_is_found_without_reading_its_files(cache, repo, monkeypatch):
+    path = cache.ensure(repo)
+
+    def refuse(*_):
+        raise AssertionError("a file was read")
+
+    monkeypatch.setattr(files, "_hex_digest", refuse)
+    monkeypatch.setattr(files, "_has_full_length", refuse)
+    assert cache.ensure(repo) == path
 
 
 def test_a_fetched_model_embeds_with_the_server_gone(tmp_path):
@@ -148,17 +153,14 @@ def test_a_download_goes_on_where_it_was_cut(hub, cache, repo):
 def test_a_body_that_ends_early_every_time(hub, cache, repo):
     """Without a length in the answer, so that the client takes its end for the file's."""
     hub.fail(Fault(WEIGHTS_PATH, cut=0.5, unsized=True, times=None))
-    began = time.monotonic()
     with pytest.raises(DownloadError, match=r"the connection ended after \d+ of \d+ bytes of model\.safetensors"):
         cache.ensure(repo)
-    assert time.monotonic() - began < 15
+    assert hub.count(WEIGHTS_PATH, "GET") < 200  # each brings half of the rest; then six bring nothing
 
 
 def test_a_hub_that_falls_silent(hub, cache, repo):
-    hub.fail(Fault(WEIGHTS_PATH, stall=60, after=0.4))
-    began = time.monotonic()
+    hub.fail(Fault(WEIGHTS_PATH, stall=60, after=0.4))  # longer than the cache's own deadline
     assert same_files(cache.ensure(repo))
-    assert time.monotonic() - began < 10
 
 
 def test_a_body_that_is_longer_than_declared_is_not_read_to_its_end(hub, cache, repo):
@@ -190,10 +192,9 @@ def test_wrong_bytes_twice_are_refused_by_name(hub, cache, repo):
 @pytest.mark.parametrize("fault", [{"status": 500}, {"cut": 0.3}, {"reset": True}], ids=str)
 def test_a_failure_that_does_not_pass(hub, cache, repo, fault):
     hub.fail(Fault("*", times=None, **fault))
-    began = time.monotonic()
     with pytest.raises(DownloadError, match=r"could not be downloaded: .*try again"):
         cache.ensure(repo)
-    assert time.monotonic() - began < 30
+    assert len(hub.requests) <= 200
     assert published(cache) == []
 
 
@@ -201,10 +202,10 @@ def test_a_download_that_would_never_end(hub, tmp_path, repo):
     """One deadline for all, however the bytes trickle."""
     cache = ModelCache(tmp_path / "models", download_timeout_s=1.5)
     hub.fail(Fault(WEIGHTS_PATH, slow=20_000, times=None))
-    began = time.monotonic()
     with pytest.raises(DownloadError, match="in time"):
         cache.ensure(repo)
-    assert time.monotonic() - began < 6
+    (part,) = cache.root.glob(f".staging/*/{WEIGHTS}.part")
+    assert part.stat().st_size < (TINY / WEIGHTS).stat().st_size
 
 
 def test_a_cached_copy_serves_while_the_hub_is_down(hub, cache, repo):
@@ -251,15 +252,22 @@ def test_a_killed_download_leaves_nothing_that_misleads(tmp_path, kills):
         for _ in range(kills):
             own.fail(Fault("*", slow=400_000, times=None))
             child = start_child("org/tiny", environment)
-            time.sleep(random.uniform(0.1, 1.5))
+            wait_until(lambda: own.requests)
+            time.sleep(random.uniform(0, 1.5))
             child.send_signal(signal.SIGKILL)
             child.communicate()
-        own.reset()
+            own.reset()
         done = start_child("org/tiny", environment)
         path = Path(done.communicate(timeout=60)[0].strip())
         assert same_files(path)
         assert not list((tmp_path / "cache/models/.staging").iterdir())
         assert len(published(ModelCache(tmp_path / "cache/models"))) == 1
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60  # only so that a test that fails does not hang
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def start_child(name: str, environment: dict[str, str], code: str = CHILD) -> subprocess.Popen[str]:

@@ -123,15 +123,17 @@ def test_a_record_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_disk_that_fills_up_during_a_download(hub, cache, monkeypatch):
-    def full(*_):
+    attempts = []
+
+    def full(*arguments):
+        attempts.append(arguments)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     hub.add("org/tiny", TINY)
     monkeypatch.setattr(hub_module, "_receive", full)
-    began = time.monotonic()
     with pytest.raises(DownloadError, match="could not be written: No space left on device"):
         cache.ensure("org/tiny")
-    assert time.monotonic() - began < 1  # which no retry would mend
+    assert len(attempts) == 1  # which no retry would mend
     assert cache.list() == []
 
 
