@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from akidb_mlx.cli.inputs import in_slices, read_texts
+from akidb_mlx.cli.inputs import open_texts
+from akidb_mlx.cli.output import is_terminal, write, write_line, write_rich
+from akidb_mlx.cli.slices import map_slices
 from akidb_mlx.options import EmbedOptions, OverflowPolicy
 from akidb_mlx.service import EmbeddingService
 from akidb_mlx.settings import DeviceName
@@ -16,8 +18,8 @@ from akidb_mlx.vectors import EmbeddingBatch
 
 # Texts in one call: enough to sort by length with profit, few enough for the progress bar to move.
 _SLICE = 1024
-# Values of a vector that a person is shown.
-_SHOWN = 4
+# Values of a vector that a person is shown, and characters of a text.
+_SHOWN_VALUES, _SHOWN_CHARACTERS = 4, 60
 
 
 def embed(
@@ -40,9 +42,9 @@ def embed(
 ) -> None:
     """Embed texts.
 
-    Prints a table on a terminal, and into a pipe one JSON array of numbers for each text.
+    Shows a table on a terminal. Into a pipe or a file, writes one JSON array of numbers for each text, as soon as it is
+    computed.
     """
-    lines = read_texts(texts)
     options: EmbedOptions = {
         "input_type": input_type,
         "prompt": prompt,
@@ -50,25 +52,29 @@ def embed(
         "normalize": normalize,
         "on_overflow": on_overflow,
     }
+    source = open_texts(texts, slice_size=_SLICE)
+    for_person = is_terminal() and not as_json
+    kept: list[EmbeddingBatch] = []
+    count = cut = 0
     with EmbeddingService(model, device=device) as service:
-        batches = [service.embed_detailed(part, **options) for part in in_slices(lines, _SLICE, "embedding")]
-        dimension = batches[0].dimension if batches else service.get_model_info()["dimension"]
+        work = partial(service.embed_detailed, **options)
+        for part, batch in map_slices(work, source, bar_label=None if for_person else "embedding"):
+            if as_json:
+                kept.append(batch)
+            elif for_person:
+                _show(part, batch, header=count == 0)
+            else:
+                write("".join(f"{json.dumps(vector)}\n" for vector in batch.vectors.tolist()))
+            count += len(part)
+            cut += sum(batch.truncated)
+        dimension = kept[0].dimension if kept else service.get_model_info()["dimension"]
     if as_json:
-        _print_json(model, dimension, batches)
-    elif sys.stdout.isatty():
-        _print_table(lines, batches)
-    else:
-        for batch in batches:
-            for vector in batch.vectors.tolist():
-                typer.echo(json.dumps(vector))
-    cut = sum(sum(batch.truncated) for batch in batches)
+        _write_json(model, dimension, kept)
     if cut:
-        typer.echo(
-            f"akidb-mlx: {cut} of {len(lines)} texts were cut to the model's limit (see --on-overflow)", err=True
-        )
+        typer.echo(f"akidb-mlx: {cut} of {count} texts were cut to the model's limit (see --on-overflow)", err=True)
 
 
-def _print_json(model: str, dimension: int, batches: list[EmbeddingBatch]) -> None:
+def _write_json(model: str, dimension: int, batches: list[EmbeddingBatch]) -> None:
     result = {
         "model": model,
         "dimension": dimension,
@@ -76,18 +82,23 @@ def _print_json(model: str, dimension: int, batches: list[EmbeddingBatch]) -> No
         "token_counts": [count for batch in batches for count in batch.token_counts],
         "truncated": [flag for batch in batches for flag in batch.truncated],
     }
-    typer.echo(json.dumps(result))
+    write_line(json.dumps(result))
 
 
-def _print_table(texts: list[str], batches: list[EmbeddingBatch]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+def _show(texts: list[str], batch: EmbeddingBatch, *, header: bool) -> None:
+    from rich.table import Column, Table
+    from rich.text import Text
 
-    table = Table("text", "tokens", f"first {_SHOWN} of {batches[0].dimension if batches else 0} values")
-    rows = (
-        (vector, count) for batch in batches for vector, count in zip(batch.vectors, batch.token_counts, strict=True)
+    # The widths are fixed, for the rows of one slice to stand under those of the one before.
+    table = Table(
+        Column("text", width=_SHOWN_CHARACTERS, no_wrap=True),
+        Column("tokens", width=6, justify="right"),
+        Column(f"first {_SHOWN_VALUES} of {batch.dimension} values", width=9 * _SHOWN_VALUES, no_wrap=True),
+        box=None,
+        pad_edge=False,
+        show_header=header,
     )
-    for text, (vector, count) in zip(texts, rows, strict=True):
-        table.add_row(escape(text[:60]), str(count), "  ".join(f"{value:+.4f}" for value in vector[:_SHOWN]))
-    Console().print(table)
+    for text, count, vector in zip(texts, batch.token_counts, batch.vectors, strict=True):
+        start = "".join(char if char.isprintable() else " " for char in text[:_SHOWN_CHARACTERS])
+        table.add_row(Text(start), str(count), "  ".join(f"{value:+.4f}" for value in vector[:_SHOWN_VALUES]))
+    write_rich(table)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from akidb_mlx.cli.inputs import in_slices, read_texts
+from akidb_mlx.cli.inputs import open_texts
+from akidb_mlx.cli.output import is_terminal, write, write_line, write_rich
+from akidb_mlx.cli.slices import map_slices
 
 if TYPE_CHECKING:
     from akidb_mlx.entities import Entity
@@ -40,41 +42,61 @@ def entities(
 ) -> None:
     """Find the named entities of texts.
 
-    Colours them on a terminal, and writes a line for each into a pipe: number of the text, start, end, label and text,
-    with tabs between.
+    Colours them on a terminal. Into a pipe or a file, writes a line for each as soon as it is found: number of the
+    text, start, end, label and text, with tabs between.
     """
-    from akidb_mlx.entities import EntityExtractor, count_labels  # here, for the other commands to start without it
+    from akidb_mlx.entities import EntityExtractor  # here, for the other commands to start without it
 
-    given = read_texts(texts, files)
+    source = open_texts(texts, files, slice_size=_SLICE)
+    for_person = is_terminal() and not as_json
+    kept: list[list[Entity]] = []
+    labels_found: Counter[str] = Counter()
+    number = 0
     with EntityExtractor(model, language=language, labels=labels) as extractor:
-        found = [one for part in in_slices(given, _SLICE, "entities") for one in extractor.extract_batch(part)]
+        for part, found in map_slices(extractor.extract_batch, source, bar_label=None if for_person else "entities"):
+            labels_found.update(entity.label for entities in found for entity in entities)
+            if as_json:
+                kept += found
+            elif for_person:
+                _show(part, found, list(labels_found))
+            else:
+                write("".join(_line(number + index, entity) for index, one in enumerate(found) for entity in one))
+            number += len(part)
         model_name = extractor.get_model_info()["model_name"]
-    counts = count_labels(entity for one in found for entity in one)
     if as_json:
-        plain = [[asdict(entity) for entity in one] for one in found]
-        typer.echo(json.dumps({"model": model_name, "entities": plain, "counts": counts}))
-    elif sys.stdout.isatty():
-        _print_coloured(given, found, counts)
-    else:
-        for index, one in enumerate(found):
-            for entity in one:
-                shown = " ".join(entity.text.split())  # a tab or line feed inside would break the line
-                typer.echo(f"{index}\t{entity.start}\t{entity.end}\t{entity.label}\t{shown}")
+        plain = [[asdict(entity) for entity in one] for one in kept]
+        write_line(json.dumps({"model": model_name, "entities": plain, "counts": dict(labels_found.most_common())}))
+    elif for_person and labels_found:
+        _show_counts(labels_found)
 
 
-def _print_coloured(texts: list[str], found: list[list[Entity]], counts: dict[str, int]) -> None:
-    from rich.console import Console
+def _line(number: int, entity: Entity) -> str:
+    shown = " ".join(entity.text.split())  # a tab or line feed inside would break the line
+    return f"{number}\t{entity.start}\t{entity.end}\t{entity.label}\t{shown}\n"
+
+
+def _show(texts: list[str], found: list[list[Entity]], labels: list[str]) -> None:
     from rich.text import Text
 
-    colours = {label: _COLOURS[rank % len(_COLOURS)] for rank, label in enumerate(counts)}
-    console = Console()
-    for text, one in zip(texts, found, strict=True):
+    colours = _colours(labels)
+    for text, entities in zip(texts, found, strict=True):
         shown, position = Text(), 0
-        for entity in one:
+        for entity in entities:
             shown.append(text[position : entity.start])
             shown.append(entity.text, style=f"bold {colours[entity.label]}")
             shown.append(f" {entity.label}", style=f"dim {colours[entity.label]}")
             position = entity.end
-        console.print(shown.append(text[position:]), soft_wrap=True)
-    if counts:
-        console.print(Text("  ").join(Text(f"{label} {count}", colours[label]) for label, count in counts.items()))
+        write_rich(shown.append(text[position:]), wrap=False)
+
+
+def _show_counts(counts: Counter[str]) -> None:
+    from rich.text import Text
+
+    colours = _colours(list(counts))
+    shown = (Text(f"{label} {count}", colours[label]) for label, count in counts.most_common())
+    write_rich(Text("  ").join(shown))
+
+
+def _colours(labels: list[str]) -> dict[str, str]:
+    """Return a colour for each label; those of the labels found so far stay when there are more."""
+    return {label: _COLOURS[rank % len(_COLOURS)] for rank, label in enumerate(labels)}

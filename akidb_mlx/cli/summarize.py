@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from akidb_mlx.cli.inputs import progress_bar, read_content
+from akidb_mlx.cli.inputs import read_content
+from akidb_mlx.cli.output import write, write_line
+from akidb_mlx.cli.slices import progress_bar
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.settings import DeviceName, SummaryMode
 from akidb_mlx.summarization.words import DEFAULT_MAX_WORDS, count_words
@@ -56,13 +58,13 @@ def summarize(
             waiting.close()  # the bar, which the summary replaces
             pieces.append(piece)
             if not as_json:
-                typer.echo(piece, nl=False)
+                write(piece)
     summary = "".join(pieces)
     if as_json:
         result = {"mode": info["mode"], "model": info["model_name"], "messages": len(read)}
-        typer.echo(json.dumps({**result, "words": count_words(summary), "summary": summary}))
+        write_line(json.dumps({**result, "words": count_words(summary), "summary": summary}))
     else:
-        typer.echo()
+        write_line()
 
 
 def _read_messages(texts: list[str], files: list[Path], as_json: bool) -> list[Any]:
