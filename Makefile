@@ -15,7 +15,7 @@ HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 	found = [os.path.join(v("LIBDIR"), part, v("LDLIBRARY")) for part in ("", v("MULTIARCH") or "")]; \
 	raise SystemExit(not (v("PYTHONFRAMEWORK") or v("Py_ENABLE_SHARED") and any(map(os.path.exists, found))))
 
-.PHONY: demo help test test-rust test-real test-load test-load-rust package test-package lint lint-rust coverage guards \
+.PHONY: demo help test test-rust test-real test-load test-load-rust package test-package docs lint lint-rust coverage guards \
 	fidelity token-budget bench bench-peers bench-load bench-entities bench-rust openblas libpython clean
 
 demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
@@ -52,6 +52,10 @@ PACKAGE_TESTS ?= $(addprefix tests/,test_cli.py test_goldens.py test_imports.py 
 
 test-package: package ## install the wheel in an empty environment and run the sdist's tests on it
 	$(BIN)/python -m tests.package dist $(PACKAGE_TESTS)
+
+docs: .venv/developed ## build the documentation in site/, with warnings as errors
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python -m mkdocs build --quiet --clean
 
 lint: .venv/developed ## check style and types with ruff, mypy, rustfmt and clippy
 	$(BIN)/ruff check .
@@ -129,4 +133,4 @@ libpython: .venv/installed
 	fi
 
 clean: ## remove everything that was set up, built or cached
-	rm -rf .venv .bench target build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .bench target build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
