@@ -55,7 +55,7 @@ test-package: package ## install the wheel in an empty environment and run the s
 
 docs: .venv/developed ## build the documentation in site/, with warnings as errors
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
-	$(BIN)/python -m mkdocs build --quiet --clean
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --clean
 
 lint: .venv/developed ## check style and types with ruff, mypy, rustfmt and clippy
 	$(BIN)/ruff check .
