@@ -184,14 +184,14 @@ def _cache() -> ModelCache:
 
 
 def _repo(name: str) -> str:
-    """The repository that a catalogue's name stands for, with the same revision."""
+    """Return the repository that a catalogue's name stands for, with the same revision."""
     short, at, revision = name.partition("@")
     record = CATALOG.get(short) or SUMMARY_CATALOG.get(short)
     return record.repo_id + at + revision if record else name
 
 
 def _newer(cache: ModelCache, model: CachedModel) -> str | None:
-    """The commit that the Hub has for a model that was "main" when it came, if that is another one now."""
+    """Return the commit that the Hub has for a model that was "main" when it came, if that is another one now."""
     if "main" not in model.refs:
         return None
     before, now = cache.update(model.repo_id, dry_run=True)

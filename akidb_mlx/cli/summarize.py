@@ -75,7 +75,7 @@ def _read_messages(texts: list[str], files: list[Path], as_json: bool) -> list[A
 
 
 def _parse(content: str) -> list[Any]:
-    """The messages of a JSON array, or of JSON lines."""
+    """Return the messages of a JSON array, or of JSON lines."""
     try:
         if content.lstrip().startswith("["):
             parsed: list[Any] = json.loads(content)

@@ -1,4 +1,4 @@
-"""What MLX's CPU backend needs from the process, done before `mlx.core` is imported.
+"""The preparation of a process for MLX's CPU backend, before `mlx.core` is imported.
 
 On Linux the MLX wheel carries a reference BLAS; a system OpenBLAS that is loaded first, with its symbols global, is
 what the wheel's calls then reach (80 times the speed in a float32 matrix product). And glibc gives every large block
@@ -43,23 +43,23 @@ def prepare() -> None:
 
 
 def blas() -> str:
-    """The BLAS that MLX's CPU backend computes with: "accelerate", "openblas" or "reference" (slow)."""
+    """Return the BLAS that MLX's CPU backend computes with: "accelerate", "openblas" or "reference" (slow)."""
     return _blas
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def set_blas_threads(count: int) -> None:
-    """How many threads one matrix product may use; only OpenBLAS can be told."""
+    """Let one matrix product use `count` threads; only OpenBLAS can be told."""
     if _openblas is not None:
         _openblas.openblas_set_num_threads(count)
 
 
 def malloc_keeps_memory() -> bool:
-    """Whether malloc keeps what is freed for the next array, so that nobody else has to."""
+    """Return whether malloc keeps freed memory for the next array, so that nobody else has to."""
     return _malloc_keeps
 
 
@@ -70,7 +70,7 @@ def release_memory() -> None:
 
 
 def available_memory() -> int:
-    """Bytes of memory that the system could give without swapping; half of all where it does not say."""
+    """Return the bytes that the system could give without swapping; half of all memory where it does not say."""
     if sys.platform == "linux":
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):

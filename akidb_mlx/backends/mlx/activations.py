@@ -21,17 +21,17 @@ def gelu(x: mx.array) -> mx.array:
 
 
 def gelu_tanh(x: mx.array) -> mx.array:
-    """The tanh approximation of `gelu` from the same paper; "gelu_new" and "gelu_pytorch_tanh" in configurations."""
+    """Compute the tanh approximation of `gelu`; "gelu_new" and "gelu_pytorch_tanh" in configurations."""
     return (0.5 * x) * (1 + mx.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))))
 
 
 def silu(x: mx.array) -> mx.array:
-    """Sigmoid linear unit: x sigmoid(x)."""
+    """Compute the sigmoid linear unit, x sigmoid(x)."""
     return x * mx.sigmoid(x)
 
 
 def relu(x: mx.array) -> mx.array:
-    """Rectified linear unit: max(x, 0)."""
+    """Compute the rectified linear unit, max(x, 0)."""
     return mx.maximum(x, 0)
 
 
@@ -43,7 +43,7 @@ _EXP_BOUND = 58.0
 
 
 def power_tail(a: mx.array, coefficients: tuple[float, ...], squarings: int) -> mx.array:
-    """r(a) squared `squarings` times, with r(a) = c0 + c1 / (a + c2 + c3 / (a + c4)), for a ≥ 0.
+    """Compute r(a) squared `squarings` times, with r(a) = c0 + c1 / (a + c2 + c3 / (a + c4)), for a ≥ 0.
 
     A continued fraction is the cheapest form of a rational function, and a power of one suits a tail that falls faster
     than any fraction (as in Abramowitz and Stegun 7.1.28, for erfc). It has no pole where a ≥ 0.
@@ -56,7 +56,7 @@ def power_tail(a: mx.array, coefficients: tuple[float, ...], squarings: int) -> 
 
 
 def negative_exp(a: mx.array) -> mx.array:
-    """exp(-a) for a ≥ 0, with an error of 1.5e-7 exp(-a / 4) and what float32 adds in four squarings, 2e-6 exp(-a)."""
+    """Compute exp(-a) for a ≥ 0, to 1.5e-7 exp(-a / 4) plus the rounding of four squarings, 2e-6 exp(-a)."""
     return power_tail(mx.minimum(a, _EXP_BOUND), _EXP, squarings=4)
 
 
