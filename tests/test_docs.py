@@ -174,3 +174,13 @@ def test_make_targets_and_variables_exist(page):
     known = _ENVIRONMENT | {f"AKIDB_{name.upper()}" for name in akidb_mlx.Settings.model_fields}
     for variable in re.findall(r"\bAKIDB_[A-Z_]+\b", text):
         assert variable in known, f"{page.name}: {variable}"
+
+
+def test_tests_that_a_page_names_exist():
+    """Also those that stand as `…::name` after another of the same file."""
+    for page in PAGES:
+        file = ""
+        for named, test in re.findall(r"`(test_\w+\.py|…)::(\w+)`", page.read_text(encoding="utf-8")):
+            file = file if named == "…" else named
+            source = (ROOT / "tests" / file).read_text(encoding="utf-8")
+            assert f"def {test}(" in source, f"{page.name}: {file}::{test}"
