@@ -410,6 +410,12 @@ GUARDS = (
         "embed",
     ),
     Guard(
+        "31 a future whose lock is held",
+        f"{REENTRANCY}test_a_future_whose_lock_is_held_does_not_stop_other_calls",
+        "it is resolved on another thread",
+        ((REQUESTS, "future._condition.acquire(timeout=_LOCK_TIMEOUT_S)", "future._condition.acquire()"),),
+    ),
+    Guard(
         "31 a count that interrupts a count",
         f"{REENTRANCY}test_metrics_lose_nothing_that_interrupts_a_count",
         "changes wait in a queue while one is applied",

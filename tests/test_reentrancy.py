@@ -10,6 +10,7 @@ from akidb_mlx.engine.metrics import Histogram, Metrics
 from akidb_mlx.errors import ReentrantCallError
 from akidb_mlx.runtime.finalizers import clean_up_after
 from akidb_mlx.runtime.locks import ExclusiveLock, FairLock, Latch
+from tests.engines import call, hold, start, stop
 from tests.support import GOLDENS, run_python
 
 
@@ -192,6 +193,18 @@ print("alive", answers[0], refusals[0])
     done = run_python(SERVICE + code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("alive")
+
+
+def test_a_future_whose_lock_is_held_does_not_stop_other_calls():
+    """As a signal handler holds it that interrupts `future.result()` and waits for a call of its own."""
+    engine = start()
+    held = hold(engine)
+    with held._condition:
+        engine.model.open.set()
+        assert call(engine, [2]).result(10) == [[1, 2]]
+        assert not held.done()
+    assert held.result(5) == [[1, 999]]
+    stop(engine)
 
 
 def test_a_signal_handler_may_close_the_service():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,6 +20,9 @@ from akidb_mlx.runtime.owner import on_owner_thread
 from akidb_mlx.vectors import TokenIds, Vectors
 
 logger = logging.getLogger(__name__)
+
+# Seconds that a future's lock is waited for; whoever looks at a future holds it for microseconds.
+_LOCK_TIMEOUT_S = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +168,19 @@ class Request:
 
 
 def _settle(future: Future[Any], resolve: Callable[[], None]) -> None:
+    """Resolve a future, on another thread where its lock stays held.
+
+    A signal handler may interrupt a caller that holds the future's lock, and then wait for another call: the thread
+    that computes both must not wait for that lock.
+    """
+    if future._condition.acquire(timeout=_LOCK_TIMEOUT_S):
+        future._condition.release()  # not held while callbacks run, which `resolve` calls
+        _resolve(future, resolve)
+    else:
+        threading.Thread(target=_resolve, args=(future, resolve), name="akidb-mlx-resolver", daemon=True).start()
+
+
+def _resolve(future: Future[Any], resolve: Callable[[], None]) -> None:
     """Resolve a future that its caller may be cancelling, or that was resolved already."""
     try:
         resolve()
