@@ -41,6 +41,7 @@ class Guard:
 
 HUB, RETRIES, STORE, FILES, NAMES = (f"model_cache/{name}.py" for name in ("hub", "retries", "store", "files", "names"))
 DOWNLOADER, RESOLVER, HUB_CACHE = (f"model_cache/{name}.py" for name in ("download", "resolver", "hub_cache"))
+TURNS = "akidb_mlx/runtime/device_turns.py"
 ENGINE, QUEUE, STEPS, LIFE = (
     f"akidb_mlx/engine/{name}.py" for name in ("engine", "request_queue", "step_loop", "life")
 )
@@ -462,6 +463,43 @@ GUARDS = (
         f"{LIVES}test_waiting_for_the_device_is_neither_hanging_nor_computing",
         "the clock starts when the device is held",
         ((STEPS, "        asked = time.monotonic()\n", "        asked = self.computing_since = time.monotonic()\n"),),
+    ),
+    Guard(
+        "33 building a model while the device is held",
+        "test_loading.py::test_the_device_is_held_for_evaluation_only",
+        "only evaluation takes the device",
+        (
+            (
+                "akidb_mlx/backends/mlx/model.py",
+                "        weights.check_complete()\n",
+                "        with device_lock:\n            weights.check_complete()\n",
+            ),
+        ),
+    ),
+    Guard(
+        "33 evaluating weights while another model has the device",
+        "test_loading.py::test_the_device_is_held_for_evaluation_only",
+        "evaluation takes the device",
+        ((TURNS, "        with device_lock:\n", "        if True:\n"),),
+    ),
+    Guard(
+        "33 all weights in one turn on the device",
+        "test_loading.py::test_another_model_runs_between_two_turns",
+        "turns of a bounded number of bytes",
+        ((TURNS, "_groups(arrays, _TURN_BYTES)", "[list(arrays)]"),),
+    ),
+    Guard(
+        "33 weights that are read later",
+        "test_loading.py::test_every_weight_is_evaluated_before_the_trial",
+        "the reader knows every array that it handed out",
+        (
+            (
+                "akidb_mlx/backends/mlx/weights.py",
+                "return Embedding(self._hand_out(table))",
+                "return Embedding(table)",
+            ),
+        ),
+        case="4bit",
     ),
     Guard(
         "38 a pass that hangs, closed twice",

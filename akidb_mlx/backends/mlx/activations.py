@@ -1,8 +1,8 @@
-"""Activation functions, as MLX computes them and as its CPU backend should.
+"""Activation functions: by MLX's own functions, and by approximations that vectorise on its CPU backend.
 
 MLX's own `erf`, `tanh` and `sigmoid` are right for a GPU. On its CPU backend they are scalar library calls, 5 to 10
-times slower than the matrix products around them; there, approximations stand in for them, made of multiplications and
-additions, which vectorise. Largest error of each activation, either way: 3e-6 of max(1, |x|).
+times slower than the matrix products around them; there, approximations made of multiplications, divisions and
+additions, which vectorise, replace them. Largest error of each activation, either way: 3e-6 of max(1, |x|).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Activation = Callable[[mx.array], mx.array]
 
 
 def gelu(x: mx.array) -> mx.array:
-    """Gaussian error linear unit: x Φ(x), Φ being the normal distribution function (Hendrycks and Gimpel 2016)."""
+    """Compute the Gaussian error linear unit, x Φ(x) with the normal distribution Φ (Hendrycks and Gimpel 2016)."""
     return (0.5 * x) * (1 + mx.erf(x * math.sqrt(0.5)))
 
 
@@ -61,7 +61,7 @@ def negative_exp(a: mx.array) -> mx.array:
 
 
 def vectorised_gelu(x: mx.array) -> mx.array:
-    """`gelu` as max(x, 0) - |x| Φ(-|x|): only the tail is approximated."""
+    """Compute `gelu` as max(x, 0) - |x| Φ(-|x|), with an approximation of the tail."""
     size = mx.abs(x)
     return mx.maximum(x, 0) - size * power_tail(size, _GELU, squarings=3)
 
@@ -71,7 +71,7 @@ _GELU_TANH = (2.43848954e-05, 8.01262474e-05, -0.000117389443, 0.00352760546, 0.
 
 
 def vectorised_gelu_tanh(x: mx.array) -> mx.array:
-    """`gelu_tanh` as max(x, 0) - |x| / p(|x|)^16, whose tail a continued fraction does not fit well enough."""
+    """Compute `gelu_tanh` as max(x, 0) - |x| / p(|x|)^16; a continued fraction does not fit its tail well enough."""
     size = mx.abs(x)
     power = size * _GELU_TANH[0] + _GELU_TANH[1]
     for coefficient in _GELU_TANH[2:]:
@@ -82,7 +82,7 @@ def vectorised_gelu_tanh(x: mx.array) -> mx.array:
 
 
 def vectorised_silu(x: mx.array) -> mx.array:
-    """`silu` as max(x, 0) - |x| sigmoid(-|x|)."""
+    """Compute `silu` as max(x, 0) - |x| sigmoid(-|x|)."""
     size = mx.abs(x)
     tail = negative_exp(size)
     return mx.maximum(x, 0) - size * (tail / (1 + tail))
