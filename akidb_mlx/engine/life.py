@@ -131,9 +131,9 @@ class EngineLife:
 
     def _count_outcome(self, request: Request) -> None:
         outcome: Outcome = "completed"
-        if request.future.cancelled():
+        if request.future.was_cancelled:
             outcome = "cancelled"
-        elif error := request.future.exception():
+        elif error := request.future.error:
             outcome = "timed_out" if isinstance(error, DeadlineExceededError) else "failed"
         self._metrics.end_call(outcome, request.age)
         if request.begun is not None:

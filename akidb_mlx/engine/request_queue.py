@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from akidb_mlx.engine.batching import Batch
-from akidb_mlx.engine.requests import QueuedSequence, Request, RequestPart
+from akidb_mlx.engine.requests import CallFuture, QueuedSequence, Request, RequestPart
 from akidb_mlx.errors import ServiceClosedError, ServiceOverloadedError
 from akidb_mlx.runtime.locks import ExclusiveLock
 
@@ -141,7 +141,7 @@ class RequestQueue:
         """
         request = part.request
         with self._exclusive():
-            if request.future.done():
+            if request.future.over:
                 return  # it was cancelled, or failed with its earlier parts
             if self.closed and not self._drained:
                 raise self._closed_error()
@@ -264,7 +264,8 @@ class RequestQueue:
 
     def _note_done(self, number: int, future: Future[Any]) -> None:
         """Free the place of a call that is done, or have the thread free it that holds the lock."""
-        if future.cancelled():
+        assert isinstance(future, CallFuture)
+        if future.was_cancelled:
             future.set_running_or_notify_cancel()  # wakes `concurrent.futures.wait`
         self._done.append(number)
         self._free_unless_locked()

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -79,11 +80,63 @@ def distinct_sequences(part: RequestPart, sequences: Sequence[TokenIds]) -> list
 
 
 class CallFuture(Future[Any]):
-    """The future of a call, whose done-callbacks cannot harm the thread that resolves it.
+    """The future of a call, which cannot harm the thread that resolves it.
 
     concurrent.futures lets a `SystemExit` or `KeyboardInterrupt` out of a callback; on the owner thread it would end
-    the model, and the callbacks after it would never run.
+    the model, and the callbacks after it would never run. And its methods wait for the future's lock, which a caller
+    may hold who was interrupted by a signal; the engine reads these attributes instead.
+
+    Attributes:
+        was_cancelled: whether it was cancelled before it was resolved.
+        error: the error that it is resolved with, or None.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.was_cancelled = False
+        self.error: BaseException | None = None
+        # Emptied by whoever ends the call; `pop` is atomic.
+        self._pending = [True]
+
+    @property
+    def over(self) -> bool:
+        """Return whether the call is being resolved, or was cancelled."""
+        return not self._pending
+
+    def cancel(self) -> bool:
+        """Drop the call, unless it is done; return whether it is cancelled."""
+        if self._claim():
+            self.was_cancelled = True
+            super().cancel()
+        return self.was_cancelled
+
+    def set_result(self, result: Any) -> None:
+        """Resolve the call with its result.
+
+        Raises:
+            InvalidStateError: it is over.
+        """
+        if not self._claim():
+            raise InvalidStateError("the call is over")
+        super().set_result(result)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Resolve the call with an error.
+
+        Raises:
+            InvalidStateError: it is over.
+        """
+        if not self._claim():
+            raise InvalidStateError("the call is over")
+        self.error = exception
+        super().set_exception(exception)
+
+    def _claim(self) -> bool:
+        """Return whether the caller of this method is the one that ends the call."""
+        try:
+            return self._pending.pop()
+        except IndexError:
+            return False
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
         """Call `fn` once the call is done; an error that it raises is logged."""
@@ -159,7 +212,7 @@ class Request:
         self._parts.clear()
 
     def _resolve_if_done(self) -> None:
-        if self.future.done():
+        if self.future.over:
             return
         finished = [part.finished for part in self._parts if part.finished is not None]
         if self._complete and len(finished) == len(self._parts):
@@ -167,23 +220,19 @@ class Request:
             _settle(self.future, lambda: self.future.set_result(result))
 
 
-def _settle(future: Future[Any], resolve: Callable[[], None]) -> None:
-    """Resolve a future, on another thread where its lock stays held.
+def _settle(future: CallFuture, resolve: Callable[[], None]) -> None:
+    """Resolve a future unless it is over, on another thread where its lock stays held.
 
     A signal handler may interrupt a caller that holds the future's lock, and then wait for another call: the thread
     that computes both must not wait for that lock.
     """
+
+    def unless_over() -> None:
+        with suppress(InvalidStateError):
+            resolve()
+
     if future._condition.acquire(timeout=_LOCK_TIMEOUT_S):
         future._condition.release()  # not held while callbacks run, which `resolve` calls
-        _resolve(future, resolve)
+        unless_over()
     else:
-        threading.Thread(target=_resolve, args=(future, resolve), name="akidb-mlx-resolver", daemon=True).start()
-
-
-def _resolve(future: Future[Any], resolve: Callable[[], None]) -> None:
-    """Resolve a future that its caller may be cancelling, or that was resolved already."""
-    try:
-        resolve()
-    except InvalidStateError:
-        if not future.done():
-            raise
+        threading.Thread(target=unless_over, name="akidb-mlx-resolver", daemon=True).start()

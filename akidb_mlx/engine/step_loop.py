@@ -152,7 +152,7 @@ class StepLoop:
         complete: list[RequestPart] = []
         for row, sequence in batch.rows():
             part = sequence.part
-            if part.request.future.done():
+            if part.request.future.over:
                 continue
             part.pooled[sequence.rows] = vectors[row]
             part.missing -= len(sequence.rows)
