@@ -104,24 +104,28 @@ def test_failures(arguments, status, message):
         assert done.stderr.count("\n") == 1
 
 
-def test_input_that_is_not_utf8():
-    done = subprocess.run(
-        [sys.executable, "-m", "akidb_mlx", "embed", "-m", MODEL], input=b"\xff\xfe", capture_output=True, check=False
-    )
-    assert done.returncode == 1
-    assert b"standard input is not UTF-8" in done.stderr
-
-
-def test_a_terminal_gets_a_table_and_a_progress_bar(tmp_path):
-    """The bar appears because there is more than one slice."""
+def test_a_terminal_gets_a_table(tmp_path):
+    """Its rows come in slices, under one header; control characters of a text do not reach the terminal."""
     lines = tmp_path / "lines"
-    lines.write_text("".join(f"text [bold]{i}[/bold]\n" for i in range(1100)))
+    lines.write_text("".join(f"text [bold]{i}\x1b[/bold]\n" for i in range(1100)))
     with lines.open() as stdin:
         status, shown = run_in_terminal("embed", "-m", MODEL, stdin=stdin)
     assert status == 0
+    assert shown.count(b"first 4 of 64 values") == 1
+    assert b"text [bold]0 [/bold]" in shown
+    assert b"text [bold]1099 [/bold]" in shown
+    assert len({row.rindex(b".") for row in shown.splitlines()[1:]}) == 1
+
+
+def test_a_person_who_waits_gets_a_progress_bar(tmp_path):
+    """It appears because there is more than one slice."""
+    lines = tmp_path / "lines"
+    lines.write_text("a\n" * 1100)
+    with lines.open() as stdin:
+        status, shown = run_in_terminal("embed", "-m", MODEL, "--json", stdin=stdin)
+    assert status == 0
     assert b"embedding" in shown
-    assert b"first 4 of 64 values" in shown
-    assert b"text [bold]1099[/bold]" in shown
+    assert b"1024/?" in shown
 
 
 def test_version():

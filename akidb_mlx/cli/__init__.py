@@ -6,6 +6,7 @@ line of standard error, 2 for wrong usage.
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 
@@ -18,6 +19,7 @@ from akidb_mlx.cli.embed import embed
 from akidb_mlx.cli.entities import entities
 from akidb_mlx.cli.summarize import summarize
 from akidb_mlx.errors import AkidbMlxError
+from akidb_mlx.runtime.descriptors import open_standard_descriptors
 from model_cache import ModelCacheError
 
 app = typer.Typer(
@@ -63,6 +65,9 @@ def _root(
 
 def main() -> None:
     """Run the command line; the one place where errors become exit statuses."""
+    open_standard_descriptors()  # before a model's file takes the number of a closed one, which others write to
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for texts that the locale has no characters for
     logging.basicConfig(format="akidb-mlx: %(message)s", level=logging.WARNING)
     try:
         app()

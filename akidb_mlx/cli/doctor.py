@@ -12,6 +12,7 @@ import typer
 
 from akidb_mlx import __version__
 from akidb_mlx.catalog import CATALOG
+from akidb_mlx.cli.output import write_line, write_rich
 from akidb_mlx.errors import AkidbMlxError, InferenceError
 from akidb_mlx.service import EmbeddingService
 from akidb_mlx.settings import DeviceName, config_file, load_settings
@@ -40,7 +41,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object
         "self_test": _self_test(found) if found else None,
     }
     if as_json:
-        typer.echo(json.dumps(report))
+        write_line(json.dumps(report))
     else:
         _print_report(report)
     if found and not report["self_test"]["passed"]:
@@ -93,7 +94,6 @@ def _self_test(model: str) -> dict[str, Any]:
 
 
 def _print_report(report: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -118,4 +118,4 @@ def _print_report(report: dict[str, Any]) -> None:
         verdict = "[green]passed[/]" if test["passed"] else "[red]failed[/]"
         times = f", loaded in {test['load_ms']} ms, one text in {test['one_text_ms']} ms" if "load_ms" in test else ""
         table.add_row("self-test", f"{verdict} on {test['model']}: {escape(test['detail'])}{times}")
-    Console().print(table)
+    write_rich(table)

@@ -19,7 +19,7 @@ from akidb_mlx.vectors import EmbeddingBatch
 # Texts in one call: enough to sort by length with profit, few enough for the progress bar to move.
 _SLICE = 1024
 # Values of a vector that a person is shown, and characters of a text.
-_SHOWN_VALUES, _SHOWN_CHARACTERS = 4, 60
+_SHOWN_VALUES, _SHOWN_CHARACTERS = 4, 38
 
 
 def embed(
@@ -93,7 +93,7 @@ def _show(texts: list[str], batch: EmbeddingBatch, *, header: bool) -> None:
     table = Table(
         Column("text", width=_SHOWN_CHARACTERS, no_wrap=True),
         Column("tokens", width=6, justify="right"),
-        Column(f"first {_SHOWN_VALUES} of {batch.dimension} values", width=9 * _SHOWN_VALUES, no_wrap=True),
+        Column(f"first {_SHOWN_VALUES} of {batch.dimension} values", width=9 * _SHOWN_VALUES - 2, no_wrap=True),
         box=None,
         pad_edge=False,
         show_header=header,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from akidb_mlx.catalog import CATALOG, SUMMARY_CATALOG
+from akidb_mlx.cli.output import write_line, write_rich
 from akidb_mlx.settings import load_settings
 from model_cache import CachedModel, ModelCache, ModelCacheError
 
@@ -29,7 +30,7 @@ def path(
 ) -> None:
     """Print the directory of a model that is here."""
     found = str(_cache().ensure(_repo(name), download=False))
-    typer.echo(json.dumps({"name": name, "path": found}) if as_json else found)
+    write_line(json.dumps({"name": name, "path": found}) if as_json else found)
 
 
 def show_list(
@@ -44,31 +45,30 @@ def show_list(
         newer = {model.name: commit for model in models if (commit := _newer(cache, model))}
         models = [model for model in models if model.name in newer]
     if as_json:
-        typer.echo(json.dumps([{**_plain(model), "newer": newer.get(model.name)} for model in models]))
+        write_line(json.dumps([{**_plain(model), "newer": newer.get(model.name)} for model in models]))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("model", "commit", "refs", "size", "last used", "", box=None, pad_edge=False)
     for model in models:
         table.add_row(model.repo_id, model.commit[:12], " ".join(model.refs), *_cells(model, newer.get(model.name)))
     if models:
-        Console().print(table)
+        write_rich(table)
     count = f"{len(models)} model{'' if len(models) == 1 else 's'}"
-    typer.echo(f"{count}, {_size(sum(model.size for model in models))} in {cache.root}")
+    write_line(f"{count}, {_size(sum(model.size for model in models))} in {cache.root}")
 
 
 def show(name: Annotated[str, typer.Argument(help="A model in the cache.")], as_json: _Json = False) -> None:
     """Show all that is known of a model in the cache."""
     models = _cache().find(_repo(name))
     if as_json:
-        typer.echo(json.dumps([_plain(model) for model in models]))
+        write_line(json.dumps([_plain(model) for model in models]))
         return
     for model in models:
         size, used, _ = _cells(model)
         for key, value in {**_plain(model), "size": size, "last_used": used}.items():
             shown = ", ".join(value) if isinstance(value, list) else value
-            typer.echo(f"{key:<10} {'-' if shown in ('', None) else shown}")
+            write_line(f"{key:<10} {'-' if shown in ('', None) else shown}")
 
 
 def rm(names: _Names, as_json: _Json = False) -> None:
@@ -93,11 +93,11 @@ def prune(
     """Delete the least recently used models until the rest fit, except what is pinned or open."""
     plan = _cache().prune(max_bytes, dry_run=dry_run)
     if as_json:
-        typer.echo(json.dumps(asdict(plan)))
+        write_line(json.dumps(asdict(plan)))
         return
     for removal in plan.removals:
-        typer.echo(f"{removal.name}  {_size(removal.size)}  {removal.reason}")
-    typer.echo(f"{'would free' if dry_run else 'freed'} {_size(plan.freed)}")
+        write_line(f"{removal.name}  {_size(removal.size)}  {removal.reason}")
+    write_line(f"{'would free' if dry_run else 'freed'} {_size(plan.freed)}")
     if plan.short:
         typer.echo(f"akidb-mlx: {_size(plan.short)} over the limit, held by what is pinned or open", err=True)
 
@@ -116,13 +116,13 @@ def verify(
         if damaged and repair:
             cache.repair(name)
     if as_json:
-        typer.echo(
+        write_line(
             json.dumps({name: {"damaged": list(damaged), "repaired": repair} for name, damaged in found.items()})
         )
     else:
         for name, damaged in found.items():
             state = f"damaged: {', '.join(damaged)}{' (fetched again)' if repair else ''}" if damaged else "ok"
-            typer.echo(f"{name}: {state}")
+            write_line(f"{name}: {state}")
     if not repair and any(found.values()):
         raise typer.Exit(1)
 
@@ -169,12 +169,12 @@ def _each(names: Iterable[str], as_json: bool, work: Callable[[str], dict[str, A
         try:
             results.append({"name": name, "error": None, **work(name)})
             if not as_json:
-                typer.echo(line.format(**results[-1]))
+                write_line(line.format(**results[-1]))
         except ModelCacheError as error:
             results.append({"name": name, "error": str(error)})
             typer.echo(f"akidb-mlx: {error}", err=True)
     if as_json:
-        typer.echo(json.dumps(results))
+        write_line(json.dumps(results))
     if any(result["error"] for result in results):
         raise typer.Exit(1)
 

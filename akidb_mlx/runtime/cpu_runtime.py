@@ -16,6 +16,9 @@ import os
 import sys
 from pathlib import Path
 
+from akidb_mlx.runtime.address_space import check_address_space, reserve_buffers
+from akidb_mlx.runtime.descriptors import open_standard_descriptors
+
 logger = logging.getLogger(__name__)
 
 # Debian and Ubuntu, Fedora and Arch: the first that loads.
@@ -23,6 +26,8 @@ _OPENBLAS = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so")
 # <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
+# Most products that run side by side, whatever the number of cores.
+_MAX_PRODUCTS = 8
 # Wide enough for the lanes of any model.
 _GRAPH_WIDTH = "1000"
 
@@ -32,12 +37,20 @@ _malloc_keeps = False
 
 
 def prepare() -> None:
-    """Load OpenBLAS and set malloc's thresholds where there is something to gain; doing it twice changes nothing."""
+    """Make the process ready for MLX; doing it twice changes nothing.
+
+    Opens the standard descriptors that are closed and, on Linux, loads OpenBLAS and sets malloc's thresholds.
+
+    Raises:
+        ModelLoadError: a limit on the address space leaves too little for OpenBLAS.
+    """
+    open_standard_descriptors()
     if sys.platform != "linux":
         return
     if "mlx.core" in sys.modules and _blas == "reference":
         logger.warning("mlx was imported before akidb_mlx could load OpenBLAS: matrix products on the CPU may be slow")
-    _load_openblas()
+    if _openblas is None:
+        _load_openblas()
     _keep_freed_memory()
     os.environ.setdefault("MLX_BFS_MAX_WIDTH", _GRAPH_WIDTH)
 
@@ -80,12 +93,15 @@ def available_memory() -> int:
 
 def _load_openblas() -> None:
     global _blas, _openblas
+    products = min(cores(), _MAX_PRODUCTS)
+    check_address_space(products + cores() - 1)  # it starts a thread for each core but one
     for name in _OPENBLAS:
         try:
             _openblas = ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
         except OSError:
             continue
         _blas = "openblas"
+        reserve_buffers(_openblas, products)
         return
     logger.warning(
         "OpenBLAS is not installed: the CPU backend is far slower (Debian: apt install libopenblas0-pthread)"
