@@ -172,6 +172,7 @@ def test_sts_benchmark_through_standard_input():
     assert sts_spearman(vectors) == pytest.approx(0.8203, abs=0.0005)
 
 
+@pytest.mark.timing
 @needs_minilm
 def test_cold_start():
     """From process start to the vector, with a warm file cache; other work on the machine may slow most attempts."""

@@ -205,6 +205,7 @@ def test_a_module_without_a_room_is_found():
         upward_imports("akidb_mlx.new_module", "import json")
 
 
+@pytest.mark.timing
 def test_importing_is_quick():
     """Well under 0.15 s over the bare interpreter; the bound is loose for a busy machine."""
 
