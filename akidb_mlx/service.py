@@ -35,6 +35,7 @@ from akidb_mlx.options import (
 from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics
 from akidb_mlx.resolve import acquire_directory, resolve_device
 from akidb_mlx.runtime import cpu_runtime
+from akidb_mlx.runtime.descriptors import open_standard_descriptors
 from akidb_mlx.runtime.finalizers import clean_up_after
 from akidb_mlx.settings import BackendName, DeviceName, Settings, load_settings
 from akidb_mlx.texts import list_texts
@@ -98,6 +99,7 @@ class EmbeddingService(Embedder):
         parse_dimensions(dimensions, DimensionRange(default=1, native=None, cuttable=True, model=self._model_name))
         self._record = CATALOG.get(self._model_name)
         self.allow_untrained_dimensions = settings.allow_untrained_dimensions
+        open_standard_descriptors()  # before a file that is open only for a while has one of their numbers
         # The model's files and its engine, released in reverse; also when the service is collected.
         resources = ExitStack()
         self._release = resources.close
