@@ -39,6 +39,8 @@ def check_address_space(buffers: int) -> None:
 
 def reserve_buffers(openblas: ctypes.CDLL, count: int) -> None:
     """Let OpenBLAS map buffers now, while there is room; it keeps them. They take no memory before they are used."""
+    if not hasattr(openblas, "blas_memory_alloc"):  # a build that exports its public functions only
+        return
     allocate, free = openblas.blas_memory_alloc, openblas.blas_memory_free
     allocate.restype, allocate.argtypes, free.argtypes = ctypes.c_void_p, [ctypes.c_int], [ctypes.c_void_p]
     for buffer in [allocate(0) for _ in range(count)]:
