@@ -105,7 +105,7 @@ def test_conversations_share_one_deadline(monkeypatch):
     with Summarizer(embedder=embedder) as one:
         embed = embedder.embed_array
         embedder.embed_array = lambda *texts, **options: (embed(*texts, **options), clock.advance(2))[0]
-        monkeypatch.setattr("akidb_mlx.summarization.extractive._SLICE", 32)
+        monkeypatch.setattr("akidb_mlx.summarization.extractive._SLICE", 16)
         with pytest.raises(DeadlineExceededError):
             one.summarize_batch([LONG[:30], LONG[30:]], max_words=20, timeout=3)
         assert len(embedder.calls) == 2
