@@ -15,14 +15,21 @@ from typer.cli import get_docs_for_click
 from akidb_mlx.cli import app
 
 ROOT = Path(__file__).parent.parent
-# Files of the repository's root that are also pages.
-ROOT_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+# Files outside this folder that are also pages.
+ROOT_PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CODE_OF_CONDUCT.md": "code-of-conduct.md",
+    "SECURITY.md": "security.md",
+    "CHANGELOG.md": "changelog.md",
+    "tests/goldens/README.md": "reference-vectors.md",
+}
 # Tags that make a browser fetch something while it shows a page.
 LOADS = re.compile(r"<(?:script|img|iframe)\b[^>]*\bsrc=\"?https?:|<link\b[^>]*rel=\"?stylesheet[^>]*href=\"?https?:")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are made from the root's files and from the command line."""
+    """Add the pages that are made from files outside the folder and from the command line."""
     for source, page in ROOT_PAGES.items():
         content = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=content))
