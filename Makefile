@@ -56,9 +56,10 @@ PACKAGE_TESTS ?= $(addprefix tests/,test_cli.py test_goldens.py test_imports.py 
 test-package: package ## install the wheel in an empty environment and run the sdist's tests on it
 	$(BIN)/python -m tests.package dist $(PACKAGE_TESTS)
 
+# Not --quiet: it hides warnings, which then do not fail the build.
 docs: .venv/developed ## build the documentation in site/, with warnings as errors
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --clean
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean
 
 lint: .venv/developed ## check style and types with ruff, mypy, rustfmt and clippy
 	$(BIN)/ruff check .

@@ -15,13 +15,14 @@ from typer.cli import get_docs_for_click
 from akidb_mlx.cli import app
 
 ROOT = Path(__file__).parent.parent
-# Files of the repository's root that are also pages.
+# Files outside this folder that are also pages.
 ROOT_PAGES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CODE_OF_CONDUCT.md": "code-of-conduct.md",
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
+    "tests/goldens/README.md": "reference-vectors.md",
 }
 # Tags that make a browser fetch something while it shows a page.
 LOADS = re.compile(r"<(?:script|img|iframe)\b[^>]*\bsrc=\"?https?:|<link\b[^>]*rel=\"?stylesheet[^>]*href=\"?https?:")
