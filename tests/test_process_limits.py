@@ -24,6 +24,19 @@ except ModelLoadError as error:
 with open(sys.argv[3], "w") as file:
     json.dump(answer, file)
 """
+# Four callers, whose batches fill both lanes.
+CALLERS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from akidb_mlx import EmbeddingService
+from akidb_mlx.errors import ModelLoadError
+try:
+    with EmbeddingService(sys.argv[1], device="cpu") as service, ThreadPoolExecutor(4) as callers:
+        texts = ["word " * count for count in range(1, 400, 7)]
+        print([len(vectors) for vectors in callers.map(service.embed, [texts] * 4)])
+except ModelLoadError as error:
+    print(error)
+"""
 
 
 def _answer(tmp_path, prepare):
@@ -54,3 +67,19 @@ def test_a_limit_on_address_space_gives_a_vector_or_an_error(tmp_path, megabytes
         _assert_right(answer["vector"])
     else:
         assert f"ulimit -v is {limit >> 10}" in answer["error"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS does not enforce the limit")
+@pytest.mark.parametrize("megabytes", [800, 1000, 1200, 1300, 1400, 1600])
+def test_many_callers_under_a_limit_get_vectors_or_an_error(megabytes):
+    """Each thread that computes maps memory of its own; two cores make its amount the same everywhere."""
+    import resource
+
+    def prepare():
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+        resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
+
+    command = [sys.executable, "-c", CALLERS, MODEL]
+    done = subprocess.run(command, preexec_fn=prepare, capture_output=True, text=True, timeout=120, check=False)
+    too_small = done.stdout.startswith("the address space is too small: ") and f"{megabytes << 10}" in done.stdout
+    assert done.stdout == "[57, 57, 57, 57]\n" or (too_small and megabytes < 1300), done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""The command line: `akidb-mlx`, also `python -m akidb_mlx`.
+"""The command line `akidb-mlx`, which is also `python -m akidb_mlx`.
 
 Results go to standard output and everything else to standard error. Exit status: 0, 1 for a failure explained on one
 line of standard error, 2 for wrong usage.
@@ -24,7 +24,7 @@ from model_cache import ModelCacheError
 
 app = typer.Typer(
     name="akidb-mlx",
-    help="Exact local text embeddings on MLX.",
+    help="Compute text embeddings on this machine with MLX.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -60,11 +60,11 @@ def _root(
         False, "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
     ),
 ) -> None:
-    """Exact local text embeddings on MLX."""
+    """Compute text embeddings on this machine with MLX."""
 
 
 def main() -> None:
-    """Run the command line; the one place where errors become exit statuses."""
+    """Run the command line and turn errors into exit statuses."""
     open_standard_descriptors()  # before a model's file takes the number of a closed one, which others write to
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for texts that the locale has no characters for

@@ -1,4 +1,4 @@
-"""`akidb-mlx doctor`: what this machine has, and one timed self-test."""
+"""`akidb-mlx doctor`, which reports the state of this installation and runs a self-test."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _PACKAGES = ("mlx", "numpy", "tokenizers", "safetensors", "pydantic", "spacy", "
 _PROBE = ("A man is playing a guitar.", "Someone plays the guitar.", "The stock market fell sharply today.")
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
-    """Report device, backend, versions, cache and models, and time a self-test on the first model found."""
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False) -> None:
+    """Report the device, versions, settings and models, and time a self-test on the first model found."""
     settings = load_settings()
     cache = settings.open_cache()
     models = {name: _find(cache, record.repo_id) for name, record in CATALOG.items()}
@@ -49,7 +49,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object
 
 
 def _version(package: str) -> str | None:
-    """None where it is not installed, as an extra's may be."""
+    """Return the installed version of a package, or None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -73,7 +73,7 @@ def _find(cache: ModelCache, repo_id: str) -> dict[str, str | None]:
 
 
 def _self_test(model: str) -> dict[str, Any]:
-    """Load a model, time one short text and check that meaning shows in the vectors."""
+    """Load a model, time one short text and check that similar texts get similar vectors."""
     try:
         start = time.perf_counter()
         with EmbeddingService(model) as service:
@@ -87,7 +87,7 @@ def _self_test(model: str) -> dict[str, Any]:
     return {
         "model": model,
         "passed": alike > unlike,
-        "detail": f"cosine of like texts {alike:.3f}, of unlike texts {unlike:.3f}",
+        "detail": f"cosine similarity of similar texts {alike:.3f}, of different texts {unlike:.3f}",
         "load_ms": round((loaded - start) * 1000, 1),
         "one_text_ms": round((embedded - loaded) * 1000, 1),
     }

@@ -1,4 +1,4 @@
-"""`akidb-mlx embed`: texts to vectors."""
+"""`akidb-mlx embed`, which turns texts into vectors."""
 
 from __future__ import annotations
 
@@ -26,19 +26,31 @@ def embed(
     model: Annotated[
         str,
         typer.Option(
-            "--model", "-m", envvar="AKIDB_MODEL", help="Catalogue name, org/repo, org/repo@revision or a directory."
+            "--model",
+            "-m",
+            envvar="AKIDB_MODEL",
+            help="Catalogue name, org/repo, org/repo@revision or directory of the model.",
         ),
     ],
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; the lines of standard input if none.")] = None,
-    input_type: Annotated[
-        str | None, typer.Option("--input-type", "-t", help="query, document or one of the model's prompt names.")
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Texts to embed; without any, each line of standard input is one.")
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="Literal prompt, instead of a named one.")] = None,
-    dimensions: Annotated[int | None, typer.Option("--dimensions", "-d", help="Keep this many values.")] = None,
-    normalize: Annotated[bool, typer.Option(help="Divide each vector by its length.")] = True,
-    on_overflow: Annotated[OverflowPolicy, typer.Option(help="What happens to a text that is too long.")] = "truncate",
-    device: Annotated[DeviceName | None, typer.Option(envvar="AKIDB_DEVICE", help="Where MLX computes.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    input_type: Annotated[
+        str | None,
+        typer.Option(
+            "--input-type", "-t", help="Prompt to add: query, document or another name that the model defines."
+        ),
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Prompt to add, word for word.")] = None,
+    dimensions: Annotated[
+        int | None, typer.Option("--dimensions", "-d", help="Number of values to keep of each vector.")
+    ] = None,
+    normalize: Annotated[bool, typer.Option(help="Scale each vector to length 1.")] = True,
+    on_overflow: Annotated[
+        OverflowPolicy, typer.Option(help="Treatment of a text that is too long for the model.")
+    ] = "truncate",
+    device: Annotated[DeviceName | None, typer.Option(envvar="AKIDB_DEVICE", help="Device to compute on.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object, at the end.")] = False,
 ) -> None:
     """Embed texts.
 

@@ -1,4 +1,4 @@
-"""`akidb-mlx entities`: the named entities of texts."""
+"""`akidb-mlx entities`, which finds the named entities of texts."""
 
 from __future__ import annotations
 
@@ -23,27 +23,34 @@ _COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red", "bright_cyan", 
 
 
 def entities(
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; the lines of standard input if none.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Texts to search; without any, each line of standard input is one.")
+    ] = None,
     files: Annotated[
-        list[Path] | None, typer.Option("--file", "-f", help="A file that is one text; - is standard input.")
+        list[Path] | None,
+        typer.Option("--file", "-f", help="File to read as one text; - is standard input. May be repeated."),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Name, org/repo or directory of a model; else AKIDB_NER_MODEL."),
+        typer.Option("--model", "-m", help="Name, org/repo or directory of the model. Default: AKIDB_NER_MODEL."),
     ] = None,
     language: Annotated[
         str | None,
-        typer.Option("--language", "-l", help="Take the model for it; auto: for each text; else AKIDB_NER_LANGUAGE."),
+        typer.Option(
+            "--language",
+            "-l",
+            help="Language to choose the model for; auto detects it in each text. Default: AKIDB_NER_LANGUAGE.",
+        ),
     ] = None,
     labels: Annotated[
-        list[str] | None, typer.Option("--label", help="Only entities with this label; may be repeated.")
+        list[str] | None, typer.Option("--label", help="Keep only entities with this label. May be repeated.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object, at the end.")] = False,
 ) -> None:
     """Find the named entities of texts.
 
-    Colours them on a terminal. Into a pipe or a file, writes a line for each as soon as it is found: number of the
-    text, start, end, label and text, with tabs between.
+    Shows them in colour on a terminal. Into a pipe or a file, writes a line for each entity as soon as it is found: the
+    number of the text, start, end, label and text, separated by tabs.
     """
     from akidb_mlx.entities import EntityExtractor  # here, for the other commands to start without it
 

@@ -1,4 +1,4 @@
-"""What a command reads: its arguments, files and standard input."""
+"""The texts that a command reads: its arguments, files and standard input."""
 
 from __future__ import annotations
 

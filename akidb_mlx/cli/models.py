@@ -1,4 +1,4 @@
-"""`akidb-mlx pull`, `list`, `show`, `path`, `rm`, `prune`, `verify`, `pin`, `unpin`, `update`: the models on disk."""
+"""The commands for the models on disk, as `pull`, `list`, `verify` and `prune`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from akidb_mlx.cli.output import write_line, write_rich
 from akidb_mlx.settings import load_settings
 from model_cache import CachedModel, ModelCache, ModelCacheError
 
-_Names = Annotated[list[str], typer.Argument(help="Catalogue names, org/repo or org/repo@revision.")]
-_Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+_Names = Annotated[list[str], typer.Argument(help="Models: catalogue names, org/repo or org/repo@revision.")]
+_Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 
 def pull(names: _Names, as_json: _Json = False) -> None:
-    """Fetch models ahead of time. What is here already costs no request."""
+    """Download models. A model that is on this machine already costs no request."""
     cache = _cache()
     _each(names, as_json, lambda name: {"path": str(cache.ensure(_repo(name)))}, "{name}: {path}")
 
@@ -28,13 +28,15 @@ def pull(names: _Names, as_json: _Json = False) -> None:
 def path(
     name: Annotated[str, typer.Argument(help="Catalogue name, org/repo or org/repo@revision.")], as_json: _Json = False
 ) -> None:
-    """Print the directory of a model that is here."""
+    """Print the directory of a model on this machine."""
     found = str(_cache().ensure(_repo(name), download=False))
     write_line(json.dumps({"name": name, "path": found}) if as_json else found)
 
 
 def show_list(
-    outdated: Annotated[bool, typer.Option("--outdated", help="Ask the Hub, and list what it has newer.")] = False,
+    outdated: Annotated[
+        bool, typer.Option("--outdated", help="Ask the Hub, and list the models that it has a newer version of.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
     """List the models in the cache."""
@@ -59,7 +61,7 @@ def show_list(
 
 
 def show(name: Annotated[str, typer.Argument(help="A model in the cache.")], as_json: _Json = False) -> None:
-    """Show all that is known of a model in the cache."""
+    """Show the details of a model in the cache."""
     models = _cache().find(_repo(name))
     if as_json:
         write_line(json.dumps([_plain(model) for model in models]))
@@ -72,7 +74,7 @@ def show(name: Annotated[str, typer.Argument(help="A model in the cache.")], as_
 
 
 def rm(names: _Names, as_json: _Json = False) -> None:
-    """Delete models, unless they are pinned or open."""
+    """Delete models, unless they are pinned or in use."""
     cache = _cache()
 
     def remove(name: str) -> dict[str, Any]:
@@ -85,12 +87,14 @@ def rm(names: _Names, as_json: _Json = False) -> None:
 
 def prune(
     max_bytes: Annotated[
-        int | None, typer.Option("--max-bytes", min=0, help="Keep this much; else the cache's own limit.")
+        int | None, typer.Option("--max-bytes", min=0, help="Bytes to keep. Default: the limit of the cache.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Report what would be deleted, and delete nothing.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
-    """Delete the least recently used models until the rest fit, except what is pinned or open."""
+    """Delete the least recently used models until the rest fit. Models that are pinned or in use stay."""
     plan = _cache().prune(max_bytes, dry_run=dry_run)
     if as_json:
         write_line(json.dumps(asdict(plan)))
@@ -99,15 +103,17 @@ def prune(
         write_line(f"{removal.name}  {_size(removal.size)}  {removal.reason}")
     write_line(f"{'would free' if dry_run else 'freed'} {_size(plan.freed)}")
     if plan.short:
-        typer.echo(f"akidb-mlx: {_size(plan.short)} over the limit, held by what is pinned or open", err=True)
+        typer.echo(
+            f"akidb-mlx: {_size(plan.short)} over the limit, taken by models that are pinned or in use", err=True
+        )
 
 
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(help="Models in the cache; all if none.")] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Fetch damaged files again.")] = False,
+    names: Annotated[list[str] | None, typer.Argument(help="Models in the cache; without any, all of them.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Download damaged files again.")] = False,
     as_json: _Json = False,
 ) -> None:
-    """Read every file and compare it with its recorded hash."""
+    """Compare every file of a model with its recorded hash."""
     cache = _cache()
     found: dict[str, tuple[str, ...]] = {}
     for name in names or [model.name for model in cache.list()]:
@@ -128,20 +134,20 @@ def verify(
 
 
 def pin(names: _Names, as_json: _Json = False) -> None:
-    """Keep models from being evicted."""
+    """Protect models from being deleted to make room."""
     _pin(names, as_json, pinned=True)
 
 
 def unpin(names: _Names, as_json: _Json = False) -> None:
-    """Let models be evicted again."""
+    """Allow models to be deleted to make room again."""
     _pin(names, as_json, pinned=False)
 
 
 def update(
-    names: Annotated[list[str] | None, typer.Argument(help="Models; all in the cache if none.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Models to update; without any, all in the cache.")] = None,
     as_json: _Json = False,
 ) -> None:
-    """Fetch what the Hub has newer; the commit that was here stays until it is removed or evicted."""
+    """Download newer versions of models. The old version stays until it is deleted."""
     cache = _cache()
 
     def fetch(name: str) -> dict[str, Any]:
@@ -163,7 +169,7 @@ def _pin(names: list[str], as_json: bool, *, pinned: bool) -> None:
 
 
 def _each(names: Iterable[str], as_json: bool, work: Callable[[str], dict[str, Any]], line: str) -> None:
-    """Do something for each name, whatever becomes of the others; status 1 where one failed."""
+    """Do `work` for each name, and write its result as `line`; exit with status 1 at the end if one failed."""
     results: list[dict[str, Any]] = []
     for name in names:
         try:

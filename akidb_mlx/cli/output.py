@@ -1,4 +1,4 @@
-"""Results on standard output."""
+"""Writing of results to standard output."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _CLOSED_PIPE = 141
 
 
 def is_terminal() -> bool:
-    """Return whether a person sees standard output."""
+    """Return whether standard output is a terminal."""
     return sys.stdout is not None and sys.stdout.isatty()
 
 
 def write(text: str) -> None:
-    """Write text to standard output, now; to nowhere if the process was started without one.
+    """Write text to standard output and flush it. Nothing is written if the process was started with it closed.
 
     Raises:
         typer.Exit: the reader has closed its end, which ends the command quietly, or the text cannot be written, which
@@ -57,7 +57,7 @@ def write_rich(content: RenderableType, *, wrap: bool = True) -> None:
 
 
 def _discard_output() -> None:
-    """Let what is still buffered go nowhere, so that the interpreter does not fail on it when it exits."""
+    """Discard what is still buffered, on which the interpreter would fail when it exits."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)

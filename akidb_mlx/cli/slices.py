@@ -1,4 +1,4 @@
-"""Working through many texts, some at a time, with a progress bar where a person waits."""
+"""Work on many texts, some at a time, with a progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def map_slices(
     Args:
         work: called with one slice at a time.
         source: the texts.
-        bar_label: label of a progress bar, which is shown where a person waits for more than one slice; None for no
-            bar.
+        bar_label: label of a progress bar, which is shown on a terminal if there is more than one slice; None for
+            no bar.
 
     Raises:
         AkidbMlxError: as `work` raises. Where the error names a text, the texts of the slice before it are worked on
@@ -54,10 +54,10 @@ def map_slices(
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int | None], None] | None]:
-    """Show a progress bar where a person waits.
+    """Show a progress bar if standard error is a terminal.
 
     Yields:
-        A function that is told how many steps are done, and of how many, if that is known; None where nobody waits.
+        A function to call with the number of steps done and their total, if it is known; None without a terminal.
     """
     if sys.stderr is None or not sys.stderr.isatty():
         yield None

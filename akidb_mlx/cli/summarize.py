@@ -1,4 +1,4 @@
-"""`akidb-mlx summarize`: messages to a summary."""
+"""`akidb-mlx summarize`, which summarises messages."""
 
 from __future__ import annotations
 
@@ -19,28 +19,35 @@ from akidb_mlx.summarization.words import DEFAULT_MAX_WORDS, count_words
 
 def summarize(
     texts: Annotated[
-        list[str] | None, typer.Argument(help="Messages; standard input is one if there are none and no files.")
+        list[str] | None, typer.Argument(help="Messages; without any and without files, standard input is one message.")
     ] = None,
-    files: Annotated[list[Path] | None, typer.Option("--file", "-f", help="A file that is one message.")] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("--file", "-f", help="File to read as one message; - is standard input. May be repeated."),
+    ] = None,
     messages: Annotated[
         bool,
         typer.Option(
-            "--messages", help="Files and standard input are JSON: an array of messages, or a message on each line."
+            "--messages",
+            help="Read files and standard input as JSON: an array of messages, or one message on each line.",
         ),
     ] = False,
     mode: Annotated[
-        SummaryMode | None, typer.Option(envvar="AKIDB_SUMMARY_MODE", help="auto: abstractive if a model is named.")
+        SummaryMode | None,
+        typer.Option(envvar="AKIDB_SUMMARY_MODE", help="Kind of summary; auto is abstractive if a model is named."),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", envvar="AKIDB_SUMMARY_MODEL", help="Generative model: a name, org/repo or a directory."
+            "--model", "-m", envvar="AKIDB_SUMMARY_MODEL", help="Name, org/repo or directory of the language model."
         ),
     ] = None,
-    max_words: Annotated[int, typer.Option("--max-words", "-w", min=1, help="Most words.")] = DEFAULT_MAX_WORDS,
-    language: Annotated[str, typer.Option("--language", "-l", help="Code of the messages' language.")] = "en",
-    device: Annotated[DeviceName | None, typer.Option(envvar="AKIDB_DEVICE", help="Where MLX computes.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    max_words: Annotated[
+        int, typer.Option("--max-words", "-w", min=1, help="Maximum number of words.")
+    ] = DEFAULT_MAX_WORDS,
+    language: Annotated[str, typer.Option("--language", "-l", help="Language code of the messages.")] = "en",
+    device: Annotated[DeviceName | None, typer.Option(envvar="AKIDB_DEVICE", help="Device to compute on.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
 ) -> None:
     """Summarise messages.
 

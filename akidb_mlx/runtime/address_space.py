@@ -1,4 +1,4 @@
-"""The address space that OpenBLAS needs, which a limit (`ulimit -v`) may deny."""
+"""The address space of a process, which a limit (`ulimit -v`) may make too small for OpenBLAS."""
 
 from __future__ import annotations
 
@@ -9,36 +9,51 @@ from contextlib import ExitStack
 
 from akidb_mlx.errors import ModelLoadError
 
-# OpenBLAS works in a buffer of this size for each of its threads and for each product that runs beside others. Where it
-# cannot map one, it tries again for ever (`blas_memory_alloc` in driver/others/memory.c).
-BUFFER_BYTES = 128 << 20
-# Used by libraries, threads' stacks and malloc's arenas, while a small model is loaded and runs.
+# OpenBLAS works in a buffer of this size, at most, for each of its threads and for each product that runs beside
+# others. Where it cannot map one, it tries again for ever (`blas_memory_alloc` in driver/others/memory.c).
+_BUFFER_BYTES = 128 << 20
+# What libraries, the stacks of threads and the arrays of a step take while a small model is loaded and runs.
 _OTHER_BYTES = 512 << 20
+# <malloc.h>
+_M_ARENA_MAX = -8
+
 _LIMITS = {"ulimit -v": resource.RLIMIT_AS, "ulimit -d": resource.RLIMIT_DATA}
 
 
-def check_address_space(buffers: int) -> None:
-    """Fail if this process may not map what OpenBLAS and a small model need.
+def is_limited() -> bool:
+    """Return whether this process has a limit on its address space."""
+    return bool(_limits())
+
+
+def check_room(buffers: int) -> None:
+    """Fail if this process may not map `buffers` of OpenBLAS's and what a small model needs.
 
     Raises:
-        ModelLoadError: there is a limit; the message names it and what is needed.
+        ModelLoadError: a limit is too low; the message names it and what is needed.
     """
-    needed = buffers * BUFFER_BYTES + _OTHER_BYTES
+    needed = buffers * _BUFFER_BYTES + _OTHER_BYTES
     with ExitStack() as mapped:
         try:
-            # In pieces: the system refuses a single mapping that is larger than its memory.
-            for _ in range(needed // BUFFER_BYTES):
-                mapped.enter_context(mmap.mmap(-1, BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+            # In pieces: the system may refuse a single mapping that is larger than its memory.
+            for _ in range(-(-needed // _BUFFER_BYTES)):
+                mapped.enter_context(mmap.mmap(-1, _BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         except OSError as error:
+            limits = ", ".join(f"{name} is {limit >> 10}" for name, limit in _limits().items())
             raise ModelLoadError(
-                f"this process may not map the {needed >> 20} MB of address space that loading a model needs beside "
-                f"what it has ({_describe_limits()}): raise the limit, or let the process run on fewer cores, each of "
-                f"which takes {2 * BUFFER_BYTES >> 20} MB"
+                f"the address space is too small: running a model takes {needed >> 20} MB beside what the process "
+                f"has mapped ({limits}): raise the limit, or let the process use fewer cores (taskset)"
             ) from error
 
 
+def share_malloc_arena() -> None:
+    """Let all threads allocate from one arena: by default each maps 64 MB for itself."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # musl has none
+        libc.mallopt(_M_ARENA_MAX, 1)
+
+
 def reserve_buffers(openblas: ctypes.CDLL, count: int) -> None:
-    """Let OpenBLAS map buffers now, while there is room; it keeps them. They take no memory before they are used."""
+    """Let OpenBLAS map buffers while there is room; it keeps them. They take no memory before they are used."""
     if not hasattr(openblas, "blas_memory_alloc"):  # a build that exports its public functions only
         return
     allocate, free = openblas.blas_memory_alloc, openblas.blas_memory_free
@@ -47,7 +62,6 @@ def reserve_buffers(openblas: ctypes.CDLL, count: int) -> None:
         free(buffer)
 
 
-def _describe_limits() -> str:
-    limits = {name: resource.getrlimit(kind)[0] for name, kind in _LIMITS.items()}
-    found = [f"{name} is {limit >> 10}" for name, limit in limits.items() if limit != resource.RLIM_INFINITY]
-    return ", ".join(found) or "no limit of its own: the system is short of memory"
+def _limits() -> dict[str, int]:
+    found = {name: resource.getrlimit(kind)[0] for name, kind in _LIMITS.items()}
+    return {name: limit for name, limit in found.items() if limit != resource.RLIM_INFINITY}

@@ -16,7 +16,7 @@ import os
 import sys
 from pathlib import Path
 
-from akidb_mlx.runtime.address_space import check_address_space, reserve_buffers
+from akidb_mlx.runtime import address_space
 from akidb_mlx.runtime.descriptors import open_standard_descriptors
 
 logger = logging.getLogger(__name__)
@@ -26,8 +26,6 @@ _OPENBLAS = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so")
 # <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
-# Most products that run side by side, whatever the number of cores.
-_MAX_PRODUCTS = 8
 # Wide enough for the lanes of any model.
 _GRAPH_WIDTH = "1000"
 
@@ -93,15 +91,20 @@ def available_memory() -> int:
 
 def _load_openblas() -> None:
     global _blas, _openblas
-    products = min(cores(), _MAX_PRODUCTS)
-    check_address_space(products + cores() - 1)  # it starts a thread for each core but one
+    limited = address_space.is_limited()
+    # A product on each core and each of OpenBLAS's threads, one fewer, take a buffer.
+    threads, buffers = cores() - 1, 2 * cores() - 1
+    if limited:
+        address_space.share_malloc_arena()
+        address_space.check_room(buffers + threads)  # the threads may have theirs before the others are reserved
     for name in _OPENBLAS:
         try:
             _openblas = ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
         except OSError:
             continue
         _blas = "openblas"
-        reserve_buffers(_openblas, products)
+        if limited:
+            address_space.reserve_buffers(_openblas, buffers)
         return
     logger.warning(
         "OpenBLAS is not installed: the CPU backend is far slower (Debian: apt install libopenblas0-pthread)"
