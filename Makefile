@@ -15,7 +15,7 @@ HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 	found = [os.path.join(v("LIBDIR"), part, v("LDLIBRARY")) for part in ("", v("MULTIARCH") or "")]; \
 	raise SystemExit(not (v("PYTHONFRAMEWORK") or v("Py_ENABLE_SHARED") and any(map(os.path.exists, found))))
 
-.PHONY: demo help test test-rust test-real test-timing test-load test-load-rust package test-package docs lint lint-rust coverage guards \
+.PHONY: demo help test test-rust test-real test-slow test-timing test-load test-load-rust package test-package docs lint lint-rust coverage guards \
 	fidelity token-budget bench bench-peers bench-load bench-entities bench-rust openblas libpython clean
 
 demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
@@ -35,7 +35,10 @@ test-rust: .venv/developed | libpython ## test the crate, with and without Pytho
 test-real: .venv/developed ## run the tests on the real weights in $AKIDB_TEST_MODELS
 	$(BIN)/python -m pytest -m 'real_weights and not load'
 
-test-timing: .venv/developed ## the tests that assert seconds, on a quiet machine
+test-slow: .venv/developed ## run the tests that take more than five seconds each
+	$(BIN)/python -m pytest -m 'slow and not real_weights and not load'
+
+test-timing: .venv/developed ## run the tests that assert seconds, on a quiet machine
 	$(BIN)/python -m pytest -m timing
 
 test-load: .venv/developed ## run the tests with many callers (two minutes)

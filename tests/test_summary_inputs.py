@@ -1,6 +1,5 @@
 """Messages, words and sentences: what summaries are made of."""
 
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
