@@ -163,6 +163,7 @@ def test_doctor_for_a_person():
     assert ("passed" in done.stdout) == minilm_installed()
 
 
+@pytest.mark.slow
 @needs_minilm
 def test_sts_benchmark_through_standard_input():
     """The published score of all-MiniLM-L6-v2 on this split, 0.8203."""
