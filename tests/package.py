@@ -40,10 +40,9 @@ def main() -> None:
         try_command_line(python, source / "tests" / "goldens" / "tiny-bert")
 
         run(python, "-m", "pip", "install", "--quiet", f"{wheel}[test]")
+        # pytest puts the source folder first in sys.path; without these files it does not hide the installed packages.
         for name in PACKAGES:
-            (
-                source / name / "__init__.py"
-            ).unlink()  # so that this folder, first in sys.path, hides no installed package
+            (source / name / "__init__.py").unlink()
         run(python, "-m", "pytest", "-p", "tests.package", *arguments, cwd=source)
 
 
