@@ -252,7 +252,8 @@ def test_a_killed_download_leaves_nothing_that_misleads(tmp_path, kills):
         for _ in range(kills):
             own.fail(Fault("*", slow=400_000, times=None))
             child = start_child("org/tiny", environment)
-            wait_until(lambda: own.requests or child.poll() is not None)  # once it is whole, nothing is asked for
+            # Once the model is whole, a child asks for nothing and ends.
+            wait_until(lambda child=child: own.requests or child.poll() is not None)
             time.sleep(random.uniform(0, 1.5))
             child.send_signal(signal.SIGKILL)
             child.communicate()
