@@ -55,7 +55,7 @@ class ModelInfo(TypedDict):
 
 
 class CallCounts(TypedDict):
-    """How many calls ended in which way."""
+    """Counts of calls by the way that they ended."""
 
     completed: int
     failed: int
@@ -65,7 +65,7 @@ class CallCounts(TypedDict):
 
 
 class HistogramReport(TypedDict):
-    """How long something took.
+    """A histogram of times.
 
     Attributes:
         count: how often it was timed.
@@ -122,7 +122,7 @@ class ServiceMetrics(EngineMetrics):
 
 
 class Health(TypedDict):
-    """Whether calls can be taken.
+    """The health of an embedder.
 
     Attributes:
         status: "ok"; "degraded" while the model loads, the queue is full, or after the owner thread had to be replaced;

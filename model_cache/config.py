@@ -42,7 +42,7 @@ def max_bytes_from_environment() -> int | None:
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """Where a cache lies and how large it may grow.
+    """The folder of a cache and the bound on its size.
 
     Attributes:
         root: the folder that models lie in.

@@ -30,7 +30,7 @@ class FileRecord(BaseModel):
 
 
 class CacheRecord(BaseModel):
-    """What is known about a model in the cache.
+    """The properties of a model in the cache.
 
     Attributes:
         version: of the record's format.

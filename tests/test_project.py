@@ -62,6 +62,17 @@ def test_docstrings_of_functions_begin_with_a_verb():
     assert found == []
 
 
+def test_docstrings_of_classes_and_modules_are_no_noun_clauses():
+    clause = re.compile(r"(What|Whether|How|By which|Which|Where|When|Who)\b")
+    found = []
+    for package in ("akidb_mlx", "model_cache"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, (ast.ClassDef, ast.Module)) and clause.match(ast.get_docstring(node) or ""):
+                    found.append(f"{path.relative_to(ROOT)}: {ast.get_docstring(node)}")
+    assert found == []
+
+
 def test_an_opening_without_a_verb_is_noticed():
     assert all(map(_NO_VERB.match, ("What it is.", "Whether it is.", "(batch, size) → the same.", "The vectors.")))
     assert not any(map(_NO_VERB.match, ("Return the vectors.", "Embed texts.", "Note the time.")))

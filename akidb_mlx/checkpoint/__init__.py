@@ -1,1 +1,1 @@
-"""What a model directory says, read from its files before anything is loaded."""
+"""The description of a model, read from the files of its directory before anything is loaded."""

@@ -1,1 +1,1 @@
-"""How calls become batches: a bounded queue, and the owner thread that runs what waits in it, on any backend."""
+"""The engine: a bounded queue of calls, and the owner thread that runs them in batches on any backend."""

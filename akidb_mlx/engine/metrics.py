@@ -24,7 +24,7 @@ _SNAPSHOT_WAIT_S = 0.05
 
 
 class Histogram:
-    """How often a time fell into each bucket."""
+    """Counts of the times that fell into each bucket."""
 
     def __init__(self) -> None:
         self._counts = [0] * (len(BUCKETS) + 1)

@@ -52,7 +52,7 @@ class ExtractorInfo(TypedDict):
 
 
 class ExtractorHealth(TypedDict):
-    """Whether calls can be taken, and the reason in words where not."""
+    """The health of an extractor, with the reason where it takes no calls."""
 
     status: Literal["ok", "failed"]
     reason: str

@@ -15,7 +15,7 @@ _PREFILL_TOKENS = {"cpu": 64, "gpu": 512}
 
 @dataclass(frozen=True)
 class GenerationPlan:
-    """How a language model runs on a device.
+    """The way that a language model runs on a device.
 
     Attributes:
         device: the device it runs on.

@@ -40,7 +40,7 @@ class SummarizerInfo(BackendInfo):
 
 
 class SummarizerHealth(TypedDict):
-    """Whether calls can be taken, and the reason in words."""
+    """The health of a summariser, with the reason."""
 
     status: Literal["ok", "degraded", "failed"]
     reason: str

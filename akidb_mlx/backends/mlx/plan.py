@@ -41,7 +41,7 @@ _SLOW_BFLOAT16 = re.compile(r"applegpu_g1[34]")
 
 @dataclass(frozen=True)
 class ExecutionPlan:
-    """How one model runs on one device.
+    """The way that one model runs on one device.
 
     Attributes:
         device: the device it runs on.
