@@ -320,7 +320,7 @@ def test_closing_ends_every_call(engine):
 
 
 def test_closing_does_not_wait_for_ever(engine, monkeypatch, caplog):
-    monkeypatch.setattr("akidb_mlx.engine.engine._CLOSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("akidb_mlx.runtime.process.CLOSE_TIMEOUT_S", 0.1)
     engine.model.open.clear()
     future = call(engine, [1])
     assert engine.model.entered.wait(5)

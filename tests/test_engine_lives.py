@@ -286,7 +286,7 @@ def test_loading_does_not_hold_the_device():
 
 def test_closing_waits_once(engine, monkeypatch):
     """A pass that hangs is waited for by the first call; the second one finds the time used up."""
-    monkeypatch.setattr(engine_module, "_CLOSE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(process, "CLOSE_TIMEOUT_S", 0.2)
     hold(engine)
     waits = []
     join = engine.join

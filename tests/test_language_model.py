@@ -236,7 +236,7 @@ def test_waiting_for_the_device_is_not_hanging(chat_model):
 
 
 def test_closing_waits_once_for_a_step_that_hangs(chat_model, monkeypatch):
-    monkeypatch.setattr("akidb_mlx.summarization.generator._CLOSE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("akidb_mlx.runtime.process.CLOSE_TIMEOUT_S", 0.05)
     one = TextGenerator(chat_model, "cpu", None, stuck_after_s=60)
     hanging, waits = Hanging(one), []
     join = one.join

@@ -23,13 +23,11 @@ from akidb_mlx.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
-# Seconds that `close()` waits for the batches that are running.
-_CLOSE_TIMEOUT_S = 4.0
 # How often an owner thread that died is replaced.
 _RESTARTS = 1
 
 
-class Engine:
+class Engine(process.ModelOwner):
     """One model and its queue.
 
     Attributes:
@@ -53,7 +51,6 @@ class Engine:
         self._restarts = 0
         self._restarting = ExclusiveLock()
         self._stopped = False
-        self._close_by: float | None = None
         self._life = EngineLife(load, limits, self.metrics)
         process.stop_at_exit(self)
         self._life.begin()
@@ -103,7 +100,7 @@ class Engine:
         self._usable_life()
 
     def stop(self, drain: bool = False) -> None:
-        """Begin to end; waits for nothing and takes no lock.
+        """Begin to end; see `ModelOwner`.
 
         Args:
             drain: whether every call that was admitted is finished first; else only the batches that are running.
@@ -112,30 +109,21 @@ class Engine:
         self._life.queue.close(drain)
 
     def join(self, timeout: float | None) -> bool:
-        """Wait until the model is freed and every call resolved, `timeout` seconds at most; return whether it is."""
+        """Wait for the end, and return whether it has come; see `ModelOwner`."""
         return self._life.ended.wait(timeout)
 
     def close(self, drain: bool = False) -> None:
-        """End: finish the batches that are running, fail every call that is not done, and free the model. Idempotent.
-
-        A forward pass that hangs is waited for only once, however often this is called.
+        """End, and wait for it; see `ModelOwner`.
 
         Args:
             drain: finish every call that was admitted first, however long that takes.
         """
-        if process.is_forked():
-            return  # the owner thread is the parent's
-        self.stop(drain)
-        if on_owner_thread():
-            return  # a done-callback; the model would wait for itself
-        if drain:
-            self.join(None)
-            return
-        if self._close_by is None:
-            self._close_by = time.monotonic() + _CLOSE_TIMEOUT_S
-        left = self._close_by - time.monotonic()
-        if not self.join(max(0.0, left)) and left > 0:
-            logger.warning("the forward pass that is running did not end within %.0f s", _CLOSE_TIMEOUT_S)
+        if not drain:
+            super().close()
+        elif not process.is_forked():
+            self.stop(drain=True)
+            if not on_owner_thread():
+                self.join(None)
 
     def health(self) -> tuple[Literal["ok", "degraded", "failed"], str]:
         """Report the state and its reason; takes no lock, so that it also answers while a forward pass hangs."""

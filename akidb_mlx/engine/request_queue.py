@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
@@ -36,6 +35,29 @@ _UNEVEN = 1.5
 _SMALLEST_SHARE = 3
 # Weight of a new measurement of the speed.
 _SMOOTHING = 0.1
+
+
+class _Exclusive:
+    """Holds a queue's lock, and frees the places of calls that are done before and after; cheaper than a generator."""
+
+    def __init__(
+        self, lock: ExclusiveLock, free_places: Callable[[], None], free_unless_locked: Callable[[], None]
+    ) -> None:
+        self._lock = lock
+        self._free_places = free_places
+        self._free_unless_locked = free_unless_locked
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        try:
+            self._free_places()
+        except BaseException:  # Ctrl-C
+            self._lock.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        self._free_unless_locked()
 
 
 class RequestQueue:
@@ -71,6 +93,7 @@ class RequestQueue:
         self._expected = 0
         self._tokens_per_s = 0.0
         self._lock = ExclusiveLock()
+        self._exclusive = _Exclusive(self._lock, self._free_places, self._free_unless_locked)
         # A queue wakes the owner thread, since `put` may be called from anywhere, a signal handler too.
         self._wakeups: SimpleQueue[None] = SimpleQueue()
         self._owner_waits = False
@@ -107,7 +130,7 @@ class RequestQueue:
             self._fail_late()
         number = next(self._numbers)
         try:
-            with self._exclusive():
+            with self._exclusive:
                 self._check_open()
                 if self._is_full(request.expected_tokens):
                     raise self._overloaded()
@@ -140,7 +163,7 @@ class RequestQueue:
             ReentrantCallError: this thread is inside the queue already.
         """
         request = part.request
-        with self._exclusive():
+        with self._exclusive:
             if request.future.over:
                 return  # it was cancelled, or failed with its earlier parts
             if self.closed and not self._drained:
@@ -174,7 +197,7 @@ class RequestQueue:
         Nothing runs of a call whose deadline has passed.
         """
         self._fail_late()
-        with self._exclusive():
+        with self._exclusive:
             least = token_budget // _SMALLEST_SHARE
             limit = token_budget
             if lanes > 1:
@@ -205,7 +228,7 @@ class RequestQueue:
 
     def fail_all(self, error: Exception) -> None:
         """Close the queue, and resolve every call that is not done."""
-        with self._exclusive():  # a call is admitted before this, or not at all
+        with self._exclusive:  # a call is admitted before this, or not at all
             self._drained = False
             self.closed = True
             requests = list(self._open.values())
@@ -241,7 +264,7 @@ class RequestQueue:
         return True
 
     def _must_wait(self) -> bool:
-        with self._exclusive():
+        with self._exclusive:
             self._owner_waits = not self._turns and not self.finished
             return self._owner_waits
 
@@ -270,14 +293,6 @@ class RequestQueue:
         self._done.append(number)
         self._free_unless_locked()
 
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        """Hold the lock, with the places of calls that are done freed."""
-        with self._lock:
-            self._free_places()
-            yield
-        self._free_unless_locked()
-
     def _free_unless_locked(self) -> None:
         # Again after each release: a call that was noted meanwhile, and did not find the lock free, is ours.
         while self._done and self._lock.try_acquire():
@@ -303,7 +318,7 @@ class RequestQueue:
 
     def _fail_late(self) -> None:
         """Fail the calls whose deadline has passed; without the lock, since futures call their callers back."""
-        with self._exclusive():
+        with self._exclusive:
             late = [request for request in self._open.values() if request.deadline.passed]
         for request in late:
             request.fail(request.deadline.error())

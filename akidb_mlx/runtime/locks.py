@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from threading import get_ident
 
 from akidb_mlx.deadline import Deadline
@@ -37,13 +35,13 @@ class ExclusiveLock:
         Raises:
             ReentrantCallError: this thread holds it already, or waits for it further up the stack.
         """
-        self._enter()
+        this = _enter(self._entered)
         acquired = False
         try:
             acquired = self._lock.acquire(timeout=-1 if timeout is None else timeout)
         finally:
             if not acquired:
-                self._entered.discard(get_ident())
+                self._entered.discard(this)
         return acquired
 
     def try_acquire(self) -> bool:
@@ -63,10 +61,6 @@ class ExclusiveLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
-
-    def _enter(self) -> None:
-        _refuse_reentry(self._entered)
-        self._entered.add(get_ident())
 
 
 class FairLock:
@@ -93,14 +87,13 @@ class FairLock:
         Raises:
             ReentrantCallError: this thread holds it already, or waits for it further up the stack.
         """
-        _refuse_reentry(self._entered)
-        self._entered.add(get_ident())
+        this = _enter(self._entered)
         acquired = False
         try:
             acquired = self._acquire(timeout)
         finally:
             if not acquired:
-                self._entered.discard(get_ident())
+                self._entered.discard(this)
         return acquired
 
     def release(self) -> None:
@@ -175,28 +168,36 @@ class Latch:
         return self._is_set
 
 
-@contextmanager
-def hold_until(deadline: Deadline, lock: ExclusiveLock | FairLock) -> Iterator[None]:
+class hold_until:  # noqa: N801 - used like a function
     """Hold a lock inside the `with` block, once it is free.
 
     Raises:
         DeadlineExceededError: the deadline passed while another thread held it.
         ReentrantCallError: this thread holds it already.
     """
-    if not lock.acquire(deadline.left()):
-        raise deadline.error()
-    try:
-        yield
-    finally:
-        lock.release()
+
+    def __init__(self, deadline: Deadline, lock: ExclusiveLock | FairLock) -> None:
+        self._deadline = deadline
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(self._deadline.left()):
+            raise self._deadline.error()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
-def _refuse_reentry(entered: set[int]) -> None:
-    if get_ident() in entered:
+def _enter(entered: set[int]) -> int:
+    """Add this thread to those that hold a lock or wait for it, and return its identifier."""
+    this = get_ident()
+    if this in entered:
         raise ReentrantCallError(
             "a signal handler or a finalizer called into a service on a thread that was inside the same service: the "
             "call would wait for itself; let the handler set a flag, and make the call from ordinary code"
         )
+    entered.add(this)
+    return this
 
 
 # Held for each step on the device, by whichever model of this process takes it.

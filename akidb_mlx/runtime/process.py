@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 import weakref
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 from akidb_mlx.errors import ServiceClosedError
+from akidb_mlx.runtime.owner import on_owner_thread
+
+logger = logging.getLogger(__name__)
+
+# Seconds that closing one model waits for the forward pass that is running.
+CLOSE_TIMEOUT_S = 4.0
 
 # Seconds that all models together may take to end when the process exits. A forward pass that hangs is then left.
 EXIT_TIMEOUT_S = 4.0
@@ -29,6 +37,36 @@ class Stoppable(Protocol):
 _running: weakref.WeakSet[Stoppable] = weakref.WeakSet()
 _registered = False
 _forked = False
+
+
+class ModelOwner(ABC):
+    """A model on an owner thread, which is stopped and waited for when it is closed."""
+
+    _close_by: float | None = None
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Begin to end: finish what is running, and fail every call that waits. Waits for nothing and takes no lock."""
+
+    @abstractmethod
+    def join(self, timeout: float | None) -> bool:
+        """Wait until the model is freed and every call resolved, `timeout` seconds at most; return whether it is."""
+
+    def close(self) -> None:
+        """Stop, and wait until the model is freed. Idempotent.
+
+        A forward pass that hangs is waited for only once, however often this is called.
+        """
+        if is_forked():
+            return  # the owner thread is the parent's
+        self.stop()
+        if on_owner_thread():
+            return  # a done-callback; the model would wait for itself
+        if self._close_by is None:
+            self._close_by = time.monotonic() + CLOSE_TIMEOUT_S
+        left = self._close_by - time.monotonic()
+        if not self.join(max(0.0, left)) and left > 0:
+            logger.warning("the forward pass that is running did not end within %.0f s", CLOSE_TIMEOUT_S)
 
 
 def stop_at_exit(owner: Stoppable) -> None:

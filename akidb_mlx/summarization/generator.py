@@ -16,16 +16,13 @@ from akidb_mlx.errors import AkidbMlxError, InferenceError, ServiceClosedError, 
 from akidb_mlx.reports import ModelStatus
 from akidb_mlx.runtime import cpu_runtime, process
 from akidb_mlx.runtime.locks import Latch
-from akidb_mlx.runtime.owner import check_may_wait, on_owner_thread, run_on_owner_thread
+from akidb_mlx.runtime.owner import check_may_wait, run_on_owner_thread
 from akidb_mlx.settings import DeviceName
 
 if TYPE_CHECKING:
     from akidb_mlx.summarization.language_model import LanguageModel
 
 logger = logging.getLogger(__name__)
-
-# Seconds that `close()` waits for the step that is running.
-_CLOSE_TIMEOUT_S = 4.0
 
 
 class Answer:
@@ -82,7 +79,7 @@ class Answer:
         self.wanted = False
 
 
-class TextGenerator:
+class TextGenerator(process.ModelOwner):
     """A language model that any thread may ask.
 
     Attributes:
@@ -109,7 +106,6 @@ class TextGenerator:
         self.status: ModelStatus = "loading"
         self._stuck_after_s = stuck_after_s
         self._stopped = False
-        self._close_by: float | None = None
         # Its methods are atomic: a signal handler or the garbage collector may use it at any moment.
         self._waiting: SimpleQueue[Answer | None] = SimpleQueue()
         self._ended = Latch()
@@ -158,29 +154,13 @@ class TextGenerator:
         return "ok", "ready"
 
     def stop(self) -> None:
-        """End the answer that is being written and fail those that wait; waits for nothing and takes no lock."""
+        """End the answer that is being written and fail those that wait; see `ModelOwner`."""
         self._stopped = True
         self._waiting.put(None)
 
     def join(self, timeout: float | None) -> bool:
-        """Wait until the model is freed and every answer ended, `timeout` seconds at most; return whether it is."""
+        """Wait for the end, and return whether it has come; see `ModelOwner`."""
         return self._ended.wait(timeout)
-
-    def close(self) -> None:
-        """End the answer that is being written, fail those that wait, and free the model. Idempotent.
-
-        A step that hangs is waited for only once, however often this is called.
-        """
-        if process.is_forked():
-            return  # the owner thread is the parent's
-        self.stop()
-        if on_owner_thread():
-            return  # the model would wait for itself
-        if self._close_by is None:
-            self._close_by = time.monotonic() + _CLOSE_TIMEOUT_S
-        left = self._close_by - time.monotonic()
-        if not self.join(max(0.0, left)) and left > 0:
-            logger.warning("the step of the model that is running did not end within %.0f s", _CLOSE_TIMEOUT_S)
 
     def _own(self, load: Callable[[], LanguageModel], loaded: Future[LanguageModel]) -> None:
         """Load the model, write answers until the generator is stopped, and free the model; the owner thread's work."""
