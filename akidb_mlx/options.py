@@ -128,7 +128,7 @@ def parse_timeout(timeout: Any) -> float | None:
     """
     if timeout is None:
         return None
-    if not _is(timeout, Real) or not timeout > 0:
+    if not is_number(timeout, Real) or not timeout > 0:
         raise InvalidInputError(f"timeout must be a number of seconds above 0, or None, found {_shown(timeout)}")
     return None if timeout > threading.TIMEOUT_MAX else float(timeout)
 
@@ -142,7 +142,7 @@ def parse_dimensions(dimensions: Any, allowed: DimensionRange) -> int:
     if dimensions is None:
         return allowed.default
     most = allowed.native
-    if not _is(dimensions, Integral) or dimensions < 1 or (most is not None and dimensions > most):
+    if not is_number(dimensions, Integral) or dimensions < 1 or (most is not None and dimensions > most):
         bounds = "of 1 or more" if most is None else f"from 1 to {most}"
         raise InvalidInputError(f"dimensions must be an integer {bounds}, found {_shown(dimensions)}")
     if most is not None and dimensions != most and not allowed.cuttable:
@@ -154,7 +154,7 @@ def parse_dimensions(dimensions: Any, allowed: DimensionRange) -> int:
     return int(dimensions)
 
 
-def _is(value: object, kind: type) -> bool:
+def is_number(value: object, kind: type) -> bool:
     """Return whether a value is a number of that kind; a truth value is none."""
     return isinstance(value, kind) and not isinstance(value, bool)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from typing_extensions import TypedDict
 
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ServiceClosedError, ServiceOverloadedError
+from akidb_mlx.options import is_number
 from akidb_mlx.runtime import process
 from akidb_mlx.runtime.actor import Actor
 from akidb_mlx.runtime.locks import Latch
@@ -384,8 +385,7 @@ def parse_limit(name: str, limit: Any) -> float:
     """
     if limit is None:
         return inf
-    is_number = isinstance(limit, Real) and not isinstance(limit, bool)
-    if not is_number or not limit >= 0:
+    if not is_number(limit, Real) or not limit >= 0:
         raise InvalidInputError(f"{name} must be a number of 0 or more, or None, found {limit!r}")
     number: float = limit
     return number

@@ -162,7 +162,7 @@ class EmbeddingService(Embedder):
             opened.fail(error)
             raise
         except BaseException:
-            opened.future.cancel()
+            opened.cancel()
             raise
         return opened.future
 

@@ -7,10 +7,10 @@ import time
 import pytest
 
 from akidb_mlx.engine.metrics import Histogram, Metrics
-from akidb_mlx.errors import ReentrantCallError
+from akidb_mlx.errors import ReentrantCallError, ServiceOverloadedError
 from akidb_mlx.runtime.finalizers import clean_up_after
 from akidb_mlx.runtime.locks import ExclusiveLock, FairLock, Latch
-from tests.engines import call, hold, start, stop
+from tests.engines import call, hold, open_call, start, stop
 from tests.support import GOLDENS, run_python
 
 
@@ -205,6 +205,38 @@ def test_a_future_whose_lock_is_held_does_not_stop_other_calls():
         assert not held.done()
     assert held.result(5) == [[1, 999]]
     stop(engine)
+
+
+def test_draining_does_not_wait_for_the_call_that_it_interrupts():
+    """As a signal handler asks for it in the middle of `submit`; other threads may, and so may this one later."""
+    engine = start()
+    opened = open_call(engine, lambda parts: parts)
+    with pytest.raises(ReentrantCallError, match="inside submit"):
+        engine.close(drain=True)
+    assert call(engine, [1]).result(5) == [[1, 1]]  # nothing was stopped
+    opened.end()
+    engine.close(drain=True)
+    assert opened.future.result(5) == []
+    assert engine.status == "closed"
+
+
+@pytest.mark.parametrize("leave", ["end", "cancel"])
+def test_a_thread_that_has_left_its_calls_may_drain(leave):
+    engine = start(max_queued_requests=2)
+    for _ in range(3):
+        getattr(open_call(engine, lambda parts: parts), leave)()
+    engine.close(drain=True)
+    assert engine.status == "closed"
+
+
+def test_a_refused_call_is_not_one_that_this_thread_is_inside_of():
+    engine = start(max_queued_requests=1)
+    opened = open_call(engine, lambda parts: parts)
+    with pytest.raises(ServiceOverloadedError):
+        open_call(engine, lambda parts: parts)
+    opened.end()
+    engine.close(drain=True)
+    assert engine.status == "closed"
 
 
 def test_a_signal_handler_may_close_the_service():

@@ -60,7 +60,7 @@ def test_ten_windows(summarizer):
     """A text of more than ten times the tokens that one prompt holds beside its examples."""
     backend = summarizer._backend
     text = " ".join(f"Report {i}. {ARTICLE}" for i in range(22))
-    assert len(backend._tokenizer.encode(text)) > 10 * backend._room(20)
+    assert len(backend._tokenizer.encode(text)) > 10 * backend._capacity(20)
     steps = []
     summary = summarizer.summarize(text, max_words=20, progress=lambda *step: steps.append(step))
     assert "seals" in summary

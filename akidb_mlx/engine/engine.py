@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any, Literal
 
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.engine.backend import Model, ModelFacts
 from akidb_mlx.engine.life import EngineCall, EngineLife, EngineLimits
 from akidb_mlx.engine.metrics import Metrics
+from akidb_mlx.errors import ReentrantCallError
 from akidb_mlx.reports import ModelStatus, QueueDepth
 from akidb_mlx.runtime import process
 from akidb_mlx.runtime.locks import ExclusiveLock
@@ -117,10 +119,18 @@ class Engine(process.ModelOwner):
 
         Args:
             drain: finish every call that was admitted first, however long that takes.
+
+        Raises:
+            ReentrantCallError: `drain` would wait for a call that this thread is inside of; nothing was stopped.
         """
         if not drain:
             super().close()
         elif not process.is_forked():
+            if get_ident() in self._life.feeders:
+                raise ReentrantCallError(
+                    "a signal handler or a finalizer asked to drain the service on a thread that was inside submit(): "
+                    "draining would wait for that call; use close(), or drain from ordinary code"
+                )
             self.stop(drain=True)
             if not on_owner_thread():
                 self.join(None)

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 from akidb_mlx.deadline import Deadline
@@ -51,6 +52,7 @@ class EngineLife:
     Attributes:
         queue: the calls that wait.
         ended: set once the model is freed and every call is resolved.
+        feeders: the thread of each call that is being fed; whoever drains the queue waits for them.
         status: "loading", "ready", "closed" or "failed"; may be read on any thread.
         was_ready: whether the model was ever loaded.
         loop: runs the model; None while it is loading.
@@ -64,6 +66,7 @@ class EngineLife:
         self._loaded: Future[ModelFacts] = Future()
         self.queue = RequestQueue(limits.max_queued_requests, limits.max_queued_tokens, self._count_outcome)
         self.ended = Latch()
+        self.feeders: list[int] = []
         self.status: ModelStatus = "loading"
         self.was_ready = False
         self.loop: StepLoop | None = None
@@ -94,10 +97,13 @@ class EngineLife:
     ) -> EngineCall:
         """Admit a call; see `Engine.open_call`."""
         request = Request(combine, expected_tokens, deadline)
+        self.feeders.append(get_ident())
         try:
             self.queue.admit(request)
-        except ServiceOverloadedError:
-            self._metrics.end_call("refused")
+        except BaseException as error:
+            self.feeders.remove(get_ident())
+            if isinstance(error, ServiceOverloadedError):
+                self._metrics.end_call("refused")
             raise
         return EngineCall(self, request)
 
@@ -151,6 +157,7 @@ class EngineCall:
         self.future: Future[Any] = request.future
         self._life = life
         self._request = request
+        self._thread: int | None = get_ident()
 
     def add(
         self,
@@ -181,8 +188,20 @@ class EngineCall:
 
     def end(self) -> None:
         """Note that nothing more is added."""
+        self._leave()
         self._request.end()
 
     def fail(self, error: AkidbMlxError) -> None:
         """Resolve the call with an error, unless it is done."""
+        self._leave()
         self._request.fail(error)
+
+    def cancel(self) -> None:
+        """Drop the call, unless it is done."""
+        self._leave()
+        self.future.cancel()
+
+    def _leave(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._life.feeders.remove(thread)

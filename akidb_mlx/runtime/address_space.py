@@ -25,7 +25,7 @@ def is_limited() -> bool:
     return bool(_limits())
 
 
-def check_room(buffers: int) -> None:
+def check_capacity(buffers: int) -> None:
     """Fail if this process may not map `buffers` of OpenBLAS's and what a small model needs.
 
     Raises:
@@ -53,7 +53,7 @@ def share_malloc_arena() -> None:
 
 
 def reserve_buffers(openblas: ctypes.CDLL, count: int) -> None:
-    """Let OpenBLAS map buffers while there is room; it keeps them. They take no memory before they are used."""
+    """Let OpenBLAS map buffers while that is possible; it keeps them. They take no memory before they are used."""
     if not hasattr(openblas, "blas_memory_alloc"):  # a build that exports its public functions only
         return
     allocate, free = openblas.blas_memory_alloc, openblas.blas_memory_free

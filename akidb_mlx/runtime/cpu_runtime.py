@@ -96,7 +96,7 @@ def _load_openblas() -> None:
     threads, buffers = cores() - 1, 2 * cores() - 1
     if limited:
         address_space.share_malloc_arena()
-        address_space.check_room(buffers + threads)  # the threads may have theirs before the others are reserved
+        address_space.check_capacity(buffers + threads)  # the threads may have theirs before the others are reserved
     for name in _OPENBLAS:
         try:
             _openblas = ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)

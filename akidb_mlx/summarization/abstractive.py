@@ -66,13 +66,15 @@ class AbstractiveSummarizer:
         if not messages:
             return
         progress = progress or (lambda _done, _total: None)
-        room = self._room(max_words)
+        capacity = self._capacity(max_words)
         done = 0
-        while len(windows := self._make_windows(messages, room, deadline)) > 1:
+        while len(windows := self._make_windows(messages, capacity, deadline)) > 1:
             parts: list[str] = []
             for window in windows:
                 progress(done, done + len(windows) - len(parts) + 1)
-                parts.append("".join(self._answer(window, self._part_words(max_words, room), room // _SHARE, deadline)))
+                parts.append(
+                    "".join(self._answer(window, self._part_words(max_words, capacity), capacity // _SHARE, deadline))
+                )
                 done += 1
             messages = [Message(part) for part in parts]
         progress(done, done + 1)
@@ -139,23 +141,23 @@ class AbstractiveSummarizer:
     def _answer_tokens(self, max_words: int) -> int:
         return min(max_words * _TOKENS_PER_WORD + 32, self._generator.context_tokens // _SHARE)
 
-    def _part_words(self, max_words: int, room: int) -> int:
-        return max(1, min(max(max_words, _PART_WORDS), room // _SHARE // 2))
+    def _part_words(self, max_words: int, capacity: int) -> int:
+        return max(1, min(max(max_words, _PART_WORDS), capacity // _SHARE // 2))
 
-    def _room(self, max_words: int) -> int:
+    def _capacity(self, max_words: int) -> int:
         """Return how many tokens of messages one prompt can hold."""
         around = max(len(prompt.ids) for prompt in summary_prompts("", max_words, self._tokenizer))
         left = self._generator.context_tokens - around
-        room = int(min(left - self._answer_tokens(max_words), left * _SHARE / (_SHARE + 1)) * (1 - _SLACK))
-        if room < _SMALLEST_WINDOW:
+        capacity = int(min(left - self._answer_tokens(max_words), left * _SHARE / (_SHARE + 1)) * (1 - _SLACK))
+        if capacity < _SMALLEST_WINDOW:
             raise InvalidInputError(
-                f"max_words={max_words} and the instructions leave {room} of the model's "
+                f"max_words={max_words} and the instructions leave {capacity} of the model's "
                 f"{self._generator.context_tokens} tokens for messages: ask for fewer words or allow more context"
             )
-        return room
+        return capacity
 
-    def _make_windows(self, messages: list[Message], room: int, deadline: Deadline) -> list[str]:
-        """Return the messages as texts of at most `room` tokens, in order and with nothing left out.
+    def _make_windows(self, messages: list[Message], capacity: int, deadline: Deadline) -> list[str]:
+        """Return the messages as texts of at most `capacity` tokens, in order and with nothing left out.
 
         The library that tokenises cannot be interrupted: where the deadline passes meanwhile, long messages are left
         to a thread, which ends after the message that it reads.
@@ -163,32 +165,32 @@ class AbstractiveSummarizer:
 
         def make() -> list[str]:
             with hold_until(deadline, self._long_texts):
-                return self._windows(messages, room, deadline)
+                return self._windows(messages, capacity, deadline)
 
         if deadline.left() is None or sum(len(message.text) for message in messages) <= _LONG_CHARACTERS:
-            return self._windows(messages, room, deadline)
+            return self._windows(messages, capacity, deadline)
         return run_until(deadline, make)
 
-    def _windows(self, messages: list[Message], room: int, deadline: Deadline) -> list[str]:
-        pieces = [piece for message in messages for piece in self._pieces(message, room, deadline)]
+    def _windows(self, messages: list[Message], capacity: int, deadline: Deadline) -> list[str]:
+        pieces = [piece for message in messages for piece in self._pieces(message, capacity, deadline)]
         deadline.check()
         windows: list[list[str]] = []
         left = 0
         for piece, tokens in zip(pieces, self._tokenizer.count([f"\n{piece}" for piece in pieces]), strict=True):
             if not windows or tokens > left:
                 windows.append([])
-                left = room
+                left = capacity
             windows[-1].append(piece)
             left -= tokens
         return ["\n".join(window) for window in windows]
 
-    def _pieces(self, message: Message, room: int, deadline: Deadline) -> list[str]:
+    def _pieces(self, message: Message, capacity: int, deadline: Deadline) -> list[str]:
         """Return a message whole, or where it is too long cut between sentences, and those between tokens."""
         deadline.check()
         label, text = as_data(message.label, self._tokenizer), as_data(message.text, self._tokenizer)
-        room = max(room - len(self._tokenizer.encode(f"\n{label} ")), _SMALLEST_WINDOW // 2)
+        capacity = max(capacity - len(self._tokenizer.encode(f"\n{label} ")), _SMALLEST_WINDOW // 2)
         deadline.check()
-        if len(self._tokenizer.encode(text)) <= room:
+        if len(self._tokenizer.encode(text)) <= capacity:
             return [label + text]
         deadline.check()
         spans = list(self._split(text))
@@ -198,12 +200,12 @@ class AbstractiveSummarizer:
         starts = [0, *(span.end for span in spans)]
         sentences = [text[start : span.end] for start, span in zip(starts, spans, strict=False)]
         for sentence, tokens in zip(sentences, self._tokenizer.count(sentences), strict=True):
-            if tokens > room:
-                pieces += self._tokenizer.cut(sentence.lstrip(), room)
+            if tokens > capacity:
+                pieces += self._tokenizer.cut(sentence.lstrip(), capacity)
                 left = 0
             elif tokens > left:
                 pieces.append(sentence.lstrip())
-                left = room - tokens
+                left = capacity - tokens
             else:
                 pieces[-1] += sentence
                 left -= tokens
