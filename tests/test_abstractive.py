@@ -253,7 +253,7 @@ def test_an_argument_goes_before_the_settings(chat_model, monkeypatch):
 
 def test_one_device_for_each_process(chat_model, monkeypatch):
     """What the embedder computes on is not moved."""
-    from akidb_mlx.backends.mlx import device
+    from akidb_mlx.runtime import device
 
     monkeypatch.setattr(device, "_claimed", type("Device", (), {"type": type("T", (), {"name": "gpu"})})())
     with pytest.raises(ConfigurationError, match="already computes on its gpu"):

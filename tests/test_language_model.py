@@ -112,7 +112,7 @@ def test_memory_of_a_token(config, expected):
 
 
 def test_context_is_bounded_by_memory(chat_model, monkeypatch):
-    from akidb_mlx.backends.mlx import allocator
+    from akidb_mlx.runtime import allocator
 
     monkeypatch.setattr(allocator, "available_memory", lambda _: 2 * 512 * 300)
     one = TextGenerator(chat_model, "cpu", None, stuck_after_s=60)

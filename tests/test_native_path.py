@@ -87,7 +87,7 @@ print("all agree")
 def test_a_process_computes_on_one_device(monkeypatch):
     import mlx.core as mx
 
-    from akidb_mlx.backends.mlx import device
+    from akidb_mlx.runtime import device
 
     monkeypatch.setattr(device, "_claimed", mx.Device(mx.gpu))
     with pytest.raises(ConfigurationError, match="this process already computes on its gpu"):

@@ -60,7 +60,7 @@ def _describe_device(name: DeviceName) -> dict[str, str]:
     from akidb_mlx.runtime import cpu_runtime
 
     cpu_runtime.prepare()
-    from akidb_mlx.backends.mlx.device import describe
+    from akidb_mlx.runtime.device import describe
 
     return describe(name)
 

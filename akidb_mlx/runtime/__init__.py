@@ -1,1 +1,1 @@
-"""The parts of a process that all models share: owner threads, the device lock, fork and exit, the CPU's libraries."""
+"""The parts of a process that all models share: owner threads, the device and its memory, locks, fork and exit."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from akidb_mlx.backends.mlx.device import find_device
+from akidb_mlx.runtime.device import find_device
 from akidb_mlx.settings import DeviceName
 
 # Tokens of a prompt that a language model reads in one turn on the device: a fraction of a second.

@@ -13,9 +13,8 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from akidb_mlx.backends.mlx import allocator, device
 from akidb_mlx.errors import ModelLoadError
-from akidb_mlx.runtime import cpu_runtime
+from akidb_mlx.runtime import allocator, cpu_runtime, device
 from akidb_mlx.runtime.device_turns import evaluate_in_turns
 from akidb_mlx.runtime.locks import device_lock
 from akidb_mlx.summarization.chat import ChatTokenizer

@@ -5,6 +5,4 @@ encoders/    one architecture a file
 layers, attention, rotary, activations, pooling   the parts that encoders share
 weights      stored tensors to layers
 plan         the choices that depend on the device
-device       the device: find it, claim it, its streams
-allocator    MLX's memory
 """

@@ -10,7 +10,6 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
-from akidb_mlx.backends.mlx import allocator, device
 from akidb_mlx.backends.mlx.encoders import CausalEncoder, Prefix, TokenBatch, build_encoder
 from akidb_mlx.backends.mlx.layers import Linear
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
@@ -19,7 +18,7 @@ from akidb_mlx.backends.mlx.weights import WeightReader
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.engine.backend import Model, ModelFacts, Step, TokenRows
 from akidb_mlx.errors import ModelLoadError
-from akidb_mlx.runtime import cpu_runtime
+from akidb_mlx.runtime import allocator, cpu_runtime, device
 from akidb_mlx.runtime.locks import device_lock
 from akidb_mlx.vectors import TokenIds, Vectors
 

@@ -1,7 +1,7 @@
 """The execution plan of an embedding model: every choice that depends on the device is made here.
 
 The plan says where a model runs, in which precision, with which kernels, and in batches of what size. Beside it, two
-things differ between devices: the allocator's cache limit (`allocator`) and the plan of a language model
+things differ between devices: the allocator's cache limit (`runtime/allocator.py`) and the plan of a language model
 (`summarization/generation_plan.py`).
 
 A model runs in one of two ways. The *exact* one is a CPU's: the weights are dequantised once at load, everything is
@@ -20,10 +20,10 @@ import mlx.core as mx
 from akidb_mlx.backends.mlx import activations
 from akidb_mlx.backends.mlx.activations import Activation
 from akidb_mlx.backends.mlx.attention import Attention, additive_mask, fused_attention, in_blocks, vectorised_attention
-from akidb_mlx.backends.mlx.device import find_device
 from akidb_mlx.backends.mlx.rotary import Rotation, fused_rotation, tabulated_rotation
 from akidb_mlx.errors import ConfigurationError, ModelLoadError
 from akidb_mlx.runtime import cpu_runtime
+from akidb_mlx.runtime.device import find_device
 from akidb_mlx.settings import DeviceName, Precision
 
 # Most tokens in one batch. On a CPU core a narrow model is the fastest where its activations stay in the cache, and a
