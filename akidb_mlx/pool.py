@@ -6,12 +6,16 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from math import inf
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 from akidb_mlx.closeable import Closeable
 from akidb_mlx.deadline import Deadline
-from akidb_mlx.options import parse_timeout
-from akidb_mlx.pool_manager import LoadedModel, PoolManager, Request, parse_limit
+from akidb_mlx.errors import InvalidInputError
+from akidb_mlx.options import is_number, parse_timeout
+from akidb_mlx.pool_manager import PoolManager
+from akidb_mlx.pool_models import LoadedModel, ModelRequest
 from akidb_mlx.runtime import process
 from akidb_mlx.runtime.owner import check_may_wait, on_owner_thread
 
@@ -59,8 +63,8 @@ class ModelPool(Closeable):
             InvalidInputError: a limit is no number of 0 or more.
         """
         self._manager = PoolManager(
-            max_bytes=parse_limit("max_bytes", max_bytes),
-            keep_alive_s=parse_limit("keep_alive_s", keep_alive_s),
+            max_bytes=_parse_limit("max_bytes", max_bytes),
+            keep_alive_s=_parse_limit("keep_alive_s", keep_alive_s),
             load=load,
         )
         weakref.finalize(self, self._manager.stop).atexit = False
@@ -137,7 +141,7 @@ class _Lease:
 
     def __init__(self, manager: PoolManager, model: str) -> None:
         self._manager = manager
-        self._request = Request(model)
+        self._request = ModelRequest(model)
         self._release = partial(manager.post, partial(manager.release, self._request))
 
     def wait(self, deadline: Deadline) -> Embedder:
@@ -152,3 +156,17 @@ class _Lease:
 
     def __del__(self) -> None:
         self.release()
+
+
+def _parse_limit(name: str, limit: Any) -> float:
+    """Return a limit of the pool; infinity for None.
+
+    Raises:
+        InvalidInputError: it is no number of 0 or more.
+    """
+    if limit is None:
+        return inf
+    if not is_number(limit, Real) or not limit >= 0:
+        raise InvalidInputError(f"{name} must be a number of 0 or more, or None, found {limit!r}")
+    number: float = limit
+    return number

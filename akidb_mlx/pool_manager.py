@@ -6,118 +6,23 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from math import inf
-from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from typing_extensions import TypedDict
-
-from akidb_mlx.errors import ConfigurationError, InvalidInputError, ServiceClosedError, ServiceOverloadedError
-from akidb_mlx.options import is_number
+from akidb_mlx.errors import ConfigurationError, ServiceClosedError, ServiceOverloadedError
+from akidb_mlx.pool_models import LoadedModel, ModelRequest, PooledModel
 from akidb_mlx.runtime import process
 from akidb_mlx.runtime.actor import Actor
 from akidb_mlx.runtime.locks import Latch
 
 if TYPE_CHECKING:
-    from akidb_mlx.deadline import Deadline
     from akidb_mlx.embedder import Embedder
 
 logger = logging.getLogger(__name__)
 
 # Seconds after which a caller that found no capacity should ask again.
 _RETRY_S = 1.0
-
-
-class LoadedModel(TypedDict):
-    """A model in memory.
-
-    Attributes:
-        weight_bytes: memory that its weights take.
-        uses: how many callers are inside `use` with it.
-        pinned: whether it stays until `unpin`.
-        idle_s: seconds since it was last in use; 0 while it is.
-    """
-
-    weight_bytes: int
-    uses: int
-    pinned: bool
-    idle_s: float
-
-
-@dataclass(eq=False)
-class _Model:
-    """A model that takes memory.
-
-    Attributes:
-        name: the name that it was asked for by.
-        weight_bytes: memory that its weights take; 0 while it is loaded for the first time.
-        embedder: None while it is loaded.
-        status: "closing" lasts until its memory is free.
-        uses: how many callers hold it.
-        pinned: whether it stays, whatever memory others need.
-        last_used: when it was last taken or released, by `time.monotonic`.
-        freed: set once its memory is free.
-    """
-
-    name: str
-    weight_bytes: int
-    embedder: Embedder | None = None
-    status: Literal["loading", "ready", "closing"] = "loading"
-    uses: int = 0
-    pinned: bool = False
-    last_used: float = field(default_factory=time.monotonic)
-    freed: Latch = field(default_factory=Latch)
-
-    @property
-    def is_idle(self) -> bool:
-        return self.status == "ready" and not self.uses and not self.pinned
-
-
-class Request:
-    """A caller's request for a model.
-
-    Attributes:
-        name: the model's name.
-        refusal: the error where models in use leave too little memory; None where it only takes time.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.refusal: ServiceOverloadedError | None = None
-        self._model: _Model | None = None
-        self._error: BaseException | None = None
-        self._answered = Latch()
-
-    def wait(self, deadline: Deadline) -> Embedder:
-        """Wait for the answer: return the embedder, or raise the error."""
-        if not self._answered.wait(deadline.left()):
-            raise self.refusal or deadline.error()
-        if self._error is not None:
-            raise self._error
-        assert self._model is not None
-        assert self._model.embedder is not None
-        return self._model.embedder
-
-    def grant(self, model: _Model) -> None:
-        """Answer with a model, which is in use until the request is released."""
-        model.uses += 1
-        model.last_used = time.monotonic()
-        self._model = model
-        self._answered.set()
-
-    def fail(self, error: BaseException) -> None:
-        """Answer with an error."""
-        self._error = error
-        self._answered.set()
-
-    def release(self) -> None:
-        """End the use of the model, if there is one. Idempotent."""
-        if self._model is not None:
-            self._model.uses -= 1
-            self._model.last_used = time.monotonic()
-            self._model = None
 
 
 class PoolManager(Actor):
@@ -143,19 +48,19 @@ class PoolManager(Actor):
         self._max_bytes = max_bytes
         self._keep_alive_s = min(keep_alive_s, threading.TIMEOUT_MAX)
         self._load = load
-        self._models: dict[str, _Model] = {}
+        self._models: dict[str, PooledModel] = {}
         self._known_bytes: dict[str, int] = {}
-        self._waiting: list[Request] = []
+        self._waiting: list[ModelRequest] = []
         self._closed = False
 
-    def admit(self, request: Request) -> None:
+    def admit(self, request: ModelRequest) -> None:
         """Answer a request as soon as its model is ready."""
         if self._closed:
             request.fail(_closed_error())
         else:
             self._waiting.append(request)
 
-    def release(self, request: Request) -> None:
+    def release(self, request: ModelRequest) -> None:
         """Forget a request, whether it was answered or not. Idempotent."""
         if request in self._waiting:
             self._waiting.remove(request)
@@ -273,7 +178,7 @@ class PoolManager(Actor):
         if sum(model.weight_bytes for model in self._models.values()) + size > self._max_bytes:
             return size
         process.stop_at_exit(self)
-        model = _Model(name, size)
+        model = PooledModel(name, size)
         _start_thread(self._run_load, model)
         self._models[name] = model
         return 0
@@ -282,7 +187,7 @@ class PoolManager(Actor):
         """Close as many idle models as `size` more bytes need; none, and return False, where that is not enough."""
         kept = sum(model.weight_bytes for model in self._models.values() if model.status != "closing")
         excess = kept + size - self._max_bytes
-        victims: list[_Model] = []
+        victims: list[PooledModel] = []
         for model in self._by_age():
             if excess > 0 and model.is_idle:
                 victims.append(model)
@@ -302,7 +207,7 @@ class PoolManager(Actor):
                 self._begin_close(model, f"unused for {self._keep_alive_s:g} s")
         return min((seconds for seconds in left.values() if seconds > 0), default=None)
 
-    def _run_load(self, model: _Model) -> None:
+    def _run_load(self, model: PooledModel) -> None:
         """Load a model, on a thread of its own."""
         embedder: Embedder | None = None
         try:
@@ -315,7 +220,7 @@ class PoolManager(Actor):
         else:
             self.post(partial(self._end_load, model, embedder, size))
 
-    def _end_load(self, model: _Model, embedder: Embedder, size: int) -> None:
+    def _end_load(self, model: PooledModel, embedder: Embedder, size: int) -> None:
         """Keep a model that was loaded, if there is capacity now that its size is known."""
         model.embedder, model.weight_bytes, model.last_used = embedder, size, time.monotonic()
         self._known_bytes[model.name] = size
@@ -326,18 +231,18 @@ class PoolManager(Actor):
         else:
             model.status = "ready"
 
-    def _end_failed_load(self, model: _Model, error: BaseException) -> None:
+    def _end_failed_load(self, model: PooledModel, error: BaseException) -> None:
         del self._models[model.name]
         if not self._fail(model.name, error):
             logger.warning("%s, which nobody waits for any more, could not be loaded: %s", model.name, error)
 
-    def _begin_close(self, model: _Model, reason: str, *, drain: bool = True) -> None:
+    def _begin_close(self, model: PooledModel, reason: str, *, drain: bool = True) -> None:
         """Close a model, and finish its calls first: a future may outlive the `use` in which it was submitted."""
         logger.info("unloading %s, %s", model.name, reason)
         _start_thread(self._run_close, model, drain)
         model.status = "closing"
 
-    def _run_close(self, model: _Model, drain: bool) -> None:
+    def _run_close(self, model: PooledModel, drain: bool) -> None:
         """Close a model, on a thread of its own."""
         assert model.embedder is not None
         try:
@@ -347,7 +252,7 @@ class PoolManager(Actor):
         finally:
             self.post(partial(self._end_close, model))
 
-    def _end_close(self, model: _Model) -> None:
+    def _end_close(self, model: PooledModel) -> None:
         """Forget a model whose memory is free. Idempotent."""
         if self._models.get(model.name) is model:
             del self._models[model.name]
@@ -360,13 +265,13 @@ class PoolManager(Actor):
             request.fail(error)
         return bool(failed)
 
-    def _take_requests(self, name: str) -> list[Request]:
+    def _take_requests(self, name: str) -> list[ModelRequest]:
         """Return the requests that wait for a model, which are to be answered now."""
         taken = [request for request in self._waiting if request.name == name]
         self._waiting = [request for request in self._waiting if request.name != name]
         return taken
 
-    def _by_age(self) -> list[_Model]:
+    def _by_age(self) -> list[PooledModel]:
         return sorted(self._models.values(), key=lambda model: model.last_used)
 
     def _refusal(self, name: str) -> ServiceOverloadedError:
@@ -377,23 +282,9 @@ class PoolManager(Actor):
         )
 
 
-def parse_limit(name: str, limit: Any) -> float:
-    """Return a limit of the pool; infinity for None.
-
-    Raises:
-        InvalidInputError: it is no number of 0 or more.
-    """
-    if limit is None:
-        return inf
-    if not is_number(limit, Real) or not limit >= 0:
-        raise InvalidInputError(f"{name} must be a number of 0 or more, or None, found {limit!r}")
-    number: float = limit
-    return number
-
-
 def _closed_error() -> ServiceClosedError:
     return ServiceClosedError("the pool is closed; create a new ModelPool")
 
 
-def _start_thread(target: Callable[..., None], model: _Model, *arguments: Any) -> None:
+def _start_thread(target: Callable[..., None], model: PooledModel, *arguments: Any) -> None:
     threading.Thread(target=target, args=(model, *arguments), name=f"akidb-mlx-pool {model.name}", daemon=True).start()

@@ -25,7 +25,7 @@ ROOMS = {
     "backend interface": ["akidb_mlx.engine.backend"],
     "engine": ["akidb_mlx.engine"],
     "backends": ["akidb_mlx.backends"],
-    "service": ["akidb_mlx.resolve", "akidb_mlx.service", "akidb_mlx.pool", "akidb_mlx.pool_manager"],
+    "service": [f"akidb_mlx.{name}" for name in ("resolve", "service", "pool", "pool_manager", "pool_models")],
     "entities": ["akidb_mlx.entities"],
     "summarization": ["akidb_mlx.summarization"],
     "ml_funcs": ["akidb_mlx.ml_funcs"],

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from akidb_mlx import EmbeddingService, ModelPool, pool, pool_manager
+from akidb_mlx import EmbeddingService, ModelPool, pool, pool_manager, pool_models
 from akidb_mlx.errors import (
     ConfigurationError,
     DeadlineExceededError,
@@ -480,7 +480,7 @@ def test_a_forked_child_gets_an_error_at_once():
 # Interruptions
 
 # The files whose lines run on the caller's thread.
-INTERRUPTED = {pool.__file__, pool_manager.__file__, locks.__file__, contextlib.__file__}
+INTERRUPTED = {pool.__file__, pool_manager.__file__, pool_models.__file__, locks.__file__, contextlib.__file__}
 
 
 def at_line(number: int, act):
