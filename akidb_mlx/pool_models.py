@@ -58,6 +58,7 @@ class PooledModel:
 
     @property
     def is_idle(self) -> bool:
+        """Return whether it may be closed for another model."""
         return self.status == "ready" and not self.uses and not self.pinned
 
 
