@@ -187,6 +187,7 @@ def test_a_batch_equals_one_by_one(summarizer):
     assert steps == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
+@pytest.mark.slow
 def test_a_long_text_through_a_real_model(summarizer):
     """Ten of its windows; what it writes is random, and the end is reached."""
     text = " ".join(f"Sentence number {i} stands here and says a little more." for i in range(330))

@@ -1,6 +1,7 @@
 """Summaries out of the messages' own sentences."""
 
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -174,16 +175,28 @@ def test_a_thousand_messages(tiny):
     assert lines == sorted(lines, key=messages.index)
 
 
-@pytest.mark.parametrize(
+TWO_MEGABYTES = pytest.mark.parametrize(
     "text",
     ["The same sentence again and again. " * 57_000, "x" * 2_000_000, "Line with no end\n" * 117_000],
     ids=["one sentence", "one word", "lines"],
 )
+
+
+@TWO_MEGABYTES
 def test_two_megabytes(tiny, text):
     summary = tiny.summarize(text, max_words=30)
     assert summary
     assert summary in text
     assert count_words(summary) <= 30
+
+
+@pytest.mark.timing
+@TWO_MEGABYTES
+def test_the_time_of_two_megabytes(tiny, text):
+    """Not the square of their sentences: 57 000 sentences compared with each other would take hours."""
+    start = time.perf_counter()
+    tiny.summarize(text, max_words=30)
+    assert time.perf_counter() - start < 60
 
 
 def test_a_batch_equals_one_by_one(tiny):
