@@ -1,4 +1,4 @@
-"""EntityExtractor beside spaCy's full pipeline: "How fast" in docs/entities.md.
+"""EntityExtractor beside spaCy's full pipeline: "Speed and memory" in docs/entities.md.
 
 python -m benchmarks.entities [--only sentences,memory] [--json FILE]
 
