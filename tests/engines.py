@@ -64,6 +64,9 @@ class FakeModel:
             raise RuntimeError("out of memory")
         return np.stack([batch.lengths, batch.ids[:, 0]], axis=1).astype(np.float32)
 
+    def recover(self):
+        assert threading.current_thread() is self.thread
+
     def memory(self):
         return {"active": 1}
 
@@ -81,6 +84,51 @@ class ThreeLanes(FakeModel):
 
 class Pipelined(FakeModel):
     facts = replace(FakeModel.facts, pipelined=True)
+
+
+class OneErrorSlot(Pipelined):
+    """A pipelined model on a stream like Metal's: one place for an error, which whoever looks first takes away.
+
+    A step that fails leaves garbage in its vectors, and its error in the slot.
+
+    Attributes:
+        failures: how many times more a sequence that begins with an id fails.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.failures = {}
+        self.slot = None
+
+    def start(self, batches):
+        self.look()
+        super().start(batches)
+        vectors = [self.encode(batch) for batch in batches]
+        for batch, encoded in zip(batches, vectors, strict=True):
+            for first in set(batch.ids[:, 0].tolist()):
+                if self.failures.get(first, 0) > 0:
+                    self.failures[first] -= 1
+                    self.slot = RuntimeError("the command buffer failed")
+                    encoded[:] = 7.5
+        return SlotStep(self, vectors)
+
+    def look(self):
+        error, self.slot = self.slot, None
+        if error is not None:
+            raise error
+
+    def recover(self):
+        super().recover()
+        self.slot = None
+
+
+class SlotStep:
+    def __init__(self, model, vectors):
+        self.model, self.vectors = model, vectors
+
+    def result(self):
+        self.model.look()
+        return self.vectors
 
 
 def start(model=FakeModel, **limits):

@@ -21,7 +21,7 @@ from akidb_mlx.errors import (
     ServiceClosedError,
     ServiceOverloadedError,
 )
-from tests.engines import LIMITS, FakeModel, Pipelined, ThreeLanes, call, hold, open_call, start, stop
+from tests.engines import LIMITS, FakeModel, OneErrorSlot, Pipelined, ThreeLanes, call, hold, open_call, start, stop
 from tests.support import GOLDENS, run_python
 
 
@@ -213,6 +213,37 @@ def test_the_text_at_fault_is_found_in_its_batch(engine, token):
     assert caught.value.index == 1
     assert runs[1] == [[4] * 9]  # all in one batch at first
     assert call(engine, [5]).result(5) == [[1, 5]]
+
+
+@pytest.mark.parametrize("position", range(6))
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_failure_of_the_device_that_passes_fails_no_call(position, failures):
+    """Step N fails while N + 1 is handed over; N's vectors are garbage then, and no error is left to say so."""
+    engine = start(OneErrorSlot, max_queued_tokens=100_000)
+    first = hold(engine)
+    calls = [call(engine, [i] * 60) for i in range(1, 7)]  # a step each
+    engine.model.failures[position + 1] = failures
+    engine.model.open.set()
+    assert first.result(5) == [[1, 999]]
+    assert [future.result(5) for future in calls] == [[[60, i]] for i in range(1, 7)]
+    assert engine.model.failures[position + 1] == 0
+    stop(engine)
+
+
+@pytest.mark.parametrize("position", range(6))
+def test_a_failure_of_the_device_that_stays_is_that_of_its_text(position):
+    engine = start(OneErrorSlot, max_queued_tokens=100_000)
+    hold(engine)
+    calls = [call(engine, [i] * 60) for i in range(1, 7)]
+    engine.model.failures[position + 1] = 100
+    engine.model.open.set()
+    for i, future in enumerate(calls):
+        if i == position:
+            with pytest.raises(InferenceError, match="the command buffer failed"):
+                future.result(5)
+        else:
+            assert future.result(5) == [[60, i + 1]]
+    stop(engine)
 
 
 def test_a_hang_is_noticed_and_starts_no_second_thread():

@@ -60,7 +60,11 @@ class Step(Protocol):
     """Batches that were handed to the device."""
 
     def result(self) -> list[Vectors]:
-        """Wait for the device, and return (rows, dimension) float32 for each batch, neither cut nor normalised."""
+        """Wait for the device, and return (rows, dimension) float32 for each batch, neither cut nor normalised.
+
+        Raises:
+            Exception: the device could not compute them; none of them is returned then.
+        """
         ...
 
 
@@ -74,6 +78,14 @@ class Model(Protocol):
 
     def start(self, batches: Sequence[TokenRows]) -> Step:
         """Hand up to `facts.lanes` batches to the device."""
+        ...
+
+    def recover(self) -> None:
+        """Wait until the device has done all that it was handed, and forget the errors of it.
+
+        Called after any error of `start` or of a step's `result`. The device may report an error late, and to whoever
+        asks next, so the vectors of every step in flight are void then.
+        """
         ...
 
     def memory(self) -> dict[str, int]:

@@ -38,6 +38,11 @@ class _RunningStep:
     waited: float = 0.0
     computed: float = 0.0
 
+    @property
+    def failed(self) -> bool:
+        """Return whether it ended in an error."""
+        return isinstance(self.outcome, BaseException)
+
 
 class StepLoop:
     """Runs what waits in a queue on a model, until the queue is finished. Belongs to the owner thread.
@@ -73,7 +78,11 @@ class StepLoop:
             if not facts.pipelined and started is not None:
                 running, started = started, None
             if running is not None:
-                self._finish(running)
+                in_flight = [running] if started is None else [running, started]
+                if any(step.failed for step in in_flight) or not self._finish(running):
+                    # The device may have reported the failure of one to the other, so neither is trusted.
+                    self._rerun(in_flight)
+                    started = None
                 self.memory = self._model.memory()
                 idle = False
             running = started
@@ -92,14 +101,13 @@ class StepLoop:
             step.outcome = error
         return step
 
-    def _finish(self, step: _RunningStep) -> None:
-        """Wait for batches, and hand out their vectors or the error."""
+    def _finish(self, step: _RunningStep) -> bool:
+        """Wait for batches and hand out their vectors; return False where the device failed."""
         try:
             results = self._result(step)
         except BaseException as error:  # noqa: BLE001 - likewise
-            for batch in step.batches:
-                self._isolate(batch, error if len(step.batches) == 1 else None)
-            return
+            step.outcome = error
+            return False
         computed = time.monotonic()
         self._queue.measured(sum(batch.tokens for batch in step.batches), step.computed)
         self._metrics.observe("device_wait", step.waited)
@@ -107,14 +115,14 @@ class StepLoop:
         for batch, vectors in zip(step.batches, results, strict=True):
             self._deliver(batch, vectors)
         self._metrics.observe("finish", time.monotonic() - computed)
+        return True
 
     def _result(self, step: _RunningStep) -> list[Vectors]:
         outcome = step.outcome
-        if isinstance(outcome, BaseException):
-            raise outcome
         if isinstance(outcome, list):
             return outcome
         assert outcome is not None
+        assert not isinstance(outcome, BaseException)
         with self._device(step):
             return outcome.result()
 
@@ -131,21 +139,49 @@ class StepLoop:
                 self.computing_since = None
                 step.computed += time.monotonic() - began
 
-    def _isolate(self, batch: Batch[QueuedSequence], error: BaseException | None) -> None:
-        """Run a batch again, or its halves where it failed with `error`, until those at fault are found."""
-        if error is not None and batch.size == 1:
-            logger.warning("a text failed alone: %s: %s", type(error).__name__, error)
+    def _rerun(self, steps: list[_RunningStep]) -> None:
+        """Run all batches of steps again, of which one failed."""
+        errors = [step.outcome for step in steps if step.failed]
+        logger.warning("a forward pass failed and is run again: %s", "; ".join(map(str, errors)))
+        self._recover()
+        for step in steps:
+            for batch in step.batches:
+                self._isolate(batch)
+
+    def _isolate(self, batch: Batch[QueuedSequence]) -> None:
+        """Run a batch alone; where it fails, its halves, until the texts at fault are found."""
+        try:
+            vectors = self._run_alone(batch)
+        except BaseException as error:  # noqa: BLE001 - likewise
+            self._recover()
+            if batch.size > 1:
+                for half in batch.halves():
+                    self._isolate(half)
+            else:
+                self._retry(batch, error)
+        else:
+            self._deliver(batch, vectors)
+
+    def _retry(self, batch: Batch[QueuedSequence], first: BaseException) -> None:
+        """Run a batch of one text once more, since the device may have failed and not the text; then fail its calls."""
+        try:
+            vectors = self._run_alone(batch)
+        except BaseException as error:  # noqa: BLE001 - likewise
+            self._recover()
+            logger.warning("a text failed alone, twice: %s: %s; %s", type(error).__name__, first, error)
             for _, sequence in batch.rows():
                 sequence.part.request.fail(error, sequence)
-            return
-        for part in (batch,) if error is None else batch.halves():
-            try:
-                with self._device(_RunningStep([part])):
-                    (vectors,) = self._model.start([part.token_rows()]).result()
-            except BaseException as reason:  # noqa: BLE001 - likewise
-                self._isolate(part, reason)
-            else:
-                self._deliver(part, vectors)
+        else:
+            self._deliver(batch, vectors)
+
+    def _run_alone(self, batch: Batch[QueuedSequence]) -> Vectors:
+        with self._device(_RunningStep([batch])):
+            (vectors,) = self._model.start([batch.token_rows()]).result()
+        return vectors
+
+    def _recover(self) -> None:
+        with self._device(_RunningStep([])):
+            self._model.recover()
 
     def _deliver(self, batch: Batch[QueuedSequence], vectors: Vectors) -> None:
         """Hand each vector to the calls that wait for it, and finish the parts that are complete."""

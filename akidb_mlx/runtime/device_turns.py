@@ -21,6 +21,7 @@ def evaluate_in_turns(arrays: Iterable[mx.array]) -> int:
     for group in _groups(arrays, _TURN_BYTES):
         with device_lock:
             mx.eval(group)
+            mx.synchronize()  # `eval` may return before a failure of the device is recorded (ml-explore/mlx#4134)
         total += sum(array.nbytes for array in group)
     return total
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import cast
 
 import mlx.core as mx
@@ -22,6 +24,8 @@ from akidb_mlx.runtime import allocator, cpu_runtime, device
 from akidb_mlx.runtime.locks import device_lock
 from akidb_mlx.vectors import TokenIds, Vectors
 
+logger = logging.getLogger(__name__)
+
 # How many prompts' keys and values are kept; those of 30 tokens take 3 MB in Qwen3-Embedding-0.6B.
 _MAX_PREFIXES = 16
 
@@ -31,10 +35,18 @@ class DeviceStep(Step):
     """Batches that were handed to the device."""
 
     vectors: list[mx.array]
+    streams: list[mx.Stream]
 
     def result(self) -> list[Vectors]:
-        """Wait for the device, and return (rows, dimension) float32 for each batch, neither cut nor normalised."""
+        """Wait for the device, and return (rows, dimension) float32 for each batch, neither cut nor normalised.
+
+        Raises:
+            RuntimeError: the device could not compute them.
+        """
         mx.eval(self.vectors)
+        # `eval` may return before a failure of the device is recorded (ml-explore/mlx#4134), with arrays never written.
+        for stream in self.streams:
+            mx.synchronize(stream)
         return [np.array(vectors) for vectors in self.vectors]
 
 
@@ -56,7 +68,11 @@ class EmbeddingModel(Model):
         self._pooling = checkpoint.pooling
         self._dense_activations = checkpoint.dense_activations
         self._prefixes: OrderedDict[bytes, Prefix] = OrderedDict()
-        self._streams = device.lane_streams(plan.device, plan.lanes)
+        # A stream has one place for an error, which whoever looks first takes away. Where two steps are in flight, each
+        # has streams of its own, so that the error of one is not found by the other.
+        streams = device.lane_streams(plan.device, plan.lanes * (2 if plan.pipelined else 1))
+        self._streams = cycle([streams[i : i + plan.lanes] for i in range(0, len(streams), plan.lanes)])
+        self._all_streams = streams
         weights = WeightReader(checkpoint, plan)
         self._encoder = build_encoder(checkpoint.model_type, checkpoint.config, weights, plan)
         dimension = self._encoder.hidden_size
@@ -101,13 +117,22 @@ class EmbeddingModel(Model):
         prefixes = [self._prefix(batch.prefix) for batch in batches]
         # The cores that lanes do not use are for the matrix products.
         cpu_runtime.set_blas_threads(max(1, cpu_runtime.cores() // len(batches)))
+        streams = next(self._streams)[: len(batches)]
         vectors = []
-        for stream, batch, prefix in zip(self._streams, batches, prefixes, strict=False):
+        for stream, batch, prefix in zip(streams, batches, prefixes, strict=True):
             with mx.stream(stream):
                 vectors.append(self._forward(batch, prefix))
         if self._plan.pipelined:
             mx.async_eval(vectors)  # type: ignore[no-untyped-call]
-        return DeviceStep(vectors)
+        return DeviceStep(vectors, streams)
+
+    def recover(self) -> None:
+        """Wait until the device has done all that it was handed, and forget the errors of it."""
+        for stream in self._all_streams:
+            try:
+                mx.synchronize(stream)
+            except RuntimeError as error:  # the place for it is free now; the step is run again
+                logger.debug("an error of an earlier step: %s", error)
 
     def memory(self) -> dict[str, int]:
         """Return the bytes that MLX's allocator holds."""
@@ -137,6 +162,7 @@ class EmbeddingModel(Model):
             cpu_runtime.set_blas_threads(cpu_runtime.cores())
             prefix = cast("CausalEncoder", self._encoder).prefix(mx.array(ids)[None])
             mx.eval(prefix.layers)
+            mx.synchronize()
             self._prefixes[key] = prefix
             if len(self._prefixes) > _MAX_PREFIXES:
                 self._prefixes.popitem(last=False)
