@@ -1,4 +1,7 @@
-"""The environments that the contestants of `benchmarks.compare` run in: ours in this one, each peer in `.bench`."""
+"""Find and install the Python environments of the contestants: ours is this one, each peer has one in `.bench`.
+
+`python -m benchmarks.compare --install` makes those that are absent.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from benchmarks.contestants import NAIVE, OURS, REFERENCE
 
 ROOT = Path(__file__).parent.parent
 CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-INSTALL = "python -m benchmarks.compare --install"
+INSTALL_COMMAND = "python -m benchmarks.compare --install"
 
 _MLX = "mlx[cpu]" if sys.platform == "linux" else "mlx"
 _REQUIREMENTS = {
@@ -33,37 +36,38 @@ _DISTRIBUTIONS = {
     REFERENCE: ["sentence-transformers", "transformers", "torch"],
     "mlx-embeddings": ["mlx-embeddings", "mlx", "mlx-lm", "transformers"],
 }
-_PEERS = {OURS: OURS, REFERENCE: REFERENCE, "mlx-embeddings": "mlx-embeddings", NAIVE: "mlx-embeddings"}
+# The environment of each contestant.
+_ENVIRONMENTS = {OURS: OURS, REFERENCE: REFERENCE, "mlx-embeddings": "mlx-embeddings", NAIVE: "mlx-embeddings"}
 
 
-def interpreter(contestant: str) -> Path | None:
-    """The Python that runs a contestant, None if its environment is not there."""
+def find_python(contestant: str) -> Path | None:
+    """Return the Python that runs a contestant, or None if its environment is absent."""
     if contestant == OURS:
         return Path(sys.executable)
-    python = ROOT / ".bench" / _PEERS[contestant] / "bin" / "python"
+    python = ROOT / ".bench" / _ENVIRONMENTS[contestant] / "bin" / "python"
     return python if python.exists() else None
 
 
-def variables() -> dict[str, str]:
-    """What every contestant's process gets: the same number of threads, no GPU of NVIDIA's, no network."""
+def process_variables() -> dict[str, str]:
+    """Return the environment variables of every contestant: the same number of threads, no NVIDIA GPU, no network."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(CORES))
     return {**os.environ, **threads, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 
 
-def versions(contestant: str) -> dict[str, str]:
-    """What is installed of a contestant; nothing if it is absent."""
-    python = interpreter(contestant)
+def installed_versions(contestant: str) -> dict[str, str]:
+    """Return the versions of a contestant's packages; an empty dictionary if its environment is absent."""
+    python = find_python(contestant)
     if python is None:
         return {}
     code = "import json, importlib.metadata as m; print(json.dumps({d.name: d.version for d in m.distributions()}))"
-    installed = json.loads(subprocess.run([python, "-c", code], capture_output=True, check=True).stdout)
-    return {name: installed[name] for name in _DISTRIBUTIONS[_PEERS[contestant]] if name in installed}
+    found = json.loads(subprocess.run([python, "-c", code], capture_output=True, check=True).stdout)
+    return {name: found[name] for name in _DISTRIBUTIONS[_ENVIRONMENTS[contestant]] if name in found}
 
 
 def install() -> None:
-    """Make the peers' environments that are not there yet."""
+    """Make the peers' environments that are absent."""
     for peer, requirements in _REQUIREMENTS.items():
-        if interpreter(peer):
+        if find_python(peer):
             continue
         directory = ROOT / ".bench" / peer
         python = directory / "bin" / "python"

@@ -2,8 +2,8 @@
 
 python -m benchmarks.fit_activations
 
-Continued fractions to a power are fitted by reweighted least squares (Lawson 1961), polynomials to a negative power by
-linear programming; both for the smallest largest error.
+Both fits minimise the largest error: that of a continued fraction to a power by reweighted least squares (Lawson 1961),
+that of a polynomial to a negative power by linear programming.
 """
 
 from __future__ import annotations
@@ -25,28 +25,31 @@ _DEGREE = 6
 def fit_fraction(
     tail: Callable[[Values], Values], weight: Callable[[Values], Values], end: float, squarings: int, start: list[float]
 ) -> Values:
-    """Coefficients of `power_tail`, for the smallest largest weighted error on 0 to `end`."""
-    a = _chebyshev(end)
+    """Return the coefficients of `power_tail` that minimise the largest weighted error between 0 and `end`."""
+    a = _chebyshev_points(end)
     power = 1 << squarings
 
     def error(c: Values) -> Values:
         return np.asarray(1e6 * weight(a) * ((c[0] + c[1] / (a + c[2] + c[3] / (a + c[4]))) ** power - tail(a)))
 
-    coefficients, best, least = np.array(start), np.array(start), np.inf
+    coefficients, best, smallest = np.array(start), np.array(start), np.inf
     weights = np.ones_like(a)
     for _ in range(_ROUNDS):
         coefficients = least_squares(lambda c, w=weights: w * error(c), coefficients, max_nfev=50).x
         errors = np.abs(error(coefficients))
-        if errors.max() < least:
-            best, least = coefficients, errors.max()
+        if errors.max() < smallest:
+            best, smallest = coefficients, errors.max()
         weights = weights * (errors / errors.max() + 1e-3) ** 0.3
         weights /= weights.mean()
     return best
 
 
 def fit_polynomial(log_tail: Callable[[Values], Values], end: float) -> Values:
-    """Coefficients, lowest power first, of p with a p(a)^-16 = a exp(log_tail(a)) to the least error by max(1, a)."""
-    a = _chebyshev(end)
+    """Return the coefficients, lowest power first, of a polynomial p with p(a)^-16 ≈ exp(log_tail(a)).
+
+    They minimise the largest error of a p(a)^-16, divided by max(1, a), between 0 and `end`.
+    """
+    a = _chebyshev_points(end)
     target = np.exp(-log_tail(a) / _POWER)
     weight = _POWER * a * np.exp(log_tail(a) * (1 + 1 / _POWER)) / np.maximum(1, a)
     powers = weight[:, None] * np.vander(a / end, _DEGREE + 1, increasing=True)
@@ -61,12 +64,12 @@ def fit_polynomial(log_tail: Callable[[Values], Values], end: float) -> Values:
     return np.asarray(solution.x[:-1] / end ** np.arange(_DEGREE + 1))
 
 
-def _chebyshev(end: float) -> Values:
+def _chebyshev_points(end: float) -> Values:
     return np.asarray(end * (1 - np.cos(np.linspace(0, np.pi, 1200))) / 2)
 
 
 def _gelu_tanh_log_tail(a: Values) -> Values:
-    """log F(-a) of x F(x) = x / (1 + exp(-2u)), u = √(2/π) (x + 0.044715 x³)."""
+    """Return log F(-a), where x F(x) = x / (1 + exp(-2u)) and u = √(2/π) (x + 0.044715 x³)."""
     return np.asarray(-np.logaddexp(0, 2 * np.sqrt(2 / np.pi) * (a + 0.044715 * a**3)))
 
 

@@ -1,9 +1,9 @@
-"""What one service does under load: "Under load" in docs/performance.md.
+"""Measure one service under load, the figures of "Under load" in docs/performance.md.
 
 python -m benchmarks.load [--only callers,mutex] [--json FILE]
 
-Every row runs in a process of its own, on all-MiniLM-L6-v2 unless it says otherwise, and checks the vectors it gets.
-The status is 1 where a row misses its bound.
+Each scenario runs in a process of its own, with all-MiniLM-L6-v2 unless it says otherwise, and checks all vectors. The
+exit status is 1 if a figure misses its bound.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from akidb_mlx.errors import ServiceOverloadedError
 from akidb_mlx.runtime import cpu_runtime
 from benchmarks import random_qwen3
 from benchmarks.compare import find_model
-from benchmarks.rows import Row, resident, run
+from benchmarks.rows import Row, run, sample_resident_memory
 from benchmarks.workloads import mixed, sentences
 
 _MODEL = "minilm-l6-v2"
@@ -38,15 +38,15 @@ Vectors = NDArray[np.float32]
 
 
 def callers(threads: int = 256, calls: int = 20) -> list[Row]:
-    """Many threads, each embedding one text at a time."""
-    texts = _unlike(threads * calls)
+    """Embed one text at a time on each of many threads."""
+    texts = _distinct_texts(threads * calls)
     with EmbeddingService(_MODEL) as service, ThreadPoolExecutor(threads) as pool:
         expected = service.embed_array(texts)
-        together = threading.Barrier(threads)
+        barrier = threading.Barrier(threads)
         latencies: list[float] = []
 
         def ask(number: int) -> Vectors:
-            together.wait()
+            barrier.wait()
             found = []
             for text in texts[number * calls : (number + 1) * calls]:
                 began = time.perf_counter()
@@ -62,39 +62,44 @@ def callers(threads: int = 256, calls: int = 20) -> list[Row]:
             began = time.perf_counter()
             found = np.concatenate(list(pool.map(ask, range(threads))))
             all_callers.append(time.perf_counter() - began)
-            _check(found, expected)
+            _check_vectors(found, expected)
     share = statistics.median(one_call) / statistics.median(all_callers)
     spread = float(np.percentile(latencies, 99)) / statistics.mean(latencies)
     name = f"{threads} threads of {calls} calls with one text"
     rate = len(texts) / statistics.median(all_callers)
     return [
-        Row(f"{name}: answered", "100 %", f"{len(found)} of {len(texts)}", len(found) == len(texts)),
-        Row(f"{name}: of one call's throughput", "≥ 80 %", f"{share:.0%} ({rate:.0f} texts/s)", share >= 0.8),
-        Row(f"{name}: p99 latency by the mean", "≤ 3", f"{spread:.2f}", spread <= 3),
+        Row(f"{name}: calls answered", "100 %", f"{len(found)} of {len(texts)}", len(found) == len(texts)),
+        Row(
+            f"{name}: throughput divided by that of one call",
+            "≥ 80 %",
+            f"{share:.0%} ({rate:.0f} texts/s)",
+            share >= 0.8,
+        ),
+        Row(f"{name}: 99th percentile of the latency divided by the mean", "≤ 3", f"{spread:.2f}", spread <= 3),
     ]
 
 
 def mutex(threads: int = 64, calls: int = 10) -> list[Row]:
-    """Threads that hold one lock around `embed`, as the first integration's callers did."""
-    texts = _unlike(threads * calls)
+    """Embed on threads that hold one lock around `embed`, as the callers of the first integration did."""
+    texts = _distinct_texts(threads * calls)
     with EmbeddingService(_MODEL) as service, ThreadPoolExecutor(threads) as pool:
         expected = service.embed_array(texts)
-        held = threading.Lock()
+        lock = threading.Lock()
 
         def ask(number: int) -> Vectors:
-            with held:
+            with lock:
                 return service.embed_array([texts[number]])
 
         asked = [pool.submit(ask, number) for number in range(len(texts))]
         answered = wait(asked, timeout=300).done
-        _check(np.concatenate([future.result() for future in asked if future in answered]), expected)
+        _check_vectors(np.concatenate([future.result() for future in asked if future in answered]), expected)
     measured = f"{len(answered)} of {len(asked)}"
-    return [Row(f"{threads} threads sharing a mutex: answered", "100 %", measured, len(answered) == len(asked))]
+    return [Row(f"{threads} threads sharing a mutex: calls answered", "100 %", measured, len(answered) == len(asked))]
 
 
 def busy(texts: int = 20_000, pause: float = 0.25) -> list[Row]:
-    """A short query now and then while another thread embeds many texts."""
-    bulk, query = _unlike(texts), "a short question"
+    """Embed a short query now and then while another thread embeds many texts."""
+    bulk, query = _distinct_texts(texts), "a short question"
     with EmbeddingService(_MODEL) as service, ThreadPoolExecutor(1) as pool:
         expected = service.embed_array([query])
         before = service.get_metrics()["latency_s"]["compute"]
@@ -104,24 +109,25 @@ def busy(texts: int = 20_000, pause: float = 0.25) -> list[Row]:
             began = time.perf_counter()
             found = service.embed_array([query])
             latencies.append(time.perf_counter() - began)
-            _check(found, expected)
+            _check_vectors(found, expected)
             time.sleep(pause)
         after = service.get_metrics()["latency_s"]["compute"]
         running.result()
     step = (after["sum"] - before["sum"]) / (after["count"] - before["count"])
     p95 = float(np.percentile(latencies, 95))
     measured = f"{p95 / step:.1f} ({1000 * p95:.0f} ms; {len(latencies)} queries, batches of {1000 * step:.0f} ms)"
-    return [Row(f"a short query during {texts} texts: p95 by the batch time", "≤ 5", measured, p95 <= 5 * step)]
+    name = f"a short query during {texts} texts: 95th percentile of the latency divided by the time of a batch"
+    return [Row(name, "≤ 5", measured, p95 <= 5 * step)]
 
 
 def overload(seconds: float = 60, times: float = 10, clients: int = 10, size: int = 16) -> list[Row]:
-    """Calls offered at many times the rate at which they can be answered; the first text of each is the same."""
+    """Offer calls at many times the rate at which they can be answered; the first text of each is the same."""
     known = sentences()
     settings = Settings(max_queued_requests=64)
     with EmbeddingService(_MODEL, settings=settings) as service, ThreadPoolExecutor(clients) as pool:
         expected = service.embed_array(known[:1])
         began = time.perf_counter()
-        service.embed_array(_unlike(40 * size))
+        service.embed_array(_distinct_texts(40 * size))
         interval = clients * (time.perf_counter() - began) / 40 / times
         numbers = itertools.count()
         refusals: list[float] = []
@@ -147,29 +153,34 @@ def overload(seconds: float = 60, times: float = 10, clients: int = 10, size: in
                     refusals.append(time.perf_counter() - asked)
             return accepted
 
-        with resident(skip=seconds / 3) as samples:
+        with sample_resident_memory(skip_s=seconds / 3) as samples:
             accepted = sum(pool.map(offer, range(clients)))
         while service.get_metrics()["queue"]["requests"]:
             time.sleep(0.05)
-        _check(service.embed_array(known[:1]), expected)
+        _check_vectors(service.embed_array(known[:1]), expected)
         healthy = service.health_check()["status"] == "ok"
-    right = len(answers) == accepted and all(answers)
+    correct = len(answers) == accepted and all(answers)
     middle = (max(samples) + min(samples)) / 2
     flat = max(samples) / middle - 1
     refused, slowest = (1000 * float(value) for value in np.percentile(refusals, [99.9, 100]))
     name = f"{times:g} times the load for {seconds:g} s"
     offered = (accepted + len(refusals)) / accepted
     return [
-        Row(f"{name}: answered of accepted, rightly", "100 %", f"{sum(answers)} of {accepted}", right),
-        Row(f"{name}: offered by accepted", "≥ 5", f"{offered:.1f}", offered >= 5),
-        Row(f"{name}: 99.9 % of refusals", "< 10 ms", f"{refused:.1f} ms (slowest: {slowest:.0f} ms)", refused < 10),
-        Row(f"{name}: healthy after it", "yes", "yes" if healthy else "no", healthy),
-        Row(f"{name}: memory", "± 5 %", f"± {flat:.1%} of {middle / 1e6:.0f} MB", flat <= 0.05),
+        Row(f"{name}: accepted calls that were answered correctly", "100 %", f"{sum(answers)} of {accepted}", correct),
+        Row(f"{name}: calls offered divided by calls accepted", "≥ 5", f"{offered:.1f}", offered >= 5),
+        Row(
+            f"{name}: 99.9th percentile of the time of a refusal",
+            "< 10 ms",
+            f"{refused:.1f} ms (slowest: {slowest:.0f} ms)",
+            refused < 10,
+        ),
+        Row(f"{name}: healthy afterwards", "yes", "yes" if healthy else "no", healthy),
+        Row(f"{name}: change of the resident memory", "± 5 %", f"± {flat:.1%} of {middle / 1e6:.0f} MB", flat <= 0.05),
     ]
 
 
 def memory(calls: int = 10_000) -> list[Row]:
-    """Calls of texts of any length."""
+    """Measure the memory over many calls with texts of random length."""
     model = find_model("minilm")
     assert model is not None
     known = mixed(500, Path(model.directory))
@@ -179,17 +190,18 @@ def memory(calls: int = 10_000) -> list[Row]:
         process = psutil.Process()
         for call in range(calls):
             number = int(random.integers(len(known)))
-            _check(service.embed_array([known[number]]), expected[number : number + 1])
+            _check_vectors(service.embed_array([known[number]]), expected[number : number + 1])
             if call == calls // 2:
                 half = process.memory_info().rss
         end = process.memory_info().rss
     growth = end / half - 1
     measured = f"{growth:+.2%} of {half / 1e6:.0f} MB"
-    return [Row(f"{calls} calls of random length: memory, last {calls // 2}", "< 2 %", measured, growth < 0.02)]
+    name = f"{calls} calls of random length: growth of the resident memory in the last {calls // 2}"
+    return [Row(name, "< 2 %", measured, growth < 0.02)]
 
 
 def overhead(rounds: int = 200) -> list[Row]:
-    """One short text through the service, and the same tokens through the model alone."""
+    """Embed a short text with the service, and compute the same tokens with the model alone."""
     cpu_runtime.prepare()
     from akidb_mlx.backends.mlx.model import EmbeddingModel
     from akidb_mlx.backends.mlx.plan import execution_plan
@@ -211,14 +223,16 @@ def overhead(rounds: int = 200) -> list[Row]:
             found = service.embed_array([text])
             whole.append(time.perf_counter() - middle)
             bare.append(middle - began)
-        _check(found, vectors / np.linalg.norm(vectors))
+        _check_vectors(found, vectors / np.linalg.norm(vectors))
     more = statistics.median(whole) - statistics.median(bare)
     measured = f"{1000 * more:.2f} ms over {1000 * statistics.median(bare):.2f} ms"
-    return [Row("embed_array of a short text, over the bare forward pass", "< 0.5 ms", measured, more < 0.0005)]
+    return [
+        Row("`embed_array` of a short text: time beyond the bare forward pass", "< 0.5 ms", measured, more < 0.0005)
+    ]
 
 
 def prompts(texts: int = 48, rounds: int = 3) -> list[Row]:
-    """Short queries with Qwen3's instruction, run once for all of them and run with each."""
+    """Embed short queries with Qwen3's instruction, once with its keys and values shared and once without."""
     queries = sorted(sentences(), key=len)[:texts]
     seconds: dict[bool, list[float]] = {True: [], False: []}
     found: dict[bool, Vectors] = {}
@@ -235,27 +249,32 @@ def prompts(texts: int = 48, rounds: int = 3) -> list[Row]:
     difference = float(np.abs(found[True] - found[False]).max())
     name = f"{texts} short queries of Qwen3-0.6B, the instruction shared"
     return [
-        Row(f"{name}: against not", "≥ 1.8 times", f"{gain:.2f} ({rate:.1f} texts/s)", gain >= 1.8),
-        Row(f"{name}: largest difference", "≤ 1e-5", f"{difference:.1e}", difference <= 1e-5),
+        Row(
+            f"{name}: throughput divided by that without sharing",
+            "≥ 1.8 times",
+            f"{gain:.2f} ({rate:.1f} texts/s)",
+            gain >= 1.8,
+        ),
+        Row(f"{name}: largest difference between the vectors", "≤ 1e-5", f"{difference:.1e}", difference <= 1e-5),
     ]
 
 
-ROWS: dict[str, Callable[[], list[Row]]] = {
-    row.__name__: row for row in (callers, mutex, busy, overload, memory, overhead, prompts)
+SCENARIOS: dict[str, Callable[[], list[Row]]] = {
+    scenario.__name__: scenario for scenario in (callers, mutex, busy, overload, memory, overhead, prompts)
 }
 
 
-def _unlike(count: int) -> list[str]:
-    """STS sentences, none twice: one call would compute equal ones once, and the calls of many may not."""
+def _distinct_texts(count: int) -> list[str]:
+    """Return distinct STS sentences, since equal ones are computed once in a call but not always in several calls."""
     known = list(dict.fromkeys(sentences()))
     return [f"{known[index % len(known)]} {index // len(known) or ''}".strip() for index in range(count)]
 
 
-def _check(found: Vectors, expected: Vectors) -> None:
+def _check_vectors(found: Vectors, expected: Vectors) -> None:
     difference = float(np.abs(found - expected).max())
     if not difference <= _TOLERANCE:  # NaN too
         raise AssertionError(f"a vector is off by {difference:.1e}")
 
 
 if __name__ == "__main__":
-    run(ROWS, "Measure what a service does under load.")
+    run(SCENARIOS, "Measure one service under load.")

@@ -1,4 +1,4 @@
-"""Draw the throughputs of a report of `benchmarks.compare`, a panel for each model and workload.
+"""Draw the throughputs in a report of `benchmarks.compare`, in one panel for each model and workload.
 
 python -m benchmarks.plot REPORT.json CHART.svg
 """
@@ -22,6 +22,7 @@ _COLUMNS = 3
 
 
 def draw(report: dict[str, Any], file: Path) -> None:
+    """Write the chart of a report to an SVG file."""
     panels: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for figure in report["figures"]:
         if figure["unit"] == "texts/s" and figure["value"] is not None:
@@ -31,18 +32,18 @@ def draw(report: dict[str, Any], file: Path) -> None:
         rows = max(1, -(-len(panels) // _COLUMNS))
         chart = Figure(figsize=(4.2 * _COLUMNS, 0.6 + 1.7 * rows), layout="constrained")
         axes = chart.subplots(rows, _COLUMNS, squeeze=False)
-        free = list(axes.flat)
-        for axis, ((model, workload), figures) in zip(free, panels.items(), strict=False):
+        panel_axes = list(axes.flat)
+        for axis, ((model, workload), figures) in zip(panel_axes, panels.items(), strict=False):
             axis.set_title(f"{_MODELS[model]}, {workload}", loc="left", fontsize=10, fontweight="bold")
-            _panel(axis, figures)
-        for axis in free[len(panels) :]:
+            _draw_panel(axis, figures)
+        for axis in panel_axes[len(panels) :]:
             axis.set_axis_off()
         machine = report["machine"]
         chart.suptitle(f"texts per second, float32, {machine['cpu']}, {machine['cores']} cores", fontsize=11)
         chart.savefig(file, metadata={"Date": None})
 
 
-def _panel(axis: Axes, figures: list[dict[str, Any]]) -> None:
+def _draw_panel(axis: Axes, figures: list[dict[str, Any]]) -> None:
     values = [figure["value"] for figure in figures]
     bars = axis.barh([figure["contestant"] for figure in figures], values, color=[_colour(f) for f in figures])
     axis.bar_label(bars, labels=[_label(figure) for figure in figures], padding=3)

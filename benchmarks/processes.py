@@ -1,4 +1,4 @@
-"""The caller's side of benchmarks/contestants/worker.py."""
+"""Start benchmarks/contestants/worker.py for a contestant, send it requests and read its answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks import environments
 
-_LONGEST_ANSWER = 1800  # seconds after which a worker counts as hung
+_ANSWER_TIMEOUT_S = 1800  # a worker that takes longer counts as hung
 
 
 class WorkerError(Exception):
@@ -22,7 +22,7 @@ class WorkerError(Exception):
 
 
 class Worker:
-    """One contestant's process, ended by leaving the context."""
+    """The process of one contestant, which ends when the context is left."""
 
     def __init__(self, contestant: str, python: Path) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -35,21 +35,21 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=environments.ROOT,
-                env=environments.variables(),
+                env=environments.process_variables(),
             )
 
-    def ask(self, do: str, **request: Any) -> dict[str, Any]:
-        """The answer to a request.
+    def ask(self, method: str, **request: Any) -> dict[str, Any]:
+        """Send a request and return the answer.
 
         Raises:
             WorkerError: the contestant failed.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        watchdog = Timer(_LONGEST_ANSWER, self._process.kill)
+        watchdog = Timer(_ANSWER_TIMEOUT_S, self._process.kill)
         watchdog.start()
         try:
-            self._process.stdin.write(json.dumps({"do": do, **request}).encode() + b"\n")
+            self._process.stdin.write(json.dumps({"method": method, **request}).encode() + b"\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
@@ -58,22 +58,22 @@ class Worker:
             watchdog.cancel()
         if not line:
             self._process.wait()
-            said = self._log.read_text(errors="replace").split("\n")
-            raise WorkerError(next((text for text in reversed(said) if text), "ended without a word"))
+            lines = self._log.read_text(errors="replace").split("\n")
+            raise WorkerError(next((text for text in reversed(lines) if text), "ended without an error message"))
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise WorkerError(answer["error"])
         return answer
 
-    def ask_vectors(self, do: str, **request: Any) -> tuple[dict[str, Any], NDArray[np.float32]]:
-        """The answer to a request that also makes vectors."""
-        answer = self.ask(do, vectors=str(self._vectors), **request)
+    def ask_vectors(self, method: str, **request: Any) -> tuple[dict[str, Any], NDArray[np.float32]]:
+        """Send a request that makes vectors; return the answer and the vectors."""
+        answer = self.ask(method, vectors=str(self._vectors), **request)
         return answer, np.load(self._vectors)
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()  # it holds nothing that is worth an orderly end
+        self._process.kill()  # it holds nothing that needs an orderly end
         self._process.communicate()
         self._folder.cleanup()

@@ -1,4 +1,4 @@
-"""Quantise a checkpoint with MLX, the way community conversions are made.
+"""Quantise a checkpoint with MLX in the way that community conversions are made.
 
 python -m benchmarks.quantize SOURCE DESTINATION
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 
 
 def quantize(source: Path, destination: Path, bits: int = 4, group_size: int = 64) -> None:
-    """Write a copy of a model whose linear layers and word table are packed; its Dense folders stay as they are."""
-    import mlx.core as mx  # not before a service has prepared the process for it
+    """Write a copy of a model with quantised linear layers and word embeddings, and unchanged Dense folders."""
+    import mlx.core as mx  # only after a service has prepared the process for MLX
 
     shutil.copytree(source, destination, ignore=shutil.ignore_patterns("*.safetensors", "tokenizer.model"))
     for file in source.rglob("*.safetensors"):

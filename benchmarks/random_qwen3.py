@@ -1,7 +1,8 @@
-"""A model of Qwen3-Embedding-0.6B's shape with random weights: its speed without its download.
+"""Make a model of Qwen3-Embedding-0.6B's shape with random weights, to measure its speed without its download.
 
-2.4 GB of float32, written once to ~/.cache/akidb-bench. Its tokenizer is that of tests/goldens/tiny-qwen3 with a larger
-vocabulary, learnt from the benchmark's own texts, so that they are about as many tokens long as with Qwen3's.
+It has 2.4 GB of float32 weights, and is written once to ~/.cache/akidb-bench. Its tokenizer is that of
+tests/goldens/tiny-qwen3 with a larger vocabulary, which is trained on the benchmark's own texts. So they are about as
+many tokens long as with Qwen3's tokenizer.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from tokenizers.trainers import BpeTrainer
 from tests.support import GOLDENS, edit_json, sts_pairs
 
 _DIRECTORY = Path.home() / ".cache" / "akidb-bench" / "qwen3-0.6b-random"
-_HIDDEN, _INNER, _LAYERS, _VOCABULARY = 1024, 3072, 28, 151669
-_HEAD, _QUERY_HEADS, _KEY_HEADS = 128, 16, 8
-_LONGEST = 32768
+_HIDDEN, _INTERMEDIATE, _LAYERS, _VOCABULARY = 1024, 3072, 28, 151669
+_HEAD_SIZE, _QUERY_HEADS, _KEY_HEADS = 128, 16, 8
+_MAX_TOKENS = 32768
 _CONFIG = {
     "architectures": ["Qwen3ForCausalLM"],
     "attention_bias": False,
     "attention_dropout": 0.0,
     "eos_token_id": 0,
-    "head_dim": _HEAD,
+    "head_dim": _HEAD_SIZE,
     "hidden_act": "silu",
     "hidden_size": _HIDDEN,
     "initializer_range": 0.02,
-    "intermediate_size": _INNER,
-    "max_position_embeddings": _LONGEST,
+    "intermediate_size": _INTERMEDIATE,
+    "max_position_embeddings": _MAX_TOKENS,
     "max_window_layers": _LAYERS,
     "model_type": "qwen3",
     "num_attention_heads": _QUERY_HEADS,
@@ -53,7 +54,7 @@ _CONFIG = {
 
 
 def ensure() -> Path:
-    """The model's directory, made if it is not there yet."""
+    """Return the model's directory, and make it first if it is absent."""
     if not _DIRECTORY.is_dir():
         _DIRECTORY.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=_DIRECTORY.parent) as folder:
@@ -66,13 +67,13 @@ def ensure() -> Path:
 def _write(directory: Path) -> None:
     shutil.copytree(GOLDENS / "tiny-qwen3", directory, ignore=shutil.ignore_patterns("*.safetensors"))
     (directory / "config.json").write_text(json.dumps(_CONFIG, indent=2))
-    edit_json(directory / "sentence_bert_config.json", max_seq_length=_LONGEST)
+    edit_json(directory / "sentence_bert_config.json", max_seq_length=_MAX_TOKENS)
     edit_json(directory / "1_Pooling" / "config.json", word_embedding_dimension=_HIDDEN)
-    _learn_vocabulary(directory)
+    _train_tokenizer(directory)
     save_file(_weights(), directory / "model.safetensors", metadata={"format": "pt"})
 
 
-def _learn_vocabulary(directory: Path) -> None:
+def _train_tokenizer(directory: Path) -> None:
     file = str(directory / "tokenizer.json")
     prompts = json.loads((directory / "config_sentence_transformers.json").read_text())["prompts"]
     first, second, _ = sts_pairs()
@@ -88,23 +89,23 @@ def _learn_vocabulary(directory: Path) -> None:
 
 
 def _weights() -> dict[str, NDArray[np.float32]]:
-    """Scaled like an initialisation, norms near 1, so that rounding errors stay as small as in a trained model."""
+    """Return random weights, scaled so that rounding errors stay as small as in a trained model."""
     random = np.random.default_rng(20)
-    queries, keys = _QUERY_HEADS * _HEAD, _KEY_HEADS * _HEAD
+    queries, keys = _QUERY_HEADS * _HEAD_SIZE, _KEY_HEADS * _HEAD_SIZE
     matrices = {
         "self_attn.q_proj": (queries, _HIDDEN),
         "self_attn.k_proj": (keys, _HIDDEN),
         "self_attn.v_proj": (keys, _HIDDEN),
         "self_attn.o_proj": (_HIDDEN, queries),
-        "mlp.gate_proj": (_INNER, _HIDDEN),
-        "mlp.up_proj": (_INNER, _HIDDEN),
-        "mlp.down_proj": (_HIDDEN, _INNER),
+        "mlp.gate_proj": (_INTERMEDIATE, _HIDDEN),
+        "mlp.up_proj": (_INTERMEDIATE, _HIDDEN),
+        "mlp.down_proj": (_HIDDEN, _INTERMEDIATE),
     }
     norms = {
         "input_layernorm": _HIDDEN,
         "post_attention_layernorm": _HIDDEN,
-        "self_attn.q_norm": _HEAD,
-        "self_attn.k_norm": _HEAD,
+        "self_attn.q_norm": _HEAD_SIZE,
+        "self_attn.k_norm": _HEAD_SIZE,
     }
 
     def normal(shape: int | tuple[int, int], scale: float) -> NDArray[np.float32]:

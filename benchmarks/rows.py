@@ -1,4 +1,4 @@
-"""Figures with bounds, each measured in a process of its own."""
+"""Measure scenarios, each in a process of its own, and compare the measured figures with their bounds."""
 
 import json
 import threading
@@ -18,7 +18,7 @@ from rich.table import Table
 
 @dataclass
 class Row:
-    """One bound and what was measured."""
+    """One measured quantity and its bound, a row of the printed table."""
 
     name: str
     bound: str
@@ -26,32 +26,32 @@ class Row:
     met: bool
 
 
-def run(rows: dict[str, Callable[[], list[Row]]], what: str) -> None:
-    """The command line of a benchmark that is made of rows; `what` is its help."""
-    names = ",".join(rows)
+def run(scenarios: dict[str, Callable[[], list[Row]]], description: str) -> None:
+    """Run the command line of a benchmark that is made of scenarios; `description` is its help."""
+    names = ",".join(scenarios)
 
     def main(
-        only: Annotated[str, typer.Option(help=f"Which rows, with commas between: {names}.")] = names,
+        only: Annotated[str, typer.Option(help=f"Scenarios to measure, separated by commas: {names}.")] = names,
         json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
     ) -> None:
-        _measure(rows, only, json_file)
+        _measure(scenarios, only, json_file)
 
-    main.__doc__ = what
+    main.__doc__ = description
     typer.run(main)
 
 
-def _measure(rows: dict[str, Callable[[], list[Row]]], only: str, json_file: Path | None) -> None:
-    """Measure some rows (names with commas between), show them, and end with status 1 where one misses its bound."""
+def _measure(scenarios: dict[str, Callable[[], list[Row]]], only: str, json_file: Path | None) -> None:
+    """Measure the scenarios named in `only`, print their rows, and exit with status 1 if one misses its bound."""
     names = only.split(",")
-    if unknown := set(names) - set(rows):
-        raise typer.BadParameter(f"{', '.join(sorted(unknown))}; known: {', '.join(rows)}", param_hint="--only")
+    if unknown := set(names) - set(scenarios):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}; known: {', '.join(scenarios)}", param_hint="--only")
     measured: list[Row] = []
     with Console(stderr=True).status("measuring") as status:
         for name in names:
             status.update(name)
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
-                measured += alone.submit(rows[name]).result()
-    table = Table("figure", "bound", "measured", "")
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                measured += process.submit(scenarios[name]).result()
+    table = Table("scenario: quantity", "bound", "measured", "")
     for row in measured:
         table.add_row(row.name, row.bound, row.measured, "" if row.met else "[red]missed[/]")
     Console().print(table)
@@ -61,13 +61,13 @@ def _measure(rows: dict[str, Callable[[], list[Row]]], only: str, json_file: Pat
 
 
 @contextmanager
-def resident(skip: float) -> Iterator[list[int]]:
-    """The resident memory of this process, in bytes, every half second after the first `skip` seconds."""
+def sample_resident_memory(skip_s: float) -> Iterator[list[int]]:
+    """Collect the resident memory of this process, in bytes, every half second after the first `skip_s` seconds."""
     samples: list[int] = []
     ended = threading.Event()
 
     def sample() -> None:
-        ended.wait(skip)
+        ended.wait(skip_s)
         while not ended.wait(0.5):
             samples.append(psutil.Process().memory_info().rss)
 

@@ -1,9 +1,9 @@
-"""Texts per second by token budget: the figures behind the default, in docs/performance.md.
+"""Measure texts per second for each token budget, the figures of "The token budget" in docs/performance.md.
 
 python -m benchmarks.token_budget [--json]
 
-The sentences of the STS benchmark, all budgets in turn within each round, the median of three rounds. The vectors of
-every budget are compared with those of the first before its time counts.
+The texts are the sentences of the STS benchmark. Each round measures all budgets in turn, and the median of three
+rounds counts. A time counts only after the vectors have been compared with those of the first budget.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MODELS = {"minilm-l6-v2": ("minilm-l6-v2", 2758), "embeddinggemma-300m": (str(W
 
 
 def measure(model: str, count: int) -> dict[int, float]:
-    """Median texts per second of each budget."""
+    """Return the median texts per second of each budget."""
     first, second, _ = sts_pairs()
     texts = [*first, *second][:count]
     seconds: dict[int, list[float]] = {budget: [] for budget in _BUDGETS}
@@ -46,19 +46,19 @@ def measure(model: str, count: int) -> dict[int, float]:
 
 
 def main() -> None:
-    present = {
+    available = {
         name: value for name, value in _MODELS.items() if name == "minilm-l6-v2" or WEIGHTS.joinpath(name).is_dir()
     }
-    results = {name: measure(*value) for name, value in present.items()}
+    results = {name: measure(*value) for name, value in available.items()}
     if "--json" in sys.argv:
         print(json.dumps(results))
         return
-    table = Table("model", *(str(budget) for budget in _BUDGETS), title="texts per second by token budget")
+    table = Table("model", *(str(budget) for budget in _BUDGETS), title="texts/s for each token budget (* the most)")
     for name, speeds in results.items():
         best = max(speeds.values())
         table.add_row(name, *(f"{speed:.0f}{' *' if speed == best else ''}" for speed in speeds.values()))
     Console().print(table)
-    for name in set(_MODELS) - set(present):
+    for name in set(_MODELS) - set(available):
         print(f"{name}: not on this machine, not measured")
 
 

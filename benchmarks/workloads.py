@@ -1,11 +1,11 @@
-"""What the contestants of `benchmarks.compare` are given to do; the same texts on every run.
+"""Make the workloads of `benchmarks.compare`, with the same texts on every run.
 
 sts      the sentences of the STS benchmark, all short
-mixed    5 to 500 tokens, log-normal about 40: sentences of the STS benchmark joined, then cut
+mixed    texts of 5 to 500 tokens, log-normal about 40: joined sentences of the STS benchmark, cut
 queries  short questions after the model's instruction
 callers  256 threads that embed one text at a time, four each
-busy     the latency of one short query while 2,000 texts are embedded on another thread
-cold     from the start of the process to the first vector
+busy     the latency of a short query while another thread embeds 2,000 texts
+cold     the time from the start of the process to the first vector
 """
 
 from __future__ import annotations
@@ -26,68 +26,73 @@ Kind = Literal["encode", "callers", "busy", "cold"]
 
 CALLERS = 256
 QUERIES = 10
-_SHORTEST, _MEDIAN, _LONGEST, _SIGMA = 5, 40, 500, 0.9
+_MIN_TOKENS, _MEDIAN_TOKENS, _MAX_TOKENS, _SIGMA = 5, 40, 500, 0.9
 
 
 @dataclass(frozen=True)
 class Workload:
+    """Texts, and how the contestants embed them."""
+
     name: str
     kind: Kind
     texts: list[str]
     prompt: Prompt | None = None
-    naive_texts: int = 0  # how many the naive loop does, which takes up to 5 seconds for each; 0: it does not take part
+    naive_texts: int = 0  # for the naive loop, which takes up to 5 seconds for each text; 0: it does not take part
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one model is measured on."""
+    """The workloads of one model, and how many texts each has."""
 
     sts: int
     mixed: int
-    naive: int
+    naive_texts: int
     prompt: str | None = None
     queries: int = 0
-    services: bool = False  # callers, busy and cold
+    services: bool = False  # whether it also has callers, busy and cold
 
 
 PLANS = {
-    "minilm": Plan(sts=2758, mixed=256, naive=16, services=True),
-    "gemma": Plan(sts=256, mixed=64, naive=8, prompt="STS"),
-    "qwen3": Plan(sts=64, mixed=24, naive=4, queries=64),
+    "minilm": Plan(sts=2758, mixed=256, naive_texts=16, services=True),
+    "gemma": Plan(sts=256, mixed=64, naive_texts=8, prompt="STS"),
+    "qwen3": Plan(sts=64, mixed=24, naive_texts=4, queries=64),
 }
 NAMES = ("sts", "mixed", "queries", "callers", "busy", "cold")
 
 
 def workloads(plan: Plan, model: ModelFiles) -> list[Workload]:
+    """Return the workloads of a plan, with texts of the lengths that the model counts."""
     directory = Path(model.directory)
     prompt = _prompt(directory, plan.prompt) if plan.prompt else None
-    made = [
-        Workload("sts", "encode", sentences()[: plan.sts], prompt, plan.naive),
-        Workload("mixed", "encode", mixed(plan.mixed, directory), prompt, plan.naive),
+    planned = [
+        Workload("sts", "encode", sentences()[: plan.sts], prompt, plan.naive_texts),
+        Workload("mixed", "encode", mixed(plan.mixed, directory), prompt, plan.naive_texts),
     ]
     if plan.queries:
-        made.append(Workload("queries", "encode", sentences()[: plan.queries], _prompt(directory, "query"), plan.naive))
+        planned.append(
+            Workload("queries", "encode", sentences()[: plan.queries], _prompt(directory, "query"), plan.naive_texts)
+        )
     if plan.services:
-        made += [
+        planned += [
             Workload("callers", "callers", sentences()[: 4 * CALLERS]),
             Workload("busy", "busy", sentences()[: 2000 + QUERIES]),
             Workload("cold", "cold", sentences()[:1]),
         ]
-    return made
+    return planned
 
 
 def sentences() -> list[str]:
-    """The STS benchmark's English test split, first sentences, then second ones."""
+    """Return the English test split of the STS benchmark: the first sentences, then the second ones."""
     first, second, _ = sts_pairs()
     return [*first, *second]
 
 
 def mixed(count: int, directory: Path) -> list[str]:
-    """Lengths are in the model's own tokens, those that it adds itself not counted."""
+    """Return texts of log-normal lengths, counted in the model's tokens without its special tokens."""
     random = np.random.default_rng(20)
-    # Evenly spaced quantiles, so that few texts have the distribution of many.
+    # Quantiles at even distances, so that a few texts have the distribution of many.
     normal = [NormalDist().inv_cdf((index + 0.5) / count) for index in range(count)]
-    lengths = np.clip(_MEDIAN * np.exp(_SIGMA * np.array(normal)), _SHORTEST, _LONGEST).astype(int)
+    lengths = np.clip(_MEDIAN_TOKENS * np.exp(_SIGMA * np.array(normal)), _MIN_TOKENS, _MAX_TOKENS).astype(int)
     tokenizer = plain_tokenizer(directory)
     known, texts = sentences(), []
     for length in random.permutation(lengths):
@@ -99,13 +104,14 @@ def mixed(count: int, directory: Path) -> list[str]:
 
 
 def mean_tokens(workload: Workload, model: ModelFiles) -> float:
-    """Mean length as the model reads it: with its prompt and its own tokens, cut to its limit."""
+    """Return the mean number of tokens that the model reads: with prompt and special tokens, cut to its limit."""
     prompt = workload.prompt.text if workload.prompt else ""
     encoded = plain_tokenizer(Path(model.directory)).encode_batch([prompt + text for text in workload.texts])
     return float(np.mean([min(len(tokens), model.max_tokens) for tokens in encoded]))
 
 
 def plain_tokenizer(directory: Path) -> Tokenizer:
+    """Return the model's tokenizer without truncation and padding."""
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()

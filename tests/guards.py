@@ -55,78 +55,78 @@ DOWNLOAD, IN_STORE = "test_download.py::", "test_store.py::"
 
 GUARDS = (
     Guard(
-        "1 body cut off",
+        "1 a response body is cut off",
         f"{DOWNLOAD}test_a_download_goes_on_where_it_was_cut",
-        "the rest is asked for with Range",
+        "the download resumes with a Range request",
         ((HUB, "        if size:\n            headers", "        if False:\n            headers"),),
     ),
     Guard(
-        "1 body cut off, for ever",
+        "1 every response body is cut off",
         f"{DOWNLOAD}test_a_body_that_ends_early_every_time",
-        "six attempts that bring nothing are the end",
+        "the download ends after six attempts without progress",
         ((HUB, "    if size < file.size:\n        raise", "    if False:\n        raise"),),
     ),
     Guard(
         "2 right size, wrong bytes",
         f"{DOWNLOAD}test_wrong_bytes_twice_are_refused_by_name",
-        "SHA-256 of what came",
+        "the downloaded bytes are compared with the SHA-256",
         ((HUB, "        if file.is_at(part):", "        if True:"),),
     ),
     Guard(
         "2 wrong bytes, once",
         f"{DOWNLOAD}test_a_failure_that_passes",
-        "fetched once more",
+        "the file is downloaded a second time",
         ((HUB, "for _ in range(2):", "for _ in range(1):"),),
         "flip",
     ),
     Guard(
-        "3 500, 503, 429",
+        "3 status 500, 503 or 429",
         f"{DOWNLOAD}test_a_failure_that_passes",
-        "retries of what is transient",
+        "transient errors are retried",
         ((RETRIES, "return status in (408, 429) or status >= 500", "return False"),),
         "status",
     ),
     Guard(
-        "3 reset",
+        "3 connection reset",
         f"{DOWNLOAD}test_a_failure_that_passes",
-        "retries of what is transient",
+        "transient errors are retried",
         ((RETRIES, "return isinstance(error, (HTTPError, OSError))", "return False"),),
         "reset",
     ),
     Guard(
-        "3 stall",
+        "3 the Hub falls silent",
         f"{DOWNLOAD}test_a_hub_that_falls_silent",
-        "a time-out for each read",
+        "each read has a timeout",
         ((HUB, "timeout=timeout) as response", "timeout=None) as response"),),
     ),
     Guard(
-        "3 a trickle without end",
+        "3 a response that trickles without end",
         f"{DOWNLOAD}test_a_download_that_would_never_end",
-        "one deadline, looked at with every chunk",
+        "the overall deadline is checked at every chunk",
         ((HUB, "                check_deadline(deadline)\n", ""),),
     ),
     Guard(
-        "3 ignored Range",
+        "3 the server ignores Range",
         f"{DOWNLOAD}test_a_range_that_is_ignored",
-        "an answer other than 206 starts the file anew",
+        "a status other than 206 starts the file again from the beginning",
         ((HUB, "if size and response.status_code != 206:", "if False:"),),
     ),
     Guard(
-        "3 the Hub is down, the model is here",
+        "3 the Hub is down, the model is cached",
         f"{DOWNLOAD}test_a_cached_copy_serves_while_the_hub_is_down",
-        "what is here and whole is taken without a request",
+        "a complete cached model is used without a request",
         ((RESOLVER, "        if intact := self._store.find_intact(repo):\n            return intact\n", ""),),
     ),
     Guard(
-        "3 a body without end",
+        "3 a body longer than declared",
         f"{DOWNLOAD}test_a_body_that_is_longer_than_declared_is_not_read_to_its_end",
-        "no more is read than was declared",
+        "reading stops at the declared length",
         ((HUB, "if size > file.size:", "if False:"),),
     ),
     Guard(
         "4 redirect to another host",
         f"{DOWNLOAD}test_a_token_does_not_leave_its_host",
-        "the session follows redirects itself and drops the token there",
+        "the session follows redirects itself and drops the token when the host changes",
         (
             (
                 HUB,
@@ -136,15 +136,15 @@ GUARDS = (
         ),
     ),
     Guard(
-        "4 gated",
+        "4 a gated model",
         f"{DOWNLOAD}test_a_gated_model_explains_itself",
-        "401 and 403 are explained",
+        "statuses 401 and 403 are explained",
         ((RETRIES, "if isinstance(error, GatedRepoError) or status == 403:", "if False:"),),
     ),
     Guard(
-        "5 kill -9 in mid-download",
+        "5 kill -9 during a download",
         f"{DOWNLOAD}test_a_killed_download_leaves_nothing_that_misleads",
-        "a folder of its own until it is whole, and a look at the files of one without a record",
+        "a model stays in a separate folder until it is complete; without a record, its files are checked",
         (
             (STORE, "        return folder / name\n", "        return self.root / repo.folder / commit\n"),
             (STORE, "(folder / name).mkdir(", "(self.root / repo.folder / commit).mkdir("),
@@ -153,72 +153,72 @@ GUARDS = (
         ),
     ),
     Guard(
-        "5 debris",
+        "5 files that killed processes left behind",
         f"{IN_STORE}test_what_was_left_behind_goes_with_the_next_download",
-        "what killed processes left is deleted",
+        "the next download deletes them",
         ((STORE, "            self._clean_up(repo)\n", ""),),
     ),
     Guard(
-        "6 disk full",
+        "6 too little disk space for a download",
         f"{DOWNLOAD}test_a_full_disk_is_noticed_before_the_download",
-        "bytes needed against bytes free, before",
+        "the bytes needed are compared with the bytes free before the download",
         ((DOWNLOADER, "if to_receive + _RESERVED_BYTES > free:", "if False:"),),
     ),
     Guard(
-        "6 disk full meanwhile",
+        "6 the disk fills up during a download",
         f"{IN_STORE}test_a_disk_that_fills_up_during_a_download",
-        "an error of the disk is not retried",
+        "a disk error is not retried",
         ((RETRIES, "error.errno in (errno.ENOSPC, ", "error.errno in ("),),
     ),
     Guard(
-        "7 sixteen cold starts",
+        "7 sixteen processes start with an empty cache",
         f"{DOWNLOAD}test_many_processes_start_cold",
-        "one lock around the download",
+        "one lock surrounds the download",
         ((STORE, 'with locks.exclusive(self.root / repo.folder / "download.lock", timeout):', "if True:"),),
     ),
     Guard(
-        "7 locks that do nothing",
+        "7 a file system whose locks do nothing",
         f"{IN_STORE}test_where_locks_do_nothing_each_download_has_a_folder_of_its_own_and_the_first_wins",
-        "a probe of the lock, then a folder for each process",
+        "the lock is tried out first; where it has no effect, each process has a folder of its own",
         ((STORE, "if not locks.are_enforced(folder):", "if False:"),),
     ),
     Guard(
-        "8 eviction while another process has it",
+        "8 eviction while another process uses the model",
         f"{DOWNLOAD}test_what_is_open_in_another_process_stays",
-        "removing needs the lock alone",
+        "removal needs the exclusive lock",
         (
             (STORE, "with locks.exclusive(model.lock, 0, remove=True):", "if True:"),
             (STORE, "return locks.is_held(self.lock)", "return False"),
         ),
     ),
     Guard(
-        "8 eviction while a service has it",
+        "8 eviction while a service uses the model",
         "test_service.py::test_a_service_keeps_its_model_from_being_removed",
         "a service holds the lock until it is closed",
         (("akidb_mlx/resolve.py", "resources.enter_context(cache.acquire(", "(cache.ensure("),),
     ),
     Guard(
-        "8 removal between finding and opening",
+        "8 removal between finding and opening a model",
         f"{IN_STORE}test_a_model_that_goes_between_finding_and_opening_is_looked_for_again",
-        "a look after the lock is taken",
+        "the folder is checked again once the lock is held",
         ((STORE, "yield model.path.is_dir()", "yield True"),),
     ),
     Guard(
         "9 broken index",
         f"{IN_STORE}test_an_index_that_is_garbage",
-        "one error for all that an index may be",
+        "every defect of an index gives the same error",
         ((FILES, "except (OSError, ValueError, KeyError, TypeError, A", "except (ZeroDivisionError, A"),),
     ),
     Guard(
         "9 empty ref in the Hub's cache",
         f"{IN_STORE}test_a_copy_that_was_never_complete_is_not_used",
-        "what the client does not find is not there",
+        "a copy that huggingface_hub does not find is not used",
         ((HUB_CACHE, "except (LocalEntryNotFoundError, ValueError):", "except ZeroDivisionError:"),),
     ),
     Guard(
-        "9 missing or cut file",
+        "9 missing or cut-off file",
         f"{DOWNLOAD}test_a_damaged_file_is_fetched_again_once",
-        "sizes are compared with the record",
+        "file sizes are compared with the record",
         ((STORE, "tuple(record.find_damaged(path)))", "())"),),
     ),
     Guard(
@@ -230,19 +230,19 @@ GUARDS = (
     Guard(
         "9 damaged record",
         f"{DOWNLOAD}test_a_lost_record_is_made_anew_from_the_files",
-        "a record is made anew from the files",
+        "the record is rebuilt from the files",
         ((STORE, "CacheRecord.read(path) or _rebuild_record(path)", "CacheRecord.read(path)"),),
     ),
     Guard(
         "9 read-only cache",
         f"{IN_STORE}test_a_cache_that_cannot_be_written_still_serves",
-        "a model that cannot be locked is opened",
+        "a model that cannot be locked is opened all the same",
         ((STORE, "if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):", "if True:"),),
     ),
     Guard(
         "9 damaged copy in the Hub's cache",
         f"{DOWNLOAD}test_a_damaged_copy_in_the_hubs_cache_is_not_used",
-        "the hashes that its blobs are named by",
+        "files are compared with the hashes in their blobs' names",
         ((RESOLVER, " or hub_cache.find_changed(folder)", ""),),
     ),
     Guard(
@@ -254,49 +254,49 @@ GUARDS = (
     Guard(
         "10 hostile file names",
         f"{DOWNLOAD}test_hostile_file_names_are_refused",
-        "file names are checked, and only known ones asked for",
+        "file names are checked, and only known ones are requested",
         ((FILES, "    for name in names:\n        check_file_name(name)\n    needed", "    needed"),),
     ),
     Guard(
         "10 hostile entries of the index",
         f"{DOWNLOAD}test_hostile_entries_of_the_index_are_refused",
-        "an index may name weight files beside it",
+        "an index may only name weight files in its own folder",
         ((FILES, 'not isinstance(name, str) or "/" in name or not name.endswith(".safetensors")', "False"),),
     ),
     Guard(
         "12 code, pickles, other formats",
         f"{DOWNLOAD}test_code_and_pickles_are_not_even_asked_for",
-        "a list of the names that are allowed",
+        "only file names on a list are requested",
         ((FILES, "filter(kind_of(names).needed.fullmatch, names)", "names"),),
     ),
     Guard(
         "13 malformed safetensors, downloaded",
         f"{IN_STORE}test_weights_that_are_cut_off_or_garbage",
-        "a header must fit its file, and a bound",
+        "the header must fit in the file and be within a bound",
         ((FILES, "if not 2 <= header <= min(size - 8, _LONGEST_HEADER):", "if False:"),),
     ),
     Guard(
         "13 malformed safetensors, loaded",
         "test_malformed_weights.py::test_malformed_weights_are_refused",
-        "safetensors' own check, before MLX reads anything",
+        "safetensors checks the file before MLX reads it",
         (("akidb_mlx/checkpoint/tensors.py", "except (OSError, SafetensorError) as error", "except OSError as error"),),
     ),
     Guard(
         "14 weights that are not finite",
         "test_checkpoint.py::test_weights_that_are_not_finite_are_refused",
-        "a self-test at load",
+        "a self-test runs when the model is loaded",
         (("akidb_mlx/backends/mlx/model.py", "if not np.isfinite(", "if False and np.isfinite("),),
     ),
     Guard(
-        "14 a row that is no vector",
+        "14 a row that is not a valid vector",
         "test_vectors.py::test_a_row_that_is_no_vector_fails_its_text",
-        "every row is looked at",
+        "every row is checked",
         (("akidb_mlx/vectors.py", "if not sound.all():", "if False:"),),
     ),
     Guard(
         "15 missing, extra and misshapen tensors",
         "test_checkpoint.py::test_tensors_that_do_not_fit_are_named",
-        "problems are gathered and refused before anything is loaded",
+        "all problems are collected and refused before anything is loaded",
         (("akidb_mlx/backends/mlx/weights.py", "        if problems:", "        if False:"),),
     ),
     Guard(
@@ -308,13 +308,13 @@ GUARDS = (
     Guard(
         "19 one text fails the forward pass",
         "test_engine.py::test_the_text_at_fault_is_found_in_its_batch",
-        "the batch is halved",
+        "the batch is halved until that text is found",
         ((STEPS, "if error is not None and batch.size == 1:", "if error is not None:"),),
     ),
     Guard(
         "19 the owner thread dies",
         "test_engine.py::test_an_owner_thread_that_dies_fails_what_waits_and_is_replaced_once",
-        "it is replaced once",
+        "the thread is replaced once",
         (
             (
                 ENGINE,
@@ -324,7 +324,7 @@ GUARDS = (
         ),
     ),
     Guard(
-        "20 more than can be answered",
+        "20 more calls than can be answered",
         "test_engine.py::test_beyond_the_bound_calls_are_refused_at_once",
         "the queue is bounded",
         ((QUEUE, "            if self._is_full(request.expected_tokens):\n    ", "            if False:\n    "),),
@@ -332,19 +332,19 @@ GUARDS = (
     Guard(
         "20 cancelled work",
         "test_engine.py::test_a_cancelled_call_frees_its_place_and_never_runs",
-        "what waits of it is dropped",
+        "what still waits in the queue is dropped",
         ((QUEUE, "                self._turns.remove(request)\n            request.release()\n", ""),),
     ),
     Guard(
         "21 a forward pass that hangs",
         "test_engine.py::test_a_hang_is_noticed_and_starts_no_second_thread",
-        "health looks at when the step began",
+        "the health check looks at when the step began",
         ((ENGINE, "if running > self._limits.stuck_after_s:", "if False:"),),
     ),
     Guard(
         "22 fork after load",
         "test_engine.py::test_a_forked_child_gets_a_clear_error",
-        "a child is marked",
+        "the child process is marked",
         (("akidb_mlx/runtime/process.py", "os.register_at_fork(after_in_child=_mark_forked)", "pass"),),
     ),
     Guard(
@@ -369,7 +369,7 @@ GUARDS = (
     Guard(
         "30 two lives of an engine",
         f"{LIVES}test_a_life_that_ends_late_leaves_the_next_one_alone",
-        "a life has a queue of its own",
+        "each life has a queue of its own",
         (
             (
                 ENGINE,
@@ -381,57 +381,57 @@ GUARDS = (
     Guard(
         "30 a restart while closing",
         f"{LIVES}test_close_during_a_restart_closes_the_new_life",
-        "a look after the new life is there",
+        "the engine checks for a close once the new life is there",
         ((ENGINE, "if self._stopped:  # meanwhile", "if False:  # meanwhile"),),
     ),
     Guard(
         "30 a done-callback that raises",
         f"{LIVES}test_a_callback_that_raises_harms_nobody",
-        "what a callback raises is logged",
+        "the exception is logged",
         ((REQUESTS, "if isinstance(error, KeyboardInterrupt) and not on_owner_thread():", "if True:"),),
         "SystemExit",
     ),
     Guard(
         "31 a done-callback that waits",
         f"{LIVES}test_a_callback_that_embeds_with_its_own_service_gets_an_error_at_once",
-        "no wait on an owner thread",
+        "an owner thread refuses to wait",
         (("akidb_mlx/embedder.py", "        check_may_wait()\n", ""),),
     ),
     Guard(
         "31 a done-callback that resubmits",
         f"{LIVES}test_a_callback_that_resubmits_does_not_restart_the_engine_from_its_own_end",
-        "no restart from an owner thread",
+        "an owner thread does not restart the engine",
         ((ENGINE, "self._replaceable(life) and not on_owner_thread():", "self._replaceable(life):"),),
     ),
     Guard(
         "31 a signal handler",
         f"{REENTRANCY}test_a_signal_handler_may_call_the_service",
-        "no lock is waited for by the thread that holds it",
+        "a thread does not wait for a lock that it holds",
         ((LOCKS, "    if this in entered:\n        raise", "    if False:\n        raise"),),
         "embed",
     ),
     Guard(
         "31 a future whose lock is held",
         f"{REENTRANCY}test_a_future_whose_lock_is_held_does_not_stop_other_calls",
-        "it is resolved on another thread",
+        "the future is resolved on another thread",
         ((REQUESTS, "future._condition.acquire(timeout=_LOCK_TIMEOUT_S)", "future._condition.acquire()"),),
     ),
     Guard(
         "31 a drain that interrupts a call",
         f"{REENTRANCY}test_draining_does_not_wait_for_the_call_that_it_interrupts",
-        "the threads that feed a call are known",
+        "the engine knows which threads are feeding a call",
         ((ENGINE, "if get_ident() in self._life.feeders:", "if False:"),),
     ),
     Guard(
         "31 a count that interrupts a count",
         f"{REENTRANCY}test_metrics_lose_nothing_that_interrupts_a_count",
-        "changes wait in a queue while one is applied",
+        "a change waits in a queue while another one is applied",
         (("akidb_mlx/engine/metrics.py", "        self._changes.append(change)\n", "        change()\n"),),
     ),
     Guard(
-        "31 a collected service",
+        "31 a garbage-collected service",
         f"{REENTRANCY}test_cleaning_up_after_a_collected_object_does_not_wait_on_the_collectors_thread",
-        "a thread for finalizers",
+        "finalizers run on a thread of their own",
         (
             (
                 "akidb_mlx/runtime/finalizers.py",
@@ -443,19 +443,19 @@ GUARDS = (
     Guard(
         "32 a deadline while a long text is tokenised",
         f"{DEADLINES}test_a_caller_leaves_in_time_while_a_long_text_is_tokenised",
-        "the caller leaves the tokenising thread",
+        "the caller stops waiting for the tokenising thread",
         (("akidb_mlx/runtime/abandonment.py", "if not done.wait(deadline.left()):", "if not done.wait():"),),
     ),
     Guard(
         "32 several deadlines while long texts are tokenised",
         f"{DEADLINES}test_many_callers_at_once_abandon_one_tokenising",
-        "a caller with a deadline waits for one that was left",
+        "a caller with a deadline waits until the abandoned tokenising ends",
         ((TOKENIZER, "self._abandoned is not None and not self._abandoned.wait(0)", "False"),),
     ),
     Guard(
         "32 tokenising that nobody waits for",
         f"{DEADLINES}test_an_abandoned_tokenising_holds_up_nobody",
-        "the tokenizer is left to it, and another one is loaded",
+        "it keeps its tokenizer, and another one is loaded for later calls",
         ((TOKENIZER, "self._tokenizer, self._abandoned = None, done", "self._abandoned = done"),),
     ),
     Guard(
@@ -473,7 +473,7 @@ GUARDS = (
     Guard(
         "33 building a model while the device is held",
         "test_loading.py::test_the_device_is_held_for_evaluation_only",
-        "only evaluation takes the device",
+        "only evaluation holds the device",
         (
             (
                 "akidb_mlx/backends/mlx/model.py",
@@ -485,19 +485,19 @@ GUARDS = (
     Guard(
         "33 evaluating weights while another model has the device",
         "test_loading.py::test_the_device_is_held_for_evaluation_only",
-        "evaluation takes the device",
+        "evaluation waits for the device",
         ((TURNS, "        with device_lock:\n", "        if True:\n"),),
     ),
     Guard(
         "33 all weights in one turn on the device",
         "test_loading.py::test_another_model_runs_between_two_turns",
-        "turns of a bounded number of bytes",
+        "a turn evaluates a bounded number of bytes",
         ((TURNS, "_groups(arrays, _TURN_BYTES)", "[list(arrays)]"),),
     ),
     Guard(
         "33 weights that are read later",
         "test_loading.py::test_every_weight_is_evaluated_before_the_trial",
-        "the reader knows every array that it handed out",
+        "the reader keeps track of every array that it handed out",
         (
             (
                 "akidb_mlx/backends/mlx/weights.py",
@@ -510,13 +510,13 @@ GUARDS = (
     Guard(
         "38 a pass that hangs, closed twice",
         f"{LIVES}test_closing_waits_once",
-        "one moment for all calls of close()",
+        "all calls of close() share one deadline",
         (("akidb_mlx/runtime/process.py", "        if self._close_by is None:\n", "        if True:\n"),),
     ),
     Guard(
         "38 several models at exit",
         f"{LIVES}test_all_models_are_stopped_side_by_side_under_one_bound",
-        "all are asked to end before one is waited for",
+        "all models are asked to end before one is waited for",
         (
             (
                 "akidb_mlx/runtime/process.py",
@@ -540,7 +540,7 @@ GUARDS = (
     Guard(
         "a message that spells a control token",
         "test_language_model.py::test_a_message_never_becomes_a_control_token",
-        "a space is put into it",
+        "a space is inserted into it",
         (("akidb_mlx/summarization/chat.py", "while spans := self._control_spans(text):", "while spans := ():"),),
     ),
 )
@@ -549,7 +549,7 @@ GUARDS = (
 def main() -> int:
     words = sys.argv[1:]
     if words == ["--table"]:
-        print("| fault | test | guard that it was tried against |\n| --- | --- | --- |")
+        print("| fault | test | guard without which the test fails |\n| --- | --- | --- |")
         for guard in GUARDS:
             print(f"| {guard.fault} | `{guard.test}` | {guard.guard} |")
         return 0

@@ -1,4 +1,4 @@
-"""The cost of importing, the public names, and the allowed directions of imports between the rooms of the package."""
+"""The cost of importing, the public names, and the allowed directions of imports between the layers of the package."""
 
 import ast
 import statistics
@@ -14,8 +14,8 @@ from tests.support import GOLDENS, run_python
 
 ROOT = Path(akidb_mlx.__file__).parent.parent
 
-# The modules of each room; those below a name belong to it unless they are listed themselves.
-ROOMS = {
+# The modules of each layer; those below a name belong to it unless they are listed themselves.
+LAYERS = {
     "errors": ["akidb_mlx.errors", "akidb_mlx.deadline"],
     "values": [f"akidb_mlx.{name}" for name in ("closeable", "catalog", "texts", "vectors", "options", "reports")],
     "settings": ["akidb_mlx.settings"],
@@ -34,7 +34,7 @@ ROOMS = {
     "mlx": ["mlx"],
     "mlx_lm": ["mlx_lm"],
 }
-# The rooms that each room may import, beside itself.
+# The layers that each layer may import, beside itself.
 BELOW = {
     "errors": set(),
     "values": {"errors"},
@@ -63,7 +63,7 @@ BELOW["service"] = _LIBRARY | {"model_cache"}
 BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "model_cache", "mlx", "mlx_lm"}
 BELOW["ml_funcs"] = BELOW["service"] | {"service", "entities", "summarization"}
 BELOW["cli"] = BELOW["ml_funcs"] | {"ml_funcs", "top"}
-# The package itself re-exports names of all rooms on demand.
+# The package itself re-exports names of all layers on demand.
 BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs"}
 
 HEAVY = ("transformers", "torch", "mlx", "mlx_lm", "spacy", "numpy", "tokenizers", "pydantic")
@@ -136,14 +136,14 @@ def test_only_the_lowest_layer_imports_mlx():
     assert done.returncode == 0, done.stderr
 
 
-def room_of(module: str) -> str | None:
-    """Return the room of a module or of a name in it; None for the standard library and other packages."""
+def layer_of(module: str) -> str | None:
+    """Return the layer of a module or of a name in it; None for the standard library and other packages."""
     if module == "akidb_mlx":
         return "top"
-    rooms = [
-        (len(name), room) for room, names in ROOMS.items() for name in names if f"{module}.".startswith(f"{name}.")
+    layers = [
+        (len(name), layer) for layer, names in LAYERS.items() for name in names if f"{module}.".startswith(f"{name}.")
     ]
-    return max(rooms)[1] if rooms else None
+    return max(layers)[1] if layers else None
 
 
 def imported(source: str) -> Iterator[str]:
@@ -155,18 +155,18 @@ def imported(source: str) -> Iterator[str]:
             assert not node.level, "imports are absolute here"
             for name in node.names:
                 qualified = f"{node.module}.{name.name}"
-                yield "akidb_mlx" if node.module == "akidb_mlx" and room_of(qualified) is None else qualified
+                yield "akidb_mlx" if node.module == "akidb_mlx" and layer_of(qualified) is None else qualified
 
 
 def upward_imports(module: str, source: str) -> list[str]:
-    """Return the imports of a module that its room does not allow."""
-    own = room_of(module)
-    assert own is not None, f"{module} belongs to no room: add it to ROOMS"
+    """Return the imports of a module that its layer does not allow."""
+    own = layer_of(module)
+    assert own is not None, f"{module} belongs to no layer: add it to LAYERS"
     allowed = BELOW[own] | {own}
-    return [f"{module} imports {name}" for name in imported(source) if (room_of(name) or own) not in allowed]
+    return [f"{module} imports {name}" for name in imported(source) if (layer_of(name) or own) not in allowed]
 
 
-def test_no_room_imports_one_above_it():
+def test_no_layer_imports_one_above_it():
     sources = [path for package in ("akidb_mlx", "model_cache") for path in (ROOT / package).rglob("*.py")]
     assert len(sources) > 60
     found = []
@@ -197,12 +197,12 @@ def test_no_room_imports_one_above_it():
         ("model_cache.store", "import akidb_mlx.errors", True),
     ],
 )
-def test_an_import_of_a_room_above_is_found(module, source, offends):
+def test_an_import_of_a_layer_above_is_found(module, source, offends):
     assert bool(upward_imports(module, source)) == offends
 
 
-def test_a_module_without_a_room_is_found():
-    with pytest.raises(AssertionError, match="belongs to no room"):
+def test_a_module_without_a_layer_is_found():
+    with pytest.raises(AssertionError, match="belongs to no layer"):
         upward_imports("akidb_mlx.new_module", "import json")
 
 

@@ -1,4 +1,4 @@
-"""The rows of benchmarks/load.py, small: every vector is right, nothing hangs, nothing grows without bound."""
+"""The scenarios of benchmarks/load.py, small: every vector is right, nothing hangs, nothing grows without bound."""
 
 import pytest
 
@@ -32,13 +32,13 @@ def test_a_lock_around_embed():
 def test_short_queries_during_a_bulk_call():
     from benchmarks.load import busy
 
-    check(busy(texts=3000, pause=0.1), "p95")
+    check(busy(texts=3000, pause=0.1), "95th percentile")
 
 
 def test_more_load_than_can_be_answered():
     from benchmarks.load import overload
 
-    check(overload(seconds=6), "rightly", "offered", "healthy", "memory")
+    check(overload(seconds=6), "correctly", "offered", "healthy", "memory")
 
 
 def test_memory_reaches_a_plateau():

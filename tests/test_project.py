@@ -52,7 +52,7 @@ _NO_VERB = re.compile(
 
 def test_docstrings_of_functions_begin_with_a_verb():
     found = []
-    for package in ("akidb_mlx", "model_cache"):
+    for package in ("akidb_mlx", "model_cache", "benchmarks"):
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -65,7 +65,7 @@ def test_docstrings_of_functions_begin_with_a_verb():
 def test_docstrings_of_classes_and_modules_are_no_noun_clauses():
     clause = re.compile(r"(What|Whether|How|By which|Which|Where|When|Who)\b")
     found = []
-    for package in ("akidb_mlx", "model_cache"):
+    for package in ("akidb_mlx", "model_cache", "benchmarks"):
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, (ast.ClassDef, ast.Module)) and clause.match(ast.get_docstring(node) or ""):

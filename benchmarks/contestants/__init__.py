@@ -1,6 +1,7 @@
-"""The contestants of `benchmarks.compare`, each a module with `THREAD_SAFE` and `load`.
+"""The contestants of `benchmarks.compare`: each is a module with `THREAD_SAFE` and `load`.
 
-The peers' own interpreters import this folder; they have NumPy and that one peer, so nothing else is imported here.
+The peers' own interpreters import this folder. They have only NumPy and that one peer, so nothing else is imported
+here.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ MODULES = {
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model as the contestants are given it."""
+    """A model as it is given to the contestants."""
 
-    name: str  # what EmbeddingService takes: a catalogue name or the directory
+    name: str  # for EmbeddingService: a name in the catalogue, or the directory
     directory: str
     max_tokens: int
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What stands before each text: our contestant takes the name, the peers take the text."""
+    """A prompt that is put before each text: akidb-mlx takes its name, the peers take its text."""
 
     name: str
     text: str
 
 
 class Encode(Protocol):
-    """A loaded model: one vector of unit length for each text, in order."""
+    """A loaded model, which returns one vector of unit length for each text, in order."""
 
     def __call__(self, texts: list[str], prompt: Prompt | None) -> NDArray[np.float32]: ...

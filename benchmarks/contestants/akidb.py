@@ -1,4 +1,4 @@
-"""This package, with its defaults."""
+"""Run akidb-mlx with its defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mlx-embeddings as its README says: batches as they come, padded to their longest text."""
+"""Run mlx-embeddings as its README shows: batches in the order of the texts, each padded to its longest text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if sys.platform == "linux":
-    # The wheel's own BLAS is 80 times slower; loaded first and globally, this is what MLX calls, as in akidb-mlx.
+    # The wheel's own BLAS is 80 times slower. MLX calls this one when it is loaded first and globally, as in akidb-mlx.
     ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
 
 from mlx_embeddings.utils import load as load_model  # naive_mlx calls it too
@@ -17,7 +17,7 @@ from mlx_embeddings.utils import load as load_model  # naive_mlx calls it too
 from benchmarks.contestants import Encode, ModelFiles, Prompt
 
 THREAD_SAFE = False
-_BATCH = 32
+_BATCH_SIZE = 32
 
 
 def load(model: ModelFiles) -> Encode:
@@ -26,9 +26,9 @@ def load(model: ModelFiles) -> Encode:
     def encode(texts: list[str], prompt: Prompt | None) -> NDArray[np.float32]:
         prompted = [prompt.text + text for text in texts] if prompt else texts
         batches = []
-        for start in range(0, len(prompted), _BATCH):
+        for start in range(0, len(prompted), _BATCH_SIZE):
             inputs = tokenizer.batch_encode_plus(
-                prompted[start : start + _BATCH],
+                prompted[start : start + _BATCH_SIZE],
                 return_tensors="mlx",
                 padding=True,
                 truncation=True,

@@ -1,6 +1,6 @@
-"""A naive MLX loop: one text at a time, padded to 512 tokens, as the first AkiDB integration did.
+"""Run a naive MLX loop: one text at a time, padded to 512 tokens, as the first AkiDB integration did.
 
-It runs the network of mlx-embeddings, so that only the loop differs from that contestant.
+The network is that of mlx-embeddings, so only the loop differs from that contestant.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from benchmarks.contestants import Encode, ModelFiles, Prompt, mlx_embeddings
 
 THREAD_SAFE = False
-_LENGTH = 512
+_PADDED_LENGTH = 512
 
 
 def load(model: ModelFiles) -> Encode:
@@ -21,9 +21,11 @@ def load(model: ModelFiles) -> Encode:
         vectors = []
         for text in texts:
             tokens = tokenizer.batch_encode_plus(
-                [prompt.text + text if prompt else text], truncation=True, max_length=min(model.max_tokens, _LENGTH)
+                [prompt.text + text if prompt else text],
+                truncation=True,
+                max_length=min(model.max_tokens, _PADDED_LENGTH),
             )
-            inputs = tokenizer.pad(tokens, padding="max_length", max_length=_LENGTH, return_tensors="mlx")
+            inputs = tokenizer.pad(tokens, padding="max_length", max_length=_PADDED_LENGTH, return_tensors="mlx")
             outputs = network(inputs["input_ids"], attention_mask=inputs["attention_mask"])
             vectors.append(np.array(outputs.text_embeds))
         return np.concatenate(vectors)

@@ -1,4 +1,4 @@
-"""sentence-transformers on torch, in float32 on the CPU; it sorts by length and pads each batch itself."""
+"""Run sentence-transformers on torch, in float32 on the CPU; it sorts texts by length and pads batches itself."""
 
 from __future__ import annotations
 

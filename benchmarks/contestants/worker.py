@@ -1,8 +1,8 @@
-"""One contestant in a process of its own: JSON lines on standard input, one line of JSON in answer to each.
+"""Run one contestant: read a request as a line of JSON from standard input, and answer with a line of JSON.
 
 python -m benchmarks.contestants.worker CONTESTANT
 
-Times are taken here, around the contestant's own calls; vectors go to the .npy file that a request names.
+Times are measured here, around the contestant's own calls. Vectors are written to the .npy file that a request names.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Answer = dict[str, Any]
 
 
 class Worker:
-    """The requests, one method each; `load` comes first."""
+    """One method for each kind of request; `load` comes first."""
 
     def __init__(self, contestant: ModuleType) -> None:
         self._contestant = contestant
@@ -35,7 +35,7 @@ class Worker:
 
     def load(self, model: dict[str, Any]) -> Answer:
         encode: Encode = self._contestant.load(ModelFiles(**model))
-        # What a user who shares it between threads must add.
+        # A user who shares the model between threads must add this lock.
         lock = nullcontext() if self._contestant.THREAD_SAFE else Lock()
 
         def guarded(texts: list[str], prompt: Prompt | None) -> np.ndarray:
@@ -54,7 +54,7 @@ class Worker:
         return {"seconds": seconds}
 
     def callers(self, texts: list[str], callers: int, vectors: str) -> Answer:
-        """So many threads that start together, each embedding its share of the texts one by one."""
+        """Start `callers` threads together, each of which embeds its share of the texts one by one."""
         results: list[np.ndarray] = [np.empty(0)] * len(texts)
         started: list[float] = []
         barrier = Barrier(callers, action=lambda: started.append(time.perf_counter()))
@@ -71,7 +71,7 @@ class Worker:
         return {"seconds": seconds}
 
     def busy(self, texts: list[str], queries: list[str], spread: float, vectors: str) -> Answer:
-        """One bulk call and, spread evenly over so many seconds of it, single queries from threads of their own."""
+        """Embed the texts in one call and, evenly over its first `spread` seconds, each query on another thread."""
         with ThreadPoolExecutor(len(queries) + 1) as pool:
             start = time.perf_counter()
 
@@ -95,16 +95,16 @@ def _save(path: str, vectors: np.ndarray) -> None:
 
 
 def main() -> None:
-    # What a library prints must not mix with the answers.
+    # Output that a library prints must not mix with the answers.
     with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         worker = Worker(importlib.import_module(f"benchmarks.contestants.{MODULES[sys.argv[1]]}"))
         for line in sys.stdin:
             request = json.loads(line)
-            method: Callable[..., Answer] = getattr(worker, request.pop("do"))
+            method: Callable[..., Answer] = getattr(worker, request.pop("method"))
             try:
                 answer = method(**request)
-            except Exception as error:  # noqa: BLE001 - whatever a contestant raises is its answer
+            except Exception as error:  # noqa: BLE001 - any exception of a contestant is its answer
                 answer = {"error": f"{type(error).__name__}: {error}"}
             print(json.dumps(answer), file=answers, flush=True)
 
