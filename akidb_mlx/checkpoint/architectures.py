@@ -69,7 +69,9 @@ class Architecture:
             return None
         found = config.get("pad_token_id", self.default_padding_id)
         if not isinstance(found, int) or isinstance(found, bool) or found < 0:
-            raise ModelLoadError(f"config.json: pad_token_id must be an integer of 0 or more, found {reprlib.repr(found)}")
+            raise ModelLoadError(
+                f"config.json: pad_token_id must be an integer of 0 or more, found {reprlib.repr(found)}"
+            )
         return found
 
 

@@ -22,6 +22,7 @@ from akidb_mlx.checkpoint.quantization import QuantizationConfig, read_quantizat
 from akidb_mlx.checkpoint.tensors import StoredTensor, float_type, read_tensors
 from akidb_mlx.errors import ModelLoadError
 
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The description of a model, from the files of its directory.

@@ -67,7 +67,7 @@ _ONLY = {
     **only(
         "sentence_transformers sbert_ce_default_activation_function",
         None,
-        reason="it belongs to a cross-encoder (reranker), which is no embedding model",
+        reason="it belongs to a cross-encoder (reranker), which is not an embedding model",
     ),
 }
 

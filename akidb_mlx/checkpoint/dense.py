@@ -100,7 +100,10 @@ def _describe_missing(
         source = architecture.original
     folders = [str(folder.relative_to(directory)) for folder in modules.dense]
     folders = folders or [f"{number + 2}_Dense" for number in range(architecture.dense_layers)]
-    files = ["modules.json", *(f"{folder}/{name}" for folder in folders for name in ("config.json", "model.safetensors"))]
+    files = [
+        "modules.json",
+        *(f"{folder}/{name}" for folder in folders for name in ("config.json", "model.safetensors")),
+    ]
     return (
         f"{fault}. mlx-lm's conversions leave the Dense layers out; bring them back from the original: "
         f"hf download {source} {' '.join(files)} 1_Pooling/config.json --local-dir {directory}"

@@ -50,7 +50,7 @@ MODEL_KEYS = KnownKeys(
     only=only(
         "model_type",
         *(None, "SentenceTransformer"),
-        reason="a cross-encoder (reranker), a sparse or a multi-vector model is no embedding model of one vector a text",
+        reason="cross-encoders (rerankers), sparse and multi-vector models do not give one vector for a text",
     ),
     harmless={
         **harmless("__version__ requirements", reason="tells which versions wrote the model"),

@@ -1,19 +1,21 @@
-"""Refusal of models that are no embedders, or that are more than their weights."""
+"""Refusal of models that are not embedding models, or that are more than their weights."""
 
 from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
-from akidb_mlx.checkpoint.architectures import Architecture
 from akidb_mlx.checkpoint.files import is_file
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.checkpoint.tensors import StoredTensor
 from akidb_mlx.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    from akidb_mlx.checkpoint.checkpoint import Checkpoint
 
 # Tensors of heads, by the start of their names, and the models that have them.
 HEADS = {
@@ -67,25 +69,21 @@ def check_heads(tensors: Mapping[str, StoredTensor]) -> None:
         kind = next((kind for start, kind in HEADS.items() if name.startswith(start)), None)
         if kind is not None:
             raise ModelLoadError(
-                f"{tensor.file}: {cut(tensor.key)} belongs to the head of {kind}, which is no embedding model; if its "
-                "token vectors are to be pooled nevertheless, save it with sentence-transformers, which leaves the head "
-                "out"
+                f"{tensor.file}: {cut(tensor.key)} belongs to the head of {kind}, so this is not an embedding model; if "
+                "its token vectors are to be pooled nevertheless, load and save it with sentence-transformers, which "
+                "leaves the head out"
             )
 
 
-def check_is_embedder(directory: Path, architecture: Architecture, stated: bool) -> None:
+def check_is_embedder(checkpoint: Checkpoint) -> None:
     """Refuse a causal model without any sign that it is an embedding model and no chat model or reranker.
-
-    Args:
-        directory: the model directory.
-        architecture: its rules.
-        stated: whether sentence-transformers' files say that it is one.
 
     Raises:
         ModelLoadError: neither its files nor its tokenizer show it.
     """
+    directory, architecture = checkpoint.directory, checkpoint.architecture
     token = architecture.final_token
-    if token is None or stated or _ends_texts_with(directory / "tokenizer.json", token):
+    if token is None or checkpoint.stated_embedder or _ends_texts_with(directory / "tokenizer.json", token):
         return
     raise ModelLoadError(
         f"{directory} does not say that it is an embedding model: it has none of {_FILES}, and its tokenizer does not "

@@ -91,6 +91,6 @@ def _instead(directory: Path) -> str:
     if not others:
         return "fetch the model again"
     return (
-        f"found {cut(', '.join(others))}, which is not read: weights are read from safetensors files only, which cannot "
-        "hold code; load the model with transformers and save it again, or choose a revision that has them"
+        f"found {cut(', '.join(others))}, but weights are read from safetensors files only, which cannot hold code; "
+        "load the model with transformers and save it again, or choose a revision that has them"
     )
