@@ -69,9 +69,9 @@ def check_heads(tensors: Mapping[str, StoredTensor]) -> None:
         kind = next((kind for start, kind in HEADS.items() if name.startswith(start)), None)
         if kind is not None:
             raise ModelLoadError(
-                f"{tensor.file}: {cut(tensor.key)} belongs to the head of {kind}, so this is not an embedding model; if "
-                "its token vectors are to be pooled nevertheless, load and save it with sentence-transformers, which "
-                "leaves the head out"
+                f"{tensor.file}: {cut(tensor.key)} belongs to the head of {kind}, so this is not an embedding model; "
+                "if its token vectors are to be pooled nevertheless, load and save it with sentence-transformers, "
+                "which leaves the head out"
             )
 
 
