@@ -108,7 +108,7 @@ def test_defaults_are_the_references(model_type):
     if rope is not None:
         defaults = GEMMA_THETAS if model_type == "gemma3_text" else {"full_attention": QWEN_THETA}
         assert rope_thetas({}, defaults) == {
-            kind: (rope[kind] if kind in rope else rope)["rope_theta"] for kind in defaults
+            kind: rope.get(kind, rope)["rope_theta"] for kind in defaults
         }
 
 

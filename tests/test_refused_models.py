@@ -178,7 +178,7 @@ def test_the_transformer_in_a_folder_of_its_own(tmp_path):
 def test_the_old_layout_without_a_model_at_the_top(tmp_path):
     directory = tmp_path / "old"
     shutil.copytree(GOLDENS / "tiny-bert", directory / "0_Transformer")
-    with pytest.raises(ModelNotFoundError, match="holds its model in 0_Transformer.*save it again"):
+    with pytest.raises(ModelNotFoundError, match=r"holds its model in 0_Transformer.*save it again"):
         load(directory)
 
 
