@@ -107,9 +107,7 @@ def test_defaults_are_the_references(model_type):
     rope = reference.get("rope_parameters")
     if rope is not None:
         defaults = GEMMA_THETAS if model_type == "gemma3_text" else {"full_attention": QWEN_THETA}
-        assert rope_thetas({}, defaults) == {
-            kind: rope.get(kind, rope)["rope_theta"] for kind in defaults
-        }
+        assert rope_thetas({}, defaults) == {kind: rope.get(kind, rope)["rope_theta"] for kind in defaults}
 
 
 @pytest.mark.slow

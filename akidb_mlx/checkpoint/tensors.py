@@ -77,8 +77,8 @@ def float_type(tensors: Iterable[StoredTensor]) -> str:
 def _weight_files(directory: Path) -> list[Path]:
     try:
         names = weight_files(directory)
-    except ModelCacheError as error:
-        raise ModelLoadError(str(error)) from error
+    except (ModelCacheError, OSError) as error:
+        raise ModelLoadError(f"the weights in {directory} cannot be read: {error}") from error
     for name in names:
         if not is_file(directory / name):
             raise ModelLoadError(f"{directory / name} is missing; {_instead(directory)}")
