@@ -10,7 +10,7 @@ from pathlib import Path
 import sentence_transformers
 import transformers
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 from transformers import AutoConfig
 
 MODEL_TYPES = ("bert", "distilbert", "roberta", "xlm-roberta", "qwen3", "gemma3_text")
