@@ -69,8 +69,8 @@ def read_quantization(path: Path, config: dict[str, Any], architecture: Architec
             f"{path}: quantisation method {reprlib.repr(section['quant_method'])} is not MLX's; convert the model"
         )
     # Besides the global values there is an entry for each layer that differs: an object, true or false.
-    layers = {key: value for key, value in section.items() if isinstance(value, (dict, bool))}
-    general = {key: value for key, value in section.items() if key not in layers}
+    general = {key: value for key, value in section.items() if _is_general(key, value)}
+    layers = {key: value for key, value in section.items() if key not in general}
     default = _parse(path, "quantization", general, {}) if general.get("bits") is not None else None
     inherited = {} if default is None else {"bits": default.bits, "group_size": default.group_size}
     overrides: dict[str, Quantization | None] = {}
@@ -78,6 +78,10 @@ def read_quantization(path: Path, config: dict[str, Any], architecture: Architec
         packing = _parse(path, layer, value, inherited) if isinstance(value, dict) else default if value else None
         overrides[architecture.layer_name(layer)] = packing
     return QuantizationConfig(default, overrides)
+
+
+def _is_general(key: str, value: Any) -> bool:
+    return key in PACKING_KEYS.honoured or not isinstance(value, (dict, bool))
 
 
 def _parse(path: Path, key: str, section: Mapping[str, Any], inherited: Mapping[str, Any]) -> Quantization:
