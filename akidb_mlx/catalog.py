@@ -73,6 +73,12 @@ CATALOG: dict[str, ModelRecord] = {
     )
 }
 
+
+def is_repository(name: str) -> bool:
+    """Return whether "org/repo" or "org/repo@revision" names the repository of a model in `CATALOG`."""
+    return name.partition("@")[0] in {record.repo_id for record in CATALOG.values()}
+
+
 SUMMARY_CATALOG: dict[str, SummaryModelRecord] = {
     record.name: record
     for record in (

@@ -14,9 +14,10 @@ from typing import get_args
 import numpy as np
 from typing_extensions import Unpack
 
-from akidb_mlx.catalog import CATALOG
+from akidb_mlx.catalog import CATALOG, is_repository
 from akidb_mlx.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from akidb_mlx.checkpoint.prompts import choose_prompt
+from akidb_mlx.checkpoint.purpose import check_is_embedder
 from akidb_mlx.checkpoint.tokenizer import TextTokenizer, TokenizedText
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.embedder import Embedder
@@ -107,6 +108,9 @@ class EmbeddingService(Embedder):
             directory = acquire_directory(resources, self._model_name, CATALOG, settings, auto_download)
             self._revision = directory.name if is_commit(directory.name) else None
             self._checkpoint = read_checkpoint(directory)
+            in_catalog = self._record is not None or (self._revision is not None and is_repository(self._model_name))
+            if not in_catalog and not settings.allow_unstated_pooling:
+                check_is_embedder(self._checkpoint)
             self._engine = Engine(
                 partial(_load_model, self._checkpoint, chosen_device, settings),
                 EngineLimits(
@@ -121,6 +125,8 @@ class EmbeddingService(Embedder):
             self._facts = self._engine.wait_until_loaded()
             if dimensions is None and self._record is not None:
                 dimensions = self._record.dimensions
+            if dimensions is None and self._checkpoint.truncate_dim is not None:
+                dimensions = min(self._checkpoint.truncate_dim, self._facts.dimension)
             sizes = DimensionRange(self._facts.dimension, self._facts.dimension, self._cuttable, self._model_name)
             self._dimension = parse_dimensions(dimensions, sizes)
         except BaseException:
@@ -256,7 +262,9 @@ class EmbeddingService(Embedder):
 
     @property
     def _matryoshka(self) -> bool:
-        return self._record.matryoshka if self._record else self._checkpoint.architecture.matryoshka
+        if self._record is not None:
+            return self._record.matryoshka
+        return self._checkpoint.architecture.matryoshka or self._checkpoint.truncate_dim is not None
 
     @property
     def _cuttable(self) -> bool:

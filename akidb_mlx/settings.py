@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     allow_untrained_dimensions: bool = Field(
         False, description="Let `dimensions` cut the vectors of a model that was not trained for it (Matryoshka)."
     )
+    allow_unstated_pooling: bool = Field(
+        False, description="Load a causal model whose files do not say that it is an embedding model."
+    )
     ner_model: str | None = Field(
         None, description="Model for entities, where a call names neither a model nor a language."
     )

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -71,11 +72,23 @@ def find_missing(folder: Path) -> list[str]:
     """
     if (folder / SPACY.marker).is_file() and not (folder / EMBEDDING.marker).is_file():
         required = _spacy_files(folder / SPACY.marker)
-    elif (folder / _WEIGHTS).is_file() or not (folder / INDEX).is_file():
-        required = ["config.json", "tokenizer.json", _WEIGHTS]
     else:
-        required = ["config.json", "tokenizer.json", *_shards(folder / INDEX)]
+        required = ["config.json", "tokenizer.json", *weight_files(folder)]
     return [name for name in required if not (folder / name).is_file()]
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Return the names of the files that a model's weights are read from, whether or not they are there, sorted.
+
+    A file that holds all of them goes before an index of parts, as in transformers.
+
+    Raises:
+        CorruptModelError: the index of the weights cannot be read.
+        InvalidModelNameError: the index names a file outside the folder.
+    """
+    if (folder / _WEIGHTS).is_file() or not (folder / INDEX).is_file():
+        return [_WEIGHTS]
+    return _shards(folder / INDEX)
 
 
 def _spacy_files(config: Path) -> list[str]:
@@ -95,8 +108,9 @@ def _shards(index: Path) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptModelError(f"{index} is not an index of weights: {type(error).__name__}: {error}") from error
     for name in names:
-        if not isinstance(name, str) or "/" in name or not name.endswith(".safetensors"):
-            raise InvalidModelNameError(f"{index} names {name!r}, which is not a weight file beside it")
+        if not isinstance(name, str) or "/" in name or len(name) > 255 or not name.endswith(".safetensors"):
+            shown = reprlib.repr(name)
+            raise InvalidModelNameError(f"{index}: {shown} is not the name of a safetensors file in this folder")
         check_file_name(name)
     return sorted(names)
 

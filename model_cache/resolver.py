@@ -39,9 +39,20 @@ def resolve_directory(name: str) -> Path | None:
     if any(os.path.isfile(directory / kind.marker) for kind in (EMBEDDING, SPACY)):  # noqa: PTH113
         return directory.resolve()
     if directory.is_absolute() or is_directory or name.startswith((".", "~")):
-        fault = "holds no config.json" if is_directory else "is not a directory"
-        raise ModelUnavailableError(f"{directory} {fault}: expected the folder of a model")
+        raise ModelUnavailableError(f"{directory} {_describe_fault(directory, is_directory)}")
     return None
+
+
+def _describe_fault(directory: Path, is_directory: bool) -> str:
+    """Say why a path is not the folder of a model, and what to do about it."""
+    if not is_directory:
+        return "is not a directory: expected the folder of a model"
+    if os.path.isfile(directory / "0_Transformer" / "config.json"):  # noqa: PTH113
+        return (
+            "holds its model in 0_Transformer, as in sentence-transformers' old layout: load it with a recent "
+            "sentence-transformers and save it again"
+        )
+    return "holds no config.json: expected the folder of a model"
 
 
 class Resolver:

@@ -51,6 +51,7 @@ REQUESTS, TOKENIZER, LOCKS = (
     "akidb_mlx/runtime/locks.py",
 )
 LIVES, DEADLINES, REENTRANCY = "test_engine_lives.py::", "test_deadlines.py::", "test_reentrancy.py::"
+REFUSED = "test_refused_models.py::"
 DOWNLOAD, IN_STORE = "test_download.py::", "test_store.py::"
 
 GUARDS = (
@@ -536,6 +537,38 @@ GUARDS = (
         f"{LIVES}test_a_refused_text_counts_as_failed",
         "the call fails with the text's error",
         (("akidb_mlx/service.py", "            opened.fail(error)\n", "            opened.cancel()\n"),),
+    ),
+    Guard(
+        "a key of a checkpoint that nobody knows",
+        f"{REFUSED}test_a_key_of_the_configuration",
+        "keys are in a list, empty, or refused",
+        (("akidb_mlx/checkpoint/known_keys.py", " and not is_empty(value):", " and False:"),),
+        "scale_residual",
+    ),
+    Guard(
+        "a default that is not the reference's",
+        "test_dialects.py::test_a_dialect_is_read_as_the_reference_reads_it",
+        "transformers' default",
+        (("akidb_mlx/backends/mlx/encoders/qwen3.py", "_DEFAULT_THETA = 1e4", "_DEFAULT_THETA = 1e6"),),
+        "without-theta",
+    ),
+    Guard(
+        "a model with a head",
+        f"{REFUSED}test_a_model_with_a_head",
+        "tensors of heads are refused by name",
+        (("akidb_mlx/checkpoint/checkpoint.py", "    check_heads(tensors)\n", ""),),
+    ),
+    Guard(
+        "a chat model that is pooled",
+        f"{REFUSED}test_a_causal_model_without_a_sign_of_an_embedder",
+        "some sign of an embedding model is asked for",
+        (("akidb_mlx/service.py", "                check_is_embedder(self._checkpoint)\n", "                pass\n"),),
+    ),
+    Guard(
+        "a stale index of weights",
+        f"{REFUSED}test_cache_and_loader_read_the_same_weights",
+        "one function says which weights are read",
+        ((FILES, "if (folder / _WEIGHTS).is_file() or not", "if not"),),
     ),
     Guard(
         "a message that spells a control token",

@@ -40,7 +40,7 @@ BELOW = {
     "values": {"errors"},
     "settings": {"errors", "values", "model_cache"},
     "runtime": {"errors", "settings", "mlx"},
-    "checkpoint": {"errors", "values", "runtime"},
+    "checkpoint": {"errors", "values", "runtime", "model_cache"},
     "embedder": {"errors", "values", "runtime"},
     "backend interface": {"errors", "values"},
     "engine": {"errors", "values", "runtime", "backend interface"},

@@ -6,8 +6,12 @@ that the architecture has no rule; a checkpoint without one of its own is refuse
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+from akidb_mlx.errors import ModelLoadError
 
 PoolingMode = Literal["mean", "cls", "last"]
 
@@ -23,10 +27,12 @@ class Architecture:
         final_token: the token that must end every text, for last-token pooling.
         matryoshka: whether the published embedding models were trained for shorter vectors.
         float16_overflows: whether activations leave the range of float16.
-        positions_follow_padding: whether positions are counted from `pad_token_id` + 1 (RoBERTa).
+        default_padding_id: the default of `pad_token_id` where positions are counted from it plus 1 (RoBERTa); None
+            where they are counted from 0.
         prefixes: strings that may precede a tensor's name.
         renames: parts of tensors' names, and the standard architecture's names for them.
-        unused: tensors, by the start of their name, that belong to other tasks and are not read.
+        unused: tensors, by the start of their name, that are no part of token vectors and are not read.
+        original: the publisher's repository, for a person who lacks some of its files.
     """
 
     pooling: PoolingMode | None = None
@@ -35,10 +41,11 @@ class Architecture:
     final_token: str | None = None
     matryoshka: bool = False
     float16_overflows: bool = False
-    positions_follow_padding: bool = False
+    default_padding_id: int | None = None
     prefixes: tuple[str, ...] = ("model.",)
     renames: dict[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
+    original: str | None = None
 
     def tensor_name(self, stored: str) -> str:
         """Return the encoder's name for a tensor that is stored as `stored`."""
@@ -48,8 +55,27 @@ class Architecture:
             name = name.replace(part, standard)
         return name
 
+    def layer_name(self, stored: str) -> str:
+        """Return the encoder's name for a layer whose tensors' names begin with `stored`."""
+        return self.tensor_name(f"{stored}.").removesuffix(".")
 
-_BERT_UNUSED = ("pooler.", "cls.", "lm_head.", "embeddings.position_ids")
+    def padding_id(self, config: Mapping[str, Any]) -> int | None:
+        """Return the `pad_token_id` that positions are counted from; None where they are counted from 0.
+
+        Raises:
+            ModelLoadError: config.json gives something other than a token.
+        """
+        if self.default_padding_id is None:
+            return None
+        found = config.get("pad_token_id", self.default_padding_id)
+        if not isinstance(found, int) or isinstance(found, bool) or found < 0:
+            raise ModelLoadError(
+                f"config.json: pad_token_id must be an integer of 0 or more, found {reprlib.repr(found)}"
+            )
+        return found
+
+
+_BERT_UNUSED = ("pooler.", "embeddings.position_ids")
 
 _DISTILBERT_RENAMES = {
     "transformer.layer.": "encoder.layer.",
@@ -63,14 +89,12 @@ _DISTILBERT_RENAMES = {
     "output_layer_norm.": "output.LayerNorm.",
 }
 
-_ROBERTA = Architecture(positions_follow_padding=True, prefixes=("roberta.",), unused=_BERT_UNUSED)
+_ROBERTA = Architecture(default_padding_id=1, prefixes=("roberta.",), unused=_BERT_UNUSED)
 
 # By `model_type` in config.json. Prompts: the model cards of Qwen/Qwen3-Embedding-0.6B and google/embeddinggemma-300m.
 ARCHITECTURES: dict[str, Architecture] = {
     "bert": Architecture(prefixes=("bert.",), unused=_BERT_UNUSED),
-    "distilbert": Architecture(
-        prefixes=("distilbert.",), renames=_DISTILBERT_RENAMES, unused=("vocab_", "pre_classifier.", "classifier.")
-    ),
+    "distilbert": Architecture(prefixes=("distilbert.",), renames=_DISTILBERT_RENAMES),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "qwen3": Architecture(
@@ -81,7 +105,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         },
         final_token="<|endoftext|>",
         matryoshka=True,
-        unused=("lm_head.",),
+        original="Qwen/Qwen3-Embedding-0.6B",
     ),
     "gemma3_text": Architecture(
         pooling="mean",
@@ -104,6 +128,6 @@ ARCHITECTURES: dict[str, Architecture] = {
         },
         matryoshka=True,
         float16_overflows=True,
-        unused=("lm_head.",),
+        original="google/embeddinggemma-300m",
     ),
 }

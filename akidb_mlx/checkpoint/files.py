@@ -9,6 +9,18 @@ from typing import Any
 from akidb_mlx.errors import ModelLoadError
 
 
+def is_file(path: Path) -> bool:
+    """Return whether a file is there.
+
+    Raises:
+        ModelLoadError: no file can have such a name, as when it is too long.
+    """
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise ModelLoadError(f"{str(path)[:200]} cannot be read: {error.strerror or error}") from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read the object in a JSON file.
 
@@ -19,6 +31,15 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelLoadError(f"{path} must hold a JSON object, found {type(content).__name__}")
     return content
+
+
+def read_optional_json(path: Path) -> dict[str, Any]:
+    """Read the object in a JSON file; return an empty one where there is no such file.
+
+    Raises:
+        ModelLoadError: the file cannot be read, is not JSON, or holds something other than an object.
+    """
+    return read_json(path) if is_file(path) else {}
 
 
 def read_json_value(path: Path) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,13 +11,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from akidb_mlx.checkpoint.architectures import Architecture
+from akidb_mlx.checkpoint.known_keys import KnownKeys, cut, honoured, is_empty
 from akidb_mlx.errors import ModelLoadError
+
+PACKING_KEYS = KnownKeys(honoured=honoured("bits group_size mode"))
 
 
 class Quantization(BaseModel):
     """The packing of one layer: MLX's `bits`, `group_size` and `mode`."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     bits: Literal[2, 3, 4, 5, 6, 8]
     group_size: Literal[16, 32, 64, 128]
@@ -31,23 +36,22 @@ class QuantizationConfig:
 
     Attributes:
         default: the packing of a layer that has none of its own, or None.
-        overrides: the packing of the layers that have their own.
+        overrides: the packing of the layers that have their own; None for one that is said not to be quantised.
     """
 
     default: Quantization | None
-    overrides: dict[str, Quantization]
+    overrides: dict[str, Quantization | None]
 
     def of(self, layer: str) -> Quantization:
         """Return the packing of a layer that has scales.
 
         Raises:
-            ModelLoadError: config.json has no entry for it.
+            ModelLoadError: config.json has no entry for it, or says that it is not quantised.
         """
         quantization = self.overrides.get(layer, self.default)
         if quantization is None:
-            raise ModelLoadError(
-                f"{layer}.scales is stored and config.json has no `quantization` for it: its bits are unknown"
-            )
+            fault = "says that it is not quantised" if layer in self.overrides else "has no `quantization` for it"
+            raise ModelLoadError(f"{cut(layer)}.scales is stored and config.json {fault}: its bits are unknown")
         return quantization
 
 
@@ -59,23 +63,38 @@ def read_quantization(path: Path, config: dict[str, Any], architecture: Architec
     """
     section = config.get("quantization") or config.get("quantization_config") or {}
     if not isinstance(section, dict):
-        raise ModelLoadError(f"{path}: quantization must be an object, found {section!r}")
-    if "quant_method" in section:
-        raise ModelLoadError(f"{path}: quantisation method {section['quant_method']!r} is not MLX's; convert the model")
-    default = _parse(path, "quantization", section) if "bits" in section else None
-    # An override that is `false` means an unquantised layer, which is known from its missing scales.
-    overrides = {
-        architecture.tensor_name(layer): _parse(path, layer, value)
-        for layer, value in section.items()
-        if isinstance(value, dict)
-    }
+        raise ModelLoadError(f"{path}: quantization must be an object, found {reprlib.repr(section)}")
+    if not is_empty(section.get("quant_method")):
+        raise ModelLoadError(
+            f"{path}: quantisation method {reprlib.repr(section['quant_method'])} is not MLX's; convert the model"
+        )
+    # Besides the global values there is an entry for each layer that differs: an object, true or false.
+    general = {key: value for key, value in section.items() if _is_general(key, value)}
+    layers = {key: value for key, value in section.items() if key not in general}
+    default = _parse(path, "quantization", general, {}) if general.get("bits") is not None else None
+    inherited = {} if default is None else {"bits": default.bits, "group_size": default.group_size}
+    overrides: dict[str, Quantization | None] = {}
+    for layer, value in layers.items():
+        packing = _parse(path, layer, value, inherited) if isinstance(value, dict) else default if value else None
+        overrides[architecture.layer_name(layer)] = packing
     return QuantizationConfig(default, overrides)
 
 
-def _parse(path: Path, key: str, section: dict[str, Any]) -> Quantization:
+def _is_general(key: str, value: Any) -> bool:
+    return key in PACKING_KEYS.honoured or not isinstance(value, (dict, bool))
+
+
+def _parse(path: Path, key: str, section: Mapping[str, Any], inherited: Mapping[str, Any]) -> Quantization:
+    """Read a packing; bits and group size that are null or missing are the inherited ones, as in mlx-lm's recipes."""
+    PACKING_KEYS.check(path, section, f"{cut(key)}.")
+    stated = {name: section[name] for name in PACKING_KEYS.honoured if section.get(name) is not None}
     try:
-        return Quantization.model_validate(section)
+        return Quantization.model_validate({**inherited, **stated})
     except ValidationError as error:
         fault = error.errors()[0]
-        where = ".".join(map(str, (key, *fault["loc"])))
-        raise ModelLoadError(f"{path}: {where} = {fault['input']!r} is not supported: {fault['msg']}") from error
+        where = f"{cut(key)}.{fault['loc'][0]}"
+        if fault["type"] == "missing":
+            raise ModelLoadError(f"{path}: {where} is missing") from error
+        raise ModelLoadError(
+            f"{path}: {where} = {reprlib.repr(fault['input'])} is not supported: {fault['msg']}"
+        ) from error

@@ -10,9 +10,14 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from akidb_mlx.checkpoint.architectures import Architecture
-from akidb_mlx.checkpoint.files import read_json
+from akidb_mlx.checkpoint.files import is_file
+from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.errors import ModelLoadError
+from model_cache.errors import ModelCacheError
+from model_cache.files import weight_files
 
+# The endings of the files in which other programs keep weights.
+_OTHER_WEIGHTS = {".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".npz"}
 _FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -37,9 +42,8 @@ def read_tensors(directory: Path, architecture: Architecture) -> dict[str, Store
         for stored in read_header(file):
             name = architecture.tensor_name(stored.key)
             if name in tensors:
-                raise ModelLoadError(
-                    f"{file}: tensors {stored.key!r} and {tensors[name].key!r} are both the model's {name!r}"
-                )
+                both = f"{cut(stored.key)!r} and {cut(tensors[name].key)!r}"
+                raise ModelLoadError(f"{file}: tensors {both} are both the model's {cut(name)!r}")
             tensors[name] = stored
     return tensors
 
@@ -71,16 +75,22 @@ def float_type(tensors: Iterable[StoredTensor]) -> str:
 
 
 def _weight_files(directory: Path) -> list[Path]:
-    index = directory / "model.safetensors.index.json"
-    names = {"model.safetensors"}
-    if index.is_file():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-            raise ModelLoadError(f"{index}: weight_map must map tensors to file names")
-        names = set(weight_map.values())
+    try:
+        names = weight_files(directory)
+    except (ModelCacheError, OSError) as error:
+        raise ModelLoadError(f"the weights in {directory} cannot be read: {error}") from error
     for name in names:
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ModelLoadError(f"{index}: {name!r} is not the name of a safetensors file in this folder")
-        if not (directory / name).is_file():
-            raise ModelLoadError(f"{directory / name} is missing; fetch the model again")
-    return sorted(directory / name for name in names)
+        if not is_file(directory / name):
+            raise ModelLoadError(f"{directory / name} is missing; {_instead(directory)}")
+    return [directory / name for name in names]
+
+
+def _instead(directory: Path) -> str:
+    """Say what there is in place of weights, and what to do."""
+    others = sorted(path.name for path in directory.iterdir() if path.suffix in _OTHER_WEIGHTS)
+    if not others:
+        return "fetch the model again"
+    return (
+        f"found {cut(', '.join(others))}, but weights are read from safetensors files only, which cannot hold code; "
+        "load the model with transformers and save it again, or choose a revision that has them"
+    )

@@ -16,6 +16,7 @@ import mlx.core as mx
 from akidb_mlx.backends.mlx.layers import Embedding, Linear, QuantizedMatrix
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
+from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.checkpoint.tensors import StoredTensor
 from akidb_mlx.errors import ModelLoadError
 from akidb_mlx.runtime.device_turns import evaluate_in_turns
@@ -80,7 +81,7 @@ class WeightReader:
         """
         unused = self._checkpoint.architecture.unused
         extra = sorted(name for name in set(self._checkpoint.tensors) - self._read if not name.startswith(unused))
-        problems = self._problems + [f"{name} is not part of the model" for name in extra]
+        problems = self._problems + [f"{cut(name)} is not part of the model" for name in extra]
         if problems:
             rest = f" and {len(problems) - _MAX_LISTED} more" if len(problems) > _MAX_LISTED else ""
             raise ModelLoadError(

@@ -9,18 +9,22 @@ import mlx.core as mx
 from akidb_mlx.backends.mlx.attention import Mask
 from akidb_mlx.backends.mlx.encoders import Prefix, TokenBatch
 from akidb_mlx.backends.mlx.encoders.blocks import DecoderConfig, GatedMLP, KeysAndValues, NormReader, RotaryAttention
-from akidb_mlx.backends.mlx.encoders.config import parse_config, rope_theta
+from akidb_mlx.backends.mlx.encoders.config import ActivationName, check_layer_types, parse_config, rope_thetas
 from akidb_mlx.backends.mlx.layers import at_positions
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.rotary import Rotation
 from akidb_mlx.backends.mlx.weights import WeightReader
 
+# The base of the rotary frequencies where config.json gives none: transformers' default.
+_DEFAULT_THETA = 1e4
+
 
 class Qwen3Config(DecoderConfig):
     """The keys of config.json that are read."""
 
-    hidden_act: str = "silu"
-    use_sliding_window: Literal[False] = False
+    hidden_act: ActivationName = "silu"
+    use_sliding_window: Literal[False] | None = False
+    layer_types: list[Literal["full_attention"]] | None = None
 
 
 class Qwen3:
@@ -28,11 +32,12 @@ class Qwen3:
 
     def __init__(self, config: dict[str, Any], weights: WeightReader, plan: ExecutionPlan) -> None:
         args = parse_config(Qwen3Config, config)
+        check_layer_types(args.layer_types, args.layers)
         norm = NormReader(weights, args.rms_norm_eps, plan.exact)
         self.hidden_size = args.hidden_size
         self._plan = plan
         self._head_dim = args.head_dim
-        self._theta = rope_theta(config, "full_attention", default=1e6)
+        self._theta = rope_thetas(config, {"full_attention": _DEFAULT_THETA})["full_attention"]
         self._words = weights.embedding("embed_tokens", args.vocab_size, args.hidden_size)
         self._layers = [_Layer(f"layers.{i}", args, norm, plan) for i in range(args.layers)]
         self._norm = norm("norm", args.hidden_size)

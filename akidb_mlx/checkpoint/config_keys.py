@@ -1,0 +1,163 @@
+"""The keys of config.json, by `model_type`.
+
+Collected from the configuration classes of transformers 5.23 and of earlier versions, and from what training and
+conversion tools write beside them.
+"""
+
+from __future__ import annotations
+
+from akidb_mlx.checkpoint.known_keys import KnownKeys, Only, harmless, honoured, only
+
+_READ = honoured("model_type auto_map quantization quantization_config max_position_embeddings vocab_size")
+
+_HARMLESS = {
+    **harmless(
+        "_name_or_path name_or_path _commit_hash architectures transformers_version "
+        "_from_model_config _auto_class pipeline_tag library_name license transformers.js_config "
+        "unsloth_version unsloth_fixed",
+        reason="tells where the model came from",
+    ),
+    **harmless(
+        "torch_dtype dtype use_bfloat16 _pre_quantization_dtype",
+        reason="types are read from the weights",
+    ),
+    **harmless(
+        "id2label label2id num_labels _num_labels problem_type finetuning_task task_specific_params "
+        "tie_word_embeddings tie_encoder_decoder tie_last_hidden_states final_logit_softcapping",
+        reason="is of a head, and a model with a head is refused",
+    ),
+    **harmless(
+        "tokenizer_class bos_token_id eos_token_id pad_token_id sep_token_id cls_token_id mask_token_id "
+        "unk_token_id decoder_start_token_id model_max_length max_seq_length",
+        reason="is decided by the tokenizer's files; padding is masked",
+    ),
+    **harmless(
+        "initializer_range gradient_checkpointing tf_legacy_loss",
+        reason="is used in training only",
+    ),
+    **harmless(
+        "output_hidden_states output_attentions output_past return_dict use_return_dict torchscript use_cache "
+        "chunk_size_feed_forward _attn_implementation attn_implementation _attn_implementation_autoset "
+        "_attn_implementation_internal _flash_attn_2_enabled experts_implementation _experts_implementation "
+        "_experts_implementation_internal cache_implementation pretraining_tp",
+        reason="chooses an implementation or further outputs",
+    ),
+    **harmless(
+        "max_length min_length max_new_tokens min_new_tokens do_sample early_stopping num_beams num_beam_groups "
+        "diversity_penalty temperature top_k top_p min_p typical_p epsilon_cutoff eta_cutoff repetition_penalty "
+        "encoder_repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids "
+        "force_words_ids num_return_sequences output_scores output_logits return_dict_in_generate "
+        "forced_bos_token_id forced_eos_token_id forced_decoder_ids remove_invalid_values renormalize_logits "
+        "exponential_decay_length_penalty suppress_tokens begin_suppress_tokens guidance_scale penalty_alpha "
+        "max_time constraints stop_strings low_memory sequence_bias",
+        reason="is used in generation only",
+    ),
+}
+
+_ONLY = {
+    **only(
+        "is_encoder_decoder is_decoder add_cross_attention",
+        *(None, False),
+        reason="a decoder is another model than the encoder that is read here",
+    ),
+    **only("cross_attention_hidden_size", None, reason="cross-attention is not computed"),
+    **only("pruned_heads per_layer_config", *(None, {}), reason="layers that differ from one another are not computed"),
+    **only("prefix", *(None, ""), reason="no string is put before texts but a prompt"),
+    **only("model_file", None, reason="it names code that mlx-lm would run, and no code of a model is run here"),
+    **only(
+        "sentence_transformers sbert_ce_default_activation_function",
+        None,
+        reason="it belongs to a cross-encoder (reranker), which is not an embedding model",
+    ),
+}
+
+_BERT_HARMLESS = _HARMLESS | {
+    **harmless("attention_probs_dropout_prob hidden_dropout_prob", reason="is used in training only"),
+    **harmless(
+        "classifier_dropout classifier_dropout_prob pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers "
+        "pooler_size_per_head pooler_type",
+        reason="is of a head or of BERT's pooler, whose output is not used",
+    ),
+    **harmless("emb_size cell structure pre_trained training", reason="was used in distilling TinyBERT"),
+}
+_BERT_READ = _READ | honoured(
+    "hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act type_vocab_size layer_norm_eps "
+    "position_embedding_type"
+)
+_BERT = KnownKeys(
+    honoured=_BERT_READ,
+    only=_ONLY | only("directionality", *(None, "bidi"), reason="attention goes both ways"),
+    harmless=_BERT_HARMLESS,
+)
+_ROBERTA = KnownKeys(
+    honoured=_BERT_READ | honoured("pad_token_id"),
+    only=_ONLY,
+    harmless={key: reason for key, reason in _BERT_HARMLESS.items() if key != "pad_token_id"},
+)
+_DISTILBERT = KnownKeys(
+    honoured=_READ
+    | honoured("dim hidden_size n_layers num_hidden_layers n_heads num_attention_heads hidden_dim activation"),
+    only=_ONLY
+    | {
+        **only("layer_norm_eps", *(None, 1e-12), reason="DistilBERT's is fixed"),
+        **only("position_embedding_type", *(None, "absolute"), reason="DistilBERT's positions are absolute"),
+        **only("type_vocab_size", *(None, 0), reason="DistilBERT has no token types"),
+    },
+    harmless=_HARMLESS
+    | {
+        **harmless("attention_dropout dropout qa_dropout seq_classif_dropout", reason="is used in training only"),
+        **harmless("sinusoidal_pos_embds", reason="the positions are stored with the weights either way"),
+        **harmless("tie_weights_", reason="is of a head, and a model with a head is refused"),
+    },
+)
+
+_ROTARY_READ = honoured("rope_parameters rope_theta rope_scaling")
+_ROTARY_ONLY = only("partial_rotary_factor", *(None, 1.0), reason="a part that is not rotated is not supported")
+_DECODER_READ = (
+    _READ
+    | _ROTARY_READ
+    | honoured(
+        "hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size rms_norm_eps "
+        "attention_bias layer_types"
+    )
+)
+_DECODER_HARMLESS = _HARMLESS | harmless("attention_dropout", reason="is used in training only")
+
+CONFIG_KEYS: dict[str, KnownKeys] = {
+    "bert": _BERT,
+    "distilbert": _DISTILBERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "qwen3": KnownKeys(
+        honoured=_DECODER_READ | honoured("hidden_act use_sliding_window"),
+        only=_ONLY
+        | _ROTARY_ONLY
+        | {
+            "is_causal": Only((None, True), "Qwen3 is read as a causal model, in which no token sees those after it"),
+            "use_bidirectional_attention": Only((None, False), "Qwen3 is read as a causal model"),
+        },
+        harmless=_DECODER_HARMLESS
+        | harmless("sliding_window max_window_layers", reason="is used with use_sliding_window only, which is refused"),
+    ),
+    "gemma3_text": KnownKeys(
+        honoured=_DECODER_READ
+        | honoured(
+            "rope_local_base_freq hidden_activation use_bidirectional_attention query_pre_attn_scalar sliding_window "
+            "sliding_window_pattern _sliding_window_pattern attn_logit_softcapping"
+        ),
+        only=_ONLY
+        | _ROTARY_ONLY
+        | {
+            "is_causal": Only((None, True), "only use_bidirectional_attention says here who sees whom"),
+            "hidden_act": Only((None, "gelu_pytorch_tanh"), "Gemma 3 names its activation hidden_activation"),
+        },
+        harmless=_DECODER_HARMLESS,
+    ),
+}
+
+# The keys of an object in `rope_parameters` and of `rope_scaling`.
+ROPE_KEYS = KnownKeys(
+    honoured=honoured("rope_theta rope_type type"),
+    only=_ROTARY_ONLY | only("factor attention_factor", *(None, 1.0), reason="positions are not scaled"),
+    harmless=harmless("original_max_position_embeddings", reason="is used by scaled positions only, which are refused"),
+)

@@ -1,0 +1,92 @@
+"""The keys of sentence-transformers' files.
+
+Collected from the modules of sentence-transformers 6.2 and of earlier versions.
+"""
+
+from __future__ import annotations
+
+from akidb_mlx.checkpoint.known_keys import KnownKeys, harmless, honoured, only
+
+# The configuration of the Transformer module: the first of these files that is there and not empty.
+TRANSFORMER_FILES = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+
+TRANSFORMER_KEYS = KnownKeys(
+    honoured=honoured(
+        "max_seq_length do_lower_case modality_config model_args model_kwargs tokenizer_args processor_kwargs "
+        "config_args config_kwargs"
+    ),
+    only={
+        **only("transformer_task", *(None, "feature-extraction"), reason="only an encoder's token vectors are pooled"),
+        **only("module_output_name", *(None, "token_embeddings"), reason="only an encoder's token vectors are pooled"),
+        **only("processing_kwargs", *(None, {}), reason="texts are tokenised in the usual way only"),
+        **only("query_length document_length", None, reason="queries and documents have the same limit here"),
+        **only("query_expansion", None, reason="it belongs to a multi-vector model (ColBERT)"),
+        **only("tokenizer_name_or_path", None, reason="the tokenizer is read from the model's own files"),
+    },
+    harmless=harmless("unpad_inputs cache_dir backend", reason="chooses an implementation or a place"),
+)
+# The keys of modality_config.text, of the objects that are passed on to transformers, and of their old names.
+TEXT_MODALITY_KEYS = KnownKeys(
+    honoured=frozenset(),
+    only={
+        **only("method", "forward", reason="only an encoder's token vectors are pooled"),
+        **only("method_output_name", "last_hidden_state", reason="only an encoder's last token vectors are pooled"),
+    },
+)
+LOADING_ARGUMENTS = KnownKeys(
+    honoured=frozenset(),
+    harmless=harmless(
+        "torch_dtype dtype attn_implementation add_pooling_layer trust_remote_code low_cpu_mem_usage device_map "
+        "use_safetensors cache_dir use_fast padding_side",
+        reason="chooses an implementation",
+    ),
+)
+
+MODEL_KEYS = KnownKeys(
+    honoured=honoured("prompts default_prompt_name truncate_dim"),
+    only=only(
+        "model_type",
+        *(None, "SentenceTransformer"),
+        reason="cross-encoders (rerankers), sparse and multi-vector models do not give one vector for a text",
+    ),
+    harmless={
+        **harmless("__version__ requirements", reason="tells which versions wrote the model"),
+        **harmless("similarity_fn_name", reason="is used to compare vectors, not to compute them"),
+    },
+)
+
+MODULE_KEYS = KnownKeys(
+    honoured=honoured("type path"),
+    only=only("kwargs", *(None, []), reason="modules that take arguments with each call are not supported"),
+    harmless=harmless("idx name", reason="modules are applied in the order in which they are listed"),
+)
+
+# The pooling modes of sentence-transformers, in its older files (a flag each) and in its newer ones (a name).
+POOLING_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+POOLING_KEYS = KnownKeys(
+    honoured=frozenset({"pooling_mode", *POOLING_FLAGS}),
+    only=only("include_prompt", True, reason="the prompt's tokens are always pooled with the text's"),
+    harmless=harmless("word_embedding_dimension embedding_dimension", reason="the size is read from config.json"),
+)
+
+_SENTENCE_ONLY = only(
+    "module_input_name module_output_name",
+    *(None, "sentence_embedding"),
+    reason="only the vector of the whole text is supported",
+)
+DENSE_KEYS = KnownKeys(
+    honoured=honoured("out_features bias activation_function"),
+    only=_SENTENCE_ONLY | only("use_residual", *(None, False), reason="the layer's input is not added to its output"),
+    harmless=harmless("in_features", reason="the size is read from the weights"),
+)
+NORMALIZE_KEYS = KnownKeys(honoured=frozenset(), only=_SENTENCE_ONLY)

@@ -1,0 +1,35 @@
+"""Store the keys that transformers' configuration classes and sentence-transformers' modules have, with their defaults.
+
+Run with sentence-transformers installed: python tests/goldens/make_reference_keys.py
+"""
+
+import inspect
+import json
+from pathlib import Path
+
+import sentence_transformers
+import transformers
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+from transformers import AutoConfig
+
+MODEL_TYPES = ("bert", "distilbert", "roberta", "xlm-roberta", "qwen3", "gemma3_text")
+
+
+def parameters(module: type) -> set[str]:
+    return set(inspect.signature(module).parameters) | set(module.config_keys)
+
+
+keys = {
+    "versions": {"transformers": transformers.__version__, "sentence_transformers": sentence_transformers.__version__},
+    "config.json": {kind: AutoConfig.for_model(kind).to_dict() for kind in MODEL_TYPES},
+    "sentence_bert_config.json": sorted(parameters(Transformer) - {"model_name_or_path"}),
+    "1_Pooling/config.json": sorted(parameters(Pooling) | set(Pooling.config_key_renames)),
+    "2_Dense/config.json": sorted(parameters(Dense) - {"init_weight", "init_bias"}),
+    "3_Normalize/config.json": sorted(parameters(Normalize)),
+    "config_sentence_transformers.json": sorted(
+        {*SentenceTransformer(modules=[Normalize()], device="cpu")._get_model_config(), "truncate_dim", "requirements"}
+    ),
+}
+(Path(__file__).parent / "reference_keys.json").write_text(json.dumps(keys, indent=1, sort_keys=True) + "\n")
+print(keys["versions"])

@@ -1,0 +1,160 @@
+"""The lists of known keys: complete with regard to the reference, with its defaults, and open to ordinary models."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import AliasChoices
+from pydantic_core import PydanticUndefined
+
+from akidb_mlx.backends.mlx.encoders.bert import BertConfig, DistilBertConfig
+from akidb_mlx.backends.mlx.encoders.config import rope_thetas
+from akidb_mlx.backends.mlx.encoders.gemma3 import _DEFAULT_THETA as GEMMA_THETAS
+from akidb_mlx.backends.mlx.encoders.gemma3 import Gemma3Config
+from akidb_mlx.backends.mlx.encoders.qwen3 import _DEFAULT_THETA as QWEN_THETA
+from akidb_mlx.backends.mlx.encoders.qwen3 import Qwen3Config
+from akidb_mlx.checkpoint.architectures import ARCHITECTURES
+from akidb_mlx.checkpoint.config_keys import CONFIG_KEYS
+from akidb_mlx.checkpoint.known_keys import KnownKeys, Only, is_empty
+from akidb_mlx.checkpoint.module_keys import (
+    DENSE_KEYS,
+    MODEL_KEYS,
+    NORMALIZE_KEYS,
+    POOLING_KEYS,
+    TRANSFORMER_KEYS,
+)
+from akidb_mlx.errors import ModelLoadError
+from tests.ordinary_configs import ORDINARY
+from tests.support import GOLDENS
+
+REFERENCE = json.loads((GOLDENS / "reference_keys.json").read_text())
+MODULES = {
+    "sentence_bert_config.json": TRANSFORMER_KEYS,
+    "1_Pooling/config.json": POOLING_KEYS,
+    "2_Dense/config.json": DENSE_KEYS,
+    "3_Normalize/config.json": NORMALIZE_KEYS,
+    "config_sentence_transformers.json": MODEL_KEYS,
+}
+ENCODERS = {
+    "bert": BertConfig,
+    "distilbert": DistilBertConfig,
+    "roberta": BertConfig,
+    "xlm-roberta": BertConfig,
+    "qwen3": Qwen3Config,
+    "gemma3_text": Gemma3Config,
+}
+CONFIG = Path("config.json")
+
+
+def listed(known: KnownKeys) -> set[str]:
+    return known.honoured | set(known.only) | set(known.harmless)
+
+
+def names(field: object, name: str) -> list[str]:
+    """The keys that a field is read from."""
+    alias = field.validation_alias
+    return [str(one) for one in alias.choices] if isinstance(alias, AliasChoices) else [alias or name]
+
+
+def test_every_architecture_has_a_list_and_an_encoder():
+    assert set(CONFIG_KEYS) == set(ARCHITECTURES) == set(ENCODERS) == set(REFERENCE["config.json"])
+
+
+@pytest.mark.parametrize("model_type", CONFIG_KEYS)
+def test_every_key_of_the_references_class_is_listed(model_type):
+    assert set(REFERENCE["config.json"][model_type]) - listed(CONFIG_KEYS[model_type]) == set()
+
+
+@pytest.mark.parametrize("model_type", CONFIG_KEYS)
+def test_the_references_own_defaults_are_let_through(model_type):
+    CONFIG_KEYS[model_type].check(CONFIG, REFERENCE["config.json"][model_type])
+
+
+@pytest.mark.parametrize("file", MODULES)
+def test_every_key_of_the_references_modules_is_listed(file):
+    assert set(REFERENCE[file]) - listed(MODULES[file]) == set()
+
+
+@pytest.mark.parametrize("model_type", CONFIG_KEYS)
+def test_what_an_encoder_reads_is_not_called_harmless(model_type):
+    known = CONFIG_KEYS[model_type]
+    read = {key for name, field in ENCODERS[model_type].model_fields.items() for key in names(field, name)}
+    assert read - known.honoured - set(known.only) == set()
+
+
+@pytest.mark.parametrize("known", [*CONFIG_KEYS.values(), *MODULES.values()])
+def test_a_key_is_in_one_list(known):
+    assert not known.honoured & set(known.only)
+    assert not known.honoured & set(known.harmless)
+    assert not set(known.only) & set(known.harmless)
+
+
+@pytest.mark.parametrize("model_type", CONFIG_KEYS)
+def test_defaults_are_the_references(model_type):
+    """A default stands for a key that is missing, so another one than the reference's is a wrong vector in silence."""
+    reference = REFERENCE["config.json"][model_type]
+    compared = 0
+    for name, field in ENCODERS[model_type].model_fields.items():
+        for key in names(field, name):
+            if field.default is not PydanticUndefined and key in reference:
+                found = reference[key]
+                derived = key == "layer_types" and field.default is None  # a list that depends on other keys
+                assert derived or field.default == found, key
+                compared += 1
+    assert compared >= 1
+    padding = ARCHITECTURES[model_type].padding_id({})
+    assert padding in (None, reference["pad_token_id"])
+    rope = reference.get("rope_parameters")
+    if rope is not None:
+        defaults = GEMMA_THETAS if model_type == "gemma3_text" else {"full_attention": QWEN_THETA}
+        assert rope_thetas({}, defaults) == {kind: rope.get(kind, rope)["rope_theta"] for kind in defaults}
+
+
+@pytest.mark.slow
+def test_the_installed_transformers_has_the_same_keys_and_defaults():
+    transformers = pytest.importorskip("transformers")
+    for model_type, stored in REFERENCE["config.json"].items():
+        found = transformers.AutoConfig.for_model(model_type).to_dict()
+        versioned = {"transformers_version": None}
+        assert found | versioned == stored | versioned
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_ordinary_models_are_let_through(name):
+    config = ORDINARY[name]
+    CONFIG_KEYS[config["model_type"]].check(CONFIG, config)
+
+
+@pytest.mark.parametrize("value", [None, False, "", [], {}, {"a": {"b": []}, "c": None}, [[], None]])
+def test_an_unknown_key_that_says_nothing_is_let_through(value):
+    assert is_empty(value)
+    KnownKeys(frozenset()).check(CONFIG, {"unknown": value})
+
+
+@pytest.mark.parametrize("value", [True, 0, 1, "x", [0], {"a": {"b": 0}}])
+def test_an_unknown_key_that_says_something_is_named(value):
+    with pytest.raises(ModelLoadError, match=r"config\.json: unknown = .* does not know"):
+        KnownKeys(frozenset()).check(CONFIG, {"unknown": value})
+
+
+def test_values_are_compared_as_json_does():
+    known = KnownKeys(frozenset(), only={"key": Only((None, 1), "because")})
+    known.check(CONFIG, {"key": 1})
+    known.check(CONFIG, {"key": 1.0})
+    for value in (True, "1", [1], 2):
+        with pytest.raises(ModelLoadError, match=r"key = .* is not supported: because"):
+            known.check(CONFIG, {"key": value})
+
+
+@pytest.mark.parametrize("content", [{"key": "x" * 10**7}, {"k" * 10**7: 1}, {"key": {"a": ["x" * 10**7]}}])
+def test_messages_quote_the_beginning_only(content):
+    with pytest.raises(ModelLoadError) as caught:
+        KnownKeys(frozenset()).check(CONFIG, content)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_value_of_any_depth_is_looked_through():
+    value: object = 1
+    for _ in range(100_000):
+        value = [value]
+    assert not is_empty(value)
