@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import reprlib
 import time
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,7 @@ from typing_extensions import Unpack
 
 from akidb_mlx.catalog import CATALOG
 from akidb_mlx.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from akidb_mlx.checkpoint.prompts import choose_prompt
+from akidb_mlx.checkpoint.prompts import choose_prompt, read_default_prompt_name
 from akidb_mlx.checkpoint.tokenizer import TextTokenizer, TokenizedText
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.embedder import Embedder
@@ -41,6 +42,8 @@ from akidb_mlx.settings import BackendName, DeviceName, Settings, load_settings
 from akidb_mlx.texts import list_texts
 from akidb_mlx.vectors import EmbeddingBatch, TokenIds, Vectors, finish_vectors
 from model_cache.names import is_commit
+
+logger = logging.getLogger(__name__)
 
 # The amount that is tokenised at once: enough to sort by length with profit, and little enough for the first batches to
 # run soon.
@@ -107,6 +110,7 @@ class EmbeddingService(Embedder):
             directory = acquire_directory(resources, self._model_name, CATALOG, settings, auto_download)
             self._revision = directory.name if is_commit(directory.name) else None
             self._checkpoint = read_checkpoint(directory)
+            self._default_prompt = read_default_prompt_name(directory, self._checkpoint.prompts)
             self._engine = Engine(
                 partial(_load_model, self._checkpoint, chosen_device, settings),
                 EngineLimits(
@@ -126,6 +130,12 @@ class EmbeddingService(Embedder):
         except BaseException:
             resources.close()
             raise
+        if self._default_prompt is not None:
+            logger.warning(
+                "%s: its files ask for the prompt %r by default, which is applied only where input_type names it",
+                self._model_name,
+                self._default_prompt,
+            )
         clean_up_after(self, resources.close)
 
     def submit(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> Future[EmbeddingBatch]:
@@ -223,6 +233,7 @@ class EmbeddingService(Embedder):
             "pooling": checkpoint.pooling,
             "pooling_source": checkpoint.pooling_source,
             "prompts": sorted(checkpoint.prompts),
+            "default_prompt": self._default_prompt,
             "matryoshka": self._matryoshka,
             "architecture": checkpoint.model_type,
             "revision": self._revision,

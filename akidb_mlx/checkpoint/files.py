@@ -9,6 +9,18 @@ from typing import Any
 from akidb_mlx.errors import ModelLoadError
 
 
+def is_file(path: Path) -> bool:
+    """Return whether a file is there.
+
+    Raises:
+        ModelLoadError: no file can have such a name, as when it is too long.
+    """
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise ModelLoadError(f"{str(path)[:200]} cannot be read: {error.strerror or error}") from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read the object in a JSON file.
 

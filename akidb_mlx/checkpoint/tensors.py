@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from akidb_mlx.checkpoint.architectures import Architecture
-from akidb_mlx.checkpoint.files import read_json
+from akidb_mlx.checkpoint.files import is_file, read_json
 from akidb_mlx.errors import ModelLoadError
 
 _FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -73,7 +73,7 @@ def float_type(tensors: Iterable[StoredTensor]) -> str:
 def _weight_files(directory: Path) -> list[Path]:
     index = directory / "model.safetensors.index.json"
     names = {"model.safetensors"}
-    if index.is_file():
+    if is_file(index):
         weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
             raise ModelLoadError(f"{index}: weight_map must map tensors to file names")
@@ -81,6 +81,6 @@ def _weight_files(directory: Path) -> list[Path]:
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise ModelLoadError(f"{index}: {name!r} is not the name of a safetensors file in this folder")
-        if not (directory / name).is_file():
+        if not is_file(directory / name):
             raise ModelLoadError(f"{directory / name} is missing; fetch the model again")
     return sorted(directory / name for name in names)

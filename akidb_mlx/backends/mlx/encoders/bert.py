@@ -26,7 +26,7 @@ class BertConfig(EncoderConfig):
     intermediate_size: Size = Field(validation_alias=AliasChoices("intermediate_size", "hidden_dim"))
     max_position_embeddings: Size
     type_vocab_size: int = Field(0, ge=0, lt=1 << 24)
-    pad_token_id: int = 0
+    pad_token_id: int = Field(0, ge=0, lt=1 << 24)
     layer_norm_eps: PositiveFloat = 1e-12
     hidden_act: str = Field(validation_alias=AliasChoices("hidden_act", "activation"))
     position_embedding_type: Literal["absolute"] = "absolute"
@@ -43,6 +43,11 @@ class Bert:
         self.hidden_size = size
         self._plan = plan
         self._padding_id = args.pad_token_id if "roberta" in args.model_type else None
+        if self._padding_id is not None and self._padding_id + 1 >= args.max_position_embeddings:
+            raise ModelLoadError(
+                f"config.json: positions follow pad_token_id {self._padding_id}, and there are only "
+                f"{args.max_position_embeddings}"
+            )
         self._words = weights.embedding("embeddings.word_embeddings", args.vocab_size, size)
         self._positions = weights.embedding("embeddings.position_embeddings", args.max_position_embeddings, size)
         self._types = (

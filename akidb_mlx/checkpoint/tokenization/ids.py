@@ -1,0 +1,60 @@
+"""Checks that token ids are in the model's table of token vectors: beyond it a device reads foreign memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from akidb_mlx.checkpoint.checkpoint import Checkpoint
+from akidb_mlx.errors import ModelLoadError
+
+# The table of token vectors, by the encoders' names for it.
+_TABLES = ("embed_tokens.weight", "embeddings.word_embeddings.weight")
+
+
+def table_rows(checkpoint: Checkpoint) -> int:
+    """Return how many tokens the model has vectors for, by the stored table and not by config.json."""
+    stored = next((checkpoint.tensors[name] for name in _TABLES if name in checkpoint.tensors), None)
+    if stored is not None and stored.shape:
+        return stored.shape[0]
+    size = checkpoint.config.get("vocab_size")  # the encoder will miss the table
+    return size if isinstance(size, int) else 0
+
+
+def check_vocabulary(path: Path, model: dict[str, Any], rows: int) -> None:
+    """Check a vocabulary, which the library has parsed and so has the right types.
+
+    Args:
+        path: tokenizer.json, for errors.
+        model: its `model`.
+        rows: how many tokens the model has vectors for.
+
+    Raises:
+        ModelLoadError: it is empty, or one of its tokens has no vector.
+    """
+    vocabulary = model["vocab"]
+    if not vocabulary:
+        raise ModelLoadError(f"{path} has an empty vocabulary")
+    if isinstance(vocabulary, dict):
+        token = max(vocabulary, key=vocabulary.__getitem__)
+        check_id(path, f"the vocabulary's token {token[:80]!r}", vocabulary[token], rows)
+    else:
+        check_id(path, f"the vocabulary's token {vocabulary[-1][0][:80]!r}", len(vocabulary) - 1, rows)
+    if model.get("dropout"):
+        raise ModelLoadError(f"{path}: dropout {model['dropout']} would tokenise a text differently each time")
+
+
+def check_id(path: Path, what: str, number: Any, rows: int) -> None:
+    """Check one token id.
+
+    Args:
+        path: the file that it is in.
+        what: what it is the id of, for a person.
+        number: the id.
+        rows: how many tokens the model has vectors for.
+
+    Raises:
+        ModelLoadError: it is no id of a token with a vector.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < rows:
+        raise ModelLoadError(f"{path}: {what} is {str(number)[:40]}, and the model has tokens 0 to {rows - 1}")
