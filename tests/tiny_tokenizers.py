@@ -7,6 +7,7 @@ python -m tests.tiny_tokenizers     writes what transformers' AutoTokenizer make
 import json
 import random
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 from tests.support import GOLDENS, copy_model
@@ -104,7 +105,7 @@ def merged(rng, alphabet, words, count):
     pieces = [list(word) for word in words]
     merges, tokens = [], []
     for _ in range(count):
-        pairs = sorted({pair for word in pieces for pair in zip(word, word[1:], strict=False)} - set(merges))
+        pairs = sorted({pair for word in pieces for pair in pairwise(word)} - set(merges))
         if not pairs:
             break
         first, second = rng.choice(pairs)
