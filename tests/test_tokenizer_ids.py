@@ -202,9 +202,8 @@ def test_a_template_must_put_a_text_in_one_place(places, tmp_path):
 def test_the_special_tokens_are_found_in_a_vocabulary_without_the_sample(tmp_path):
     """A letter that the vocabulary lacks has no token, so the special tokens around it would all seem to follow it."""
     directory = copy_model("tiny-gemma3", tmp_path)
-    edit_tokenizer(
-        directory, lambda content: content["model"].update(vocab={"<pad>": 0, "<eos>": 1, "<bos>": 2}, merges=[])
-    )
+    vocabulary = {"<pad>": 0, "<eos>": 1, "<bos>": 2}
+    edit_tokenizer(directory, lambda content: content["model"].update(vocab=vocabulary, merges=[]))
     edit_json(directory / "tokenizer.json", pre_tokenizer=None)
     read = TextTokenizer(read_checkpoint(directory))
     assert (read._before.tolist(), read._after.tolist()) == ([2], [1])

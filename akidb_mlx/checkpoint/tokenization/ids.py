@@ -21,25 +21,29 @@ def table_rows(checkpoint: Checkpoint) -> int:
     return size if isinstance(size, int) else 0
 
 
-def check_vocabulary(path: Path, model: dict[str, Any], rows: int) -> None:
-    """Check a vocabulary, which the library has parsed and so has the right types.
+def check_vocabulary(path: Path, description: dict[str, Any], rows: int) -> None:
+    """Check the vocabulary of a tokenizer.json, which the library has parsed, so that its types are right.
+
+    An added token may be beyond the table, as EmbeddingGemma's is for images: only a text that spells it is refused.
 
     Args:
-        path: tokenizer.json, for errors.
-        model: its `model`.
+        path: the file, for errors.
+        description: its content.
         rows: how many tokens the model has vectors for.
 
     Raises:
         ModelLoadError: it is empty, or one of its tokens has no vector.
     """
+    model = description["model"]
     vocabulary = model["vocab"]
     if not vocabulary:
         raise ModelLoadError(f"{path} has an empty vocabulary")
-    if isinstance(vocabulary, dict):
-        token = max(vocabulary, key=vocabulary.__getitem__)
-        check_id(path, f"the vocabulary's token {token[:80]!r}", vocabulary[token], rows)
-    else:
-        check_id(path, f"the vocabulary's token {vocabulary[-1][0][:80]!r}", len(vocabulary) - 1, rows)
+    ids = (
+        vocabulary if isinstance(vocabulary, dict) else {token: number for number, (token, _) in enumerate(vocabulary)}
+    )
+    added = {token["content"] for token in description.get("added_tokens") or ()}
+    for token in ids.keys() - added:
+        check_id(path, f"the vocabulary's token {token[:80]!r}", ids[token], rows)
     if model.get("dropout"):
         raise ModelLoadError(f"{path}: dropout {model['dropout']} would tokenise a text differently each time")
 

@@ -55,7 +55,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> LoadedTokenizer:
     named_class = config.get("tokenizer_class") or checkpoint.config.get("tokenizer_class")
     kind = find_class(checkpoint.directory / "tokenizer_config.json", named_class, checkpoint.model_type)
     loaded = _parse(files)
-    check_vocabulary(files.path, files.description["model"], table_rows(checkpoint))
+    check_vocabulary(files.path, files.description, table_rows(checkpoint))
     padding = files.description.get("padding")
     if kind is not None:
         config = {**kind.special_tokens, **config}
