@@ -38,12 +38,12 @@ def check_vocabulary(path: Path, description: dict[str, Any], rows: int) -> None
     vocabulary = model["vocab"]
     if not vocabulary:
         raise ModelLoadError(f"{path} has an empty vocabulary")
-    ids = (
-        vocabulary if isinstance(vocabulary, dict) else {token: number for number, (token, _) in enumerate(vocabulary)}
-    )
-    added = {token["content"] for token in description.get("added_tokens") or ()}
-    for token in ids.keys() - added:
-        check_id(path, f"the vocabulary's token {token[:80]!r}", ids[token], rows)
+    is_list = not isinstance(vocabulary, dict)  # Unigram's, of tokens with their scores
+    ids = {token: number for number, (token, _) in enumerate(vocabulary)} if is_list else vocabulary
+    if max(ids.values()) >= rows:
+        added = {token["content"] for token in description.get("added_tokens") or ()}
+        for token in ids.keys() - added:
+            check_id(path, f"the vocabulary's token {token[:80]!r}", ids[token], rows)
     if model.get("dropout"):
         raise ModelLoadError(f"{path}: dropout {model['dropout']} would tokenise a text differently each time")
 
