@@ -33,12 +33,14 @@ class TokenizerClass:
         special_tokens: the special tokens that it has unless the configuration says otherwise.
         build: sets up a tokenizer that has the vocabulary only, from the configuration and tokenizer.json.
         frame: names of the special tokens before and after a text; None: tokenizer.json's post-processor says it.
+        resets_special_tokens: whether special tokens lose what was said of the spaces around them.
     """
 
     model: str
     special_tokens: Mapping[str, str | None]
     build: Callable[[Tokenizer, Mapping[str, Any], TokenizerFiles], None]
     frame: tuple[str, str] | None = None
+    resets_special_tokens: bool = False
 
     def rebuild(self, loaded: Tokenizer, config: Mapping[str, Any], files: TokenizerFiles) -> Tokenizer:
         """Return a tokenizer with the vocabulary of another, and no added tokens.
@@ -167,7 +169,10 @@ _CLASSES = {
     "RobertaTokenizer": TokenizerClass("BPE", _ROBERTA_TOKENS, _build_roberta, ("cls_token", "sep_token")),
     "XLMRobertaTokenizer": TokenizerClass("Unigram", _ROBERTA_TOKENS, _build_xlm_roberta, ("bos_token", "eos_token")),
     "Qwen2Tokenizer": TokenizerClass(
-        "BPE", dict.fromkeys(("unk_token", "eos_token", "pad_token"), "<|endoftext|>"), _build_qwen2
+        "BPE",
+        dict.fromkeys(("unk_token", "eos_token", "pad_token"), "<|endoftext|>"),
+        _build_qwen2,
+        resets_special_tokens=True,
     ),
     "GemmaTokenizer": TokenizerClass(
         "BPE",

@@ -91,6 +91,7 @@ def read_tokenizer_files(directory: Path) -> TokenizerFiles:
     config_path = directory / "tokenizer_config.json"
     config = read_json(config_path) if is_file(config_path) else {}
     _check_config(config_path, config)
+    _join_special_tokens(config_path, config)
     if "added_tokens_decoder" in config:
         added = config["added_tokens_decoder"]
         if not isinstance(added, dict) or not all(str(number).isdecimal() for number in added):
@@ -100,6 +101,7 @@ def read_tokenizer_files(directory: Path) -> TokenizerFiles:
     else:
         config |= _read_special_tokens_map(directory / "special_tokens_map.json", config)
         added_tokens = _read_added_tokens(directory / "added_tokens.json", config)
+        _join_special_tokens(config_path, config)
         for token in description.get("added_tokens") or ():
             added_tokens[token["id"]] = _added_token(f"{path}: added_tokens", token)
     return TokenizerFiles(path, content, description, config, added_tokens)
@@ -166,6 +168,20 @@ def _check_config(path: Path, config: dict[str, Any]) -> None:
         )
 
 
+def _join_special_tokens(path: Path, config: dict[str, Any]) -> None:
+    """Put special tokens under the newer of two keys, and those that have names of their own under a third."""
+    if not config.get("extra_special_tokens") and "additional_special_tokens" in config:
+        config["extra_special_tokens"] = config.pop("additional_special_tokens")
+    extra = config.get("extra_special_tokens")
+    if isinstance(extra, dict):
+        config["model_specific_special_tokens"] = (config.get("model_specific_special_tokens") or {}) | extra
+        del config["extra_special_tokens"]
+    elif not isinstance(extra, list | None):
+        raise ModelLoadError(f"{path}: extra_special_tokens must be a list or an object, found {str(extra)[:80]!r}")
+    if not isinstance(config.get("model_specific_special_tokens"), dict | None):
+        raise ModelLoadError(f"{path}: model_specific_special_tokens must be an object of tokens")
+
+
 def _read_special_tokens_map(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     """Return what transformers takes from special_tokens_map.json, where the newer added_tokens_decoder is missing."""
     content = read_json(path) if is_file(path) else {}
@@ -187,7 +203,7 @@ def _read_added_tokens(path: Path, config: dict[str, Any]) -> dict[int, AddedTok
     if not all(isinstance(number, int) and number >= 0 for number in content.values()):
         raise ModelLoadError(f"{path} must map tokens to their ids")
     named = [config[key] for key in STANDARD_TOKENS if config.get(key)]
-    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or ()
+    extra = config.get("extra_special_tokens") or ()
     special = {str(token["content"]) if isinstance(token, dict) else str(token) for token in (*named, *extra)}
     return {
         number: AddedToken(token, normalized=token not in special, special=token in special)

@@ -15,8 +15,8 @@ from typing import Any
 
 from akidb_mlx.errors import ModelLoadError
 
-# Most characters that one may become. The most of a real tokenizer, XLNet's by this count, is about 1300.
-_MAX_GROWTH = 1 << 16
+# Most characters that one may become. The most of a real tokenizer, ALBERT's by this count, is about 2000.
+_MAX_GROWTH = 1 << 12
 # Most normalisers and pre-tokenizers that run one after another.
 _MAX_STAGES = 1024
 

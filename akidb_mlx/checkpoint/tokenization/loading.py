@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import Tokenizer
 from tokenizers.models import WordLevel, WordPiece
 
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.files import is_file
+from akidb_mlx.checkpoint.tokenization.added_tokens import add_tokens
 from akidb_mlx.checkpoint.tokenization.classes import TokenizerClass, find_class
 from akidb_mlx.checkpoint.tokenization.files import (
-    STANDARD_TOKENS,
-    Token,
     TokenizerFiles,
     parse_token,
     read_description,
@@ -63,7 +62,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> LoadedTokenizer:
         config = {"pad_token": padding["pad_token"], **config}
     tokenizer = loaded if kind is None else kind.rebuild(loaded, config, files)
     _check_unknown_token(files.path, tokenizer)
-    _add_tokens(tokenizer, config, files)
+    add_tokens(tokenizer, kind, config, files)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = config.get("split_special_tokens") is True
@@ -123,39 +122,6 @@ def _check_other_ids(checkpoint: Checkpoint, frame: Frame, padding: dict[str, An
     own = checkpoint.config.get("pad_token_id")
     if own is not None:
         check_id(checkpoint.directory / "config.json", "pad_token_id", own, rows)
-
-
-def _add_tokens(tokenizer: Tokenizer, config: dict[str, Any], files: TokenizerFiles) -> None:
-    """Add the tokens that a text is searched for before it is split, in transformers' order, which decides their ids.
-
-    A token that the vocabulary has keeps its id; another has the next one.
-    """
-    path = files.path.with_name("tokenizer_config.json")
-    present = {repr(token) for token in tokenizer.get_added_tokens_decoder().values()}
-    added: list[Token] = [token for _, token in sorted(files.added_tokens.items()) if repr(token) not in present]
-    known = {token.content for token in tokenizer.get_added_tokens_decoder().values()} | set(map(str, added))
-    by_content = {token.content: token for token in files.added_tokens.values()}
-    named = {key: parse_token(f"{path}: {key}", config.get(key)) for key in _token_names(config)}
-    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
-    for group in (extra, config.get("model_specific_special_tokens") or {}):
-        if isinstance(group, dict):
-            named |= {key: parse_token(f"{path}: {key}", token) for key, token in group.items()}
-    others = [parse_token(f"{path}: extra_special_tokens", token) for token in extra] if isinstance(extra, list) else []
-    special = {str(token) for token in named.values() if token}
-    for token in (*named.values(), *others):
-        if token is not None and str(token) not in known:
-            known.add(str(token))
-            added.append(by_content.get(str(token), token))
-    tokens = [AddedToken(token, special=True) if isinstance(token, str) else token for token in added]
-    for token in tokens:
-        token.special = token.special or token.content in special
-    tokenizer.add_tokens(tokens)
-
-
-def _token_names(config: dict[str, Any]) -> list[str]:
-    """Return the keys of the configuration that name a special token, the standard ones first."""
-    own = [key for key in config if key.endswith("_token") and key not in STANDARD_TOKENS]
-    return [*STANDARD_TOKENS, *(key for key in own if not isinstance(config[key], bool))]
 
 
 def _frame(tokenizer: Tokenizer, kind: TokenizerClass | None, config: dict[str, Any], files: TokenizerFiles) -> Frame:
