@@ -106,6 +106,7 @@ def test_a_final_token_that_cannot_be_appended_is_an_error(tmp_path):
     qwen = copy_model("tiny-qwen3-4bit", tmp_path)
     (qwen / "tokenizer.json").write_bytes((GOLDENS / "tiny-bert/tokenizer.json").read_bytes())
     edit_json(qwen / "tokenizer.json", post_processor=None)
+    edit_json(qwen / "tokenizer_config.json", eos_token=None, pad_token=None)
     with pytest.raises(ModelLoadError, match=r"has no <\|endoftext\|>"):
         tokenizer(qwen)
 

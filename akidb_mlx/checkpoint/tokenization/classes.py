@@ -68,7 +68,7 @@ def find_class(path: Path, tokenizer_class: Any, model_type: str) -> TokenizerCl
         ModelLoadError: the class is not known.
     """
     name = _OF_ARCHITECTURES.get(model_type, _PLAIN[0]) if tokenizer_class is None else tokenizer_class
-    plain_name = name.removesuffix("Fast") if isinstance(name, str) else name
+    plain_name = str(name).removesuffix("Fast")
     if plain_name in _PLAIN:
         return None
     if plain_name not in _CLASSES:
