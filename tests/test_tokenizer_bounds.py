@@ -72,7 +72,7 @@ def test_a_tokenizer_that_makes_much_of_little_is_refused(fault, tmp_path):
     edit_json(directory / "tokenizer.json", added_tokens=[*own, token], **HOSTILE[fault])
     done = run_python(LOAD, 60, str(directory))
     assert done.stdout.startswith("refused"), (done.returncode, done.stderr[-500:])
-    assert "characters of one" in done.stdout or "2000 normalisers" in done.stdout
+    assert "characters of one" in done.stdout or "2001 normalisers" in done.stdout
 
 
 # From the tokenizers of Llama, ALBERT and XLNet, XLM-RoBERTa, CLIP, Gemma, DeepSeek, AraBERT.

@@ -31,7 +31,6 @@ def add_tokens(
     present = {repr(token) for token in tokenizer.get_added_tokens_decoder().values()}
     added: list[Token] = [token for _, token in sorted(files.added_tokens.items()) if repr(token) not in present]
     known = {token.content for token in tokenizer.get_added_tokens_decoder().values()} | set(map(str, added))
-    by_content = {token.content: token for token in files.added_tokens.values()}
     named = {key: parse_token(f"{path}: {key}", config.get(key)) for key in _token_names(config)}
     own = config.get("model_specific_special_tokens") or {}
     named |= {key: parse_token(f"{path}: {key}", token) for key, token in own.items()}
@@ -39,9 +38,9 @@ def add_tokens(
     others = [parse_token(f"{path}: extra_special_tokens", token) for token in extra]
     special = {str(token) for token in named.values() if token}
     for token in (*named.values(), *others):
-        if token is not None and str(token) not in known:
-            known.add(str(token))
-            added.append(by_content.get(str(token), token))
+        # One that is named twice, with different properties, is added twice; the last properties count.
+        if token is not None and str(token) not in known and token not in added:
+            added.append(token)
     tokens = [AddedToken(token, special=True) if isinstance(token, str) else token for token in added]
     for token in tokens:
         token.special = token.special or token.content in special
