@@ -24,6 +24,7 @@ class ModelInfo(TypedDict):
         pooling: how token vectors become one vector: "mean", "cls" or "last".
         pooling_source: the file or rule that says so.
         prompts: names of the model's prompts.
+        default_prompt: the one that its files ask for by default, which is applied only where `input_type` names it.
         matryoshka: whether it was trained so that a vector's first values are a vector themselves.
         architecture: `model_type` in config.json.
         revision: commit of the repository, or None.
@@ -45,6 +46,7 @@ class ModelInfo(TypedDict):
     pooling: str
     pooling_source: str
     prompts: list[str]
+    default_prompt: str | None
     matryoshka: bool
     architecture: str
     revision: str | None

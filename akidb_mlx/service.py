@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import reprlib
 import time
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,7 @@ from typing_extensions import Unpack
 
 from akidb_mlx.catalog import CATALOG, is_repository
 from akidb_mlx.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from akidb_mlx.checkpoint.prompts import choose_prompt
+from akidb_mlx.checkpoint.prompts import choose_prompt, read_default_prompt_name
 from akidb_mlx.checkpoint.purpose import check_is_embedder
 from akidb_mlx.checkpoint.tokenizer import TextTokenizer, TokenizedText
 from akidb_mlx.deadline import Deadline
@@ -42,6 +43,8 @@ from akidb_mlx.settings import BackendName, DeviceName, Settings, load_settings
 from akidb_mlx.texts import list_texts
 from akidb_mlx.vectors import EmbeddingBatch, TokenIds, Vectors, finish_vectors
 from model_cache.names import is_commit
+
+logger = logging.getLogger(__name__)
 
 # The amount that is tokenised at once: enough to sort by length with profit, and little enough for the first batches to
 # run soon.
@@ -111,6 +114,7 @@ class EmbeddingService(Embedder):
             in_catalog = self._record is not None or (self._revision is not None and is_repository(self._model_name))
             if not in_catalog and not settings.allow_unstated_pooling:
                 check_is_embedder(self._checkpoint)
+            self._default_prompt = read_default_prompt_name(directory, self._checkpoint.prompts)
             self._engine = Engine(
                 partial(_load_model, self._checkpoint, chosen_device, settings),
                 EngineLimits(
@@ -132,6 +136,12 @@ class EmbeddingService(Embedder):
         except BaseException:
             resources.close()
             raise
+        if self._default_prompt is not None:
+            logger.warning(
+                "%s: its files ask for the prompt %r by default, which is applied only where input_type names it",
+                self._model_name,
+                self._default_prompt,
+            )
         clean_up_after(self, resources.close)
 
     def submit(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> Future[EmbeddingBatch]:
@@ -229,6 +239,7 @@ class EmbeddingService(Embedder):
             "pooling": checkpoint.pooling,
             "pooling_source": checkpoint.pooling_source,
             "prompts": sorted(checkpoint.prompts),
+            "default_prompt": self._default_prompt,
             "matryoshka": self._matryoshka,
             "architecture": checkpoint.model_type,
             "revision": self._revision,

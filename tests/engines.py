@@ -27,6 +27,7 @@ class FakeModel:
     facts = ModelFacts(
         dimension=2,
         max_tokens=512,
+        vocabulary_size=1 << 30,
         token_budget=64,
         lanes=1,
         pipelined=False,

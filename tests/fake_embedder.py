@@ -66,6 +66,7 @@ class FakeEmbedder(Embedder):
             "quantization": None,
             "pooling": "mean",
             "pooling_source": "the test",
+            "default_prompt": None,
             "prompts": [],
             "matryoshka": True,
             "architecture": "fake",

@@ -45,9 +45,10 @@ TURNS = "akidb_mlx/runtime/device_turns.py"
 ENGINE, QUEUE, STEPS, LIFE = (
     f"akidb_mlx/engine/{name}.py" for name in ("engine", "request_queue", "step_loop", "life")
 )
-REQUESTS, TOKENIZER, LOCKS = (
+REQUESTS, TOKENIZER, SHARED_TOKENIZER, LOCKS = (
     "akidb_mlx/engine/requests.py",
     "akidb_mlx/checkpoint/tokenizer.py",
+    "akidb_mlx/checkpoint/tokenization/shared.py",
     "akidb_mlx/runtime/locks.py",
 )
 LIVES, DEADLINES, REENTRANCY = "test_engine_lives.py::", "test_deadlines.py::", "test_reentrancy.py::"
@@ -451,13 +452,13 @@ GUARDS = (
         "32 several deadlines while long texts are tokenised",
         f"{DEADLINES}test_many_callers_at_once_abandon_one_tokenising",
         "a caller with a deadline waits until the abandoned tokenising ends",
-        ((TOKENIZER, "self._abandoned is not None and not self._abandoned.wait(0)", "False"),),
+        ((SHARED_TOKENIZER, "self._abandoned is not None and not self._abandoned.wait(0)", "False"),),
     ),
     Guard(
         "32 tokenising that nobody waits for",
         f"{DEADLINES}test_an_abandoned_tokenising_holds_up_nobody",
         "it keeps its tokenizer, and another one is loaded for later calls",
-        ((TOKENIZER, "self._tokenizer, self._abandoned = None, done", "self._abandoned = done"),),
+        ((SHARED_TOKENIZER, "self._tokenizer, self._abandoned = None, done", "self._abandoned = done"),),
     ),
     Guard(
         "32 a deadline while the model is loaded again",
@@ -575,6 +576,37 @@ GUARDS = (
         "test_language_model.py::test_a_message_never_becomes_a_control_token",
         "a space is inserted into it",
         (("akidb_mlx/summarization/chat.py", "while spans := self._control_spans(text):", "while spans := ():"),),
+    ),
+    Guard(
+        "26 ids of a tokenizer beyond the model's table",
+        "test_tokenizer_ids.py::test_ids_beyond_the_table_are_refused_at_load",
+        "each is compared with the stored table's rows",
+        (("akidb_mlx/checkpoint/tokenization/ids.py", "not 0 <= number < rows", "number < 0"),),
+    ),
+    Guard(
+        "26 a text that spells a token beyond the table",
+        "test_tokenizer_ids.py::test_the_text_is_named_that_spells_such_a_token",
+        "the tokens of each text are compared with those that have no vector",
+        ((TOKENIZER, "if self._without_vector:", "if False:"),),
+    ),
+    Guard(
+        "29 a text that is cut at its beginning",
+        "test_tokenizer_classes.py::test_ids_are_those_that_transformers_gave",
+        "truncation_side decides which end is kept",
+        ((TOKENIZER, "if self._keeps_end else", "if False else"),),
+    ),
+    Guard(
+        "29 a tokenizer.json that its class does not take as it is",
+        "test_tokenizer_classes.py::test_ids_are_those_that_transformers_gave",
+        "the class's own normaliser, pre-tokenizer and special tokens are built",
+        (("akidb_mlx/checkpoint/tokenization/loading.py", "loaded if kind is None else", "loaded if True else"),),
+    ),
+    Guard(
+        "30 a tokenizer.json that makes a terabyte of a letter",
+        "test_tokenizer_bounds.py::test_a_tokenizer_that_makes_much_of_little_is_refused",
+        "the growth is computed before anything runs",
+        (("akidb_mlx/checkpoint/tokenization/growth.py", "if growth.most > _MAX_GROWTH:", "if False:"),),
+        "doubling",
     ),
 )
 

@@ -88,6 +88,25 @@ def test_lines_before_one_that_is_not_utf8_are_written(command, bad):
     assert (process.returncode, errors.count(b"\n")) == (1, 1)
 
 
+def test_a_byte_order_mark_before_the_texts_is_no_part_of_them(tmp_path):
+    """It would change the vector of the first text; after it, the same character is part of a text."""
+    texts = [TEXTS[0], "\ufeff" + TEXTS[1], TEXTS[2] + "\ufeff"]
+    lines = "\ufeff" + "\n".join(texts)
+    assert run("embed", "-m", MODEL, stdin=lines).stdout == run("embed", "-m", MODEL, "--", *texts).stdout
+    for text in texts:
+        (tmp_path / "text").write_text("\ufeff" + text, encoding="utf-8")
+        assert inputs.read_content(tmp_path / "text") == text
+
+
+def test_offsets_of_entities_are_those_without_a_byte_order_mark(request, tmp_path):
+    pytest.importorskip("spacy")
+    model = str(request.getfixturevalue("tiny_ner"))
+    (tmp_path / "text").write_text("Alice met Bob in Paris", encoding="utf-8-sig")
+    for arguments in (["-f", str(tmp_path / "text")], ["-f", "-"], []):
+        done = run("entities", "-m", model, "--label", "GPE", *arguments, stdin="\ufeffAlice met Bob in Paris")
+        assert done.stdout == "0\t17\t22\tGPE\tParis\n"
+
+
 def test_lines_before_one_that_the_model_refuses_are_written():
     """The refused line is in the second slice."""
     lines = ["short"] * 1028 + ["word " * 600] + ["short"] * 5

@@ -7,8 +7,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from akidb_mlx.checkpoint import tokenizer as tokenizer_module
 from akidb_mlx.checkpoint.checkpoint import read_checkpoint
+from akidb_mlx.checkpoint.tokenization.loading import load_tokenizer
 from akidb_mlx.checkpoint.tokenizer import TextTokenizer
 from akidb_mlx.deadline import NEVER, Deadline
 from akidb_mlx.errors import DeadlineExceededError, InvalidInputError
@@ -37,7 +37,7 @@ def stalling():
     """A tokeniser, the event that lets its long work go on, and the threads that have begun such work."""
     checkpoint = read_checkpoint(GOLDENS / "tiny-bert")
     read, go_on, begun = TextTokenizer(checkpoint), threading.Event(), []
-    read._long._load = lambda: Stalling(tokenizer_module._load(checkpoint), go_on, begun)
+    read._long._load = lambda: Stalling(load_tokenizer(checkpoint).tokenizer, go_on, begun)
     yield read, go_on, begun
     go_on.set()
 
@@ -89,7 +89,7 @@ def test_an_abandoned_tokenising_holds_up_nobody(stalling):
     with pytest.raises(DeadlineExceededError):
         read([LONG], "", "truncate", deadline=Deadline(0.05))
     assert begun[0].is_alive()
-    read._long._load = lambda: tokenizer_module._load(read_checkpoint(GOLDENS / "tiny-bert"))
+    read._long._load = lambda: load_tokenizer(read_checkpoint(GOLDENS / "tiny-bert")).tokenizer
     assert read(["short"], "", "truncate", deadline=Deadline(20))[0].token_count > 2
     assert read(["short"], "", "truncate")[0].token_count > 2
     assert read([LONG], "", "truncate")[0].truncated
@@ -113,7 +113,7 @@ def test_an_abandoned_tokenising_does_not_hold_up_one_that_waited_behind_it(stal
     first.start()
     while not begun:
         time.sleep(0.01)
-    read._long._load = lambda: tokenizer_module._load(read_checkpoint(GOLDENS / "tiny-bert"))
+    read._long._load = lambda: load_tokenizer(read_checkpoint(GOLDENS / "tiny-bert")).tokenizer
     second = threading.Thread(target=wait_behind)
     second.start()
     second.join(20)

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 
 from akidb_mlx.checkpoint.checkpoint import read_checkpoint
+from akidb_mlx.checkpoint.tokenization.loading import appends_end_token
 from akidb_mlx.checkpoint.tokenizer import TextTokenizer
 from akidb_mlx.deadline import NEVER
 from akidb_mlx.errors import InferenceError, InvalidInputError, ModelLoadError
@@ -102,11 +103,50 @@ def test_a_lost_final_token_is_appended(tmp_path):
 
 
 def test_a_final_token_that_cannot_be_appended_is_an_error(tmp_path):
-    directory = copy_model("tiny-bert", tmp_path)
-    qwen = copy_model("tiny-qwen3", tmp_path)
-    (qwen / "tokenizer.json").write_bytes((directory / "tokenizer.json").read_bytes())
+    qwen = copy_model("tiny-qwen3-4bit", tmp_path)
+    (qwen / "tokenizer.json").write_bytes((GOLDENS / "tiny-bert/tokenizer.json").read_bytes())
+    edit_json(qwen / "tokenizer.json", post_processor=None)
+    edit_json(qwen / "tokenizer_config.json", eos_token=None, pad_token=None)
     with pytest.raises(ModelLoadError, match=r"has no <\|endoftext\|>"):
         tokenizer(qwen)
+
+
+def _ends_with(directory, token):
+    """Let the post-processor of a directory's tokenizer.json end every text with a token, or with none."""
+    path = directory / "tokenizer.json"
+    processor = json.loads(path.read_text())["post_processor"]
+    ids = {entry["content"]: entry["id"] for entry in json.loads(path.read_text())["added_tokens"]}
+    processor["single"] = [{"Sequence": {"id": "A", "type_id": 0}}]
+    if token is not None:
+        processor["single"] += [{"SpecialToken": {"id": token, "type_id": 0}}]
+        processor["special_tokens"][token] = {"id": token, "ids": [ids[token]], "tokens": [token]}
+    edit_json(path, post_processor=processor)
+
+
+@pytest.mark.parametrize(
+    ("name", "token", "pooling", "end"),
+    [
+        ("tiny-qwen3-4bit", "<|im_end|>", "lasttoken", [2]),  # ends otherwise
+        ("tiny-qwen3-4bit", "<|endoftext|>", "lasttoken", [0]),
+        ("tiny-qwen3", None, "lasttoken", []),  # complete, and ends with nothing
+        ("tiny-qwen3", None, "mean", []),
+    ],
+)
+def test_nothing_is_appended_to_what_the_checkpoint_says(name, token, pooling, end, tmp_path):
+    directory = copy_model(name, tmp_path)
+    _ends_with(directory, token)
+    if name == "tiny-qwen3":
+        (directory / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": pooling}))
+    assert tokenizer(directory)._after.tolist() == end
+
+
+@pytest.mark.parametrize(("token", "expected"), [("<|im_end|>", False), ("<|endoftext|>", True), (None, False)])
+def test_whether_the_tokenizer_appends_the_end_token(token, expected, tmp_path):
+    directory = copy_model("tiny-qwen3-4bit", tmp_path)
+    _ends_with(directory, token)
+    assert appends_end_token(directory, "<|endoftext|>") is expected
+    edit_json(directory / "tokenizer.json", post_processor=None)
+    assert not appends_end_token(directory, "<|endoftext|>")
 
 
 def test_padding_and_truncation_of_the_file_are_ignored(tmp_path):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from akidb_mlx.errors import InvalidInputError
+from akidb_mlx.checkpoint.files import is_file, read_json
+from akidb_mlx.errors import InvalidInputError, ModelLoadError
 
 # The names that sentence-transformers tries, in this order, for the two roles of a text in retrieval.
 _ROLES = {"query": ("query",), "document": ("document", "passage", "corpus")}
@@ -34,3 +36,24 @@ def choose_prompt(prompts: Mapping[str, str], input_type: str | None, prompt: st
     raise InvalidInputError(
         f"input_type {input_type!r} is none of this model's prompts: {', '.join({**_ROLES, **prompts})}"
     )
+
+
+def read_default_prompt_name(directory: Path, prompts: Mapping[str, str]) -> str | None:
+    """Return the name of the prompt that sentence-transformers puts before texts of a call that names none.
+
+    Here a call without `input_type` takes its texts as they are, so it is only reported.
+
+    Args:
+        directory: the model directory.
+        prompts: the model's prompts by name.
+
+    Raises:
+        ModelLoadError: the model has no prompt of that name.
+    """
+    path = directory / "config_sentence_transformers.json"
+    name = read_json(path).get("default_prompt_name") if is_file(path) else None
+    if name is not None and (not isinstance(name, str) or name not in prompts):
+        raise ModelLoadError(
+            f"{path}: default_prompt_name {str(name)[:80]!r} is none of its prompts: {', '.join(prompts)}"
+        )
+    return name

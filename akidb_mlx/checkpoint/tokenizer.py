@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
-from tokenizers import Tokenizer, normalizers, processors
 
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
+from akidb_mlx.checkpoint.tokenization.loading import load_tokenizer
+from akidb_mlx.checkpoint.tokenization.shared import LockedTokenizer, LongTexts
 from akidb_mlx.deadline import NEVER, Deadline
-from akidb_mlx.errors import InferenceError, InvalidInputError, ModelLoadError
+from akidb_mlx.errors import InvalidInputError, ModelLoadError
 from akidb_mlx.options import OverflowPolicy
-from akidb_mlx.runtime.abandonment import run_until
-from akidb_mlx.runtime.locks import ExclusiveLock, Latch, hold_until
 from akidb_mlx.vectors import TokenIds
 
 # Consecutive windows of a chunked text share an eighth of their tokens, so that what a border cuts is whole in one.
@@ -53,15 +51,19 @@ class TextTokenizer:
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        """Read tokenizer.json.
+        """Read the tokenizer's files.
 
         Raises:
-            ModelLoadError: it is missing or malformed, or lacks the token that must end every text.
+            ModelLoadError: one is missing, malformed or not supported, or gives tokens that the model does not have.
         """
         self.max_tokens = checkpoint.max_tokens
-        self._short = _LockedTokenizer(_load(checkpoint))
-        self._long = _LongTexts(partial(_load, checkpoint))
-        self._before, self._after = (np.array(ids, np.int32) for ids in self._short.special_tokens(checkpoint))
+        loaded = load_tokenizer(checkpoint)
+        self._short = LockedTokenizer(loaded.tokenizer)
+        self._long = LongTexts(lambda: load_tokenizer(checkpoint).tokenizer)
+        self._before, self._after = (np.array(ids, np.int32) for ids in (loaded.frame.before, loaded.frame.after))
+        self._keeps_end = loaded.keeps_end
+        self._without_vector = loaded.without_vector
+        self._lower_case = checkpoint.lower_case
         self._prefixes: dict[str, TokenIds] = {}
         if self._capacity < 1:
             raise ModelLoadError(
@@ -92,15 +94,19 @@ class TextTokenizer:
                 without its caller, on a thread and a tokenizer of its own.
 
         Raises:
-            InvalidInputError: a text yields no token, is too long for the policy "error", or the prompt leaves no room
-                to chunk beside it; the text's index is named.
+            InvalidInputError: a text yields no token, or one that the model has no vector for, is too long for the
+                policy "error", or the prompt leaves no room to chunk beside it; the text's index is named.
             DeadlineExceededError: the deadline passed.
         """
         bodies = self._encode([prompt + text for text in texts], deadline)
-        return [
+        fitted = [
             self._fit(index, body, text, prompt, on_overflow, deadline)
             for index, (body, text) in enumerate(zip(bodies, texts, strict=True), first)
         ]
+        if self._without_vector:
+            for index, text in enumerate(fitted, first):
+                self._check_vectors(index, text.windows)
+        return fitted
 
     def prefix(self, prompt: str, deadline: Deadline = NEVER) -> TokenIds:
         """Return the tokens that every text with this prompt begins with."""
@@ -123,7 +129,8 @@ class TextTokenizer:
         if len(body) <= self._capacity:
             return TokenizedText((self._frame(body),), len(body) + special, truncated=False)
         if on_overflow == "truncate":
-            return TokenizedText((self._frame(body[: self._capacity]),), self.max_tokens, truncated=True)
+            kept = body[-self._capacity :] if self._keeps_end else body[: self._capacity]
+            return TokenizedText((self._frame(kept),), self.max_tokens, truncated=True)
         if on_overflow == "error":
             raise InvalidInputError(
                 f"text {index} has {len(body) + special} tokens and the model takes {self.max_tokens}: "
@@ -149,6 +156,16 @@ class TextTokenizer:
         count = len(self._before) + len(prompt_ids) + len(body) + len(self._after)
         return TokenizedText(windows, count, truncated=False)
 
+    def _check_vectors(self, index: int, windows: tuple[TokenIds, ...]) -> None:
+        """Refuse a text with a token that the tokenizer knows and the model does not."""
+        for window in windows:
+            for number in self._without_vector.keys() & set(window.tolist()):
+                raise InvalidInputError(
+                    f"text {index} spells {self._without_vector[number]!r}, a token that the model has no vector for: "
+                    "leave it out",
+                    index,
+                )
+
     def _frame(self, *body: TokenIds) -> TokenIds:
         return np.concatenate([self._before, *body, self._after])
 
@@ -156,87 +173,12 @@ class TextTokenizer:
         """Return the token ids of each text, without special tokens."""
         longest = _LONG if deadline.left() is None else _LONG_BEFORE_DEADLINE
         ids: list[TokenIds] = []
+        if self._lower_case:
+            texts = [text.lower() for text in texts]
         for piece in _pieces(texts, longest):
             deadline.check()
             long = sum(map(len, piece)) > longest
             ids += (self._long if long else self._short).encode(piece, deadline)
-        return ids
-
-
-class _LockedTokenizer:
-    """A tokenizer that one thread uses at a time; those of `tokenizers` may fail when several do."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._lock = ExclusiveLock()
-
-    def encode(self, texts: list[str], deadline: Deadline) -> list[TokenIds]:
-        """Return the token ids of each text, without special tokens.
-
-        Raises:
-            InferenceError: the tokenizer failed.
-            DeadlineExceededError: the deadline passed while another thread used the tokenizer.
-        """
-        with hold_until(deadline, self._lock):
-            return _encode(self._tokenizer, texts)
-
-    def special_tokens(self, checkpoint: Checkpoint) -> tuple[list[int], list[int]]:
-        """Return the tokens that the post-processor puts before and after a text.
-
-        Raises:
-            ModelLoadError: it does something else.
-        """
-        plain = self._tokenizer.encode("a", add_special_tokens=False).ids
-        framed = self._tokenizer.encode("a", add_special_tokens=True).ids
-        for start in range(len(framed) - len(plain) + 1):
-            if framed[start : start + len(plain)] == plain:
-                return framed[:start], framed[start + len(plain) :]
-        raise ModelLoadError(f"{checkpoint.directory / 'tokenizer.json'}: the post-processor changes a text's tokens")
-
-
-class _LongTexts:
-    """Tokenises long texts one after another, on a tokenizer of its own that is loaded for the first of them.
-
-    The library cannot be interrupted. A caller whose deadline passes leaves, and the tokenizer is left to the thread
-    that still uses it; the next caller gets another. Only callers with a deadline wait for such a thread to end, so
-    that there is one at most.
-    """
-
-    def __init__(self, load: Callable[[], Tokenizer]) -> None:
-        self._load = load
-        self._tokenizer: Tokenizer | None = None
-        self._abandoned: Latch | None = None
-        self._lock = ExclusiveLock()
-
-    def encode(self, texts: list[str], deadline: Deadline) -> list[TokenIds]:
-        """Return the token ids of each text, without special tokens; raises what `_LockedTokenizer.encode` does."""
-        while True:
-            if (
-                deadline.left() is not None
-                and self._abandoned is not None
-                and not self._abandoned.wait(deadline.left())
-            ):
-                raise deadline.error()
-            with hold_until(deadline, self._lock):
-                if deadline.left() is None:
-                    self._tokenizer = self._tokenizer or self._load()
-                    return _encode(self._tokenizer, texts)
-                if self._abandoned is not None and not self._abandoned.wait(0):
-                    continue  # left behind by a caller for whose turn this one waited
-                return self._encode_until(texts, deadline)
-
-    def _encode_until(self, texts: list[str], deadline: Deadline) -> list[TokenIds]:
-        """Tokenise on another thread, and leave it with its tokenizer when the deadline passes."""
-        kept, load = self._tokenizer, self._load
-
-        def work() -> tuple[Tokenizer, list[TokenIds]]:
-            tokenizer = kept or load()
-            return tokenizer, _encode(tokenizer, texts)
-
-        def leave(done: Latch) -> None:
-            self._tokenizer, self._abandoned = None, done
-
-        self._tokenizer, ids = run_until(deadline, work, leave)
         return ids
 
 
@@ -252,43 +194,3 @@ def _pieces(texts: list[str], characters: int) -> Iterator[list[str]]:
         size += len(text)
     if piece:
         yield piece
-
-
-def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[TokenIds]:
-    try:
-        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # a native panic is no Exception
-        raise InferenceError(f"the tokenizer failed: {type(error).__name__}: {error}") from error
-    return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
-
-
-def _load(checkpoint: Checkpoint) -> Tokenizer:
-    path = checkpoint.directory / "tokenizer.json"
-    if not path.is_file():
-        raise ModelLoadError(f"{path} is missing; convert the model's tokenizer with transformers' save_pretrained")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise ModelLoadError(f"{path} is not a tokenizer: {error}") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    if checkpoint.lower_case:
-        own = [tokenizer.normalizer] if tokenizer.normalizer is not None else []
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
-    final = checkpoint.architecture.final_token
-    if final is not None:
-        _end_with(tokenizer, final, path.name)
-    return tokenizer
-
-
-def _end_with(tokenizer: Tokenizer, token: str, file_name: str) -> None:
-    """Have every text end with a token, where a conversion lost the post-processor that appends it."""
-    token_id = tokenizer.token_to_id(token)
-    if token_id is None:
-        raise ModelLoadError(f"{file_name} has no {token}, which must end every text for this model's pooling")
-    if tokenizer.encode("a").ids[-1] != token_id:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"$A {token}", pair=None, special_tokens=[(token, token_id)]
-        )

@@ -62,7 +62,7 @@ def open_texts(arguments: list[str] | None, files: list[Path] | None = None, *, 
 
 
 def read_content(file: Path = _STANDARD_INPUT) -> str:
-    """Return all of a file, or of standard input where it is called "-".
+    """Return all of a file, or of standard input where it is called "-", without a byte order mark before it.
 
     Raises:
         InvalidInputError: it cannot be read, or is not UTF-8.
@@ -70,7 +70,7 @@ def read_content(file: Path = _STANDARD_INPUT) -> str:
     name = "standard input" if file == _STANDARD_INPUT else str(file)
     try:
         content = _standard_input().read() if file == _STANDARD_INPUT else file.read_bytes()
-        return content.decode("utf-8")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"{name} is not UTF-8: {error}") from error
     except OSError as error:
@@ -100,7 +100,8 @@ def _slice_lines(slice_size: int) -> Iterator[list[str]]:
 
 def _decode_line(line: bytes, number: int) -> str:
     try:
-        return line.removesuffix(b"\r").decode("utf-8")
+        # Some programs put a byte order mark before the first line; elsewhere it is part of a text.
+        return line.removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"line {number} of standard input is not UTF-8: {error}") from error
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from akidb_mlx.errors import InferenceError
 from akidb_mlx.vectors import TokenIds, TokenMatrix, Vectors
 
 
@@ -19,6 +20,7 @@ class ModelFacts:
     Attributes:
         dimension: size of the vectors it computes.
         max_tokens: most tokens of one sequence.
+        vocabulary_size: how many tokens it has vectors for; their ids are those below.
         token_budget: most tokens that one batch should have, padding included.
         lanes: how many batches it runs side by side.
         pipelined: whether a step should be handed to the device while the one before it runs.
@@ -31,6 +33,7 @@ class ModelFacts:
 
     dimension: int
     max_tokens: int
+    vocabulary_size: int
     token_budget: int
     lanes: int
     pipelined: bool
@@ -54,6 +57,22 @@ class TokenRows:
     ids: TokenMatrix
     lengths: TokenIds
     prefix: TokenIds
+
+    def check(self, facts: ModelFacts) -> None:
+        """Refuse tokens and positions that the model has no vectors for: a device would read foreign memory for them.
+
+        Raises:
+            InferenceError: there is such a token, or a sequence is too long.
+        """
+        for ids in (self.ids, self.prefix):
+            if ids.size and not (ids.min() >= 0 and ids.max() < facts.vocabulary_size):
+                raise InferenceError(
+                    f"a batch holds the tokens {ids.min()} to {ids.max()}, and the model has 0 to "
+                    f"{facts.vocabulary_size - 1}"
+                )
+        length = len(self.prefix) + self.ids.shape[1]
+        if length > facts.max_tokens:
+            raise InferenceError(f"a batch holds sequences of {length} tokens, and the model takes {facts.max_tokens}")
 
 
 class Step(Protocol):

@@ -18,6 +18,7 @@ from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.pooling import pool, pooled_positions
 from akidb_mlx.backends.mlx.weights import WeightReader
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
+from akidb_mlx.checkpoint.tokenization.ids import table_rows
 from akidb_mlx.engine.backend import Model, ModelFacts, Step, TokenRows
 from akidb_mlx.errors import ModelLoadError
 from akidb_mlx.runtime import allocator, cpu_runtime, device
@@ -87,6 +88,7 @@ class EmbeddingModel(Model):
         self._facts = ModelFacts(
             dimension=dimension,
             max_tokens=checkpoint.max_tokens,
+            vocabulary_size=table_rows(checkpoint),
             token_budget=plan.token_budget,
             lanes=plan.lanes,
             pipelined=plan.pipelined,
@@ -113,7 +115,12 @@ class EmbeddingModel(Model):
 
         Args:
             batches: at most `facts.lanes`.
+
+        Raises:
+            InferenceError: a token or a position is not in the model's tables.
         """
+        for batch in batches:
+            batch.check(self._facts)
         prefixes = [self._prefix(batch.prefix) for batch in batches]
         # The cores that lanes do not use are for the matrix products.
         cpu_runtime.set_blas_threads(max(1, cpu_runtime.cores() // len(batches)))

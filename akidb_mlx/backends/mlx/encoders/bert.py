@@ -54,6 +54,11 @@ class Bert:
         self.hidden_size = size
         self._plan = plan
         self._padding_id = ARCHITECTURES[model_type].padding_id(config)
+        if self._padding_id is not None and self._padding_id + 1 >= args.max_position_embeddings:
+            raise ModelLoadError(
+                f"config.json: positions follow pad_token_id {self._padding_id}, and there are only "
+                f"{args.max_position_embeddings}"
+            )
         self._words = weights.embedding("embeddings.word_embeddings", args.vocab_size, size)
         self._positions = weights.embedding("embeddings.position_embeddings", args.max_position_embeddings, size)
         self._types = (

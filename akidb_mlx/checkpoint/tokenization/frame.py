@@ -1,0 +1,75 @@
+"""The special tokens that a tokenizer puts around every text, read from its post-processor.
+
+They are read and not found by tokenising a sample: no sample is in every vocabulary, and one that is its own special
+token would be found in the wrong place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from akidb_mlx.errors import ModelLoadError
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The ids of the tokens before and after every text."""
+
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+
+
+def read_frame(path: Path, processor: Any) -> Frame:
+    """Return the tokens that a post-processor puts around a text.
+
+    Args:
+        path: tokenizer.json, for errors.
+        processor: its `post_processor`.
+
+    Raises:
+        ModelLoadError: it does something else to a text's tokens.
+    """
+    if processor is None:
+        return Frame()
+    try:
+        return _read(path, processor)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ModelLoadError(f"{path}: post_processor is malformed: {error!r}") from error
+
+
+def _read(path: Path, processor: dict[str, Any]) -> Frame:
+    kind = processor["type"]
+    if kind == "ByteLevel":  # changes offsets only
+        return Frame()
+    if kind in ("BertProcessing", "RobertaProcessing"):
+        return Frame((processor["cls"][1],), (processor["sep"][1],))
+    if kind == "TemplateProcessing":
+        return _read_template(path, processor)
+    if kind == "Sequence":
+        frame = Frame()
+        for part in processor["processors"]:
+            outer = _read(path, part)
+            frame = Frame(outer.before + frame.before, frame.after + outer.after)
+        return frame
+    raise ModelLoadError(f"{path}: a post_processor of type {kind!r} is not supported")
+
+
+def _read_template(path: Path, processor: dict[str, Any]) -> Frame:
+    sides: list[list[int]] = [[]]
+    for piece in processor["single"]:
+        ((kind, value),) = piece.items()
+        if value["type_id"] != 0:
+            raise ModelLoadError(
+                f"{path}: post_processor gives tokens of a single text the type {value['type_id']}; only 0 is supported"
+            )
+        if kind == "SpecialToken":
+            sides[-1] += processor["special_tokens"][value["id"]]["ids"]
+        else:
+            sides.append([])
+    if len(sides) != 2:
+        raise ModelLoadError(
+            f"{path}: post_processor must put a single text in one place, found {len(sides) - 1} places"
+        )
+    return Frame(tuple(sides[0]), tuple(sides[1]))

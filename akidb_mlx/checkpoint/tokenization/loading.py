@@ -1,0 +1,161 @@
+"""Loading of a checkpoint's tokenizer, and the checks that all its tokens are in the model's table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel, WordPiece
+
+from akidb_mlx.checkpoint.checkpoint import Checkpoint
+from akidb_mlx.checkpoint.files import is_file
+from akidb_mlx.checkpoint.tokenization.added_tokens import add_tokens
+from akidb_mlx.checkpoint.tokenization.classes import TokenizerClass, find_class
+from akidb_mlx.checkpoint.tokenization.files import (
+    TokenizerFiles,
+    parse_token,
+    read_description,
+    read_tokenizer_files,
+)
+from akidb_mlx.checkpoint.tokenization.frame import Frame, read_frame
+from akidb_mlx.checkpoint.tokenization.growth import check_growth
+from akidb_mlx.checkpoint.tokenization.ids import check_id, check_vocabulary, table_rows
+from akidb_mlx.errors import ModelLoadError
+
+
+@dataclass(frozen=True)
+class LoadedTokenizer:
+    """A tokenizer that neither pads nor cuts.
+
+    Attributes:
+        tokenizer: gives a text's tokens, without the special ones around it.
+        frame: the special tokens around a text.
+        keeps_end: whether a text that is too long loses its beginning instead of its end.
+        without_vector: the tokens, by id, that a text may spell and the model has no vector for.
+    """
+
+    tokenizer: Tokenizer
+    frame: Frame
+    keeps_end: bool
+    without_vector: dict[int, str]
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> LoadedTokenizer:
+    """Load a tokenizer so that it gives the tokens that transformers' AutoTokenizer gives.
+
+    Raises:
+        ModelLoadError: a file is missing or malformed, asks for something that is not known, or the vocabulary, the
+            padding or the special tokens around a text are not in the model's table of token vectors.
+    """
+    files = read_tokenizer_files(checkpoint.directory)
+    config = files.config
+    named_class = config.get("tokenizer_class") or checkpoint.config.get("tokenizer_class")
+    kind = find_class(checkpoint.directory / "tokenizer_config.json", named_class, checkpoint.model_type)
+    loaded = _parse(files)
+    check_vocabulary(files.path, files.description, table_rows(checkpoint))
+    padding = files.description.get("padding")
+    if kind is not None:
+        config = {**kind.special_tokens, **config}
+    elif padding is not None:
+        config = {"pad_token": padding["pad_token"], **config}
+    tokenizer = loaded if kind is None else kind.rebuild(loaded, config, files)
+    _check_unknown_token(files.path, tokenizer)
+    add_tokens(tokenizer, kind, config, files)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = config.get("split_special_tokens") is True
+    frame = _frame(tokenizer, kind, config, files)
+    if not frame.after and _lost_final_token(checkpoint):
+        frame = Frame(frame.before, (_final_token_id(tokenizer, checkpoint),))
+    _check_other_ids(checkpoint, frame, padding)
+    truncation = files.description.get("truncation") or {}
+    side = config.get("truncation_side") or str(truncation.get("direction", "right")).lower()
+    tokens = tokenizer.get_added_tokens_decoder()
+    without_vector = {number: token.content for number, token in tokens.items() if number >= table_rows(checkpoint)}
+    return LoadedTokenizer(tokenizer, frame, side == "left", without_vector)
+
+
+def appends_end_token(directory: Path, token: str) -> bool:
+    """Return whether the tokenizer by itself ends every text with a token.
+
+    Args:
+        directory: the model directory.
+        token: the token's text, as in "<|endoftext|>".
+
+    Raises:
+        ModelLoadError: tokenizer.json is missing or malformed.
+    """
+    description = read_description(directory)
+    frame = read_frame(directory / "tokenizer.json", description.get("post_processor"))
+    model = description.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    ids = {entry["id"] for entry in description.get("added_tokens") or () if entry.get("content") == token}
+    if isinstance(vocabulary, dict) and token in vocabulary:
+        ids.add(vocabulary[token])
+    return bool(frame.after) and frame.after[-1] in ids
+
+
+def _parse(files: TokenizerFiles) -> Tokenizer:
+    check_growth(files.path, files.description)
+    try:
+        return Tokenizer.from_buffer(files.content)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # tokenizers raises nothing narrower, and a native panic is no Exception
+        raise ModelLoadError(f"{files.path} is not a tokenizer: {str(error)[:500]}") from error
+
+
+def _check_unknown_token(path: Path, tokenizer: Tokenizer) -> None:
+    model = tokenizer.model
+    if isinstance(model, WordPiece | WordLevel) and model.token_to_id(model.unk_token) is None:
+        raise ModelLoadError(f"{path}: {model.unk_token[:80]!r}, for unknown words, is not in the vocabulary")
+
+
+def _check_other_ids(checkpoint: Checkpoint, frame: Frame, padding: dict[str, Any] | None) -> None:
+    path, rows = checkpoint.directory / "tokenizer.json", table_rows(checkpoint)
+    for number in frame.before + frame.after:
+        check_id(path, "a special token around every text", number, rows)
+    if padding is not None:
+        check_id(path, "padding's pad_id", padding["pad_id"], rows)
+    own = checkpoint.config.get("pad_token_id")
+    if own is not None:
+        check_id(checkpoint.directory / "config.json", "pad_token_id", own, rows)
+
+
+def _frame(tokenizer: Tokenizer, kind: TokenizerClass | None, config: dict[str, Any], files: TokenizerFiles) -> Frame:
+    if kind is None or kind.frame is None:
+        return read_frame(files.path, files.description.get("post_processor"))
+    ids = []
+    for key in kind.frame:
+        token = parse_token(key, config.get(key))
+        number = None if token is None else tokenizer.token_to_id(str(token))
+        if number is None:
+            raise ModelLoadError(f"{files.path.with_name('tokenizer_config.json')} has no {key}")
+        ids.append(number)
+    return Frame((ids[0],), (ids[1],))
+
+
+def _lost_final_token(checkpoint: Checkpoint) -> bool:
+    """Return whether a conversion may have lost the token that must end every text.
+
+    Where the sentence-transformers files are there, so is the tokenizer that the model was trained with.
+    """
+    kept = (checkpoint.directory / "modules.json", checkpoint.directory / "1_Pooling" / "config.json")
+    return (
+        checkpoint.pooling == "last"
+        and checkpoint.architecture.final_token is not None
+        and not any(is_file(path) for path in kept)
+    )
+
+
+def _final_token_id(tokenizer: Tokenizer, checkpoint: Checkpoint) -> int:
+    token = checkpoint.architecture.final_token
+    number = None if token is None else tokenizer.token_to_id(token)
+    if number is None:
+        raise ModelLoadError(
+            f"{checkpoint.directory / 'tokenizer.json'} has no {token}, which must end every text for this model's "
+            "pooling"
+        )
+    return number
