@@ -8,6 +8,9 @@ environment and use it instead.
 from __future__ import annotations
 
 import os
+import reprlib
+import stat
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,15 +19,20 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    TomlConfigSettingsSource,
 )
 
 from akidb_mlx.errors import ConfigurationError
 from model_cache import CacheConfig, ModelCache, ModelCacheError
 from model_cache.config import cache_dir_from_environment, max_bytes_from_environment
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # which pydantic-settings[toml] brings
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -34,15 +42,29 @@ Precision = Literal["auto", "float32", "float16", "bfloat16"]
 BackendName = Literal["auto", "mlx"]
 SummaryMode = Literal["auto", "abstractive", "extractive"]
 
+# Most bytes of the settings file.
+_MAX_FILE_BYTES = 1 << 20
 _LONGEST_SHOWN = 100
+_SHORT_REPR = reprlib.Repr()
+_SHORT_REPR.maxstring = _SHORT_REPR.maxlong = _SHORT_REPR.maxother = _LONGEST_SHOWN
 
 
-def config_file() -> Path:
-    """Return the TOML file that settings are read from, whether or not it exists."""
-    if explicit := os.environ.get("AKIDB_CONFIG"):
-        return Path(explicit).expanduser()
-    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(base).expanduser() / "akidb" / "mlx.toml"
+def config_file() -> Path | None:
+    """Return the TOML file that settings are read from, whether or not it exists; None without a home folder.
+
+    Raises:
+        ConfigurationError: `$AKIDB_CONFIG` or `$XDG_CONFIG_HOME` is in the home folder of a user who is not known.
+    """
+    for variable, below in (("AKIDB_CONFIG", ""), ("XDG_CONFIG_HOME", "akidb/mlx.toml")):
+        if folder := os.environ.get(variable):
+            try:
+                return Path(folder).expanduser() / below
+            except RuntimeError as error:
+                raise ConfigurationError(f"{variable} is {folder!r}, and this home folder is not known") from error
+    try:
+        return Path("~/.config/akidb/mlx.toml").expanduser()
+    except RuntimeError:  # HOME is unset, and the user has no name
+        return None
 
 
 class Settings(BaseSettings):
@@ -107,7 +129,7 @@ class Settings(BaseSettings):
                 raise ConfigurationError(f"settings are not usable: {faults}") from error
             except ModelCacheError as error:
                 raise ConfigurationError(f"settings are not usable: {error}") from error
-            except (SettingsError, OSError, ValueError) as error:
+            except (SettingsError, OSError, ValueError, RecursionError) as error:
                 raise ConfigurationError(f"settings file {config_file()} cannot be read: {error}") from error
 
     def open_cache(self) -> ModelCache:
@@ -125,8 +147,9 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources in order of precedence: arguments, the environment, the TOML file."""
-        file = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
-        return init_settings, _EnvironmentSource(settings_cls), file
+        file = config_file()
+        filed = InitSettingsSource(settings_cls, _read_file(file) if file else {})
+        return init_settings, _EnvironmentSource(settings_cls), filed
 
 
 def load_settings() -> Settings:
@@ -149,6 +172,27 @@ class _EnvironmentSource(EnvSettingsSource):
         return values
 
 
+def _read_file(path: Path) -> dict[str, Any]:
+    """Return the settings in a TOML file, none if it does not exist.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not a file, too large, or not TOML in UTF-8.
+        RecursionError: it is nested too deeply.
+    """
+    try:
+        kind = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    if not (stat.S_ISREG(kind) or stat.S_ISCHR(kind)):  # a pipe would be waited for; /dev/null is empty
+        raise ValueError("it is not a file")
+    with path.open("rb") as file:
+        content = file.read(_MAX_FILE_BYTES + 1)
+    if len(content) > _MAX_FILE_BYTES:
+        raise ValueError(f"it has more than {_MAX_FILE_BYTES} bytes")
+    return tomllib.loads(content.decode("utf-8"))
+
+
 def _describe_fault(fault: ErrorDetails, arguments: Mapping[str, Any]) -> str:
     """Name a setting that was refused, what is allowed, what was found and where."""
     name = str(fault["loc"][0])
@@ -167,6 +211,6 @@ def _describe_fault(fault: ErrorDetails, arguments: Mapping[str, Any]) -> str:
 
 
 def _shorten(value: object) -> str:
-    """Return a value as it is written in code, on one line and not too long."""
-    text = " ".join(repr(value).split())
+    """Return a value as it is written in code, on one line, neither too long nor too deep."""
+    text = " ".join(_SHORT_REPR.repr(value).split())
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

@@ -13,7 +13,7 @@ Progress = Callable[[int], None]
 @contextmanager
 def terminal_bar(label: str, total: int) -> Iterator[Progress | None]:
     """Show a bar of `total` bytes if standard error is a terminal; yield what advances it, else None."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
