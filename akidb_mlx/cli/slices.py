@@ -67,7 +67,7 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int | None], None] | Non
 
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     # What the command writes to standard output meanwhile stays there: rich would move it to the bar's terminal.
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
