@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import reprlib
 import stat
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,20 +18,15 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
-    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
+    TomlConfigSettingsSource,
 )
 
 from akidb_mlx.errors import ConfigurationError
 from model_cache import CacheConfig, ModelCache, ModelCacheError
 from model_cache.config import cache_dir_from_environment, max_bytes_from_environment
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # which pydantic-settings[toml] brings
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -148,8 +142,9 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources in order of precedence: arguments, the environment, the TOML file."""
         file = config_file()
-        filed = InitSettingsSource(settings_cls, _read_file(file) if file else {})
-        return init_settings, _EnvironmentSource(settings_cls), filed
+        if file:
+            _check_file(file)
+        return init_settings, _EnvironmentSource(settings_cls), TomlConfigSettingsSource(settings_cls, file)
 
 
 def load_settings() -> Settings:
@@ -172,25 +167,21 @@ class _EnvironmentSource(EnvSettingsSource):
         return values
 
 
-def _read_file(path: Path) -> dict[str, Any]:
-    """Return the settings in a TOML file, none if it does not exist.
+def _check_file(path: Path) -> None:
+    """Refuse what is there and no file of settings; a pipe would be waited for, and `/dev/null` is empty.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is not a file, too large, or not TOML in UTF-8.
-        RecursionError: it is nested too deeply.
+        OSError: it cannot be looked at.
+        ValueError: it is not a file, or too large.
     """
     try:
-        kind = path.stat().st_mode
+        found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        return {}
-    if not (stat.S_ISREG(kind) or stat.S_ISCHR(kind)):  # a pipe would be waited for; /dev/null is empty
+        return
+    if not stat.S_ISREG(found.st_mode) and not path.samefile(os.devnull):
         raise ValueError("it is not a file")
-    with path.open("rb") as file:
-        content = file.read(_MAX_FILE_BYTES + 1)
-    if len(content) > _MAX_FILE_BYTES:
+    if found.st_size > _MAX_FILE_BYTES:
         raise ValueError(f"it has more than {_MAX_FILE_BYTES} bytes")
-    return tomllib.loads(content.decode("utf-8"))
 
 
 def _describe_fault(fault: ErrorDetails, arguments: Mapping[str, Any]) -> str:

@@ -573,8 +573,8 @@ GUARDS = (
     Guard(
         "a settings file that is a pipe",
         f"{ENVIRONMENT}test_a_settings_file_that_is_none",
-        "only files are read",
-        (("akidb_mlx/settings.py", "if not (stat.S_ISREG(kind) or stat.S_ISCHR(kind)):", "if False:"),),
+        "what is not a file is refused",
+        (("akidb_mlx/settings.py", "if not stat.S_ISREG(found.st_mode) and", "if False and"),),
         "pipe",
     ),
 )

@@ -78,7 +78,7 @@ def main() -> None:
 def _run(arguments: list[str]) -> int:
     try:
         _check_encoding(arguments)
-        return app(arguments, prog_name="akidb-mlx", standalone_mode=False) or 0
+        return int(app(arguments, prog_name="akidb-mlx", standalone_mode=False) or 0)
     except typer.Exit as end:
         return end.exit_code
     except (typer.Abort, KeyboardInterrupt):

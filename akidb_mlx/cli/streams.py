@@ -34,8 +34,8 @@ def open_streams() -> None:
     # Before a model's file takes the number of a closed descriptor, which others write to.
     open_standard_descriptors()
     # What was closed is still written to: standard output fails then, and nobody reads standard error.
-    sys.stdout = _open(sys.stdout or _to_null(os.O_RDONLY), _report_failure)
-    sys.stderr = _open(sys.stderr or _to_null(os.O_WRONLY), lambda _: None)
+    sys.stdout = _open(sys.stdout.buffer if sys.stdout else _to_null(os.O_RDONLY), _report_failure)
+    sys.stderr = _open(sys.stderr.buffer if sys.stderr else _to_null(os.O_WRONLY), lambda _: None)
     handler = logging.StreamHandler()
     handler.setFormatter(_LineFormatter("akidb-mlx: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
@@ -80,8 +80,7 @@ class _LineFormatter(logging.Formatter):
         return escape(super().formatMessage(record))
 
 
-def _open(stream: TextIO, on_failure: Callable[[OSError], None]) -> _Stream:
-    buffer = stream.buffer
+def _open(buffer: BinaryIO, on_failure: Callable[[OSError], None]) -> _Stream:
     if isinstance(buffer, io.RawIOBase):  # PYTHONUNBUFFERED; such a stream loses what a full disk does not take
         buffer = io.BufferedWriter(buffer)
     opened = _Stream(buffer, escape_text, on_failure)
@@ -89,9 +88,9 @@ def _open(stream: TextIO, on_failure: Callable[[OSError], None]) -> _Stream:
     return opened
 
 
-def _to_null(mode: int) -> TextIO:
+def _to_null(mode: int) -> BinaryIO:
     """Return a stream to the null device; opened for reading only, it fails when something is written."""
-    return io.TextIOWrapper(io.BufferedWriter(io.FileIO(os.open(os.devnull, mode), "w")))
+    return io.BufferedWriter(io.FileIO(os.open(os.devnull, mode), "w"))
 
 
 def _report_failure(error: OSError) -> None:
