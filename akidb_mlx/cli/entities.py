@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from akidb_mlx.cli.escapes import escape
 from akidb_mlx.cli.inputs import open_texts
 from akidb_mlx.cli.output import is_terminal, write_json, write_rows, write_styled
 from akidb_mlx.cli.slices import map_slices
@@ -89,14 +90,14 @@ def _show(texts: list[str], found: list[list[Entity]], labels: list[str]) -> Non
         for entity in entities:
             colour = colours[entity.label]
             shown += [(text[position : entity.start], ""), (entity.text, f"bold {colour}")]
-            shown.append((f" {entity.label}", f"dim {colour}"))
+            shown.append((f" {escape(entity.label)}", f"dim {colour}"))
             position = entity.end
         write_styled([*shown, (text[position:], "")])
 
 
 def _show_counts(counts: Counter[str]) -> None:
     colours = _colours(list(counts))
-    shown = [(f"{label} {count}  ", colours[label]) for label, count in counts.most_common()]
+    shown = [(f"{escape(label)} {count}  ", colours[label]) for label, count in counts.most_common()]
     write_styled(shown)
 
 
