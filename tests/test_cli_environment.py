@@ -204,7 +204,7 @@ def _fifo(path):
 FILES = {
     "deep": (lambda path: path.write_text("device = " + "[" * 100_000), "cannot be read: maximum recursion"),
     "deep and valid": (lambda path: path.write_text("x" + ".x" * 3_000 + " = 1"), "'x' is not a setting"),
-    "deep value": (lambda path: path.write_text("device" + ".x" * 3_000 + " = 1"), "device: "),
+    "deep value": (lambda path: path.write_text("precision" + ".x" * 3_000 + " = 1"), "precision: "),
     "not UTF-8": (lambda path: path.write_bytes(b"device = '\xff'"), "cannot be read: 'utf-8' codec"),
     "folder": (lambda path: path.mkdir(), "cannot be read: it is not a file"),
     "pipe": (_fifo, "cannot be read: it is not a file"),
