@@ -18,7 +18,15 @@ from __future__ import annotations
 
 
 class AkidbMlxError(Exception):
-    """The root of the tree: catching it catches everything below."""
+    """The root of the tree: catching it catches everything below.
+
+    Attributes:
+        index: position in the call of the text that failed, or None when the fault is not a single text's.
+    """
+
+    def __init__(self, message: str = "", index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class ConfigurationError(AkidbMlxError):
@@ -26,15 +34,7 @@ class ConfigurationError(AkidbMlxError):
 
 
 class InvalidInputError(AkidbMlxError, ValueError):
-    """A text or an option of one call is not usable.
-
-    Attributes:
-        index: position of the text in the call, or None when the fault is not a single text's.
-    """
-
-    def __init__(self, message: str, index: int | None = None) -> None:
-        super().__init__(message)
-        self.index = index
+    """A text (`index`) or an option of one call is not usable."""
 
 
 class ModelNotFoundError(AkidbMlxError):
@@ -46,15 +46,7 @@ class ModelLoadError(AkidbMlxError):
 
 
 class InferenceError(AkidbMlxError):
-    """The forward pass failed, or produced a row that is not finite or not of unit length.
-
-    Attributes:
-        index: position of the text in the call, or None when the whole call failed.
-    """
-
-    def __init__(self, message: str, index: int | None = None) -> None:
-        super().__init__(message)
-        self.index = index
+    """The forward pass failed, or produced a row (`index`) that is not finite or not of unit length."""
 
 
 class DeadlineExceededError(AkidbMlxError, TimeoutError):

@@ -8,6 +8,8 @@ environment and use it instead.
 from __future__ import annotations
 
 import os
+import reprlib
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,15 +36,29 @@ Precision = Literal["auto", "float32", "float16", "bfloat16"]
 BackendName = Literal["auto", "mlx"]
 SummaryMode = Literal["auto", "abstractive", "extractive"]
 
+# Most bytes of the settings file.
+_MAX_FILE_BYTES = 1 << 20
 _LONGEST_SHOWN = 100
+_SHORT_REPR = reprlib.Repr()
+_SHORT_REPR.maxstring = _SHORT_REPR.maxlong = _SHORT_REPR.maxother = _LONGEST_SHOWN
 
 
-def config_file() -> Path:
-    """Return the TOML file that settings are read from, whether or not it exists."""
-    if explicit := os.environ.get("AKIDB_CONFIG"):
-        return Path(explicit).expanduser()
-    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(base).expanduser() / "akidb" / "mlx.toml"
+def config_file() -> Path | None:
+    """Return the TOML file that settings are read from, whether or not it exists; None without a home folder.
+
+    Raises:
+        ConfigurationError: `$AKIDB_CONFIG` or `$XDG_CONFIG_HOME` is in the home folder of a user who is not known.
+    """
+    for variable, below in (("AKIDB_CONFIG", ""), ("XDG_CONFIG_HOME", "akidb/mlx.toml")):
+        if folder := os.environ.get(variable):
+            try:
+                return Path(folder).expanduser() / below
+            except RuntimeError as error:
+                raise ConfigurationError(f"{variable} is {folder!r}, and this home folder is not known") from error
+    try:
+        return Path("~/.config/akidb/mlx.toml").expanduser()
+    except RuntimeError:  # HOME is unset, and the user has no name
+        return None
 
 
 class Settings(BaseSettings):
@@ -110,7 +126,7 @@ class Settings(BaseSettings):
                 raise ConfigurationError(f"settings are not usable: {faults}") from error
             except ModelCacheError as error:
                 raise ConfigurationError(f"settings are not usable: {error}") from error
-            except (SettingsError, OSError, ValueError) as error:
+            except (SettingsError, OSError, ValueError, RecursionError) as error:
                 raise ConfigurationError(f"settings file {config_file()} cannot be read: {error}") from error
 
     def open_cache(self) -> ModelCache:
@@ -128,8 +144,10 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources in order of precedence: arguments, the environment, the TOML file."""
-        file = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
-        return init_settings, _EnvironmentSource(settings_cls), file
+        file = config_file()
+        if file:
+            _check_file(file)
+        return init_settings, _EnvironmentSource(settings_cls), TomlConfigSettingsSource(settings_cls, file)
 
 
 def load_settings() -> Settings:
@@ -152,6 +170,23 @@ class _EnvironmentSource(EnvSettingsSource):
         return values
 
 
+def _check_file(path: Path) -> None:
+    """Refuse what is there and no file of settings; a pipe would be waited for, and `/dev/null` is empty.
+
+    Raises:
+        OSError: it cannot be looked at.
+        ValueError: it is not a file, or too large.
+    """
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not stat.S_ISREG(found.st_mode) and not path.samefile(os.devnull):
+        raise ValueError("it is not a file")
+    if found.st_size > _MAX_FILE_BYTES:
+        raise ValueError(f"it has more than {_MAX_FILE_BYTES} bytes")
+
+
 def _describe_fault(fault: ErrorDetails, arguments: Mapping[str, Any]) -> str:
     """Name a setting that was refused, what is allowed, what was found and where."""
     name = str(fault["loc"][0])
@@ -170,6 +205,6 @@ def _describe_fault(fault: ErrorDetails, arguments: Mapping[str, Any]) -> str:
 
 
 def _shorten(value: object) -> str:
-    """Return a value as it is written in code, on one line and not too long."""
-    text = " ".join(repr(value).split())
+    """Return a value as it is written in code, on one line, neither too long nor too deep."""
+    text = " ".join(_SHORT_REPR.repr(value).split())
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from model_cache.config import CacheConfig
+from model_cache.config import CacheConfig, max_bytes_from_environment
 from model_cache.download import Downloader, ProgressBar
 from model_cache.errors import ModelCacheError, ModelInUseError, ModelUnavailableError
 from model_cache.eviction import EvictionPlan, Evictor
@@ -95,8 +95,10 @@ class ModelCache:
         download_timeout_s: float = _DOWNLOAD_TIMEOUT_S,
         progress: ProgressBar = terminal_bar,
     ) -> None:
-        config = CacheConfig.resolve(max_bytes=max_bytes)
-        self._config = config if root is None else replace(config, root=root)
+        if root is None:
+            self._config = CacheConfig.resolve(max_bytes=max_bytes)
+        else:
+            self._config = CacheConfig(root, max_bytes_from_environment() if max_bytes is None else max_bytes)
         self._store = Store(self.root)
         self._evictor = Evictor(self._store, self._config)
         self._downloader = Downloader(self._store, self._evictor, download_timeout_s, progress)

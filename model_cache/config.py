@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,17 +60,19 @@ class CacheConfig:
 
         Args:
             cache_dir: the cache's folder, in whose `models/` the models lie; if None, `$AKIDB_CACHE_DIR`, else
-                `$XDG_CACHE_HOME/akidb`, else `~/.cache/akidb`.
+                `$XDG_CACHE_HOME/akidb`, else `~/.cache/akidb`, else (HOME is unset, and the user has no name) a folder
+                for temporary files that belongs to this user alone.
             max_bytes: most bytes that models may take; if None, `$AKIDB_CACHE_MAX_BYTES`, else a quarter of the disk.
 
         Raises:
-            ModelCacheError: `$AKIDB_CACHE_MAX_BYTES` is needed and is not a number of bytes.
+            ModelCacheError: `$AKIDB_CACHE_MAX_BYTES` is needed and is not a number of bytes, or there is no home folder
+                where one is needed.
         """
         if cache_dir is None:
-            cache_dir = cache_dir_from_environment() or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "akidb"
+            cache_dir = cache_dir_from_environment() or _default_cache_dir()
         if max_bytes is None:
             max_bytes = max_bytes_from_environment()
-        return cls(cache_dir.expanduser() / "models", max_bytes)
+        return cls(_expand(cache_dir) / "models", max_bytes)
 
     def limit(self) -> int | None:
         """Return the most bytes that models may take, None where there is no limit."""
@@ -76,3 +80,38 @@ class CacheConfig:
             return self.max_bytes or None
         existing = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
         return int(shutil.disk_usage(existing).total * _DEFAULT_DISK_SHARE)
+
+
+def _default_cache_dir() -> Path:
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "akidb"
+    try:
+        return Path("~/.cache/akidb").expanduser()
+    except RuntimeError:  # HOME is unset, and the user has no name, as in some containers
+        return _private_temporary_folder()
+
+
+def _private_temporary_folder() -> Path:
+    """Return a folder for temporary files that belongs to this user alone; others could plant models in it else."""
+    remedy = "set AKIDB_CACHE_DIR or XDG_CACHE_HOME to a folder for the cache"
+    try:
+        folder = Path(tempfile.gettempdir()) / f"akidb-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise ModelCacheError(
+            f"there is neither a home folder nor one for temporary files ({error}): {remedy}"
+        ) from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ModelCacheError(f"there is no home folder, and {folder} is open to other users: {remedy}")
+    return folder
+
+
+def _expand(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ModelCacheError(
+            f"the cache cannot be in {str(path)!r}, a home folder that is not known: set AKIDB_CACHE_DIR or "
+            "XDG_CACHE_HOME to another folder"
+        ) from error

@@ -85,6 +85,8 @@ def describe(repo: RepoName, deadline: float) -> RemoteModel:
     """
     from huggingface_hub import HfApi
 
+    _check_token()
+
     def ask() -> ModelInfo:
         timeout = min(_DESCRIPTION_TIMEOUT_S, time_left(deadline))
         return HfApi().model_info(repo.repo_id, revision=repo.revision, files_metadata=True, timeout=timeout)
@@ -106,6 +108,34 @@ def describe(repo: RepoName, deadline: float) -> RemoteModel:
         licence=str(info.card_data["license"]) if info.card_data and "license" in info.card_data else None,
         files=tuple(_remote_file(siblings[name]) for name in names),
     )
+
+
+def _check_token() -> None:
+    """Refuse a token that no request can carry, without showing it; the client fails on some and cuts others.
+
+    Raises:
+        ModelUnavailableError: the environment, or else the client's file, holds such a token.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+        return
+    source, token = next(
+        ((name, value) for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if (value := os.environ.get(name))),
+        (constants.HF_TOKEN_PATH, ""),
+    )
+    try:
+        token = token or Path(constants.HF_TOKEN_PATH).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeError) as error:
+        reason = "is not UTF-8" if isinstance(error, UnicodeError) else f"cannot be read: {error.strerror}"
+        raise ModelUnavailableError(f"the Hub's token in {source} {reason}; correct it or delete it") from None
+    if any(not "!" <= character <= "~" for character in token.strip()):
+        raise ModelUnavailableError(
+            f"the Hub's token in {source} holds a space, a control character or one that is not ASCII: set it to the "
+            "token alone, or unset it"
+        )
 
 
 def _remote_file(sibling: Any) -> RemoteFile:

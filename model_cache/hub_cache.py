@@ -35,6 +35,10 @@ def _matches_name(blob: Path) -> bool:
 def _cache_folder() -> Path:
     """Return the folder of the client's cache, by the client's own rule."""
     if explicit := os.environ.get("HF_HUB_CACHE"):
-        return Path(explicit).expanduser()
+        return _expand(explicit)
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("HF_HOME") or Path(base) / "huggingface").expanduser() / "hub"
+    return _expand(os.environ.get("HF_HOME") or f"{base}/huggingface") / "hub"
+
+
+def _expand(path: str) -> Path:
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - keeps the name of a home folder that is not known

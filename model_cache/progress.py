@@ -13,7 +13,7 @@ Progress = Callable[[int], None]
 @contextmanager
 def terminal_bar(label: str, total: int) -> Iterator[Progress | None]:
     """Show a bar of `total` bytes if standard error is a terminal; yield what advances it, else None."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
@@ -21,6 +21,6 @@ def terminal_bar(label: str, total: int) -> Iterator[Progress | None]:
     from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, TimeRemainingColumn(), console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda count: bar.advance(task, count)

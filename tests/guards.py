@@ -54,6 +54,8 @@ REQUESTS, TOKENIZER, SHARED_TOKENIZER, LOCKS = (
 LIVES, DEADLINES, REENTRANCY = "test_engine_lives.py::", "test_deadlines.py::", "test_reentrancy.py::"
 REFUSED = "test_refused_models.py::"
 DOWNLOAD, IN_STORE = "test_download.py::", "test_store.py::"
+TERMINAL, ENVIRONMENT = "test_cli_terminal.py::", "test_cli_environment.py::"
+STREAMS = "akidb_mlx/cli/streams.py"
 
 GUARDS = (
     Guard(
@@ -607,6 +609,36 @@ GUARDS = (
         "the growth is computed before anything runs",
         (("akidb_mlx/checkpoint/tokenization/growth.py", "if growth.most > _MAX_GROWTH:", "if False:"),),
         "doubling",
+        "a message of several lines on standard error",
+        f"{TERMINAL}test_an_argument_in_an_error",
+        "what is reported is escaped, line feeds too",
+        (("akidb_mlx/cli/output.py", "akidb-mlx: {escape(message)}", "akidb-mlx: {message}"),),
+    ),
+    Guard(
+        "control characters from other code",
+        f"{TERMINAL}test_what_other_code_writes",
+        "the standard streams escape what anybody writes",
+        ((STREAMS, "super().write(self._escaped(text))", "super().write(text)"),),
+    ),
+    Guard(
+        "arguments in the encoding of the locale",
+        f"{ENVIRONMENT}test_text_is_utf8_whatever_the_locale_says",
+        "a start in Python's UTF-8 mode",
+        (("akidb_mlx/cli/__init__.py", "    require_utf8()\n", ""),),
+        "ASCII",
+    ),
+    Guard(
+        "a cache that other users can write",
+        f"{ENVIRONMENT}test_without_a_home_folder_models_go_where_this_user_alone_reaches",
+        "the folder for temporary files is this user's alone",
+        (("model_cache/config.py", " or found.st_mode & 0o077", ""),),
+    ),
+    Guard(
+        "a settings file that is a pipe",
+        f"{ENVIRONMENT}test_a_settings_file_that_is_none",
+        "what is not a file is refused",
+        (("akidb_mlx/settings.py", "if not stat.S_ISREG(found.st_mode) and", "if False and"),),
+        "pipe",
     ),
 )
 

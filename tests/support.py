@@ -94,7 +94,7 @@ def run_python(code: str, timeout: float = 60, *arguments: str, **environment: s
     )
 
 
-def run_in_terminal(*arguments: str, stdin: IO[str] | None = None) -> tuple[int, bytes]:
+def run_in_terminal(*arguments: str, stdin: IO[str] | None = None, **environment: str) -> tuple[int, bytes]:
     """Run the command line in a pseudo-terminal; its status and all that it shows."""
     import pty
 
@@ -104,7 +104,7 @@ def run_in_terminal(*arguments: str, stdin: IO[str] | None = None) -> tuple[int,
         stdin=stdin,
         stdout=follower,
         stderr=follower,
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"},
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", **environment},
     )
     os.close(follower)
     shown = read_to_end(leader)

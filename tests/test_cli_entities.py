@@ -1,9 +1,11 @@
 """`akidb-mlx entities`, as a process."""
 
 import json
+import os
 
 import pytest
 
+from tests.ner import install
 from tests.support import run_in_terminal
 from tests.test_cli import run
 
@@ -70,6 +72,21 @@ def test_a_terminal_gets_colours(model):
     assert b"\x1b[1;36mAlice\x1b[0m\x1b[2;36m PERSON" in shown
     assert b" in [b]Paris[/b]" in shown
     assert b"PERSON 2" in shown
+
+
+def test_lines_before_one_whose_language_has_no_model_are_written(tiny_ner, tmp_path):
+    """Both are in one slice, and the line's number is the message's."""
+    install(tmp_path, tiny_ner, "en-core-web-sm", "en", "core_web_sm")
+    english = "The old man and the young woman met Alice in Paris on a rainy day in September"
+    ukrainian = "Вона зустріла його у Києві, коли він повертався додому зі своєї нової роботи"
+    done = run(
+        *("entities", "-l", "auto", "--label", "GPE"),
+        stdin="\n".join([english, english, ukrainian, english]),
+        PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+    )
+    assert {line.split("\t")[0] for line in done.stdout.splitlines()} == {"0", "1"}
+    assert done.stderr.startswith("akidb-mlx: line 3 of standard input needs uk_core_news_sm: ")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,22 @@ def test_a_catalogue_name_stands_for_its_repository(hub):
     assert "mlx-community--embeddinggemma-300m-4bit" in pulled["path"]
 
 
+def test_a_pipe_gets_whole_rows_separated_by_tabs(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    (model,) = run("list")
+    run("pin", name)
+    (row,) = shown("list").splitlines()
+    assert row.split("\t")[:3] == [name, model["commit"][:12], "main"]
+    assert row.split("\t")[5:] == ["pinned"]
+    details = dict(line.split("\t") for line in shown("show", name).splitlines())
+    assert (details["path"], details["refs"], details["licence"]) == (model["path"], "main", "-")
+    run("unpin", name)
+    (row,) = shown("prune", "--max-bytes", "1", "--dry-run").splitlines()
+    assert row.split("\t")[0] == model["name"]
+    run("rm", name)
+    assert shown("list") == ""
+
+
 @pytest.mark.usefixtures("name")
 def test_pinned_models_stay():
     assert run("pin", "org/for-cli")[0]["pinned"]
@@ -117,3 +133,4 @@ def test_progress_is_for_people(hub, tmp_path, terminal):
     (pulled,) = json.loads(child.communicate()[0])
     assert pulled["error"] is None
     assert written == "" if not terminal else "org/tiny" in written and "kB" in written and "━" in written
+    assert "\\x1b" not in written

@@ -139,13 +139,59 @@ def test_a_reader_that_leaves_ends_the_command_quietly(command):
     assert process.returncode == 141
 
 
-@pytest.mark.parametrize("arguments", [["embed", "-m", MODEL, "a"], ["embed", "-m", MODEL, "--json", "a"], ["list"]])
-def test_output_on_a_full_disk(arguments):
-    if not Path("/dev/full").exists():
-        pytest.skip("there is no /dev/full")
-    done = in_shell(">/dev/full", *arguments)
+WRITING = [
+    ["embed", "-m", MODEL, "a"],
+    ["embed", "-m", MODEL, "--json", "a"],
+    ["list", "--json"],
+    ["--help"],
+    ["--version"],
+]
+writing = pytest.mark.parametrize("arguments", WRITING, ids=lambda arguments: "".join(arguments[:1] + arguments[3:]))
+needs_full_disk = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+
+
+@needs_full_disk
+@writing
+@pytest.mark.parametrize("buffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_output_on_a_full_disk(arguments, buffered):
+    done = in_shell(">/dev/full", *arguments, PYTHONUNBUFFERED=buffered)
     assert done.stderr == "akidb-mlx: standard output cannot be written: No space left on device\n"
     assert done.returncode == 1
+
+
+@writing
+def test_closed_output(arguments):
+    done = in_shell(">&-", *arguments)
+    assert done.stderr == "akidb-mlx: standard output cannot be written: Bad file descriptor\n"
+    assert done.returncode == 1
+
+
+@writing
+def test_a_reader_that_left_before(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "akidb_mlx", *arguments]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@needs_full_disk
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", ">/dev/full 2>/dev/full", ">&- 2>&-"])
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["embed", "-m", "none", "a"], 1), (["nonsense"], 2), (["list", "--json"], None)]
+)
+def test_messages_that_cannot_be_written(redirection, arguments, status):
+    """The status tells still."""
+    done = in_shell(redirection, *arguments)
+    assert done.returncode == (int(">" in redirection[:1]) if status is None else status)
+    assert done.stderr == ""
+
+
+def test_a_folder_as_input():
+    done = in_shell("</", "embed", "-m", MODEL)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "akidb-mlx: standard input cannot be read: Is a directory\n"
 
 
 @pytest.mark.parametrize("arguments", [["embed", "-m", MODEL], ["summarize"]], ids=["embed", "summarize"])
@@ -156,27 +202,21 @@ def test_closed_input_is_reported(arguments):
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-"])
 def test_arguments_are_embedded_with_streams_closed(closed):
     done = in_shell(closed, "embed", "-m", MODEL, "a")
     assert (done.returncode, done.stderr) == (0, "")
-    assert bool(done.stdout) == (">&-" not in closed.replace("2>&-", ""))
+    assert done.stdout
 
 
-def test_text_that_the_locale_cannot_write(tiny_ner):
-    done = run("entities", "-m", str(tiny_ner), "--label", "PERSON", "Čapek met Bob", PYTHONIOENCODING="ascii")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "0\t0\t5\tPERSON\t\\u010capek\n0\t10\t13\tPERSON\tBob\n"
-
-
-def in_shell(redirections, *arguments):
+def in_shell(redirections, *arguments, **environment):
     return subprocess.run(
         ["sh", "-c", f'exec "$@" {redirections}', "sh", sys.executable, "-m", "akidb_mlx", *arguments],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ, "AKIDB_DEVICE": "cpu"},
+        env={**os.environ, "AKIDB_DEVICE": "cpu", **environment},
     )
 
 

@@ -307,13 +307,19 @@ def test_each_text_in_its_language(site, tiny_ner, czech_ner):
         ]
         info = extractor.get_model_info()
         assert (info["model_name"], [model["language"] for model in info["models"]]) == ("auto", ["cs", "en"])
-        with pytest.raises(ModelNotFoundError, match=r"text 1 needs de_core_news_sm: .* run `akidb-mlx pull"):
+        with pytest.raises(
+            ModelNotFoundError, match=r"text 1 needs de_core_news_sm: .* run `akidb-mlx pull"
+        ) as missing:
             extractor.extract_batch([english, "Die Bundeskanzlerin besuchte gestern die Stadt München"])
+        assert missing.value.index == 1
     with (
         EntityExtractor(language="auto", labels=["PER"]) as extractor,
-        pytest.raises(InvalidInputError, match="cs_core_news_sm has no label 'PER'; it has GPE, ORG, PERSON"),
+        pytest.raises(
+            InvalidInputError, match="cs_core_news_sm has no label 'PER'; it has GPE, ORG, PERSON"
+        ) as refused,
     ):
         extractor.extract(CZECH)
+    assert refused.value.index == 0
 
 
 def test_few_models_stay_loaded(site, tiny_ner, czech_ner, monkeypatch):

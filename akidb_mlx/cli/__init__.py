@@ -1,14 +1,14 @@
 """The command line `akidb-mlx`, which is also `python -m akidb_mlx`.
 
-Results go to standard output and everything else to standard error. Exit status: 0, 1 for a failure explained on one
-line of standard error, 2 for wrong usage.
+Results go to standard output and everything else to standard error. Exit status: 0, 1 for a failure and 2 for wrong
+usage, both explained on one line of standard error; 130 after Ctrl-C and 141 where the reader of the output has left.
 """
 
 from __future__ import annotations
 
-import io
-import logging
+import os
 import sys
+from typing import Any
 
 import typer
 
@@ -17,10 +17,15 @@ from akidb_mlx.cli import models
 from akidb_mlx.cli.doctor import doctor
 from akidb_mlx.cli.embed import embed
 from akidb_mlx.cli.entities import entities
+from akidb_mlx.cli.output import report, write_line
+from akidb_mlx.cli.streams import open_streams, require_utf8
 from akidb_mlx.cli.summarize import summarize
-from akidb_mlx.errors import AkidbMlxError
-from akidb_mlx.runtime.descriptors import open_standard_descriptors
+from akidb_mlx.errors import AkidbMlxError, InvalidInputError
 from model_cache import ModelCacheError
+
+# typer carries a copy of click, and of its errors names only this one, which is below the one of all wrong usage.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="akidb-mlx",
@@ -50,7 +55,7 @@ app.command()(doctor)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"akidb-mlx {__version__}")
+        write_line(f"akidb-mlx {__version__}")
         raise typer.Exit
 
 
@@ -65,12 +70,31 @@ def _root(
 
 def main() -> None:
     """Run the command line and turn errors into exit statuses."""
-    open_standard_descriptors()  # before a model's file takes the number of a closed one, which others write to
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for texts that the locale has no characters for
-    logging.basicConfig(format="akidb-mlx: %(message)s", level=logging.WARNING)
+    require_utf8()
+    open_streams()
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
     try:
-        app()
-    except (AkidbMlxError, ModelCacheError) as error:
-        typer.echo(f"akidb-mlx: {error}", err=True)
-        sys.exit(1)
+        _check_encoding(arguments)
+        return int(app(arguments, prog_name="akidb-mlx", standalone_mode=False) or 0)
+    except typer.Exit as end:
+        return end.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        return _INTERRUPTED
+    except _UsageError as error:
+        if message := " ".join(error.format_message().split()):  # there is none where help was shown instead
+            report(f"{message} (see `{error.ctx.command_path if error.ctx else 'akidb-mlx'} --help`)")
+        return int(error.exit_code)
+    except (AkidbMlxError, ModelCacheError, OSError, UnicodeError, RecursionError, MemoryError) as error:
+        report(str(error) or type(error).__name__)
+        return 1
+
+
+def _check_encoding(arguments: list[str]) -> None:
+    for number, argument in enumerate(arguments, 1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInputError(f"argument {number} is not UTF-8: {os.fsencode(argument)[:60]!r}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import time
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ import typer
 
 from akidb_mlx import __version__
 from akidb_mlx.catalog import CATALOG
-from akidb_mlx.cli.output import write_line, write_rich
+from akidb_mlx.cli.output import Styled, write_json, write_table
 from akidb_mlx.errors import AkidbMlxError, InferenceError
 from akidb_mlx.service import EmbeddingService
 from akidb_mlx.settings import DeviceName, config_file, load_settings
@@ -35,13 +34,13 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Write one JSON 
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "backend": _describe_device(settings.device),
-        "config_file": str(config_file()),
+        "config_file": None if (file := config_file()) is None else str(file),
         "cache": str(cache.root),
         "models": models,
         "self_test": _self_test(found) if found else None,
     }
     if as_json:
-        write_line(json.dumps(report))
+        write_json(report)
     else:
         _print_report(report)
     if found and not report["self_test"]["passed"]:
@@ -94,28 +93,32 @@ def _self_test(model: str) -> dict[str, Any]:
 
 
 def _print_report(report: dict[str, Any]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+    backend = report["backend"]
+    packages = (f"{name} {version or '(not installed)'}" for name, version in report["packages"].items())
+    slow = "  slow: install OpenBLAS (Debian: apt install libopenblas0-pthread)"
+    rows: list[tuple[str, str | Styled]] = [
+        ("akidb-mlx", f"{report['akidb_mlx']}, Python {report['python']}, {report['platform']}"),
+        ("packages", ", ".join(packages)),
+        ("device", f"{backend['device']} ({backend['device_name']}, {backend['architecture']})"),
+        ("BLAS", [(backend["blas"], ""), (slow if backend["blas"] == "reference" else "", "yellow")]),
+        ("settings", report["config_file"] or "no file: the home folder is not known (see AKIDB_CONFIG)"),
+        ("cache", report["cache"]),
+        *(("model", _describe_model(name, where["path"])) for name, where in report["models"].items()),
+        ("self-test", _describe_self_test(report)),
+    ]
+    write_table(("", ""), rows, header=False)
 
-    table = Table(show_header=False, box=None, pad_edge=False)
-    backend, test = report["backend"], report["self_test"]
-    table.add_row("akidb-mlx", f"{report['akidb_mlx']}, Python {report['python']}, {report['platform']}")
-    table.add_row(
-        "packages", ", ".join(f"{name} {version or '(not installed)'}" for name, version in report["packages"].items())
-    )
-    table.add_row("device", f"{backend['device']} ({backend['device_name']}, {backend['architecture']})")
-    slow = "  [yellow]slow: install OpenBLAS (Debian: apt install libopenblas0-pthread)[/]"
-    table.add_row("BLAS", backend["blas"] + (slow if backend["blas"] == "reference" else ""))
-    table.add_row("settings", escape(report["config_file"]))
-    table.add_row("cache", escape(report["cache"]))
-    for name, where in report["models"].items():
-        record = CATALOG[name]
-        state = f"[green]found[/] {escape(where['path'])}" if where["path"] else "[dim]not found[/]"
-        table.add_row("model", f"{name} ({record.description}; {record.licence}): {state}")
+
+def _describe_model(name: str, path: str | None) -> Styled:
+    record = CATALOG[name]
+    state = [("found", "green"), (f" {path}", "")] if path else [("not found", "dim")]
+    return [(f"{name} ({record.description}; {record.licence}): ", ""), *state]
+
+
+def _describe_self_test(report: dict[str, Any]) -> Styled:
+    test = report["self_test"]
     if test is None:
-        table.add_row("self-test", f"[yellow]no model found[/]: {escape(report['models']['minilm-l6-v2']['missing'])}")
-    else:
-        verdict = "[green]passed[/]" if test["passed"] else "[red]failed[/]"
-        times = f", loaded in {test['load_ms']} ms, one text in {test['one_text_ms']} ms" if "load_ms" in test else ""
-        table.add_row("self-test", f"{verdict} on {test['model']}: {escape(test['detail'])}{times}")
-    write_rich(table)
+        return [("no model found", "yellow"), (f": {report['models']['minilm-l6-v2']['missing']}", "")]
+    verdict = ("passed", "green") if test["passed"] else ("failed", "red")
+    times = f", loaded in {test['load_ms']} ms, one text in {test['one_text_ms']} ms" if "load_ms" in test else ""
+    return [verdict, (f" on {test['model']}: {test['detail']}{times}", "")]

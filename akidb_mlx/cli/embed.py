@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import Annotated
 
 import typer
 
 from akidb_mlx.cli.inputs import open_texts
-from akidb_mlx.cli.output import is_terminal, write, write_line, write_rich
+from akidb_mlx.cli.output import is_terminal, report, write_json, write_table
 from akidb_mlx.cli.slices import map_slices
 from akidb_mlx.options import EmbedOptions, OverflowPolicy
 from akidb_mlx.service import EmbeddingService
@@ -76,14 +75,14 @@ def embed(
             elif for_person:
                 _show(part, batch, header=count == 0)
             else:
-                write("".join(f"{json.dumps(vector)}\n" for vector in batch.vectors.tolist()))
+                write_json(*batch.vectors.tolist())
             count += len(part)
             cut += sum(batch.truncated)
         dimension = kept[0].dimension if kept else service.get_model_info()["dimension"]
     if as_json:
         _write_json(model, dimension, kept)
     if cut:
-        typer.echo(f"akidb-mlx: {cut} of {count} texts were cut to the model's limit (see --on-overflow)", err=True)
+        report(f"{cut} of {count} texts were cut to the model's limit (see --on-overflow)")
 
 
 def _write_json(model: str, dimension: int, batches: list[EmbeddingBatch]) -> None:
@@ -94,23 +93,20 @@ def _write_json(model: str, dimension: int, batches: list[EmbeddingBatch]) -> No
         "token_counts": [count for batch in batches for count in batch.token_counts],
         "truncated": [flag for batch in batches for flag in batch.truncated],
     }
-    write_line(json.dumps(result))
+    write_json(result)
 
 
 def _show(texts: list[str], batch: EmbeddingBatch, *, header: bool) -> None:
-    from rich.table import Column, Table
-    from rich.text import Text
+    from rich.table import Column
 
     # The widths are fixed, for the rows of one slice to stand under those of the one before.
-    table = Table(
+    columns = (
         Column("text", width=_SHOWN_CHARACTERS, no_wrap=True),
         Column("tokens", width=6, justify="right"),
         Column(f"first {_SHOWN_VALUES} of {batch.dimension} values", width=9 * _SHOWN_VALUES - 2, no_wrap=True),
-        box=None,
-        pad_edge=False,
-        show_header=header,
     )
-    for text, count, vector in zip(texts, batch.token_counts, batch.vectors, strict=True):
-        start = "".join(char if char.isprintable() else " " for char in text[:_SHOWN_CHARACTERS])
-        table.add_row(Text(start), str(count), "  ".join(f"{value:+.4f}" for value in vector[:_SHOWN_VALUES]))
-    write_rich(table)
+    rows = (
+        (text[:_SHOWN_CHARACTERS], str(count), "  ".join(f"{value:+.4f}" for value in vector[:_SHOWN_VALUES]))
+        for text, count, vector in zip(texts, batch.token_counts, batch.vectors, strict=True)
+    )
+    write_table(columns, rows, header=header)

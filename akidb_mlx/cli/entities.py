@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from akidb_mlx.cli.escapes import escape
 from akidb_mlx.cli.inputs import open_texts
-from akidb_mlx.cli.output import is_terminal, write, write_line, write_rich
+from akidb_mlx.cli.output import is_terminal, write_json, write_rows, write_styled
 from akidb_mlx.cli.slices import map_slices
 
 if TYPE_CHECKING:
@@ -67,41 +67,38 @@ def entities(
             elif for_person:
                 _show(part, found, list(labels_found))
             else:
-                write("".join(_line(number + index, entity) for index, one in enumerate(found) for entity in one))
+                write_rows(_row(number + index, entity) for index, one in enumerate(found) for entity in one)
             number += len(part)
         model_name = extractor.get_model_info()["model_name"]
     if as_json:
         plain = [[asdict(entity) for entity in one] for one in kept]
-        write_line(json.dumps({"model": model_name, "entities": plain, "counts": dict(labels_found.most_common())}))
+        write_json({"model": model_name, "entities": plain, "counts": dict(labels_found.most_common())})
     elif for_person and labels_found:
         _show_counts(labels_found)
 
 
-def _line(number: int, entity: Entity) -> str:
-    shown = " ".join(entity.text.split())  # a tab or line feed inside would break the line
-    return f"{number}\t{entity.start}\t{entity.end}\t{entity.label}\t{shown}\n"
+def _row(number: int, entity: Entity) -> tuple[str, ...]:
+    shown = " ".join(entity.text.split())  # easier to read than escaped tabs and line feeds
+    return str(number), str(entity.start), str(entity.end), entity.label, shown
 
 
 def _show(texts: list[str], found: list[list[Entity]], labels: list[str]) -> None:
-    from rich.text import Text
-
     colours = _colours(labels)
     for text, entities in zip(texts, found, strict=True):
-        shown, position = Text(), 0
+        shown: list[tuple[str, str]] = []
+        position = 0
         for entity in entities:
-            shown.append(text[position : entity.start])
-            shown.append(entity.text, style=f"bold {colours[entity.label]}")
-            shown.append(f" {entity.label}", style=f"dim {colours[entity.label]}")
+            colour = colours[entity.label]
+            shown += [(text[position : entity.start], ""), (entity.text, f"bold {colour}")]
+            shown.append((f" {escape(entity.label)}", f"dim {colour}"))
             position = entity.end
-        write_rich(shown.append(text[position:]), wrap=False)
+        write_styled([*shown, (text[position:], "")])
 
 
 def _show_counts(counts: Counter[str]) -> None:
-    from rich.text import Text
-
     colours = _colours(list(counts))
-    shown = (Text(f"{label} {count}", colours[label]) for label, count in counts.most_common())
-    write_rich(Text("  ").join(shown))
+    shown = [(f"{escape(label)} {count}  ", colours[label]) for label, count in counts.most_common()]
+    write_styled(shown)
 
 
 def _colours(labels: list[str]) -> dict[str, str]:

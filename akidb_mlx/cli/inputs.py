@@ -74,7 +74,7 @@ def read_content(file: Path = _STANDARD_INPUT) -> str:
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"{name} is not UTF-8: {error}") from error
     except OSError as error:
-        raise InvalidInputError(f"{name} cannot be read: {error.strerror}") from error
+        raise InvalidInputError(f"{name} cannot be read: {error.strerror or error}") from error
 
 
 def _slice_lines(slice_size: int) -> Iterator[list[str]]:
@@ -148,7 +148,7 @@ def _read_block(timeout: float | None) -> bytes | None:
             return None
         return os.read(descriptor, _READ_BYTES)
     except OSError as error:
-        raise InvalidInputError(f"standard input cannot be read: {error.strerror}") from error
+        raise InvalidInputError(f"standard input cannot be read: {error.strerror or error}") from error
 
 
 def _standard_input() -> BinaryIO:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from akidb_mlx.catalog import CATALOG, SUMMARY_CATALOG
-from akidb_mlx.cli.output import write_line, write_rich
+from akidb_mlx.cli.output import Styled, is_terminal, report, write_json, write_line, write_table
 from akidb_mlx.settings import load_settings
 from model_cache import CachedModel, ModelCache, ModelCacheError
 
@@ -30,7 +29,10 @@ def path(
 ) -> None:
     """Print the directory of a model on this machine."""
     found = str(_cache().ensure(_repo(name), download=False))
-    write_line(json.dumps({"name": name, "path": found}) if as_json else found)
+    if as_json:
+        write_json({"name": name, "path": found})
+    else:
+        write_line(found)
 
 
 def show_list(
@@ -47,30 +49,29 @@ def show_list(
         newer = {model.name: commit for model in models if (commit := _newer(cache, model))}
         models = [model for model in models if model.name in newer]
     if as_json:
-        write_line(json.dumps([{**_plain(model), "newer": newer.get(model.name)} for model in models]))
+        write_json([{**_plain(model), "newer": newer.get(model.name)} for model in models])
         return
-    from rich.table import Table
-
-    table = Table("model", "commit", "refs", "size", "last used", "", box=None, pad_edge=False)
-    for model in models:
-        table.add_row(model.repo_id, model.commit[:12], " ".join(model.refs), *_cells(model, newer.get(model.name)))
+    rows = (
+        (model.repo_id, model.commit[:12], " ".join(model.refs), *_cells(model, newer.get(model.name)))
+        for model in models
+    )
     if models:
-        write_rich(table)
-    count = f"{len(models)} model{'' if len(models) == 1 else 's'}"
-    write_line(f"{count}, {_size(sum(model.size for model in models))} in {cache.root}")
+        write_table(("model", "commit", "refs", "size", "last used", ""), rows)
+    if is_terminal():
+        count = f"{len(models)} model{'' if len(models) == 1 else 's'}"
+        write_line(f"{count}, {_size(sum(model.size for model in models))} in {cache.root}")
 
 
 def show(name: Annotated[str, typer.Argument(help="A model in the cache.")], as_json: _Json = False) -> None:
     """Show the details of a model in the cache."""
     models = _cache().find(_repo(name))
     if as_json:
-        write_line(json.dumps([_plain(model) for model in models]))
+        write_json([_plain(model) for model in models])
         return
     for model in models:
         size, used, _ = _cells(model)
-        for key, value in {**_plain(model), "size": size, "last_used": used}.items():
-            shown = ", ".join(value) if isinstance(value, list) else value
-            write_line(f"{key:<10} {'-' if shown in ('', None) else shown}")
+        details = {**_plain(model), "size": size, "last_used": used}
+        write_table(("", ""), ((key, _detail(value)) for key, value in details.items()), header=False)
 
 
 def rm(names: _Names, as_json: _Json = False) -> None:
@@ -97,15 +98,14 @@ def prune(
     """Delete the least recently used models until the rest fit. Models that are pinned or in use stay."""
     plan = _cache().prune(max_bytes, dry_run=dry_run)
     if as_json:
-        write_line(json.dumps(asdict(plan)))
+        write_json(asdict(plan))
         return
-    for removal in plan.removals:
-        write_line(f"{removal.name}  {_size(removal.size)}  {removal.reason}")
-    write_line(f"{'would free' if dry_run else 'freed'} {_size(plan.freed)}")
+    rows = ((removal.name, _size(removal.size), removal.reason) for removal in plan.removals)
+    write_table(("", "", ""), rows, header=False)
+    if is_terminal():
+        write_line(f"{'would free' if dry_run else 'freed'} {_size(plan.freed)}")
     if plan.short:
-        typer.echo(
-            f"akidb-mlx: {_size(plan.short)} over the limit, taken by models that are pinned or in use", err=True
-        )
+        report(f"{_size(plan.short)} over the limit, taken by models that are pinned or in use")
 
 
 def verify(
@@ -122,9 +122,7 @@ def verify(
         if damaged and repair:
             cache.repair(name)
     if as_json:
-        write_line(
-            json.dumps({name: {"damaged": list(damaged), "repaired": repair} for name, damaged in found.items()})
-        )
+        write_json({name: {"damaged": list(damaged), "repaired": repair} for name, damaged in found.items()})
     else:
         for name, damaged in found.items():
             state = f"damaged: {', '.join(damaged)}{' (fetched again)' if repair else ''}" if damaged else "ok"
@@ -178,9 +176,9 @@ def _each(names: Iterable[str], as_json: bool, work: Callable[[str], dict[str, A
                 write_line(line.format(**results[-1]))
         except ModelCacheError as error:
             results.append({"name": name, "error": str(error)})
-            typer.echo(f"akidb-mlx: {error}", err=True)
+            report(str(error))
     if as_json:
-        write_line(json.dumps(results))
+        write_json(results)
     if any(result["error"] for result in results):
         raise typer.Exit(1)
 
@@ -208,15 +206,21 @@ def _plain(model: CachedModel) -> dict[str, Any]:
     return {**asdict(model), "path": str(model.path), "refs": list(model.refs), "damaged": list(model.damaged)}
 
 
-def _cells(model: CachedModel, newer: str | None = None) -> tuple[str, str, str]:
+def _detail(value: Any) -> str:
+    shown = ", ".join(value) if isinstance(value, list) else value
+    return "-" if shown in ("", None) else str(shown)
+
+
+def _cells(model: CachedModel, newer: str | None = None) -> tuple[str, str, Styled]:
     used = datetime.fromtimestamp(model.last_used, tz=timezone.utc).astimezone()
     marks = [
-        "pinned" if model.pinned else "",
-        "in use" if model.in_use else "",
-        "[red]damaged[/]" if model.damaged else "",
-        f"[yellow]newer: {newer[:12]}[/]" if newer else "",
+        ("pinned" if model.pinned else "", ""),
+        ("in use" if model.in_use else "", ""),
+        ("damaged" if model.damaged else "", "red"),
+        (f"newer: {newer[:12]}" if newer else "", "yellow"),
     ]
-    return _size(model.size), f"{used:%Y-%m-%d %H:%M}", " ".join(filter(None, marks))
+    spaced = [part for mark in marks if mark[0] for part in ((" ", ""), mark)]
+    return _size(model.size), f"{used:%Y-%m-%d %H:%M}", spaced[1:]
 
 
 def _size(count: int) -> str:

@@ -1,63 +1,95 @@
-"""Writing of results to standard output."""
+"""Everything that the commands write: results to standard output, messages to standard error.
+
+What comes from outside - names, licences, labels, texts, errors - cannot act on the terminal: see `escapes`. JSON needs
+no care, since all but printable ASCII is escaped in it.
+"""
 
 from __future__ import annotations
 
-import os
+import json
 import sys
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import typer
+from akidb_mlx.cli.escapes import escape, escape_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Column
+    from rich.text import Text
 
-# The exit status of a program that a closed pipe ends, as shells report it (128 + SIGPIPE).
-_CLOSED_PIPE = 141
+# Parts of a text, each with the name of its style ("" for none).
+Styled = Sequence[tuple[str, str]]
 
 
 def is_terminal() -> bool:
     """Return whether standard output is a terminal."""
-    return sys.stdout is not None and sys.stdout.isatty()
+    return sys.stdout.isatty()
 
 
-def write(text: str) -> None:
-    """Write text to standard output and flush it. Nothing is written if the process was started with it closed.
+def report(message: str) -> None:
+    """Write a message to standard error, on one line."""
+    sys.stderr.write(f"akidb-mlx: {escape(message)}\n")
 
-    Raises:
-        typer.Exit: the reader has closed its end, which ends the command quietly, or the text cannot be written, which
-            is reported.
-    """
-    if sys.stdout is None:
+
+def write_json(*values: object) -> None:
+    """Write values as JSON, each on a line."""
+    _write("".join(f"{json.dumps(value)}\n" for value in values))
+
+
+def write_line(line: str) -> None:
+    """Write one line."""
+    _write(f"{escape(line)}\n")
+
+
+def write_text(text: str) -> None:
+    """Write a text, or a part of one, which may have several lines."""
+    _write(escape_text(text))
+
+
+def write_rows(rows: Iterable[Sequence[str]]) -> None:
+    """Write rows for a program, their cells separated by tabs."""
+    _write("".join("\t".join(map(escape, row)) + "\n" for row in rows))
+
+
+def write_table(
+    columns: Sequence[str | Column], rows: Iterable[Sequence[str | Styled]], *, header: bool = True
+) -> None:
+    """Write a table for a person on a terminal; elsewhere its rows only, whole and separated by tabs."""
+    if not is_terminal():
+        write_rows([["".join(text for text, _ in _styled(cell)) for cell in row] for row in rows])
         return
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _discard_output()
-        raise typer.Exit(_CLOSED_PIPE) from None
-    except OSError as error:
-        _discard_output()
-        typer.echo(f"akidb-mlx: standard output cannot be written: {error.strerror}", err=True)
-        raise typer.Exit(1) from error
+    from rich.table import Column, Table
+
+    folding = (Column(column, overflow="fold") if isinstance(column, str) else column for column in columns)
+    table = Table(*folding, box=None, pad_edge=False, show_header=header)
+    for row in rows:
+        table.add_row(*(_text([(escape(text), style) for text, style in _styled(cell)]) for cell in row))
+    _write_rich(table)
 
 
-def write_line(line: str = "") -> None:
-    """Write a line to standard output; see `write`."""
-    write(f"{line}\n")
+def write_styled(parts: Styled) -> None:
+    """Write a coloured text, which may have several lines, to a terminal."""
+    _write_rich(_text([(escape_text(text), style) for text, style in parts]), wrap=False)
 
 
-def write_rich(content: RenderableType, *, wrap: bool = True) -> None:
-    """Write a table or a coloured text to standard output; see `write`."""
+def _styled(cell: str | Styled) -> Styled:
+    return [(cell, "")] if isinstance(cell, str) else cell
+
+
+def _text(parts: Styled) -> Text:
+    """Return escaped parts for rich, which finds no markup in them."""
+    from rich.text import Text
+
+    return Text.assemble(*parts)
+
+
+def _write_rich(content: RenderableType, *, wrap: bool = True) -> None:
     from rich.console import Console
 
-    console = Console()
-    with console.capture() as captured:
-        console.print(content, soft_wrap=not wrap)
-    write(captured.get())
+    Console().print(content, soft_wrap=not wrap)
 
 
-def _discard_output() -> None:
-    """Discard what is still buffered, on which the interpreter would fail when it exits."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

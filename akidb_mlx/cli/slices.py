@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from akidb_mlx.cli.inputs import TextSource
-from akidb_mlx.errors import InferenceError, InvalidInputError
+from akidb_mlx.errors import AkidbMlxError
 
 _Result = TypeVar("_Result")
 
@@ -36,11 +36,11 @@ def map_slices(
                 progress = shown.enter_context(progress_bar(bar_label))
             if progress is not None:
                 progress(done, source.total)
-            failure: InvalidInputError | InferenceError | None = None
+            failure: AkidbMlxError | None = None
             while texts:
                 try:
                     result = work(texts)
-                except (InvalidInputError, InferenceError) as error:
+                except AkidbMlxError as error:
                     if error.index is None:
                         raise
                     failure, texts = error, texts[: error.index]
@@ -59,7 +59,7 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int | None], None] | Non
     Yields:
         A function to call with the number of steps done and their total, if it is known; None without a terminal.
     """
-    if sys.stderr is None or not sys.stderr.isatty():
+    if not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
@@ -67,14 +67,12 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int | None], None] | Non
 
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     # What the command writes to standard output meanwhile stays there: rich would move it to the bar's terminal.
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _with_place(
-    error: InvalidInputError | InferenceError, source: TextSource, first: int
-) -> InvalidInputError | InferenceError:
+def _with_place(error: AkidbMlxError, source: TextSource, first: int) -> AkidbMlxError:
     """Return the error with the place of its text among all; its message counts from the slice's first text."""
     message = str(error).replace(f"text {error.index}", source.name_text(first + (error.index or 0)), 1)
     return type(error)(message, first + (error.index or 0))

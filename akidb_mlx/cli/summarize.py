@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from akidb_mlx.cli.inputs import read_content
-from akidb_mlx.cli.output import write, write_line
+from akidb_mlx.cli.output import write_json, write_text
 from akidb_mlx.cli.slices import progress_bar
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.settings import DeviceName, SummaryMode
@@ -65,13 +65,13 @@ def summarize(
             waiting.close()  # the bar, which the summary replaces
             pieces.append(piece)
             if not as_json:
-                write(piece)
+                write_text(piece)
     summary = "".join(pieces)
     if as_json:
         result = {"mode": info["mode"], "model": info["model_name"], "messages": len(read)}
-        write_line(json.dumps({**result, "words": count_words(summary), "summary": summary}))
+        write_json({**result, "words": count_words(summary), "summary": summary})
     else:
-        write_line()
+        write_text("\n")
 
 
 def _read_messages(texts: list[str], files: list[Path], as_json: bool) -> list[Any]:

@@ -22,6 +22,7 @@ from akidb_mlx.entities.windows import batches, windows
 from akidb_mlx.errors import (
     ConfigurationError,
     InvalidInputError,
+    ModelLoadError,
     ModelNotFoundError,
     ServiceClosedError,
 )
@@ -116,7 +117,8 @@ class EntityExtractor(Closeable):
 
         Raises:
             InvalidInputError: a text is not usable, and so the call (`index` holds which), or `timeout` is not.
-            ModelNotFoundError: `language` is "auto" and there is no model for a text's.
+            ModelNotFoundError: `language` is "auto" and there is no model for a text's (`index` holds which); likewise
+                ModelLoadError if it cannot be used.
             InferenceError: a component of the model failed.
             DeadlineExceededError: `timeout` passed.
             ServiceClosedError: the extractor was closed, or created before this process was forked.
@@ -202,11 +204,11 @@ class EntityExtractor(Closeable):
             try:
                 with acquire_pipeline(model, self._cache, download=self._download) as directory:
                     pipeline = Pipeline(directory)
-            except ModelNotFoundError as error:
+                self._check_labels(pipeline)
+            except (ModelNotFoundError, ModelLoadError, InvalidInputError) as error:
                 if self._detect is None:
                     raise
-                raise ModelNotFoundError(f"text {index} needs {model}: {error}") from error
-            self._check_labels(pipeline)
+                raise type(error)(f"text {index} needs {model}: {error}", index) from error
             latest_first = sorted(self._loaded.copy(), key=lambda name: self._last_use[name], reverse=True)
             for name in latest_first[_MOST_LOADED - 1 :]:
                 self._loaded.pop(name, None)

@@ -72,11 +72,17 @@ def _find_directory(name: str) -> Path | None:
     """Return the pipeline in the directory that a name means, or None where it is the name of a model."""
     if not name or "\0" in name:
         return None
-    directory = Path(name).expanduser()
-    if pipeline := _pipeline_in(directory):
-        return pipeline.resolve()
+    try:
+        directory = Path(name).expanduser()
+        if pipeline := _pipeline_in(directory):
+            return pipeline.resolve()
+        is_directory = directory.is_dir()
+    except (OSError, RuntimeError) as error:  # the latter for a home folder that is not known
+        raise ModelNotFoundError(
+            f"{name!r} cannot be looked at ({error}): expected the directory of a model"
+        ) from error
     if directory.is_absolute() or name.startswith((".", "~")):
-        fault = f"holds no {CONFIG} of a spaCy pipeline" if directory.is_dir() else "is not a directory"
+        fault = f"holds no {CONFIG} of a spaCy pipeline" if is_directory else "is not a directory"
         raise ModelNotFoundError(f"{directory} {fault}: expected the directory of a model")
     return None
 
