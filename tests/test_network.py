@@ -32,7 +32,14 @@ def repo(hub, request):
 
 @pytest.fixture
 def cache(tmp_path):
-    return ModelCache(tmp_path / "cache" / "models", download_timeout_s=1)
+    """A cache whose deadline is never reached in these tests."""
+    return ModelCache(tmp_path / "cache" / "models", download_timeout_s=3600)
+
+
+@pytest.fixture
+def hurried(cache):
+    """The same with a short deadline."""
+    return ModelCache(cache.root, download_timeout_s=1)
 
 
 @pytest.fixture(autouse=True)
@@ -76,22 +83,22 @@ def exchanges():
     ],
     ids=["headers", "body", "chunk", "redirect", "error headers", "interim answers", "status line"],
 )
-def test_a_trickle_ends_at_the_deadline(hub, cache, repo, path, raw):
+def test_a_trickle_ends_at_the_deadline(hub, cache, hurried, repo, path, raw):
     hub.fail(Fault(path, raw=raw, pause=0.05, times=None))
     with fails("in time"):
-        cache.ensure(repo)
+        hurried.ensure(repo)
     wait_until(lambda: not exchanges())  # its connection is closed
     hub.reset()
-    assert ModelCache(cache.root).ensure(repo).is_dir()
+    assert cache.ensure(repo).is_dir()
 
 
 def test_the_body_of_an_error_is_not_waited_for(hub, cache, repo):
     hub.fail(Fault(API, raw=(b"HTTP/1.1 404 Not Found\r\n\r\n", b" "), pause=0.05, times=None))
     with fails("refused .* with status 404", ModelUnavailableError):
-        ModelCache(cache.root, download_timeout_s=3600).ensure(repo)
+        cache.ensure(repo)
 
 
-def test_a_name_that_is_not_resolved_in_time(hub, cache, repo, monkeypatch):
+def test_a_name_that_is_not_resolved_in_time(hub, hurried, repo, monkeypatch):
     """No time-out of the client bounds this."""
     over = threading.Event()
     real = socket.getaddrinfo
@@ -102,7 +109,7 @@ def test_a_name_that_is_not_resolved_in_time(hub, cache, repo, monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     with fails("in time"):
-        cache.ensure(repo)
+        hurried.ensure(repo)
     over.set()
     wait_until(lambda: not exchanges())
     assert hub.requests == []  # a connection that comes too late is closed at once
@@ -111,13 +118,13 @@ def test_a_name_that_is_not_resolved_in_time(hub, cache, repo, monkeypatch):
 def test_a_pause_within_a_long_deadline(hub, cache, repo, monkeypatch):
     monkeypatch.setattr(exchange, "_STEP_TIMEOUT_S", 0.5)
     hub.fail(Fault(SMALL, raw=(OK + b"X-Long: ", b"y"), pause=0.05))
-    assert ModelCache(cache.root, download_timeout_s=60).ensure(repo).is_dir()  # the second attempt
+    assert cache.ensure(repo).is_dir()  # the second attempt
 
 
 def test_a_description_that_takes_too_long_is_asked_for_again(hub, cache, repo, monkeypatch):
     monkeypatch.setattr("model_cache.hub._DESCRIPTION_TIMEOUT_S", 0.5)
     hub.fail(Fault(API, raw=(OK + b"\r\n", b" "), pause=0.05))
-    assert ModelCache(cache.root, download_timeout_s=60).ensure(repo).is_dir()
+    assert cache.ensure(repo).is_dir()
 
 
 # Size.
@@ -126,28 +133,28 @@ def test_the_endless_body_of_a_redirect_is_not_read(hub, cache, repo, path):
     head = f"HTTP/1.1 302 Found\r\nLocation: {hub.cdn_url}/elsewhere\r\n\r\n".encode()
     hub.fail(Fault(path, raw=(head, bytes(1 << 16)), times=None))
     with fails("the Hub refused|is gated", ModelUnavailableError):  # what "elsewhere" answers
-        ModelCache(cache.root, download_timeout_s=3600).ensure(repo)
+        cache.ensure(repo)
     assert hub.raw_bytes < 64 << 20
 
 
 def test_the_endless_body_of_an_error_is_not_read(hub, cache, repo):
     hub.fail(Fault(API, raw=(b"HTTP/1.1 404 Not Found\r\n\r\n", bytes(1 << 16)), times=None))
     with fails("refused .* with status 404", ModelUnavailableError):
-        ModelCache(cache.root, download_timeout_s=3600).ensure(repo)
+        cache.ensure(repo)
     assert hub.raw_bytes < 64 << 20
 
 
 def test_an_endless_description(hub, cache, repo):
     hub.fail(Fault(API, raw=(OK + b"\r\n", b" " * (1 << 16)), times=None))
     with fails(r"is longer than \d+ bytes"):
-        ModelCache(cache.root, download_timeout_s=3600).ensure(repo)
+        cache.ensure(repo)
     assert hub.raw_bytes < 64 << 20
 
 
 def test_endless_headers(hub, cache, repo):
     hub.fail(Fault(API, raw=(OK, b"X-More: and more\r\n" * 1000), times=None))
     with fails("could not be downloaded"):
-        ModelCache(cache.root, download_timeout_s=60).ensure(repo)
+        cache.ensure(repo)
     assert hub.raw_bytes < 64 << 20
 
 
@@ -209,7 +216,7 @@ MALFORMED = {
 def test_a_description_that_is_none(hub, cache, repo, body):
     hub.fail(Fault(API, body=body, times=None))
     with fails(r"the answer to /api/models/org/\d+ is (not a description of a model: |longer than)"):
-        ModelCache(cache.root, download_timeout_s=60).ensure(repo)
+        cache.ensure(repo)
     assert hub.count("*/resolve/*") == 0
 
 
@@ -339,7 +346,7 @@ def test_a_status_that_promises_no_content(hub, cache, repo, path, status):
 def test_another_range_than_was_asked_for(hub, cache, repo):
     hub.fail(Fault(CDN, cut=0.5))
     hub.fail(Fault(CDN, body=b"x" * 100, headers={"Content-Range": "bytes 0-99/829368"}))
-    path = ModelCache(cache.root, download_timeout_s=60).ensure(repo)
+    path = cache.ensure(repo)
     assert (path / WEIGHTS).read_bytes() == (TINY / WEIGHTS).read_bytes()
     statuses = [request.status for request in hub.requests if request.server == "cdn"]
     assert statuses == [200, 206, 200]  # the last one brought all of it
@@ -349,7 +356,7 @@ def test_another_range_than_was_asked_for(hub, cache, repo):
 def test_a_range_that_says_nothing(hub, cache, repo, value):
     hub.fail(Fault(CDN, cut=0.5))
     hub.fail(Fault(CDN, headers={"Content-Range": value.encode().decode("latin-1")}))
-    path = ModelCache(cache.root, download_timeout_s=60).ensure(repo)
+    path = cache.ensure(repo)
     assert (path / WEIGHTS).read_bytes() == (TINY / WEIGHTS).read_bytes()
 
 
