@@ -63,10 +63,11 @@ class Transfer:
             logger.warning("%s: %s arrived with a different hash than the Hub declares", repo, file.name)
             self.report(-received_bytes(file, self.folder))
             part.unlink()
+        kind = "SHA-256" if file.sha256 else "git hash"
         raise CorruptModelError(
-            f"{file.name} of {repo} arrived twice with a different hash than the Hub declares "
-            f"({file.sha256 or file.git_sha1}); "
-            "a proxy may be changing it: try another network, or report it to the repository's owner"
+            f"{file.name} of {repo} arrived twice with a different {kind} than the Hub declares "
+            f"({file.sha256 or file.git_sha1}); a proxy may be changing it: try another network, or report it to the "
+            "repository's owner"
         )
 
     def _receive(self, file: RemoteFile, part: Path) -> None:

@@ -39,8 +39,10 @@ class Guard:
     case: str = ""
 
 
-HUB, RETRIES, STORE, FILES, NAMES = (f"model_cache/{name}.py" for name in ("hub", "retries", "store", "files", "names"))
+RETRIES, STORE, FILES, NAMES = (f"model_cache/{name}.py" for name in ("retries", "store", "files", "names"))
 DOWNLOADER, RESOLVER, HUB_CACHE = (f"model_cache/{name}.py" for name in ("download", "resolver", "hub_cache"))
+EXCHANGE, TRANSFER, DESCRIPTION = (f"model_cache/{name}.py" for name in ("exchange", "transfer", "description"))
+SPACE, EVICTION = "model_cache/space.py", "model_cache/eviction.py"
 TURNS = "akidb_mlx/runtime/device_turns.py"
 ENGINE, QUEUE, STEPS, LIFE = (
     f"akidb_mlx/engine/{name}.py" for name in ("engine", "request_queue", "step_loop", "life")
@@ -52,31 +54,38 @@ REQUESTS, TOKENIZER, LOCKS = (
 )
 LIVES, DEADLINES, REENTRANCY = "test_engine_lives.py::", "test_deadlines.py::", "test_reentrancy.py::"
 DOWNLOAD, IN_STORE = "test_download.py::", "test_store.py::"
+NETWORK, IN_SPACE = "test_network.py::", "test_space.py::"
 
 GUARDS = (
     Guard(
         "1 body cut off",
         f"{DOWNLOAD}test_a_download_goes_on_where_it_was_cut",
         "the rest is asked for with Range",
-        ((HUB, "        if size:\n            headers", "        if False:\n            headers"),),
+        (
+            (
+                TRANSFER,
+                "            if size:\n                headers",
+                "            if False:\n                headers",
+            ),
+        ),
     ),
     Guard(
         "1 body cut off, for ever",
         f"{DOWNLOAD}test_a_body_that_ends_early_every_time",
         "six attempts that bring nothing are the end",
-        ((HUB, "    if size < file.size:\n        raise", "    if False:\n        raise"),),
+        ((TRANSFER, "        if size < file.size:\n            raise", "        if False:\n            raise"),),
     ),
     Guard(
         "2 right size, wrong bytes",
         f"{DOWNLOAD}test_wrong_bytes_twice_are_refused_by_name",
         "SHA-256 of what came",
-        ((HUB, "        if file.is_at(part):", "        if True:"),),
+        ((TRANSFER, "            if file.is_at(part):", "            if True:"),),
     ),
     Guard(
         "2 wrong bytes, once",
         f"{DOWNLOAD}test_a_failure_that_passes",
         "fetched once more",
-        ((HUB, "for _ in range(2):", "for _ in range(1):"),),
+        ((TRANSFER, "for _ in range(2):", "for _ in range(1):"),),
         "flip",
     ),
     Guard(
@@ -97,19 +106,22 @@ GUARDS = (
         "3 stall",
         f"{DOWNLOAD}test_a_hub_that_falls_silent",
         "a time-out for each read",
-        ((HUB, "timeout=timeout) as response", "timeout=None) as response"),),
+        ((EXCHANGE, "timeout=min(constants.HF_HUB_DOWNLOAD_TIMEOUT, timeout)", "timeout=None"),),
     ),
     Guard(
         "3 a trickle without end",
         f"{DOWNLOAD}test_a_download_that_would_never_end",
-        "one deadline, looked at with every chunk",
-        ((HUB, "                check_deadline(deadline)\n", ""),),
+        "one deadline, looked at with every piece",
+        ((EXCHANGE, "min(_STEP_TIMEOUT_S, time_left(self._deadline))", "_STEP_TIMEOUT_S"),),
     ),
     Guard(
         "3 ignored Range",
         f"{DOWNLOAD}test_a_range_that_is_ignored",
         "an answer other than 206 starts the file anew",
-        ((HUB, "if size and response.status_code != 206:", "if False:"),),
+        (
+            (TRANSFER, "                if first != size:  # the", "                if False:  # the"),
+            (TRANSFER, "                if first != size:\n", "                if False:\n"),
+        ),
     ),
     Guard(
         "3 the Hub is down, the model is here",
@@ -121,17 +133,18 @@ GUARDS = (
         "3 a body without end",
         f"{DOWNLOAD}test_a_body_that_is_longer_than_declared_is_not_read_to_its_end",
         "no more is read than was declared",
-        ((HUB, "if size > file.size:", "if False:"),),
+        ((TRANSFER, "if size > file.size:", "if False:"),),
     ),
     Guard(
         "4 redirect to another host",
         f"{DOWNLOAD}test_a_token_does_not_leave_its_host",
-        "the session follows redirects itself and drops the token there",
+        "the client makes the request of a redirect and drops the token there",
         (
             (
-                HUB,
-                "    with part.open",
-                "    url = get_session().get(url, headers=build_hf_headers()).url\n    with part.open",
+                EXCHANGE,
+                "            request = response.next_request\n",
+                "            token = request.headers['Authorization']\n            request = response.next_request\n"
+                "            request.headers['Authorization'] = token\n",
             ),
         ),
     ),
@@ -162,7 +175,7 @@ GUARDS = (
         "6 disk full",
         f"{DOWNLOAD}test_a_full_disk_is_noticed_before_the_download",
         "bytes needed against bytes free, before",
-        ((DOWNLOADER, "if to_receive + _RESERVED_BYTES > free:", "if False:"),),
+        ((SPACE, "        if plan.short:\n", "        if False:\n"),),
     ),
     Guard(
         "6 disk full meanwhile",
@@ -542,6 +555,112 @@ GUARDS = (
         "test_language_model.py::test_a_message_never_becomes_a_control_token",
         "a space is put into it",
         (("akidb_mlx/summarization/chat.py", "while spans := self._control_spans(text):", "while spans := ():"),),
+    ),
+    Guard(
+        "34 a model that never fits",
+        f"{IN_SPACE}test_what_can_never_fit_is_refused_before_anything_is_fetched",
+        "the limit and the disk are looked at first",
+        (
+            (DOWNLOADER, "        space.check_limit()\n", ""),
+            (DOWNLOADER, "        space.check_disk(", "        max(0, "),
+        ),
+    ),
+    Guard(
+        "34 a model that does not come",
+        f"{IN_SPACE}test_a_model_that_does_not_come_costs_no_other",
+        "eviction just before the new model appears",
+        ((DOWNLOADER, "        space.check_limit()\n", "        space.make_within_limit()\n"),),
+    ),
+    Guard(
+        "34 a model that does not come, on a full disk",
+        f"{IN_SPACE}test_on_a_full_disk_nothing_is_removed_before_the_first_bytes",
+        "eviction when the first bytes have arrived",
+        ((DOWNLOADER, "space.check_disk(", "space.make_on_disk("),),
+    ),
+    Guard(
+        "34 models that share files",
+        f"{IN_SPACE}test_bytes_that_another_model_shares_are_not_counted_as_free",
+        "links are counted",
+        ((EVICTION, " if stat.st_nlink == 1)", ")"),),
+    ),
+    Guard(
+        "34 a repair",
+        f"{IN_SPACE}test_a_repair_costs_no_other_model",
+        "the model that is replaced is not counted",
+        ((SPACE, "plan(incoming=self._size, replaced=self._name)", "plan(incoming=self._size)"),),
+    ),
+    Guard(
+        "35 answers that trickle",
+        f"{NETWORK}test_a_trickle_ends_at_the_deadline",
+        "the caller leaves the thread that reads",
+        ((EXCHANGE, "min(_STEP_TIMEOUT_S, time_left(self._deadline))", "_STEP_TIMEOUT_S"),),
+        "headers and api",
+    ),
+    Guard(
+        "35 threads that are left",
+        f"{NETWORK}test_a_trickle_ends_at_the_deadline",
+        "their connection is closed",
+        ((EXCHANGE, "            self._connection.close()\n", "            pass\n"),),
+        "headers and api",
+    ),
+    Guard(
+        "35 a connection that was used before",
+        f"{NETWORK}test_a_trickle_ends_at_the_deadline",
+        "one connection for each request",
+        ((EXCHANGE, ', "Connection": "close"}', "}"),),
+        "headers and file",
+    ),
+    Guard(
+        "35 an endless redirect",
+        f"{NETWORK}test_the_endless_body_of_a_redirect_is_not_read",
+        "redirects are followed without their bodies",
+        ((EXCHANGE, "follow_redirects=False", "follow_redirects=True"),),
+        "api",
+    ),
+    Guard(
+        "35 an endless error",
+        f"{NETWORK}test_the_endless_body_of_an_error_is_not_read",
+        "an error is made of the headers",
+        (
+            (
+                EXCHANGE,
+                "                yield response\n",
+                "                response.read()\n                yield response\n",
+            ),
+        ),
+    ),
+    Guard(
+        "35 an endless description",
+        f"{NETWORK}test_an_endless_description",
+        "a bound on its length",
+        ((EXCHANGE, "if len(content) > max_bytes:", "if False:"),),
+    ),
+    Guard(
+        "35 a gzip bomb",
+        f"{NETWORK}test_what_is_compressed_is_refused_before_it_is_unpacked",
+        "no encoding is accepted",
+        ((EXCHANGE, 'if encoding not in ("", "identity"):', "if False:"),),
+        "api",
+    ),
+    Guard(
+        "35 wrong types",
+        f"{NETWORK}test_a_field_of_a_wrong_kind",
+        "a strict schema",
+        ((DESCRIPTION, "ConfigDict(strict=True, frozen=True)", "ConfigDict(frozen=True)"),),
+        "size",
+    ),
+    Guard(
+        "35 files that are one on a disk that ignores case",
+        f"{NETWORK}test_a_list_of_files_that_cannot_be",
+        "names are compared without case",
+        ((DESCRIPTION, "[name.casefold() for name in names]", "list(names)"),),
+        "letters",
+    ),
+    Guard(
+        "35 a range that was not asked for",
+        f"{NETWORK}test_another_range_than_was_asked_for",
+        "Content-Range is compared with the request",
+        ((TRANSFER, "first = _first_byte(answer)", "first = size if answer.status == 206 else 0"),),
     ),
 )
 

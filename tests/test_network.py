@@ -12,7 +12,7 @@ import pytest
 
 from model_cache import DownloadError, InvalidModelNameError, ModelCache, ModelUnavailableError, exchange, retries
 from tests.hub import Fault
-from tests.support import GOLDENS, wait_until
+from tests.support import GOLDENS
 
 TINY = GOLDENS / "tiny-bert"
 WEIGHTS = "model.safetensors"
@@ -64,8 +64,14 @@ def described(hub, repo):
         return json.load(answer)
 
 
-def exchanges():
-    return [thread for thread in threading.enumerate() if thread.name == "model-cache-exchange"]
+def no_thread_is_left():
+    """Whether the threads of all exchanges end soon, and not with the server's patience."""
+    end = time.monotonic() + HANG_S / 2
+    while any(thread.name == "model-cache-exchange" for thread in threading.enumerate()):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 # Time.
@@ -87,7 +93,7 @@ def test_a_trickle_ends_at_the_deadline(hub, cache, hurried, repo, path, raw):
     hub.fail(Fault(path, raw=raw, pause=0.05, times=None))
     with fails("in time"):
         hurried.ensure(repo)
-    wait_until(lambda: not exchanges())  # its connection is closed
+    assert no_thread_is_left()
     hub.reset()
     assert cache.ensure(repo).is_dir()
 
@@ -111,7 +117,7 @@ def test_a_name_that_is_not_resolved_in_time(hub, hurried, repo, monkeypatch):
     with fails("in time"):
         hurried.ensure(repo)
     over.set()
-    wait_until(lambda: not exchanges())
+    assert no_thread_is_left()
     assert hub.requests == []  # a connection that comes too late is closed at once
 
 

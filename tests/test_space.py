@@ -69,17 +69,13 @@ def disk(cache, monkeypatch):
 
     def limit_to(capacity):
         def usage(_):
-            seen = {(stat.st_ino): stat.st_size for stat in map(os.stat, filter(os.path.isfile, walk(cache.root)))}
-            free = _RESERVED_BYTES + capacity - sum(seen.values())
-            return shutil._ntuple_diskusage(1 << 40, 0, free)
+            stats = [path.stat() for path in cache.root.rglob("*") if path.is_file()]
+            used = sum({stat.st_ino: stat.st_size for stat in stats}.values())
+            return shutil._ntuple_diskusage(1 << 40, used, _RESERVED_BYTES + capacity - used)
 
         monkeypatch.setattr("model_cache.space.shutil.disk_usage", usage)
 
     return limit_to
-
-
-def walk(folder):
-    return [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
 
 
 @pytest.mark.parametrize("limited", [True, False], ids=["a limit", "no limit"])
@@ -108,7 +104,10 @@ NEVER_COMES = {
     "no description": (Fault("/api/models/org/new*", body=b"[]", times=None), DownloadError),
     "no file": (Fault("*/resolve/*/config.json", status=404, times=None), ModelUnavailableError),
     "no weights": (Fault("/cdn/*", status=404, times=None), ModelUnavailableError),
-    "weights that never begin": (Fault("/cdn/*", raw=(b"HTTP/1.1 200 OK\r\n\r\n", b""), pause=1), DownloadError),
+    "weights that never begin": (
+        Fault("/cdn/*", raw=(b"HTTP/1.1 200 OK\r\n\r\n", b""), pause=1, times=None),
+        DownloadError,
+    ),
     "weights that never end": (Fault("/cdn/*", slow=20_000, times=None), DownloadError),
     "wrong weights": (Fault("/cdn/*", flip=True, times=None), CorruptModelError),
     "a Hub that is down": (Fault("*", status=503, times=None), DownloadError),
