@@ -28,7 +28,7 @@ _STEP_TIMEOUT_S = 60.0
 # Pieces of a body that wait for the caller.
 _PIECES_AHEAD = 8
 # What the Hub says of an error; nothing else of such an answer is read.
-_ERROR_HEADERS = ("X-Error-Code", "X-Error-Message")
+_ERROR_HEADERS = (b"x-error-code", b"x-error-message")
 
 
 def time_left(deadline: float) -> float:
@@ -208,7 +208,7 @@ def _check_head(response: Response, path: str, expected: tuple[int, ...]) -> Non
     from httpx2 import Request, Response
     from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
-    about = {name: response.headers[name][:500] for name in _ERROR_HEADERS if name in response.headers}
+    about = [(name, value[:500]) for name, value in response.headers.raw if name.lower() in _ERROR_HEADERS]
     url = response.url.copy_with(query=None)  # which may hold a signature
     hf_raise_for_status(Response(response.status_code, headers=about, request=Request("GET", url)))
     if response.status_code not in expected:
