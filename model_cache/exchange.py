@@ -77,15 +77,15 @@ class Answer:
 
 
 @contextmanager
-def get(url: str, headers: Mapping[str, str], deadline: float) -> Iterator[Answer]:
-    """Ask for a URL through the Hub client's own session, and follow a bounded number of redirects.
+def get(url: str, deadline: float, **headers: str) -> Iterator[Answer]:
+    """Ask for a URL of the Hub through the Hub client's own session, and follow a bounded number of redirects.
 
     The bodies of redirects and errors are never read. A pause of a minute ends the exchange before the deadline does.
 
     Args:
         url: the URL.
-        headers: the request's headers, to which "Accept-Encoding: identity" is added.
         deadline: by `time.monotonic`, when to give up, wherever the exchange is.
+        headers: headers beside those that every request to the Hub has.
 
     Raises:
         TimeoutError: the deadline passed, or a minute without a byte of the body.
@@ -93,9 +93,9 @@ def get(url: str, headers: Mapping[str, str], deadline: float) -> Iterator[Answe
         HTTPError: the connection failed, or the other side does not speak HTTP.
         DownloadError: the answer is neither an error nor what was asked for.
     """
-    import huggingface_hub.utils  # noqa: F401 - imported here, not by the thread whose time counts
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-    exchange = _Exchange(url, headers, deadline)
+    exchange = _Exchange(url, {**build_hf_headers(), **headers}, deadline)
     try:
         path = excerpt(urlsplit(url).path)
         response = exchange.take()

@@ -49,7 +49,6 @@ def describe(repo: RepoName, deadline: float) -> RemoteModel:
         InvalidModelNameError: it answered with names from which no path may be built.
     """
     from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers
 
     path = f"/api/models/{repo.repo_id}"
     if repo.revision is not None:
@@ -57,7 +56,7 @@ def describe(repo: RepoName, deadline: float) -> RemoteModel:
 
     def ask() -> bytes:
         until = min(deadline, time.monotonic() + _DESCRIPTION_TIMEOUT_S)
-        with exchange.get(f"{constants.ENDPOINT}{path}?blobs=true", build_hf_headers(), until) as answer:
+        with exchange.get(f"{constants.ENDPOINT}{path}?blobs=true", until) as answer:
             return answer.read(_LONGEST_DESCRIPTION)
 
     return read_description(retry(ask, repo, deadline), repo, path)

@@ -73,15 +73,12 @@ class Transfer:
     def _receive(self, file: RemoteFile, part: Path) -> None:
         """Ask once for the bytes that a part lacks. The client itself would start a file anew after a failure."""
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import build_hf_headers
 
         url = hf_hub_url(self.model.repo_id, file.name, revision=self.model.commit)
         with part.open("ab") as out:
             size = out.tell()
-            headers = build_hf_headers()
-            if size:
-                headers["Range"] = f"bytes={size}-"
-            with exchange.get(url, headers, self.deadline) as answer:
+            asked = {"Range": f"bytes={size}-"} if size else {}
+            with exchange.get(url, self.deadline, **asked) as answer:
                 first = _first_byte(answer)
                 if first != size:  # the whole file, from its beginning, or a range that was not asked for
                     self.report(-size)

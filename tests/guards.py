@@ -61,13 +61,7 @@ GUARDS = (
         "1 body cut off",
         f"{DOWNLOAD}test_a_download_goes_on_where_it_was_cut",
         "the rest is asked for with Range",
-        (
-            (
-                TRANSFER,
-                "            if size:\n                headers",
-                "            if False:\n                headers",
-            ),
-        ),
+        ((TRANSFER, '{"Range": f"bytes={size}-"} if size else {}', "{}"),),
     ),
     Guard(
         "1 body cut off, for ever",
@@ -594,14 +588,14 @@ GUARDS = (
         f"{NETWORK}test_a_trickle_ends_at_the_deadline",
         "the caller leaves the thread that reads",
         ((EXCHANGE, "min(_STEP_TIMEOUT_S, time_left(self._deadline))", "_STEP_TIMEOUT_S"),),
-        "headers and api",
+        "headers and description",
     ),
     Guard(
         "35 threads that are left",
         f"{NETWORK}test_a_trickle_ends_at_the_deadline",
         "their connection is closed",
         ((EXCHANGE, "            self._connection.close()\n", "            pass\n"),),
-        "headers and api",
+        "headers and description",
     ),
     Guard(
         "35 a connection that was used before",

@@ -75,22 +75,28 @@ def no_thread_is_left():
 
 
 # Time.
-@pytest.mark.parametrize("path", [API, SMALL, CDN], ids=["api", "file", "cdn"])
+TRICKLES = {
+    "headers": (OK + b"X-Long: ", b"y"),
+    "body": (OK + b"\r\n", b" "),
+    "chunk": (OK + b"Transfer-Encoding: chunked\r\n\r\n5;", b"y"),
+    "redirect": (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/", b"y"),
+    "error": (b"HTTP/1.1 503 No\r\nX-Error-Message: ", b"y"),
+    "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "status line": (b"", b"H"),
+}
+PLACES = {"description": API, "file": SMALL, "weights": CDN}
+
+
 @pytest.mark.parametrize(
-    "raw",
+    ("place", "kind"),
     [
-        (OK + b"X-Long: ", b"y"),
-        (OK + b"\r\n", b" "),
-        (OK + b"Transfer-Encoding: chunked\r\n\r\n5;", b"y"),
-        (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/", b"y"),
-        (b"HTTP/1.1 503 No\r\nX-Error-Message: ", b"y"),
-        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
-        (b"", b"H"),
+        *(("description", kind) for kind in TRICKLES),
+        *(("file", kind) for kind in ("headers", "redirect")),
+        *(("weights", kind) for kind in ("headers", "body", "chunk")),
     ],
-    ids=["headers", "body", "chunk", "redirect", "error headers", "interim answers", "status line"],
 )
-def test_a_trickle_ends_at_the_deadline(hub, cache, hurried, repo, path, raw):
-    hub.fail(Fault(path, raw=raw, pause=0.05, times=None))
+def test_a_trickle_ends_at_the_deadline(hub, cache, hurried, repo, place, kind):
+    hub.fail(Fault(PLACES[place], raw=TRICKLES[kind], pause=0.05, times=None))
     with fails("in time"):
         hurried.ensure(repo)
     assert no_thread_is_left()
@@ -195,7 +201,7 @@ def test_redirects_in_a_circle(hub, cache, repo):
 @pytest.mark.parametrize("path", [API, SMALL], ids=["api", "file"])
 def test_redirects_to_nowhere(hub, cache, repo, path, location):
     hub.fail(Fault(path, redirect=location, times=None))
-    with fails("", (DownloadError, ModelUnavailableError)):
+    with fails(None, (DownloadError, ModelUnavailableError)):
         cache.ensure(repo)
 
 
@@ -379,7 +385,7 @@ def test_a_range_that_says_nothing(hub, cache, repo, value):
 )
 def test_what_an_error_says_is_bounded(hub, cache, repo, status, headers):
     hub.fail(Fault(API, status=status, headers=headers, times=None))
-    with fails("", (DownloadError, ModelUnavailableError)):
+    with fails(None, (DownloadError, ModelUnavailableError)):
         cache.ensure(repo)
 
 
