@@ -367,10 +367,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(first)
         end, sent = time.monotonic() + RAW_SECONDS, 0
         while time.monotonic() < end and sent < RAW_BYTES:
-            self.wfile.write(others)
-            sent += len(others)
             with self.server.hub._lock:
                 self.server.hub._raw_bytes += len(others)
+            self.wfile.write(others)
+            sent += len(others)
             time.sleep(pause)
 
     def _break_off(self, fault: Fault) -> None:
