@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from model_cache import files, hub, locks
-from model_cache.errors import DiskSpaceError, DownloadError, ModelUnavailableError
+from model_cache.description import RemoteModel
+from model_cache.errors import DownloadError, ModelUnavailableError
 from model_cache.eviction import Evictor
-from model_cache.hub import RemoteModel
 from model_cache.names import RepoName
 from model_cache.progress import Progress
 from model_cache.record import CacheRecord
+from model_cache.space import Space
 from model_cache.store import Store, StoredModel
-
-logger = logging.getLogger(__name__)
+from model_cache.transfer import Transfer, received_bytes
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Progress | None]]
-
-# Bytes that a download leaves free for other programs.
-_RESERVED_BYTES = 64 << 20
 
 
 class Downloader:
@@ -67,42 +62,27 @@ class Downloader:
         for model in stored:
             if model.record.commit == remote.commit and not model.record.find_damaged(model.path, check_hashes=True):
                 return self._store.point_ref_to(model, refs[0]) if refs else model
+        space = Space(self._store, self._evictor, remote)
+        space.check_limit()
         staged = self._store.staging_folder(repo, remote.commit)
         _link_stored_files(remote, stored, staged)
         lacking = [file for file in remote.files if not file.is_at(staged / file.name)]
-        to_receive = sum(file.size - hub.received_bytes(file, staged) for file in lacking)
-        self._free_space(repo, to_receive, sum(file.size for file in remote.files))
+        space.check_disk(sum(max(0, file.size - received_bytes(file, staged)) for file in lacking))
         with self._progress(str(repo), sum(file.size for file in lacking)) as progress:
-            for file in lacking:
-                hub.fetch(remote, file, staged, deadline, progress)
+            report = progress or (lambda _: None)
+            transfer = Transfer(remote, staged, deadline, report, space.make_on_disk)
+            # The small ones go first: models are removed for the others only if these came.
+            for file in sorted(lacking, key=lambda file: file.size):
+                transfer.fetch(file)
         if incomplete := files.find_incomplete(staged):
             raise ModelUnavailableError(
                 f"{repo} on the Hub is not a complete model: {incomplete[0]} is missing or cut off"
             )
         pinned = any(model.record.pinned for model in stored if model.record.commit == remote.commit)
         record = CacheRecord.from_files(staged, repo.repo_id, remote.commit, "hub", refs, remote.licence)
+        space.make_within_limit()
         model = self._store.publish(staged, record.model_copy(update={"pinned": pinned}))
         return self._store.point_ref_to(model, refs[0]) if refs else model
-
-    def _free_space(self, repo: RepoName, to_receive: int, size: int) -> None:
-        """Evict models to make space for one of `size` bytes, and refuse it where the disk has too little.
-
-        Raises:
-            DiskSpaceError: the disk has no space for the bytes still to be received.
-        """
-        evicted = self._evictor.carry_out(self._evictor.plan(incoming=size))
-        for removal in evicted.removals:
-            logger.warning(
-                "removed %s (%d bytes) to make space for %s: %s", removal.name, removal.size, repo, removal.reason
-            )
-        free = shutil.disk_usage(self._store.root).free
-        if to_receive + _RESERVED_BYTES > free:
-            raise DiskSpaceError(
-                f"{repo} needs {to_receive} bytes (and {_RESERVED_BYTES} to spare) and the disk of {self._store.root} "
-                f"has {free} free: free some space, or set AKIDB_CACHE_DIR to a folder on another disk",
-                needed=to_receive,
-                free=free,
-            )
 
 
 def _link_stored_files(remote: RemoteModel, stored: list[StoredModel], staged: Path) -> None:

@@ -4,7 +4,7 @@ ModelCacheError
 ├── InvalidModelNameError     a name that no path or address may be built from
 ├── ModelUnavailableError     no allowed source has the model
 ├── DownloadError             the network kept failing until the retries or the time ran out
-├── DiskSpaceError            the disk has too little free space for the model
+├── DiskSpaceError            the disk, or the cache's limit, has too little space for the model
 ├── CorruptModelError         files are missing or differ from those that were published
 └── ModelInUseError           the model is open in a process, or pinned, and was kept
 
@@ -31,11 +31,11 @@ class DownloadError(ModelCacheError):
 
 
 class DiskSpaceError(ModelCacheError):
-    """The disk has too little free space.
+    """The disk, or the cache's limit, has too little space for the model.
 
     Attributes:
-        needed: bytes that the download would write.
-        free: bytes that the disk has left.
+        needed: bytes that the download would write; for the limit, all bytes of the model.
+        free: bytes that the disk has left; the limit, if the model is larger.
     """
 
     def __init__(self, message: str, needed: int, free: int) -> None:
@@ -50,3 +50,9 @@ class CorruptModelError(ModelCacheError):
 
 class ModelInUseError(ModelCacheError):
     """The model is open in a process, or pinned, so it cannot be removed or replaced."""
+
+
+def excerpt(text: str, limit: int = 160) -> str:
+    """Return the beginning of a text from outside as it may stand in a message: printable, on one line."""
+    shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text[:limit])
+    return shown if len(text) <= limit else f"{shown}..."

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model_cache.config import CacheConfig
-from model_cache.store import Store
+from model_cache.store import Store, StoredModel
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,16 @@ def plan_eviction(models: Sequence[Candidate], max_bytes: int | None, incoming: 
         incoming: bytes that are about to be added.
     """
     excess = 0 if max_bytes is None else sum(model.size for model in models) + incoming - max_bytes
+    return _choose(models, excess, "over the limit")
+
+
+def _choose(models: Sequence[Candidate], excess: int, why: str) -> EvictionPlan:
     removals: list[Removal] = []
     for model in sorted(models, key=lambda model: (model.last_used, model.name)):
         if excess <= 0:
             break
         if not (model.pinned or model.in_use):
-            removals.append(Removal(model.name, model.size, f"least recently used, {excess} bytes over the limit"))
+            removals.append(Removal(model.name, model.size, f"least recently used, {excess} bytes {why}"))
             excess -= model.size
     return EvictionPlan(tuple(removals), sum(removal.size for removal in removals), max(0, excess))
 
@@ -80,13 +84,25 @@ class Evictor:
         self._store = store
         self._config = config
 
-    def plan(self, max_bytes: int | None = None, incoming: int = 0) -> EvictionPlan:
-        """Plan an eviction; `max_bytes` takes the place of the cache's own limit."""
-        candidates = [
-            Candidate(model.name, model.record.size, model.last_used, model.record.pinned, model.in_use)
-            for model in self._store.all()
-        ]
+    def limit(self) -> int | None:
+        """Return the most bytes that models may take, None where there is no limit."""
+        return self._config.limit()
+
+    def plan(self, max_bytes: int | None = None, incoming: int = 0, replaced: str = "") -> EvictionPlan:
+        """Plan an eviction for the limit.
+
+        Args:
+            max_bytes: takes the place of the cache's own limit.
+            incoming: bytes that are about to be added.
+            replaced: the name of a model in whose place they come.
+        """
+        candidates = [_candidate(model, model.record.size) for model in self._store.all() if model.name != replaced]
         return plan_eviction(candidates, self._config.limit() if max_bytes is None else max_bytes, incoming)
+
+    def plan_for_disk(self, lacking: int, replaced: str = "") -> EvictionPlan:
+        """Plan an eviction that frees a number of bytes on the disk."""
+        candidates = [_candidate(model, _bytes_alone(model)) for model in self._store.all() if model.name != replaced]
+        return _choose([one for one in candidates if one.size], lacking, "lacking on the disk")
 
     def carry_out(self, plan: EvictionPlan) -> EvictionPlan:
         """Delete the models of a plan; return what was deleted, as a model may have been opened meanwhile."""
@@ -96,3 +112,13 @@ class Evictor:
         )
         freed = sum(removal.size for removal in removed)
         return EvictionPlan(removed, freed, plan.short + plan.freed - freed)
+
+
+def _candidate(model: StoredModel, size: int) -> Candidate:
+    return Candidate(model.name, size, model.last_used, model.record.pinned, model.in_use)
+
+
+def _bytes_alone(model: StoredModel) -> int:
+    """Return the bytes of the files that no other model shares, which deleting a model frees on the disk."""
+    found = [model.path / name for name in model.record.files if (model.path / name).is_file()]
+    return sum(stat.st_size for stat in (path.stat() for path in found) if stat.st_nlink == 1)

@@ -8,39 +8,13 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from model_cache.errors import DownloadError, ModelUnavailableError
+from model_cache.errors import DownloadError, ModelUnavailableError, excerpt
 from model_cache.names import RepoName
 
 _Result = TypeVar("_Result")
 
 _ATTEMPTS = 6
 _LONGEST_PAUSE_S = 30
-
-
-class DeadlinePassedError(Exception):
-    """The deadline of a download passed."""
-
-
-def check_deadline(deadline: float) -> None:
-    """Refuse to go on after a deadline, given by `time.monotonic`.
-
-    Raises:
-        DeadlinePassedError: it has passed.
-    """
-    if time.monotonic() >= deadline:
-        raise DeadlinePassedError
-
-
-def time_left(deadline: float) -> float:
-    """Return the seconds until a deadline, always more than 0.
-
-    Raises:
-        DeadlinePassedError: it has passed.
-    """
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise DeadlinePassedError
-    return left
 
 
 def retry(work: Callable[[], _Result], repo: RepoName, deadline: float) -> _Result:
@@ -50,7 +24,7 @@ def retry(work: Callable[[], _Result], repo: RepoName, deadline: float) -> _Resu
         DownloadError: the network kept failing, `deadline` passed, or the disk cannot be written.
         ModelUnavailableError: the Hub refuses the repository.
     """
-    from httpx2 import HTTPError
+    from httpx2 import HTTPError, InvalidURL
     from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
     retrying = Retrying(
@@ -62,20 +36,18 @@ def retry(work: Callable[[], _Result], repo: RepoName, deadline: float) -> _Resu
     try:
         result: _Result = retrying(work)
         return result
-    except DeadlinePassedError:
-        raise DownloadError(
-            f"{repo} was not downloaded in time; what was received is kept: try again to continue"
-        ) from None
-    except (HTTPError, OSError) as error:
+    except (HTTPError, InvalidURL, OSError, UnicodeError) as error:
         raise _explain(error, repo) from error
 
 
 def _is_transient(error: BaseException) -> bool:
-    from httpx2 import HTTPError
+    from httpx2 import HTTPError, LocalProtocolError, TooManyRedirects, UnsupportedProtocol
 
     if (status := _status(error)) is not None:
         return status in (408, 429) or status >= 500
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        return False
+    if isinstance(error, (LocalProtocolError, TooManyRedirects, UnsupportedProtocol)):
         return False
     # Anything else that goes wrong in a transfer: connections, time-outs, a body of the wrong size.
     return isinstance(error, (HTTPError, OSError))
@@ -93,6 +65,7 @@ def _status(error: BaseException) -> int | None:
 
 def _explain(error: BaseException, repo: RepoName) -> Exception:
     """Return the error that tells a person what went wrong and what to do."""
+    from httpx2 import InvalidURL, LocalProtocolError
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     address = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{repo.repo_id}"
@@ -108,6 +81,14 @@ def _explain(error: BaseException, repo: RepoName) -> Exception:
         return ModelUnavailableError(
             f"the Hub has no model {repo.repo_id}, or it is private: check the name, or set HF_TOKEN"
         )
+    if isinstance(error, (InvalidURL, LocalProtocolError, UnicodeError)):
+        # Their messages may hold the token.
+        return DownloadError(
+            f"{repo} cannot be asked for ({type(error).__name__}): HF_ENDPOINT must be an address, and HF_TOKEN "
+            "hold printable ASCII only"
+        )
+    if isinstance(error, TimeoutError):
+        return DownloadError(f"{repo} was not downloaded in time; what was received is kept: try again to continue")
     if isinstance(error, OSError) and error.errno is not None and status is None and not _is_transient(error):
         return DownloadError(f"{repo} could not be written: {error.strerror}")
     if status is not None and not _is_transient(error):
@@ -119,4 +100,5 @@ def _explain(error: BaseException, repo: RepoName) -> Exception:
 
 
 def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no details'}"
+    lines = str(error).strip().splitlines() or ["no details"]
+    return f"{type(error).__name__}: {excerpt(lines[0], 300)}"

@@ -39,8 +39,10 @@ class Guard:
     case: str = ""
 
 
-HUB, RETRIES, STORE, FILES, NAMES = (f"model_cache/{name}.py" for name in ("hub", "retries", "store", "files", "names"))
+RETRIES, STORE, FILES, NAMES = (f"model_cache/{name}.py" for name in ("retries", "store", "files", "names"))
 DOWNLOADER, RESOLVER, HUB_CACHE = (f"model_cache/{name}.py" for name in ("download", "resolver", "hub_cache"))
+EXCHANGE, TRANSFER, DESCRIPTION = (f"model_cache/{name}.py" for name in ("exchange", "transfer", "description"))
+SPACE, EVICTION = "model_cache/space.py", "model_cache/eviction.py"
 TURNS = "akidb_mlx/runtime/device_turns.py"
 ENGINE, QUEUE, STEPS, LIFE = (
     f"akidb_mlx/engine/{name}.py" for name in ("engine", "request_queue", "step_loop", "life")
@@ -56,31 +58,32 @@ REFUSED = "test_refused_models.py::"
 DOWNLOAD, IN_STORE = "test_download.py::", "test_store.py::"
 TERMINAL, ENVIRONMENT = "test_cli_terminal.py::", "test_cli_environment.py::"
 STREAMS = "akidb_mlx/cli/streams.py"
+NETWORK, IN_SPACE = "test_network.py::", "test_space.py::"
 
 GUARDS = (
     Guard(
         "1 a response body is cut off",
         f"{DOWNLOAD}test_a_download_goes_on_where_it_was_cut",
         "the download resumes with a Range request",
-        ((HUB, "        if size:\n            headers", "        if False:\n            headers"),),
+        ((TRANSFER, '{"Range": f"bytes={size}-"} if size else {}', "{}"),),
     ),
     Guard(
         "1 every response body is cut off",
         f"{DOWNLOAD}test_a_body_that_ends_early_every_time",
         "the download ends after six attempts without progress",
-        ((HUB, "    if size < file.size:\n        raise", "    if False:\n        raise"),),
+        ((TRANSFER, "        if size < file.size:\n            raise", "        if False:\n            raise"),),
     ),
     Guard(
         "2 right size, wrong bytes",
         f"{DOWNLOAD}test_wrong_bytes_twice_are_refused_by_name",
         "the downloaded bytes are compared with the SHA-256",
-        ((HUB, "        if file.is_at(part):", "        if True:"),),
+        ((TRANSFER, "            if file.is_at(part):", "            if True:"),),
     ),
     Guard(
         "2 wrong bytes, once",
         f"{DOWNLOAD}test_a_failure_that_passes",
         "the file is downloaded a second time",
-        ((HUB, "for _ in range(2):", "for _ in range(1):"),),
+        ((TRANSFER, "for _ in range(2):", "for _ in range(1):"),),
         "flip",
     ),
     Guard(
@@ -101,19 +104,22 @@ GUARDS = (
         "3 the Hub falls silent",
         f"{DOWNLOAD}test_a_hub_that_falls_silent",
         "each read has a timeout",
-        ((HUB, "timeout=timeout) as response", "timeout=None) as response"),),
+        ((EXCHANGE, "timeout=min(constants.HF_HUB_DOWNLOAD_TIMEOUT, timeout)", "timeout=None"),),
     ),
     Guard(
         "3 a response that trickles without end",
         f"{DOWNLOAD}test_a_download_that_would_never_end",
         "the overall deadline is checked at every chunk",
-        ((HUB, "                check_deadline(deadline)\n", ""),),
+        ((EXCHANGE, "min(_STEP_TIMEOUT_S, time_left(self._deadline))", "_STEP_TIMEOUT_S"),),
     ),
     Guard(
         "3 the server ignores Range",
         f"{DOWNLOAD}test_a_range_that_is_ignored",
         "a status other than 206 starts the file again from the beginning",
-        ((HUB, "if size and response.status_code != 206:", "if False:"),),
+        (
+            (TRANSFER, "                if first != size:  # the", "                if False:  # the"),
+            (TRANSFER, "                if first != size:\n", "                if False:\n"),
+        ),
     ),
     Guard(
         "3 the Hub is down, the model is cached",
@@ -125,7 +131,7 @@ GUARDS = (
         "3 a body longer than declared",
         f"{DOWNLOAD}test_a_body_that_is_longer_than_declared_is_not_read_to_its_end",
         "reading stops at the declared length",
-        ((HUB, "if size > file.size:", "if False:"),),
+        ((TRANSFER, "if size > file.size:", "if False:"),),
     ),
     Guard(
         "4 redirect to another host",
@@ -133,9 +139,10 @@ GUARDS = (
         "the session follows redirects itself and drops the token when the host changes",
         (
             (
-                HUB,
-                "    with part.open",
-                "    url = get_session().get(url, headers=build_hf_headers()).url\n    with part.open",
+                EXCHANGE,
+                "            request = response.next_request\n",
+                "            token = request.headers['Authorization']\n            request = response.next_request\n"
+                "            request.headers['Authorization'] = token\n",
             ),
         ),
     ),
@@ -166,7 +173,7 @@ GUARDS = (
         "6 too little disk space for a download",
         f"{DOWNLOAD}test_a_full_disk_is_noticed_before_the_download",
         "the bytes needed are compared with the bytes free before the download",
-        ((DOWNLOADER, "if to_receive + _RESERVED_BYTES > free:", "if False:"),),
+        ((SPACE, "        if plan.short:\n", "        if False:\n"),),
     ),
     Guard(
         "6 the disk fills up during a download",
@@ -609,6 +616,8 @@ GUARDS = (
         "the growth is computed before anything runs",
         (("akidb_mlx/checkpoint/tokenization/growth.py", "if growth.most > _MAX_GROWTH:", "if False:"),),
         "doubling",
+    ),
+    Guard(
         "a message of several lines on standard error",
         f"{TERMINAL}test_an_argument_in_an_error",
         "what is reported is escaped, line feeds too",
@@ -639,6 +648,112 @@ GUARDS = (
         "what is not a file is refused",
         (("akidb_mlx/settings.py", "if not stat.S_ISREG(found.st_mode) and", "if False and"),),
         "pipe",
+    ),
+    Guard(
+        "34 a model that never fits",
+        f"{IN_SPACE}test_what_can_never_fit_is_refused_before_anything_is_fetched",
+        "the limit and the disk are looked at first",
+        (
+            (DOWNLOADER, "        space.check_limit()\n", ""),
+            (DOWNLOADER, "        space.check_disk(", "        max(0, "),
+        ),
+    ),
+    Guard(
+        "34 a model that does not come",
+        f"{IN_SPACE}test_a_model_that_does_not_come_costs_no_other",
+        "eviction just before the new model appears",
+        ((DOWNLOADER, "        space.check_limit()\n", "        space.make_within_limit()\n"),),
+    ),
+    Guard(
+        "34 a model that does not come, on a full disk",
+        f"{IN_SPACE}test_on_a_full_disk_nothing_is_removed_before_the_first_bytes",
+        "eviction when the first bytes have arrived",
+        ((DOWNLOADER, "space.check_disk(", "space.make_on_disk("),),
+    ),
+    Guard(
+        "34 models that share files",
+        f"{IN_SPACE}test_bytes_that_another_model_shares_are_not_counted_as_free",
+        "links are counted",
+        ((EVICTION, " if stat.st_nlink == 1)", ")"),),
+    ),
+    Guard(
+        "34 a repair",
+        f"{IN_SPACE}test_a_repair_costs_no_other_model",
+        "the model that is replaced is not counted",
+        ((SPACE, "plan(incoming=self._size, replaced=self._name)", "plan(incoming=self._size)"),),
+    ),
+    Guard(
+        "35 answers that trickle",
+        f"{NETWORK}test_a_trickle_ends_at_the_deadline",
+        "the caller leaves the thread that reads",
+        ((EXCHANGE, "min(_STEP_TIMEOUT_S, time_left(self._deadline))", "_STEP_TIMEOUT_S"),),
+        "headers and description",
+    ),
+    Guard(
+        "35 threads that are left",
+        f"{NETWORK}test_a_trickle_ends_at_the_deadline",
+        "their connection is closed",
+        ((EXCHANGE, "            self._connection.close()\n", "            pass\n"),),
+        "headers and description",
+    ),
+    Guard(
+        "35 a connection that was used before",
+        f"{NETWORK}test_a_trickle_ends_at_the_deadline",
+        "one connection for each request",
+        ((EXCHANGE, ', "Connection": "close"}', "}"),),
+        "headers and file",
+    ),
+    Guard(
+        "35 an endless redirect",
+        f"{NETWORK}test_the_endless_body_of_a_redirect_is_not_read",
+        "redirects are followed without their bodies",
+        ((EXCHANGE, "follow_redirects=False", "follow_redirects=True"),),
+        "api",
+    ),
+    Guard(
+        "35 an endless error",
+        f"{NETWORK}test_the_endless_body_of_an_error_is_not_read",
+        "an error is made of the headers",
+        (
+            (
+                EXCHANGE,
+                "                yield response\n",
+                "                response.read()\n                yield response\n",
+            ),
+        ),
+    ),
+    Guard(
+        "35 an endless description",
+        f"{NETWORK}test_an_endless_description",
+        "a bound on its length",
+        ((EXCHANGE, "if len(content) > max_bytes:", "if False:"),),
+    ),
+    Guard(
+        "35 a gzip bomb",
+        f"{NETWORK}test_what_is_compressed_is_refused_before_it_is_unpacked",
+        "no encoding is accepted",
+        ((EXCHANGE, 'if encoding not in ("", "identity"):', "if False:"),),
+        "api",
+    ),
+    Guard(
+        "35 wrong types",
+        f"{NETWORK}test_a_field_of_a_wrong_kind",
+        "a strict schema",
+        ((DESCRIPTION, "ConfigDict(strict=True, frozen=True)", "ConfigDict(frozen=True)"),),
+        "size",
+    ),
+    Guard(
+        "35 files that are one on a disk that ignores case",
+        f"{NETWORK}test_a_list_of_files_that_cannot_be",
+        "names are compared without case",
+        ((DESCRIPTION, "[name.casefold() for name in names]", "list(names)"),),
+        "letters",
+    ),
+    Guard(
+        "35 a range that was not asked for",
+        f"{NETWORK}test_another_range_than_was_asked_for",
+        "Content-Range is compared with the request",
+        ((TRANSFER, "first = _first_byte(answer)", "first = size if answer.status == 206 else 0"),),
     ),
 )
 

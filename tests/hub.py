@@ -19,6 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+# Where "again and again" ends, if the client does not leave.
+RAW_SECONDS, RAW_BYTES = 40, 512 << 20
 # What goes to LFS: on the Hub .gitattributes says so by name, and no larger file is accepted outside it.
 LFS_SUFFIXES = (".safetensors", ".bin")
 LFS_SIZE = 10_000_000
@@ -49,6 +51,9 @@ class Fault:
     ignore_range: bool = False  # the whole file with status 200
     redirect: str | None = None  # 302 to this URL; the headers that describe the file stay
     slow: int | None = None  # bytes per second
+    body: bytes | None = None  # this body instead
+    raw: tuple[bytes, bytes] | None = None  # no HTTP of ours: the first bytes, then the others again and again
+    pause: float = 0.0  # seconds between those
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,7 @@ class Hub:
         self._lfs: dict[str, _File] = {}
         self._script: list[list] = []  # of [fault, times left]
         self._requests: list[Request] = []
+        self._raw_bytes = 0
         self._servers = [_Server(self, "hub"), _Server(self, "cdn")]
         self.url, self.cdn_url = (f"http://127.0.0.1:{server.server_port}" for server in self._servers)
 
@@ -166,6 +172,7 @@ class Hub:
         with self._lock:
             self._script.clear()
             self._requests.clear()
+            self._raw_bytes = 0
 
     def environment(self, home: Path) -> dict[str, str]:
         """What makes a client use this server and `home` alone; laid over an environment, it hides a user's own."""
@@ -186,6 +193,12 @@ class Hub:
         """All requests so far, in the order in which they were answered."""
         with self._lock:
             return list(self._requests)
+
+    @property
+    def raw_bytes(self) -> int:
+        """How many bytes of `raw` answers were sent, or are on their way."""
+        with self._lock:
+            return self._raw_bytes
 
     def count(self, pattern: str, method: str = "*") -> int:
         """How many requests had such a path (fnmatch) and method."""
@@ -313,12 +326,16 @@ class _Handler(BaseHTTPRequestHandler):
             answer = _json({"error": "as scripted"}, fault.status)
         elif fault.redirect is not None:
             answer = replace(answer, status=302, headers={**answer.headers, "Location": fault.redirect}, body=b"")
+        if fault.body is not None:
+            answer = replace(answer, body=fault.body)
         breaks = fault.reset or fault.stall is not None
         silent = breaks and not fault.after
         request = Request(self.command, path, headers, self.server.name, 0 if silent else answer.status)
         with hub._lock:
             hub._requests.append(request)
-        if not silent:
+        if fault.raw is not None:
+            self._send_raw(*fault.raw, fault.pause)
+        elif not silent:
             stop = fault.cut if fault.cut is not None else fault.after if breaks else 1.0
             self._send(replace(answer, headers={**answer.headers, **fault.headers}), fault, stop)
             breaks = self.command != "HEAD" and (breaks or fault.cut is not None)
@@ -344,6 +361,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[start : start + step])
             if fault.slow:
                 time.sleep(step / fault.slow)
+
+    def _send_raw(self, first: bytes, others: bytes, pause: float) -> None:
+        self.close_connection = True
+        self.wfile.write(first)
+        end, sent = time.monotonic() + RAW_SECONDS, 0
+        while time.monotonic() < end and sent < RAW_BYTES:
+            with self.server.hub._lock:
+                self.server.hub._raw_bytes += len(others)
+            self.wfile.write(others)
+            sent += len(others)
+            time.sleep(pause)
 
     def _break_off(self, fault: Fault) -> None:
         self.close_connection = True

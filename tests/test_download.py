@@ -285,7 +285,7 @@ def start_child(name: str, environment: dict[str, str], code: str = CHILD) -> su
 # Fault 6.
 def test_a_full_disk_is_noticed_before_the_download(hub, cache, repo, monkeypatch):
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr("model_cache.download.shutil.disk_usage", lambda _: usage._replace(free=1000))
+    monkeypatch.setattr("model_cache.space.shutil.disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(DiskSpaceError, match=r"needs \d+ bytes .* has 1000 free") as refusal:
         cache.ensure(repo)
     assert refusal.value.needed > 1000 == refusal.value.free
@@ -301,7 +301,7 @@ def test_a_disk_that_is_really_full(tmp_path, repo):
         pytest.skip(f"mounting is refused here: {mounted.stderr.strip()}")
     try:
         with pytest.raises(DiskSpaceError):
-            ModelCache(small / "models").ensure(repo)
+            ModelCache(small / "models", max_bytes=0).ensure(repo)
     finally:
         subprocess.run(["umount", small], check=True)
 

@@ -170,6 +170,14 @@ def test_a_redirect_leads_anywhere(hub, ask):
     assert (last.server, last.path, "authorization" in last.headers) == ("cdn", "/elsewhere", False)
 
 
+def test_another_body_and_raw_bytes(hub):
+    hub.fail(Fault("*/config.json", body=b"[]"))
+    hub.fail(Fault("*/config.json", raw=(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", b"ab"), times=1))
+    path = "/org/tiny/resolve/main/config.json"
+    assert [fetch(hub, path) for _ in range(2)] == [(200, b"[]"), (200, b"ababa")]
+    assert hub.raw_bytes >= 5
+
+
 def test_slow_is_slow_enough_to_kill_the_client(hub, tmp_path):
     hub.fail(Fault("/cdn/*", slow=10_000))
     client = subprocess.Popen([sys.executable, "-c", CLIENT, WEIGHTS], env=hub.environment(tmp_path))

@@ -99,9 +99,10 @@ def test_a_cache_shows_its_folder_and_bound():
 LAYERS = (
     ("errors", "locks", "progress", "kinds"),
     ("config", "names", "files"),
-    ("record", "packages", "hub_cache", "retries"),
-    ("store", "hub"),
+    ("record", "packages", "hub_cache", "retries", "exchange", "description"),
+    ("store", "hub", "transfer"),
     ("eviction",),
+    ("space",),
     ("download",),
     ("resolver",),
     ("cache",),

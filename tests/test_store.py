@@ -11,7 +11,6 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -26,13 +25,11 @@ from model_cache import (
     hub_cache,
     locks,
 )
-from model_cache import (
-    hub as hub_module,
-)
 from model_cache.names import RepoName
 from model_cache.record import CacheRecord
 from model_cache.resolver import Resolver
 from model_cache.store import Store
+from model_cache.transfer import Transfer
 from tests.support import GOLDENS
 
 TINY = GOLDENS / "tiny-bert"
@@ -130,7 +127,7 @@ def test_a_disk_that_fills_up_during_a_download(hub, cache, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     hub.add("org/tiny", TINY)
-    monkeypatch.setattr(hub_module, "_receive", full)
+    monkeypatch.setattr(Transfer, "_receive", full)
     with pytest.raises(DownloadError, match="could not be written: No space left on device"):
         cache.ensure("org/tiny")
     assert len(attempts) == 1  # which no retry would mend
@@ -304,11 +301,6 @@ def test_a_repository_that_is_not_whole(hub, cache):
 
 
 _PART = ("config.json", "model.safetensors")
-
-
-def test_a_file_that_the_hub_says_nothing_of():
-    with pytest.raises(ModelUnavailableError, match=r"neither size nor hash of model\.safetensors"):
-        hub_module._remote_file(SimpleNamespace(rfilename="model.safetensors", size=None, lfs=None, blob_id=None))
 
 
 # The Hub's own cache.
