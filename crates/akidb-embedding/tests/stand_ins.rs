@@ -37,7 +37,7 @@ async fn eventually(mut holds: impl FnMut() -> bool) {
 }
 
 fn within(limit: Duration) -> EmbedOptions {
-    EmbedOptions { timeout: Some(limit), ..EmbedOptions::default() }
+    EmbedOptions::default().with_timeout(limit)
 }
 
 #[tokio::test]

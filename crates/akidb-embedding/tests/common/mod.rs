@@ -20,7 +20,7 @@ pub fn repository() -> PathBuf {
 /// One MiniLM for all tests of a file.
 pub fn minilm() -> MlxEmbeddingProvider {
     static MINILM_SERVICE: OnceLock<MlxEmbeddingProvider> = OnceLock::new();
-    let options = ServiceOptions { device: Some("cpu".to_owned()), ..ServiceOptions::default() };
+    let options = ServiceOptions::default().with_device("cpu");
     MINILM_SERVICE.get_or_init(|| MlxEmbeddingProvider::open(MINILM, &options).unwrap()).clone()
 }
 
