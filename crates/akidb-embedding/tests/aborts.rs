@@ -70,8 +70,9 @@ fn an_interpreter_of_another_version() {
     std::fs::create_dir_all(&folder).unwrap();
     let python = folder.join("python3");
     // What differs in the last number only would start, and fail later where a compiled module is imported.
-    let linked = Python::version();
-    let other = format!("{}.99", linked.split(' ').next().unwrap().rsplit_once('.').unwrap().0);
+    PythonEnvironment::default().start().unwrap();
+    let linked = Python::attach(|py| py.version().split(' ').next().unwrap().to_owned());
+    let other = format!("{}.99", linked.rsplit_once('.').unwrap().0);
     for version in ["2.7.18 (default, Apr 20 2020)", &format!("{other} (main, Jan 1 2030) [GCC]")] {
         std::fs::write(&python, format!("#!/bin/sh\nprintf 'akidb\\n{version}\\n/opt/old/bin/python\\n'\n")).unwrap();
         assert!(Command::new("chmod").arg("+x").arg(&python).status().unwrap().success());
@@ -79,7 +80,7 @@ fn an_interpreter_of_another_version() {
             &[("AKIDB_PYTHON", folder.parent().unwrap().to_str().unwrap())],
             &[
                 &format!("/opt/old/bin/python (from AKIDB_PYTHON) is Python {}, ", version.split(' ').next().unwrap()),
-                &format!("this program runs the libpython of Python {} (", linked.split(' ').next().unwrap()),
+                &format!("this program runs the libpython of Python {linked} ("),
                 "PYO3_PYTHON=/opt/old/bin/python",
                 "rpath",
             ],
@@ -192,7 +193,7 @@ fn end_without_closing() {
 #[ignore = "a program of the tests below"]
 fn end_with_passes_that_hang() {
     PythonEnvironment::default().start().unwrap();
-    let hang = made_by(
+    made_by(
         "
 import time
 from akidb_mlx.backends.mlx.model import EmbeddingModel
@@ -204,15 +205,17 @@ def make():
     EmbeddingModel.start = hang
 ",
     );
-    drop(hang);
     let model = common::repository().join("tests/goldens/tiny-bert");
+    let model = model.to_str().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        for _ in 0..4 {
-            let options = ServiceOptions::default().with_device("cpu");
-            let provider = MlxEmbeddingProvider::open(model.to_str().unwrap(), &options).unwrap();
-            let pending = BatchEmbeddingRequest::new(model.to_str().unwrap(), ["a"]);
+        let options = ServiceOptions::default().with_device("cpu");
+        let providers = [(); 4].map(|()| MlxEmbeddingProvider::open(model, &options).unwrap());
+        for provider in &providers {
+            let pending = BatchEmbeddingRequest::new(model, ["a"]);
             assert!(tokio::time::timeout(Duration::from_millis(300), provider.embed_batch(pending)).await.is_err());
+        }
+        for provider in &providers {
             provider.close(false).await.unwrap();
         }
     });
