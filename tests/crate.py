@@ -82,11 +82,8 @@ def console(page: str) -> tuple[list[str], list[str]]:
 
 def run(commands: list[str], folder: Path, target: Path) -> str:
     """Run commands as a newcomer's shell does, without the Makefile's settings; return what they print."""
-    ours = ("PYO3_", "AKIDB_", "CARGO", "VIRTUAL_ENV", "PYTHON")
+    ours = ("PYO3_", "AKIDB_", "VIRTUAL_ENV", "PYTHON")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    for name in ("CARGO_HOME", "AKIDB_CACHE_DIR"):
-        if name in os.environ:
-            environment[name] = os.environ[name]
     environment["CARGO_TARGET_DIR"] = str(target)
     script = " && ".join(commands)
     done = subprocess.run(
