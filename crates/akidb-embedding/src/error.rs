@@ -46,12 +46,12 @@ pub struct Failure {
     /// The exception, if Python raised one.
     pub python: Option<Box<PythonError>>,
     /// The variant of `EmbeddingError` that this was in, while it is in one of `MlBridgeError`.
-    kind: Option<Kind>,
+    pub(crate) kind: Option<Kind>,
 }
 
 /// The variants of [`EmbeddingError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     ModelNotFound,
     InvalidInput,
     ServiceUnavailable,

@@ -34,6 +34,7 @@ pub(crate) fn failure(py: Python<'_>, error: &PyErr) -> Failure {
             message,
             traceback: traceback(py, error).unwrap_or_else(|error| format!("(no traceback: {error})")),
         })),
+        ..Failure::default()
     }
 }
 

@@ -39,6 +39,7 @@ pub struct PyMlBridge {
     batches: CallThread,
     entities: CallThread,
     summaries: CallThread,
+    control: PythonThread<Task>,
 }
 
 /// The thread of one kind of calls.
@@ -96,7 +97,7 @@ impl PyMlBridge {
             module,
             limit: None,
             functions,
-            health: Question::new(thread("akidb-ml-control")?, move |py| asked.healthy(py)),
+            health: Question::new(move |py| asked.healthy(py)),
             embeddings: PythonThread::spawn("akidb-ml-embed", move |py, waiting| {
                 embed_all(py, &embedding, waiting, &hooked);
             })
@@ -104,6 +105,7 @@ impl PyMlBridge {
             batches: calls("akidb-ml-batch")?,
             entities: calls("akidb-ml-entities")?,
             summaries: calls("akidb-ml-summary")?,
+            control: thread("akidb-ml-control")?,
         })
     }
 
@@ -208,7 +210,7 @@ impl MlBridge for PyMlBridge {
     #[instrument(level = "debug", skip_all)]
     async fn health_check(&self) -> MlBridgeResult<bool> {
         let limit = self.limit.map_or(ANSWER_WITHIN, |limit| limit.min(ANSWER_WITHIN));
-        match timeout(limit, self.health.answer()).await {
+        match timeout(limit, self.health.answer(&self.control)).await {
             Ok(healthy) => healthy.unwrap_or_else(|| Err(panicked())),
             Err(_) => {
                 tracing::warn!("health_check did not answer within {limit:?}");

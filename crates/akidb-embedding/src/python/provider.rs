@@ -112,7 +112,7 @@ impl MlxEmbeddingProvider {
         let info = Python::attach(|py| model_info(service.bind(py)).map_err(|error| embedding_error(py, &error)))?;
         close_at_exit();
         let thread = |name| PythonThread::of_tasks(name).map_err(no_thread);
-        let (service, control) = (Arc::new(service), thread("akidb-control")?);
+        let service = Arc::new(service);
         let asked = Arc::clone(&service);
         let ask = move |py: Python<'_>| health(asked.bind(py)).map_err(|error| embedding_error(py, &error))?;
         Ok(Self {
@@ -123,8 +123,8 @@ impl MlxEmbeddingProvider {
                 state: SharedState::open(),
                 small: thread("akidb-embed")?,
                 bulk: thread("akidb-bulk")?,
-                health: Question::new(control.clone(), ask),
-                control,
+                control: thread("akidb-control")?,
+                health: Question::new(ask),
             }),
         })
     }
@@ -293,7 +293,7 @@ impl EmbeddingProvider for MlxEmbeddingProvider {
     /// once share one answer.
     #[instrument(level = "debug", skip_all, fields(model = %self.shared.info.model))]
     async fn health_check(&self) -> EmbeddingResult<()> {
-        match timeout(ANSWER_WITHIN, self.shared.health.answer()).await {
+        match timeout(ANSWER_WITHIN, self.shared.health.answer(&self.shared.control)).await {
             Ok(health) => health.unwrap_or_else(|| Err(broken("a thread that runs Python has ended"))),
             Err(elapsed) => Err(no_answer(elapsed)),
         }

@@ -11,7 +11,6 @@ use super::thread::{PythonThread, Task};
 /// A question that waits for its thread once, however many callers ask it, and not at all when they have all gone.
 pub(crate) struct Question<T> {
     state: Arc<State<T>>,
-    thread: PythonThread<Task>,
     ask: Arc<dyn Fn(Python<'_>) -> T + Send + Sync>,
 }
 
@@ -22,18 +21,18 @@ struct State<T> {
 }
 
 impl<T: Clone + Send + Sync + 'static> Question<T> {
-    pub(crate) fn new(thread: PythonThread<Task>, ask: impl Fn(Python<'_>) -> T + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(ask: impl Fn(Python<'_>) -> T + Send + Sync + 'static) -> Self {
         let state = State { waits: AtomicBool::new(false), answers: watch::Sender::new(None) };
-        Self { state: Arc::new(state), thread, ask: Arc::new(ask) }
+        Self { state: Arc::new(state), ask: Arc::new(ask) }
     }
 
     /// Return the next answer; `None` when there will be none.
-    pub(crate) async fn answer(&self) -> Option<T> {
+    pub(crate) async fn answer(&self, thread: &PythonThread<Task>) -> Option<T> {
         // The task looks for callers once it no longer waits: either it sees this one, or this one sends another.
         let mut answers = self.state.answers.subscribe();
         if !self.state.waits.swap(true, Ordering::SeqCst) {
             let (state, ask) = (Arc::clone(&self.state), Arc::clone(&self.ask));
-            self.thread.run(move |py| {
+            thread.run(move |py| {
                 state.waits.store(false, Ordering::SeqCst);
                 if state.answers.receiver_count() > 0 {
                     state.answers.send_replace(Some(ask(py)));

@@ -17,7 +17,7 @@ pub(crate) type Task = Box<dyn FnOnce(Python<'_>) + Send>;
 /// Runs what it is sent in order, attached to Python once for all that waits. It ends when its handle is dropped.
 ///
 /// Each thread has its own bound, so that calls of one kind never take the places of another.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct PythonThread<M> {
     messages: mpsc::UnboundedSender<M>,
     places: Arc<Semaphore>,
