@@ -71,7 +71,7 @@ fn an_interpreter_of_another_version() {
     let python = folder.join("python3");
     // What differs in the last number only would start, and fail later where a compiled module is imported.
     PythonEnvironment::default().start().unwrap();
-    let linked = Python::attach(|py| py.version().split(' ').next().unwrap().to_owned());
+    let linked = Python::attach(|py| py.version_str().split(' ').next().unwrap().to_owned());
     let other = format!("{}.99", linked.rsplit_once('.').unwrap().0);
     for version in ["2.7.18 (default, Apr 20 2020)", &format!("{other} (main, Jan 1 2030) [GCC]")] {
         std::fs::write(&python, format!("#!/bin/sh\nprintf 'akidb\\n{version}\\n/opt/old/bin/python\\n'\n")).unwrap();

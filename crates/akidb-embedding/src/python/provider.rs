@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tracing::{Span, field, instrument};
+use tracing::{Instrument, field, instrument};
 
 use super::ANSWER_WITHIN;
 use super::at_exit::close_at_exit;
@@ -214,13 +214,21 @@ impl MlxEmbeddingProvider {
         outcome.unwrap_or_else(|elapsed| Err(no_answer(elapsed)))
     }
 
-    #[instrument(
-        name = "embed",
-        level = "debug",
-        skip_all,
-        fields(model = %self.shared.info.model, texts = request.inputs.len(), tokens = field::Empty)
-    )]
     async fn call<L: Layout>(
+        &self,
+        request: BatchEmbeddingRequest,
+        options: EmbedOptions,
+    ) -> EmbeddingResult<Embedded<L>> {
+        let (model, texts) = (&self.shared.info.model, request.inputs.len());
+        let span = tracing::debug_span!("embed", %model, texts, tokens = field::Empty);
+        let outcome = self.submit(request, options).instrument(span.clone()).await;
+        if let Ok(embedded) = &outcome {
+            span.record("tokens", embedded.token_counts.iter().sum::<usize>());
+        }
+        outcome
+    }
+
+    async fn submit<L: Layout>(
         &self,
         request: BatchEmbeddingRequest,
         options: EmbedOptions,
@@ -270,9 +278,8 @@ impl MlxEmbeddingProvider {
             None => waited.await,
             Some(limit) => timeout(limit, waited).await.unwrap_or_else(|_| Err(late())),
         };
-        if let Ok(embedded) = &outcome {
+        if outcome.is_ok() {
             unfinished.0 = None;
-            Span::current().record("tokens", embedded.token_counts.iter().sum::<usize>());
         }
         outcome
     }

@@ -132,6 +132,15 @@ def make():
     ))
 }
 
+/// Begin a call, and leave at once.
+pub async fn abandon<T>(call: impl Future<Output = T>) {
+    tokio::select! {
+        biased;
+        _ = call => panic!("it was answered before anybody could leave"),
+        () = std::future::ready(()) => {}
+    }
+}
+
 /// Run an ignored test of this file as a process of its own; `None` when it is still running after the limit.
 pub fn run_apart(test: &str, environment: &[(&str, &str)], limit: Duration) -> Option<Output> {
     let mut child = Command::new(std::env::current_exe().unwrap())
