@@ -70,8 +70,7 @@ fn an_interpreter_of_another_version() {
     std::fs::create_dir_all(&folder).unwrap();
     let python = folder.join("python3");
     // What differs in the last number only would start, and fail later where a compiled module is imported.
-    PythonEnvironment::default().start().unwrap();
-    let linked = Python::attach(|py| py.version_str().split(' ').next().unwrap().to_owned());
+    let linked = Python::version_str().split(' ').next().unwrap();
     let other = format!("{}.99", linked.rsplit_once('.').unwrap().0);
     for version in ["2.7.18 (default, Apr 20 2020)", &format!("{other} (main, Jan 1 2030) [GCC]")] {
         std::fs::write(&python, format!("#!/bin/sh\nprintf 'akidb\\n{version}\\n/opt/old/bin/python\\n'\n")).unwrap();
@@ -193,7 +192,7 @@ fn end_without_closing() {
 #[ignore = "a program of the tests below"]
 fn end_with_passes_that_hang() {
     PythonEnvironment::default().start().unwrap();
-    made_by(
+    let hang = made_by(
         "
 import time
 from akidb_mlx.backends.mlx.model import EmbeddingModel
@@ -202,7 +201,7 @@ def hang(*_):
     time.sleep(600)
 def make():
     process.CLOSE_TIMEOUT_S = 0.1
-    EmbeddingModel.start = hang
+    return lambda: setattr(EmbeddingModel, 'start', hang)
 ",
     );
     let model = common::repository().join("tests/goldens/tiny-bert");
@@ -211,6 +210,7 @@ def make():
     runtime.block_on(async {
         let options = ServiceOptions::default().with_device("cpu");
         let providers = [(); 4].map(|()| MlxEmbeddingProvider::open(model, &options).unwrap());
+        Python::attach(|py| hang.call0(py)).unwrap();
         for provider in &providers {
             let pending = BatchEmbeddingRequest::new(model, ["a"]);
             assert!(tokio::time::timeout(Duration::from_millis(300), provider.embed_batch(pending)).await.is_err());

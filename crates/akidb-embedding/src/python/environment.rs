@@ -198,7 +198,7 @@ fn ask(interpreter: &Path, named_by: &str) -> MlBridgeResult<Found> {
 ///
 /// Debian's libpython 3.11.2 starts as an environment of 3.11.7, and fails later, when `ssl` is imported.
 fn check_version(found: &Found, named_by: &str) -> MlBridgeResult<()> {
-    let linked = linked_version();
+    let linked = short_version(Python::version_str());
     if found.version == linked {
         return Ok(());
     }
@@ -211,13 +211,6 @@ fn check_version(found: &Found, named_by: &str) -> MlBridgeResult<()> {
         found.version,
         linked_library().map(|file| format!(" ({file})")).unwrap_or_default(),
     )))
-}
-
-/// Return the version of the libpython that this program runs.
-#[allow(unsafe_code)]
-fn linked_version() -> String {
-    // SAFETY: may be called before Python is started; the string is static.
-    short_version(&unsafe { CStr::from_ptr(ffi::Py_GetVersion()) }.to_string_lossy())
 }
 
 /// Return the file of the libpython that this program runs, or the program itself where that is linked into it.
