@@ -15,7 +15,7 @@ HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 	found = [os.path.join(v("LIBDIR"), part, v("LDLIBRARY")) for part in ("", v("MULTIARCH") or "")]; \
 	raise SystemExit(not (v("PYTHONFRAMEWORK") or v("Py_ENABLE_SHARED") and any(map(os.path.exists, found))))
 
-.PHONY: demo help test test-rust test-real test-slow test-timing test-load test-load-rust package test-package docs lint lint-rust coverage guards \
+.PHONY: demo help test test-rust test-real test-slow test-timing test-load test-load-rust test-crate package test-package docs lint lint-rust coverage guards \
 	fidelity token-budget bench bench-peers bench-load bench-entities bench-rust openblas libpython clean
 
 demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
@@ -47,6 +47,10 @@ test-load: .venv/developed ## run the tests with many callers (two minutes)
 
 test-load-rust: .venv/developed | libpython ## test the crate with many callers
 	$(CARGO) test --locked --release --test load -- --ignored --nocapture --test-threads=1
+
+# Not in CARGO's environment: a newcomer has none of it.
+test-crate: .venv/developed | libpython ## package the crate, and follow docs/rust.md with it in a crate of its own
+	$(BIN)/python -m tests.crate
 
 package: .venv/developed ## build the wheel and the sdist in dist/
 	rm -rf dist

@@ -35,6 +35,21 @@ class Embedder(Closeable):
     # Whether `dimensions` may cut the vectors of a model that was not trained for it (Matryoshka).
     allow_untrained_dimensions = False
 
+    @property
+    def model_name(self) -> str:
+        """Return the name that the model was asked for by."""
+        return self.get_model_info()["model_name"]
+
+    @property
+    def dimension(self) -> int:
+        """Return how many values a vector has unless a call says otherwise."""
+        return self.get_model_info()["dimension"]
+
+    @property
+    def max_tokens(self) -> int:
+        """Return the most tokens of one text, special tokens included."""
+        return self.get_model_info()["max_tokens"]
+
     @abstractmethod
     def submit(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> Future[EmbeddingBatch]:
         """Check texts and options, and begin to embed; see `embed_detailed`.

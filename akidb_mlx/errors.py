@@ -3,7 +3,7 @@
     AkidbMlxError
     ├── ConfigurationError        a setting, in the environment, the TOML file or an argument, is not usable
     ├── InvalidInputError         a text or an option of one call is not usable (also a ValueError)
-    ├── ModelNotFoundError        no directory holds the model that was asked for
+    ├── ModelNotFoundError        no directory holds the model that was asked for (also a ValueError)
     ├── ModelLoadError            the model's files are there and cannot be used
     ├── InferenceError            the forward pass failed, or produced something that is not a vector
     ├── DeadlineExceededError     the call's timeout passed (also a TimeoutError)
@@ -37,7 +37,7 @@ class InvalidInputError(AkidbMlxError, ValueError):
     """A text (`index`) or an option of one call is not usable."""
 
 
-class ModelNotFoundError(AkidbMlxError):
+class ModelNotFoundError(AkidbMlxError, ValueError):
     """No directory holds the model that was asked for; the message says how to get it."""
 
 

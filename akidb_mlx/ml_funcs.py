@@ -69,8 +69,9 @@ class _Shared(Generic[_FacadeT]):
 
 def _make_embedder() -> EmbeddingService:
     from akidb_mlx.service import EmbeddingService
+    from akidb_mlx.settings import load_settings
 
-    return EmbeddingService(_EMBEDDING_MODEL)
+    return EmbeddingService(_EMBEDDING_MODEL, settings=load_settings().without_dimensions())
 
 
 def _make_extractor() -> EntityExtractor:

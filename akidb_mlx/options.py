@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -17,6 +18,14 @@ OverflowPolicy = Literal["truncate", "error", "chunk"]
 OVERFLOW_POLICIES: tuple[OverflowPolicy, ...] = ("truncate", "error", "chunk")
 
 OutputDtype = Literal["float32"]
+
+# Arguments that `EmbeddingService` had in the first package, and what takes their place.
+_FORMER_ARGUMENTS = {
+    "pooling": "the model's own files say how it pools, and get_model_info()['pooling'] reports it",
+    "normalize": "give it to the call, as in embed(texts, normalize=False)",
+    "config": "use settings=Settings(…), the environment (AKIDB_*) or the settings file",
+    "config_path": "use settings=Settings(…), the environment (AKIDB_*) or the settings file, which AKIDB_CONFIG names",
+}
 
 
 class EmbedOptions(TypedDict, total=False):
@@ -118,6 +127,18 @@ def parse_options(options: EmbedOptions, dimensions: DimensionRange) -> CallOpti
         on_overflow=on_overflow,
         timeout=parse_timeout(options.get("timeout")),
     )
+
+
+def refuse_arguments(arguments: Mapping[str, object]) -> None:
+    """Refuse arguments that `EmbeddingService` does not have.
+
+    Raises:
+        TypeError: there are any; the message names them.
+    """
+    if arguments:
+        instead = "; ".join(f"{name}: {hint}" for name, hint in _FORMER_ARGUMENTS.items() if name in arguments)
+        names = ", ".join(map(_shown, sorted(arguments)))
+        raise TypeError(f"EmbeddingService has no argument {names}" + (f" ({instead})" if instead else ""))
 
 
 def parse_timeout(timeout: Any) -> float | None:

@@ -13,7 +13,7 @@ from os import PathLike, fspath
 from typing import get_args
 
 import numpy as np
-from typing_extensions import Unpack
+from typing_extensions import Never, Unpack
 
 from akidb_mlx.catalog import CATALOG, is_repository
 from akidb_mlx.checkpoint.checkpoint import Checkpoint, read_checkpoint
@@ -33,6 +33,7 @@ from akidb_mlx.options import (
     parse_dimensions,
     parse_options,
     parse_timeout,
+    refuse_arguments,
 )
 from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics
 from akidb_mlx.resolve import acquire_directory, resolve_device
@@ -76,23 +77,28 @@ class EmbeddingService(Embedder):
         backend: str = "auto",
         auto_download: bool = True,
         settings: Settings | None = None,
+        **unknown: Never,
     ) -> None:
         """Find, check and load a model; returns when it is ready. A bad argument is refused before any file is read.
 
         Args:
             model_name: a catalogue name, "org/repo" or "org/repo@revision" on the Hub, or a local directory.
-            dimensions: how many values a vector has unless a call says otherwise; the catalogue's default if None.
+            dimensions: how many values a vector has unless a call says otherwise; the settings' if None, else the
+                catalogue's default.
             device: "auto", "gpu" or "cpu"; the settings' if None.
             backend: the library that computes: "mlx", or "auto" to choose.
             auto_download: whether a model that is not on this machine may be downloaded.
             settings: instead of those from the environment and the TOML file.
+            **unknown: refused by name.
 
         Raises:
             ModelNotFoundError: the model is not on this machine and was not downloaded.
             ModelLoadError: its files are damaged or not supported.
             ConfigurationError: a setting is not usable, or there is no such device or backend.
             InvalidInputError: another argument is not usable, or `dimensions` not with this model.
+            TypeError: there is no such argument; the message names what took the place of the first package's.
         """
+        refuse_arguments(unknown)
         self._model_name = _parse_name(model_name)
         settings = _parse_settings(settings)
         chosen_device = resolve_device(device, settings)
@@ -127,12 +133,8 @@ class EmbeddingService(Embedder):
             resources.callback(self._engine.close)
             self._tokenizer = TextTokenizer(self._checkpoint)  # while the engine loads the weights
             self._facts = self._engine.wait_until_loaded()
-            if dimensions is None and self._record is not None:
-                dimensions = self._record.dimensions
-            if dimensions is None and self._checkpoint.truncate_dim is not None:
-                dimensions = min(self._checkpoint.truncate_dim, self._facts.dimension)
             sizes = DimensionRange(self._facts.dimension, self._facts.dimension, self._cuttable, self._model_name)
-            self._dimension = parse_dimensions(dimensions, sizes)
+            self._dimension = self._choose_dimension(dimensions, settings, sizes)
         except BaseException:
             resources.close()
             raise
@@ -270,6 +272,21 @@ class EmbeddingService(Embedder):
         """
         self._engine.close(drain)
         self._release()
+
+    def _choose_dimension(self, dimensions: int | None, settings: Settings, sizes: DimensionRange) -> int:
+        """Return how many values a vector has unless a call says otherwise."""
+        if dimensions is None and settings.dimensions is not None:
+            try:
+                return parse_dimensions(settings.dimensions, sizes)
+            except InvalidInputError as error:
+                raise ConfigurationError(
+                    f"the setting dimensions (AKIDB_DIMENSIONS) does not fit {sizes.model}: {error}"
+                ) from error
+        if dimensions is None and self._record is not None:
+            dimensions = self._record.dimensions
+        if dimensions is None and self._checkpoint.truncate_dim is not None:
+            dimensions = min(self._checkpoint.truncate_dim, self._facts.dimension)
+        return parse_dimensions(dimensions, sizes)
 
     @property
     def _matryoshka(self) -> bool:

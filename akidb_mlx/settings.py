@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     stuck_after_s: PositiveFloat = Field(
         120, description="Seconds after which a running forward pass counts as hanging."
     )
+    dimensions: PositiveInt | None = Field(
+        None, description="How many values a vector has unless the service or a call says otherwise."
+    )
     allow_untrained_dimensions: bool = Field(
         False, description="Let `dimensions` cut the vectors of a model that was not trained for it (Matryoshka)."
     )
@@ -133,6 +136,10 @@ class Settings(BaseSettings):
         """Return the model cache in the folder and with the limit of these settings."""
         config = CacheConfig.resolve(self.cache_dir, self.cache_max_bytes)
         return ModelCache(config.root, max_bytes=config.max_bytes)
+
+    def without_dimensions(self) -> Settings:
+        """Return these settings for a model that the user did not choose, and which need not have `dimensions`."""
+        return self.model_copy(update={"dimensions": None})
 
     @classmethod
     def settings_customise_sources(

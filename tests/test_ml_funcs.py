@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from akidb_mlx import ml_funcs
+from akidb_mlx import Summarizer, ml_funcs
 from akidb_mlx.errors import InvalidInputError, ModelNotFoundError, ReentrantCallError
 from model_cache import ModelUnavailableError
 from tests.fake_embedder import DIMENSION, FakeEmbedder
@@ -39,6 +39,16 @@ def test_embeddings(minilm):
     assert ml_funcs.generate_embeddings_batch([]) == []
     with pytest.raises(InvalidInputError, match="text 0"):
         ml_funcs.generate_embedding(3)
+
+
+@needs_minilm
+@pytest.mark.usefixtures("minilm")
+def test_dimensions_of_the_settings_are_for_other_models(monkeypatch):
+    """The functions promise 384 values, and summaries choose their embedder themselves."""
+    monkeypatch.setenv("AKIDB_DIMENSIONS", "1024")
+    assert len(ml_funcs.generate_embedding("Hello, world!")) == 384
+    with Summarizer(device="cpu") as summarizer:
+        assert summarizer.summarize(MESSAGES) == "\n".join(MESSAGES)
 
 
 @pytest.mark.usefixtures("english")

@@ -48,6 +48,54 @@ def test_a_bad_argument_is_refused_before_any_file_is_read(monkeypatch, argument
         EmbeddingService(**{"model_name": "org/name", **arguments})
 
 
+@pytest.mark.parametrize(
+    ("argument", "instead"),
+    [
+        ("pooling", "the model's own files say how it pools"),
+        ("normalize", r"embed\(texts, normalize=False\)"),
+        ("config", "settings=Settings"),
+        ("config_path", "AKIDB_CONFIG"),
+        ("no_such_thing", ""),
+    ],
+)
+def test_arguments_of_the_first_package_are_refused_by_name(monkeypatch, argument, instead):
+    monkeypatch.setattr("akidb_mlx.service.acquire_directory", None)
+    with pytest.raises(TypeError, match=f"EmbeddingService has no argument '{argument}'.*{instead}"):
+        EmbeddingService("org/name", **{argument: "mean"})
+
+
+def test_attributes_of_the_first_package(service):
+    one = service("tiny-qwen3")
+    info = one.get_model_info()
+    attributes = (one.model_name, one.dimension, one.max_tokens)
+    assert attributes == (info["model_name"], info["dimension"], info["max_tokens"])
+    assert one.dimension == 64
+    with FakeEmbedder() as fake:
+        assert (fake.model_name, fake.dimension) == ("fake", 16)
+
+
+def test_the_settings_choose_the_dimensions_of_a_service(monkeypatch):
+    """A call chooses before the service, the service before the settings, and those before the catalogue."""
+    monkeypatch.setenv("AKIDB_DIMENSIONS", "48")
+    model = str(GOLDENS / "tiny-qwen3")
+    with EmbeddingService(model, device="cpu") as one:
+        assert one.dimension == 48
+        assert one.embed_array(["a"]).shape == (1, 48)
+        assert one.embed_array(["a"], dimensions=64).shape == (1, 64)
+    with EmbeddingService(model, device="cpu", dimensions=32) as one:
+        assert one.dimension == 32
+    with EmbeddingService(model, device="cpu", settings=Settings(dimensions=16)) as one:
+        assert one.dimension == 16
+
+
+@pytest.mark.parametrize(
+    ("model", "dimensions", "fault"), [("tiny-qwen3", 65, "from 1 to 64"), ("tiny-bert", 32, "was not trained")]
+)
+def test_dimensions_of_the_settings_that_a_model_does_not_have(model, dimensions, fault):
+    with pytest.raises(ConfigurationError, match=f"AKIDB_DIMENSIONS.* does not fit .*{model}.*{fault}"):
+        EmbeddingService(str(GOLDENS / model), device="cpu", settings=Settings(dimensions=dimensions))
+
+
 def test_the_backend_can_be_named():
     with EmbeddingService(str(GOLDENS / "tiny-bert"), device="cpu", backend="mlx") as one:
         assert one.get_model_info()["backend"] == "mlx"
@@ -215,6 +263,12 @@ def test_settings_in_code_raise_our_own_error():
 def test_a_name_that_is_nothing_is_not_found():
     with pytest.raises(ModelNotFoundError):
         EmbeddingService("org/name", auto_download=False)
+
+
+def test_a_model_that_is_not_found_is_a_value_error_as_in_the_first_package():
+    for name in ("org/name", "no-such-name"):
+        with pytest.raises(ValueError, match=name):
+            EmbeddingService(name, auto_download=False)
 
 
 def test_one_version():

@@ -14,7 +14,7 @@ from akidb_mlx.catalog import CATALOG
 from akidb_mlx.cli.output import Styled, write_json, write_table
 from akidb_mlx.errors import AkidbMlxError, InferenceError
 from akidb_mlx.service import EmbeddingService
-from akidb_mlx.settings import DeviceName, config_file, load_settings
+from akidb_mlx.settings import DeviceName, Settings, config_file, load_settings
 from model_cache import ModelCache, ModelCacheError
 
 _PACKAGES = ("mlx", "numpy", "tokenizers", "safetensors", "pydantic", "spacy", "sentencex", "mlx-lm")
@@ -37,7 +37,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Write one JSON 
         "config_file": None if (file := config_file()) is None else str(file),
         "cache": str(cache.root),
         "models": models,
-        "self_test": _self_test(found) if found else None,
+        "self_test": _self_test(found, settings) if found else None,
     }
     if as_json:
         write_json(report)
@@ -71,11 +71,11 @@ def _find(cache: ModelCache, repo_id: str) -> dict[str, str | None]:
         return {"path": None, "missing": str(error)}
 
 
-def _self_test(model: str) -> dict[str, Any]:
+def _self_test(model: str, settings: Settings) -> dict[str, Any]:
     """Load a model, time one short text and check that similar texts get similar vectors."""
     try:
         start = time.perf_counter()
-        with EmbeddingService(model) as service:
+        with EmbeddingService(model, settings=settings.without_dimensions()) as service:
             loaded = time.perf_counter()
             service.embed_array(_PROBE[:1])
             embedded = time.perf_counter()

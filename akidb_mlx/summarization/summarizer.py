@@ -98,7 +98,12 @@ class Summarizer(Closeable):
             self._backend: AbstractiveSummarizer | ExtractiveSummarizer
             if self._mode == "extractive":
                 chosen = embedder or resources.enter_context(
-                    EmbeddingService(_DEFAULT_EMBEDDER, device=device, auto_download=auto_download, settings=settings)
+                    EmbeddingService(
+                        _DEFAULT_EMBEDDER,
+                        device=device,
+                        auto_download=auto_download,
+                        settings=settings.without_dimensions(),
+                    )
                 )
                 self._backend = ExtractiveSummarizer(chosen, split)
             else:

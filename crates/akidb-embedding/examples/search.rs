@@ -1,7 +1,6 @@
 //! A small similarity search with all-MiniLM-L6-v2: `cargo run --example search [-- QUERY]`.
 
 use std::error::Error;
-use std::process::ExitCode;
 
 use akidb_embedding::{BatchEmbeddingRequest, EmbeddingProvider, MlxEmbeddingProvider, ServiceOptions};
 
@@ -16,17 +15,7 @@ const DOCUMENTS: [&str; 5] = [
 ];
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    match search().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("search: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn search() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Box<dyn Error>> {
     let query = std::env::args().nth(1).unwrap_or("When does my train depart?".to_owned());
     let provider = MlxEmbeddingProvider::load(MODEL, ServiceOptions::default()).await?;
     let texts = DOCUMENTS.into_iter().chain([query.as_str()]);

@@ -1,4 +1,4 @@
-#![cfg_attr(feature = "python", doc = include_str!("../../../docs/rust.md"))]
+#![cfg_attr(feature = "python", doc = include_str!("../README.md"))]
 #![cfg_attr(
     not(feature = "python"),
     doc = "Text embeddings for AkiDB, without Python: the traits, their types and stand-ins."

@@ -20,25 +20,25 @@ pub struct MockEmbeddingProvider {
 impl MockEmbeddingProvider {
     /// Name of the model that [`new`](Self::new) makes.
     pub const DEFAULT_MODEL: &'static str = "mock-embed-512";
-    /// How many values its vectors have.
+    /// The number of values in its vectors.
     pub const DEFAULT_DIMENSION: u32 = 512;
 
-    /// The model `mock-embed-512`, which answers at once.
+    /// Make the model `mock-embed-512`, which answers at once.
     pub fn new() -> Self {
         Self::with_model(Self::DEFAULT_MODEL, Self::DEFAULT_DIMENSION)
     }
 
-    /// The model `mock-embed-{dimension}`.
+    /// Make the model `mock-embed-{dimension}`.
     pub fn with_dimension(dimension: u32) -> Self {
         Self::with_model(format!("mock-embed-{dimension}"), dimension)
     }
 
-    /// A model of any name.
+    /// Make a model of any name.
     pub fn with_model(model: impl Into<String>, dimension: u32) -> Self {
         Self { model: model.into(), dimension, latency: Duration::ZERO }
     }
 
-    /// How long every call takes.
+    /// Let every call take so long.
     #[must_use]
     pub fn with_latency(mut self, milliseconds: u64) -> Self {
         self.latency = Duration::from_millis(milliseconds);

@@ -1,4 +1,4 @@
-//! What every source of embeddings can do.
+//! The trait of a source of embeddings.
 
 use async_trait::async_trait;
 
@@ -7,7 +7,7 @@ use crate::{BatchEmbeddingRequest, BatchEmbeddingResponse, EmbeddingResult, Mode
 /// A source of embeddings. Any number of tasks may call one at once.
 #[async_trait]
 pub trait EmbeddingProvider: Send + Sync {
-    /// One vector for each text, in order; none for none. Dropping the future cancels the call.
+    /// Return one vector for each text, in order; none for none. Dropping the future cancels the call.
     ///
     /// # Errors
     ///
@@ -16,14 +16,14 @@ pub trait EmbeddingProvider: Send + Sync {
     /// the service is closed, `Internal` when the model failed.
     async fn embed_batch(&self, request: BatchEmbeddingRequest) -> EmbeddingResult<BatchEmbeddingResponse>;
 
-    /// What the model is.
+    /// Return the model's name and limits.
     ///
     /// # Errors
     ///
-    /// Those of the provider.
+    /// As the implementation says; those of this crate return none.
     async fn model_info(&self) -> EmbeddingResult<ModelInfo>;
 
-    /// Whether the provider can take a call, now.
+    /// Succeed if the provider can take a call now.
     ///
     /// # Errors
     ///

@@ -1,4 +1,7 @@
-//! What a call takes and returns.
+//! The arguments and results of calls.
+//!
+//! Structs that an implementation of a trait constructs can be written as literals; those that it does not are
+//! `non_exhaustive`, so that fields can be added.
 
 use std::time::Duration;
 
@@ -11,7 +14,7 @@ pub struct BatchEmbeddingRequest {
     pub model: String,
     /// The texts; none gives no vectors.
     pub inputs: Vec<String>,
-    /// Whether vectors are divided by their length (L2); true where JSON does not say.
+    /// Whether vectors are divided by their length (L2). True where JSON does not say.
     #[serde(default = "normalized")]
     pub normalize: bool,
 }
@@ -21,38 +24,83 @@ fn normalized() -> bool {
 }
 
 impl BatchEmbeddingRequest {
-    /// A request for normalised vectors.
+    /// Make a request for normalised vectors.
     pub fn new(model: impl Into<String>, inputs: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self { model: model.into(), inputs: inputs.into_iter().map(Into::into).collect(), normalize: normalized() }
     }
 }
 
-/// What happens to a text that is longer than the model takes.
+/// The treatment of a text that is longer than the model takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Overflow {
-    /// It is cut, and [`FlatEmbeddings::truncated`] says so.
+    /// The text is cut, and [`FlatEmbeddings::truncated`] says so.
     #[default]
     Truncate,
     /// The call is refused.
     Error,
-    /// All of it is embedded, in overlapping windows that are averaged by token count.
+    /// The whole text is embedded, in overlapping windows that are averaged by token count.
     Chunk,
 }
 
-/// The options of one call that [`BatchEmbeddingRequest`] does not hold; the defaults are those of `embed_batch`.
+/// The options of one call that [`BatchEmbeddingRequest`] does not hold. The defaults are those of `embed_batch`.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use akidb_embedding::EmbedOptions;
+/// let options = EmbedOptions::default().with_input_type("query").with_timeout(Duration::from_secs(2));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EmbedOptions {
-    /// `"query"`, `"document"` or a prompt name of the model: that prompt goes before each text.
+    /// `"query"`, `"document"` or another prompt name of the model: that prompt goes before each text.
     pub input_type: Option<String>,
     /// A string to put before each text, in place of a named prompt.
     pub prompt: Option<String>,
-    /// Keep this many of the first values and normalise again (Matryoshka); the service's own if not given.
+    /// The number of first values to keep; they are normalised again (Matryoshka). `None`: the service's.
     pub dimensions: Option<u32>,
-    /// What happens to a text that is longer than the model takes.
+    /// The treatment of a text that is longer than the model takes.
     pub on_overflow: Overflow,
-    /// After this the call fails as unavailable, and what has not run of it is dropped.
+    /// The time after which the call fails as unavailable; what has not run of it is then dropped.
     pub timeout: Option<Duration>,
+}
+
+impl EmbedOptions {
+    /// Set [`input_type`](Self::input_type).
+    #[must_use]
+    pub fn with_input_type(mut self, input_type: impl Into<String>) -> Self {
+        self.input_type = Some(input_type.into());
+        self
+    }
+
+    /// Set [`prompt`](Self::prompt).
+    #[must_use]
+    pub fn with_prompt(mut self, prompt: impl Into<String>) -> Self {
+        self.prompt = Some(prompt.into());
+        self
+    }
+
+    /// Set [`dimensions`](Self::dimensions).
+    #[must_use]
+    pub fn with_dimensions(mut self, dimensions: u32) -> Self {
+        self.dimensions = Some(dimensions);
+        self
+    }
+
+    /// Set [`on_overflow`](Self::on_overflow).
+    #[must_use]
+    pub fn with_on_overflow(mut self, on_overflow: Overflow) -> Self {
+        self.on_overflow = on_overflow;
+        self
+    }
+
+    /// Set [`timeout`](Self::timeout).
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
 }
 
 /// A vector for each text, in order.
@@ -62,50 +110,51 @@ pub struct BatchEmbeddingResponse {
     pub model: String,
     /// The vectors.
     pub embeddings: Vec<Vec<f32>>,
-    /// What the call took.
+    /// The tokens and the time that the call took.
     pub usage: Usage,
 }
 
-/// What a call took.
+/// The tokens and the time that a call took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// The tokens that the model read of all texts, counted by its tokenizer after truncation.
+    /// The number of tokens that the model read of all texts, counted by its tokenizer after truncation.
     pub total_tokens: usize,
-    /// Milliseconds from the call to its answer.
+    /// The number of milliseconds from the call to its answer.
     pub duration_ms: u64,
 }
 
-/// The vectors of a call in one piece, and what was read of each text.
+/// The vectors of a call in one piece, with the token count of each text.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct FlatEmbeddings {
     /// The model's name.
     pub model: String,
     /// The vectors one after another, `dimension` values each.
     pub values: Vec<f32>,
-    /// How many values a vector has.
+    /// The number of values in a vector.
     pub dimension: usize,
-    /// For each text, the tokens that were read of it.
+    /// The number of tokens that the model read of each text.
     pub token_counts: Vec<usize>,
-    /// For each text, whether it was cut.
+    /// Whether each text was cut.
     pub truncated: Vec<bool>,
-    /// What the call took.
+    /// The tokens and the time that the call took.
     pub usage: Usage,
 }
 
 impl FlatEmbeddings {
-    /// The vectors, in the order of the texts.
+    /// Iterate over the vectors, in the order of the texts.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
         self.values.chunks_exact(self.dimension.max(1))
     }
 }
 
-/// What a model is.
+/// A model's name and limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelInfo {
-    /// Its name, as the provider was given it.
+    /// The name, as the provider was given it.
     pub model: String,
-    /// How many values a vector has unless a call says otherwise.
+    /// The number of values in a vector unless a call says otherwise.
     pub dimension: u32,
-    /// The most tokens that it reads of a text.
+    /// The most tokens that the model reads of a text.
     pub max_tokens: usize,
 }

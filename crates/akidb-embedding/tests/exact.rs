@@ -54,8 +54,7 @@ async fn plain_calls() {
 
 async fn calls_with_options() {
     let texts = ["word ".repeat(600)];
-    let options =
-        EmbedOptions { on_overflow: Overflow::Chunk, prompt: Some("title: ".to_owned()), ..EmbedOptions::default() };
+    let options = EmbedOptions::default().with_on_overflow(Overflow::Chunk).with_prompt("title: ");
     let (tokens, expected) = python(&texts, ", on_overflow='chunk', prompt='title: ', normalize=False");
     let mut raw = request(&texts);
     raw.normalize = false;

@@ -43,7 +43,7 @@ def make():
         async move { provider.embed_batch(request(["hog"])).await }
     });
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let options = EmbedOptions { timeout: Some(Duration::from_millis(300)), ..EmbedOptions::default() };
+    let options = EmbedOptions::default().with_timeout(Duration::from_millis(300));
     let (gap, late, dropped, health) = tokio::join!(
         longest_gap(interval(Duration::from_millis(10)), began + Duration::from_secs(6)),
         provider.embed_with(request(["late"]), options),

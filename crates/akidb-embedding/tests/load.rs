@@ -145,7 +145,7 @@ async fn act(provider: &MlxEmbeddingProvider, texts: &[String], expected: &[Vec<
     let patience = Duration::from_micros(random() % 60_000);
     match random() % 8 {
         0 => {
-            let options = EmbedOptions { timeout: Some(patience), ..EmbedOptions::default() };
+            let options = EmbedOptions::default().with_timeout(patience);
             match provider.embed_with(text(), options).await {
                 Ok(response) => right(&response.embeddings),
                 Err(error) => assert!(matches!(error, EmbeddingError::ServiceUnavailable { .. }), "{error:?}"),
@@ -159,7 +159,7 @@ async fn act(provider: &MlxEmbeddingProvider, texts: &[String], expected: &[Vec<
             "cancellations"
         }
         2 => {
-            let options = EmbedOptions { on_overflow: Overflow::Error, ..EmbedOptions::default() };
+            let options = EmbedOptions::default().with_on_overflow(Overflow::Error);
             let bad = request([texts[index].clone(), "word ".repeat(500)]);
             assert_eq!(provider.embed_with(bad, options).await.unwrap_err().index(), Some(1));
             "bad texts"

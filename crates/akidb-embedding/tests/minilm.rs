@@ -11,21 +11,17 @@ use common::{minilm, request, sentences};
 #[tokio::test]
 async fn what_cannot_be_embedded_is_the_callers_fault_alone() {
     let provider = minilm();
-    let refuse = EmbedOptions { on_overflow: Overflow::Error, ..EmbedOptions::default() };
+    let refuse = EmbedOptions::default().with_on_overflow(Overflow::Error);
     let error = provider.embed_with(request(["short", &"word ".repeat(600)]), refuse).await.unwrap_err();
     assert!(matches!(&error, EmbeddingError::InvalidInput { .. }), "{error:?}");
     assert_eq!(error.index(), Some(1));
 
-    let cut = |dimensions, input_type: Option<&str>| EmbedOptions {
-        dimensions,
-        input_type: input_type.map(str::to_owned),
-        ..EmbedOptions::default()
-    };
+    let cut = |dimensions| EmbedOptions::default().with_dimensions(dimensions);
     for (options, says) in [
-        (cut(Some(0), None), "from 1 to 384"),
-        (cut(Some(385), None), "from 1 to 384"),
-        (cut(Some(100), None), "not trained for vectors shorter"),
-        (cut(None, Some("nonsense")), "nonsense"),
+        (cut(0), "from 1 to 384"),
+        (cut(385), "from 1 to 384"),
+        (cut(100), "not trained for vectors shorter"),
+        (EmbedOptions::default().with_input_type("nonsense"), "nonsense"),
     ] {
         let error = provider.embed_with(request(["a"]), options).await.unwrap_err();
         assert!(matches!(&error, EmbeddingError::InvalidInput(failure) if failure.message.contains(says)), "{error:?}");

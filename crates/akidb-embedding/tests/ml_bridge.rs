@@ -5,10 +5,12 @@ mod common;
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use akidb_embedding::{MlBridge, MlBridgeError, PyMlBridge, PythonEnvironment};
-use common::threads;
+use akidb_embedding::{EmbeddingError, MlBridge, MlBridgeError, PyMlBridge, PythonEnvironment};
+use common::{abandon, threads};
+use tokio::task::JoinSet;
 
 const FUNCTIONS: &str = "
 import threading
@@ -102,9 +104,9 @@ async fn a_package_is_a_module_too_and_two_folders_do_not_mix() {
 async fn single_texts_share_calls_and_a_bad_one_fails_alone() {
     let functions = FUNCTIONS
         .replace("def generate_embedding(text):", "import time\ndef generate_embedding(text):\n    time.sleep(0.2)");
-    let bridge = std::sync::Arc::new(of_files("shared", &functions));
+    let bridge = Arc::new(of_files("shared", &functions));
     let one = |text: String| {
-        let bridge = std::sync::Arc::clone(&bridge);
+        let bridge = Arc::clone(&bridge);
         tokio::spawn(async move { bridge.generate_embedding(&text).await })
     };
     let first = one("first".to_owned());
@@ -127,6 +129,152 @@ async fn single_texts_share_calls_and_a_bad_one_fails_alone() {
         }
     }
     assert_eq!(failed, 1);
+}
+
+/// Functions that note their calls, and each take one pass to return; `summarize` tells the calls, gives passes where it
+/// is given "pass", and waits for `close` where it is given "wait".
+const NOTING: &str = "
+import threading
+
+calls, passes, closed = [], threading.Semaphore(0), threading.Event()
+
+def generate_embedding(text):
+    calls.append(1)
+    passes.acquire(timeout=60)
+    return [1.0]
+
+def generate_embeddings_batch(texts):
+    calls.append(len(texts))
+    passes.acquire(timeout=60)
+    return [[1.0]] * len(texts)
+
+def extract_entities(text):
+    return []
+
+def summarize(messages):
+    if messages == ['wait']:
+        calls.append('wait')
+        closed.wait(60)
+    if messages:
+        passes.release(len(messages))
+    return ' '.join(map(str, calls))
+
+def health_check():
+    calls.append('health')
+    passes.acquire(timeout=60)
+    return True
+
+def close():
+    closed.set()
+";
+
+async fn calls(bridge: &PyMlBridge) -> String {
+    bridge.summarize(&[]).await.unwrap()
+}
+
+async fn give_passes(bridge: &PyMlBridge, count: usize) {
+    bridge.summarize(&vec!["pass".to_owned(); count]).await.unwrap();
+}
+
+async fn until_called(bridge: &PyMlBridge, expected: &str) {
+    while calls(bridge).await != expected {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn each_kind_of_call_has_places_of_its_own() {
+    let bridge = Arc::new(of_files("places", NOTING));
+    give_passes(&bridge, 3).await;
+    let (refused, refusals) = std::sync::mpsc::channel();
+    let mut summaries = JoinSet::new();
+    for _ in 0..4200 {
+        let (bridge, refused) = (Arc::clone(&bridge), refused.clone());
+        summaries.spawn(async move {
+            if let Err(error) = bridge.summarize(&["wait".to_owned()]).await {
+                refused.send(error).unwrap();
+            }
+        });
+    }
+    let error = loop {
+        match refusals.try_recv() {
+            Ok(error) => break error,
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    assert!(error.retry_after().is_some(), "{error}");
+    let others = async {
+        assert_eq!(bridge.generate_embedding("a").await.unwrap(), [1.0]);
+        assert_eq!(bridge.generate_embeddings_batch(&["a".to_owned()]).await.unwrap(), [[1.0]]);
+        assert!(bridge.extract_entities("a").await.unwrap().is_empty());
+        assert!(bridge.health_check().await.unwrap());
+    };
+    tokio::time::timeout(Duration::from_secs(20), others).await.expect("they wait for the summaries");
+    summaries.abort_all();
+    bridge.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn python_is_not_asked_for_callers_who_left() {
+    let bridge = Arc::new(of_files("left", NOTING));
+    let mut singles = JoinSet::new();
+    let one = |singles: &mut JoinSet<_>| {
+        let bridge = Arc::clone(&bridge);
+        singles.spawn(async move { bridge.generate_embedding("a").await.unwrap() });
+    };
+    one(&mut singles);
+    until_called(&bridge, "1").await;
+    (0..600).for_each(|_| one(&mut singles));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // 256 of them share a call, and the others leave meanwhile.
+    give_passes(&bridge, 1).await;
+    until_called(&bridge, "1 256").await;
+    singles.shutdown().await;
+    give_passes(&bridge, 2).await;
+    assert_eq!(bridge.generate_embedding("a").await.unwrap(), [1.0]);
+    assert_eq!(calls(&bridge).await, "1 256 1");
+
+    let asked = tokio::spawn({
+        let bridge = Arc::clone(&bridge);
+        async move { bridge.health_check().await }
+    });
+    until_called(&bridge, "1 256 1 health").await;
+    for _ in 0..1000 {
+        abandon(bridge.health_check()).await;
+    }
+    give_passes(&bridge, 9).await;
+    assert!(asked.await.unwrap().unwrap());
+    assert!(bridge.health_check().await.unwrap());
+    // One more may be made for the first caller, who has its answer and has not taken it yet.
+    let health_checks = calls(&bridge).await.matches("health").count();
+    assert!((2..=3).contains(&health_checks), "{health_checks}");
+}
+
+#[tokio::test]
+async fn a_bridge_has_a_timeout() {
+    let bridge = of_files("timeout", NOTING).with_timeout(Duration::from_millis(100));
+    for _ in 0..2 {
+        let error = bridge.summarize(&["wait".to_owned()]).await.unwrap_err();
+        assert!(error.to_string().contains("timeout"), "{error}");
+        assert!(matches!(EmbeddingError::from(error), EmbeddingError::ServiceUnavailable { .. }));
+    }
+    assert!(!bridge.health_check().await.unwrap());
+    assert!(bridge.generate_embedding("a").await.is_err());
+    bridge.close().await.unwrap();
+    let bridge = bridge.with_timeout(Duration::from_secs(60));
+    // The second "wait" was not called: nobody waited any more when its turn came.
+    assert_eq!(calls(&bridge).await, "wait health 1");
+}
+
+#[tokio::test]
+async fn a_bridge_is_loaded_without_blocking_and_has_a_debug_form() {
+    let path = folder("loaded", &[("ml_funcs.py", NOTING)]);
+    let bridge = PyMlBridge::load(&path, PythonEnvironment::default()).await.unwrap();
+    assert!(bridge.extract_entities("a").await.unwrap().is_empty());
+    let said = format!("{bridge:?}");
+    assert!(said.contains(path.to_str().unwrap()) && said.len() < 400, "{said}");
+    let error = PyMlBridge::load("/no/such/folder", PythonEnvironment::default()).await.unwrap_err();
+    assert!(matches!(error, MlBridgeError::ModuleImport { .. }), "{error:?}");
 }
 
 #[tokio::test]

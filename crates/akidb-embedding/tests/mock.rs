@@ -69,16 +69,14 @@ async fn the_bridge_counts_characters_and_bytes() {
 }
 
 fn raised(types: &[&str]) -> Failure {
-    Failure {
-        message: "what was wrong".to_owned(),
-        index: Some(3),
-        retry_after: None,
-        python: Some(Box::new(PythonError {
-            types: types.iter().map(|&name| name.to_owned()).collect(),
-            message: "what was wrong".to_owned(),
-            traceback: "Traceback (most recent call last):\n  …\nIt: what was wrong\n".to_owned(),
-        })),
-    }
+    let mut python = PythonError::default();
+    python.types = types.iter().map(|&name| name.to_owned()).collect();
+    python.message = "what was wrong".to_owned();
+    python.traceback = "Traceback (most recent call last):\n  …\nIt: what was wrong\n".to_owned();
+    let mut failure = Failure::from("what was wrong");
+    failure.index = Some(3);
+    failure.python = Some(Box::new(python));
+    failure
 }
 
 #[test]
@@ -98,8 +96,13 @@ fn an_error_keeps_its_meaning_on_the_way_between_the_enums() {
         let failure = raised(&["users.Subclass", &name, "model_cache.errors.ModelCacheError"][..2]);
         let error = variant(failure.clone());
         let bridged = MlBridgeError::from(error.clone());
-        assert_eq!(bridged, MlBridgeError::FunctionCall(failure));
+        assert!(matches!(&bridged, MlBridgeError::FunctionCall(same) if same.python == failure.python));
         assert_eq!(EmbeddingError::from(bridged), error);
+        // Also where Python raised nothing.
+        let ours = variant(Failure::from("refused by the crate"));
+        assert_eq!(EmbeddingError::from(MlBridgeError::from(ours.clone())), ours);
+        // And where the exception came through a bridge.
+        assert_eq!(EmbeddingError::from(MlBridgeError::FunctionCall(failure)), error);
     }
     let init = MlBridgeError::PythonInit("no Python".into());
     assert_eq!(EmbeddingError::from(init), EmbeddingError::Internal("no Python".into()));
@@ -107,10 +110,21 @@ fn an_error_keeps_its_meaning_on_the_way_between_the_enums() {
 
 #[test]
 fn a_refusal_of_the_bridge_is_one_of_the_provider_too() {
-    let failure = Failure { retry_after: Some(Duration::from_secs(1)), ..Failure::from("full") };
-    let error = EmbeddingError::from(MlBridgeError::FunctionCall(failure));
+    let mut failure = Failure::from("full");
+    (failure.retry_after, failure.index) = (Some(Duration::from_secs(1)), Some(2));
+    let error = MlBridgeError::FunctionCall(failure);
+    assert_eq!((error.retry_after(), error.index()), (Some(Duration::from_secs(1)), Some(2)));
+    let error = EmbeddingError::from(error);
     assert!(matches!(error, EmbeddingError::ServiceUnavailable { .. }));
     assert_eq!(error.retry_after(), Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn an_error_that_main_returns_is_one_line() {
+    let error = EmbeddingError::InvalidInput(raised(&["akidb_mlx.errors.InvalidInputError"]));
+    assert_eq!(format!("{error:?}"), "InvalidInput: what was wrong");
+    let boxed: Box<dyn Error> = Box::new(MlBridgeError::from(error));
+    assert_eq!(format!("{boxed:?}"), "FunctionCall: what was wrong");
 }
 
 #[test]

@@ -7,8 +7,9 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use akidb_embedding::{EmbedOptions, EmbeddingError, EmbeddingProvider, MlxEmbeddingProvider, PythonError};
-use common::{STAND_IN, made_by, request, service};
+use common::{STAND_IN, abandon, made_by, request, service};
 use pyo3::prelude::*;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 /// A stand-in with some of its methods replaced, and the provider around it.
@@ -37,7 +38,7 @@ async fn eventually(mut holds: impl FnMut() -> bool) {
 }
 
 fn within(limit: Duration) -> EmbedOptions {
-    EmbedOptions { timeout: Some(limit), ..EmbedOptions::default() }
+    EmbedOptions::default().with_timeout(limit)
 }
 
 #[tokio::test]
@@ -171,6 +172,64 @@ async fn a_full_queue_refuses_at_once_and_says_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn calls_of_many_texts_take_no_places_of_short_ones() {
+    let (made, provider) = stand_in(
+        "    released = False
+    def submit(self, texts, **options):
+        while len(texts) > 64 and not self.released:
+            time.sleep(0.01)
+        return super().submit(texts, **options)",
+    );
+    let (refused, refusals) = std::sync::mpsc::channel();
+    let mut calls = JoinSet::new();
+    for _ in 0..4200 {
+        let (provider, refused) = (provider.clone(), refused.clone());
+        calls.spawn(async move {
+            if provider.embed_batch(request([""; 65])).await.is_err() {
+                refused.send(()).unwrap();
+            }
+        });
+    }
+    eventually(|| refusals.try_recv().is_ok()).await;
+    timeout(Duration::from_secs(10), provider.embed_batch(request(["short"]))).await.unwrap().unwrap();
+    assert_eq!(ask::<Vec<Vec<String>>>(&made, c"[texts for texts, _ in it.calls]"), [["short"]]);
+    calls.abort_all();
+    ask::<Option<bool>>(&made, c"setattr(it, 'released', True)");
+}
+
+#[tokio::test]
+async fn health_checks_share_an_answer_and_those_that_nobody_waits_for_are_not_made() {
+    let (made, provider) = stand_in(
+        "    passes = threading.Semaphore(0)
+    def health_check(self):
+        self.calls.append('health')
+        self.passes.acquire(timeout=60)
+        return super().health_check()",
+    );
+    let mut checks = JoinSet::new();
+    for _ in 0..100 {
+        let provider = provider.clone();
+        checks.spawn(async move { provider.health_check().await });
+    }
+    eventually(|| ask(&made, c"len(it.calls) == 1")).await;
+    for _ in 0..1000 {
+        abandon(provider.health_check()).await;
+    }
+    ask::<Option<bool>>(&made, c"it.passes.release(99)");
+    while let Some(checked) = checks.join_next().await {
+        checked.unwrap().unwrap();
+    }
+    provider.health_check().await.unwrap();
+    // One more may be made for the first callers, who have their answer and have not taken it yet.
+    let made_so_far: usize = ask(&made, c"len(it.calls)");
+    assert!((2..=3).contains(&made_so_far), "{made_so_far}");
+    for _ in 0..3 {
+        provider.health_check().await.unwrap();
+    }
+    assert_eq!(ask::<usize>(&made, c"len(it.calls)"), made_so_far + 3, "an old answer was given");
+}
+
+#[tokio::test]
 async fn health_tells_a_hanging_engine_and_a_hanging_python_apart() {
     let (_, provider) = stand_in(
         "    def health_check(self):
@@ -259,6 +318,73 @@ async fn closing_ends_also_when_python_does_not() {
     assert!(matches!(provider.close(false).await, Err(EmbeddingError::ServiceUnavailable { .. })));
     assert!(matches!(pending.await.unwrap(), Err(EmbeddingError::ServiceUnavailable { .. })));
     assert!(began.elapsed() < Duration::from_secs(15));
+}
+
+/// Sends what spans hold to the test.
+struct Recorder(std::sync::mpsc::Sender<String>);
+
+impl tracing::Subscriber for Recorder {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("akidb_embedding")
+    }
+
+    fn new_span(&self, attributes: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        let mut said = attributes.metadata().name().to_owned();
+        attributes.record(&mut Fields(&mut said));
+        self.0.send(said).unwrap();
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, values: &tracing::span::Record<'_>) {
+        let mut said = String::new();
+        values.record(&mut Fields(&mut said));
+        self.0.send(said).unwrap();
+    }
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+struct Fields<'a>(&'a mut String);
+
+impl tracing::field::Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        self.0.push_str(&format!(" {field}={value:?}"));
+    }
+}
+
+#[tokio::test]
+async fn calls_have_spans() {
+    let provider = service(STAND_IN);
+    let (sender, spans) = std::sync::mpsc::channel();
+    let _guard = tracing::subscriber::set_default(Recorder(sender));
+    provider.embed_batch(request(["a", "bc"])).await.unwrap();
+    provider.health_check().await.unwrap();
+    provider.close(false).await.unwrap();
+    let said: Vec<String> = spans.try_iter().collect();
+    assert_eq!(
+        said,
+        [
+            "embed model=minilm-l6-v2 texts=2",
+            " tokens=3",
+            "health_check model=minilm-l6-v2",
+            "close drain=false model=minilm-l6-v2"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_provider_and_its_errors_have_short_debug_forms() {
+    let (_, provider) = stand_in("    def submit(self, texts, **options): raise ValueError('line 1\\n' + 'x' * 9999)");
+    let error = provider.embed_batch(request(["a"])).await.unwrap_err();
+    let said = format!("{error:?}");
+    assert!(said.starts_with("Internal: ValueError: line 1 xxx") && said.chars().count() < 600, "{said}");
+    let source = error.source().unwrap().downcast_ref::<PythonError>().unwrap();
+    assert_eq!(source.message.len(), 9999 + 7);
+    let said = format!("{provider:?}");
+    assert!(said.contains("minilm-l6-v2") && said.contains("open: true"), "{said}");
 }
 
 #[tokio::test]

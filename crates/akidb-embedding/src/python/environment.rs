@@ -1,7 +1,8 @@
 //! Which Python: an interpreter is found and asked what it is before the one in this process starts as it.
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::{CStr, OsStr, c_char, c_void};
 use std::io::Read;
+use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Once;
@@ -18,10 +19,9 @@ use crate::{MlBridgeError, MlBridgeResult};
 /// Where an interpreter lies in a virtual environment or a prefix; the last in Homebrew's `python@3.x`.
 const IN_FOLDER: [&str; 4] = ["bin/python3", "bin/python", "libexec/bin/python3", "libexec/bin/python"];
 
-/// Prints the version as `Py_GetVersion` begins (with "t" behind it where there is no GIL), the interpreter and its path.
-const QUESTION: &str = "import sys, sysconfig
-free = 't' if sysconfig.get_config_var('Py_GIL_DISABLED') else ''
-print('akidb', '%d.%d%s' % (*sys.version_info[:2], free), sys.executable, *filter(None, sys.path), sep='\\n')";
+/// Prints the version as `Py_GetVersion` gives it, on one line, the interpreter and its path.
+const QUESTION: &str = "import sys
+print('akidb', ' '.join(sys.version.split()), sys.executable, *filter(None, sys.path), sep='\\n')";
 
 /// How long an interpreter may take to answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,7 +37,7 @@ pub struct PythonEnvironment {
     sys_path: Vec<PathBuf>,
 }
 
-/// An interpreter, and what it said of itself.
+/// An interpreter, and what it said of itself; the version as [`short_version`] gives it.
 struct Found {
     interpreter: PathBuf,
     version: String,
@@ -45,7 +45,7 @@ struct Found {
 }
 
 impl PythonEnvironment {
-    /// An interpreter, or the folder of a virtual environment or prefix.
+    /// Use an interpreter, or that in the folder of a virtual environment or prefix.
     pub fn at(python: impl Into<PathBuf>) -> Self {
         Self { python: Some(python.into()), sys_path: Vec::new() }
     }
@@ -184,7 +184,7 @@ fn ask(interpreter: &Path, named_by: &str) -> MlBridgeResult<Found> {
     let mut lines = answer.lines().skip_while(|line| *line != "akidb").map(str::to_owned);
     match (status.success(), lines.next().as_deref(), lines.next(), lines.next()) {
         (true, Some("akidb"), Some(version), Some(executable)) => {
-            Ok(Found { interpreter: executable.into(), version, sys_path: lines.collect() })
+            Ok(Found { interpreter: executable.into(), version: short_version(&version), sys_path: lines.collect() })
         }
         _ => {
             let telling = complaint.lines().rfind(|line| line.contains("Error") || line.contains("error"));
@@ -194,28 +194,43 @@ fn ask(interpreter: &Path, named_by: &str) -> MlBridgeResult<Found> {
     }
 }
 
-/// Compiled modules in a virtual environment are for one version of Python, and this program is linked to one.
+/// The compiled modules of a standard library and of an environment are for the libpython that they were built with.
+///
+/// Debian's libpython 3.11.2 starts as an environment of 3.11.7, and fails later, when `ssl` is imported.
 fn check_version(found: &Found, named_by: &str) -> MlBridgeResult<()> {
-    let linked = linked_version();
+    let linked = short_version(Python::version_str());
     if found.version == linked {
         return Ok(());
     }
     Err(init_error(format!(
-        "{} (from {named_by}) is Python {}, and this program is linked to Python {linked}: set AKIDB_PYTHON to a Python \
-         {linked}, or build again with PYO3_PYTHON={0}",
+        "{} (from {named_by}) is Python {}, and this program runs the libpython of Python {linked}{}: build again with \
+         PYO3_PYTHON={0}, in a crate whose build.rs sets the rpath of that Python's shared library \
+         (pyo3_build_config::add_libpython_rpath_link_args(), docs/rust.md), without which the system's loader may \
+         take another; or set AKIDB_PYTHON to a Python {linked}",
         found.interpreter.display(),
         found.version,
+        linked_library().map(|file| format!(" ({file})")).unwrap_or_default(),
     )))
 }
 
-/// As in "3.11", or "3.13t" where there is no GIL.
+/// Return the file of the libpython that this program runs, or the program itself where that is linked into it.
 #[allow(unsafe_code)]
-fn linked_version() -> String {
-    // SAFETY: may be called before Python is started; the string is static.
-    let full = unsafe { CStr::from_ptr(ffi::Py_GetVersion()) }.to_string_lossy();
-    let number: Vec<&str> = full.split([' ', '.']).take(2).collect();
+fn linked_library() -> Option<String> {
+    let function: unsafe extern "C" fn() -> *const c_char = ffi::Py_GetVersion;
+    let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: the address is that of a function, and `info` is written before 1 is returned.
+    let found = unsafe { libc::dladdr(function as *const c_void, info.as_mut_ptr()) };
+    // SAFETY: zeroed, or written by `dladdr`: either is a value of this type.
+    let name = unsafe { info.assume_init() }.dli_fname;
+    // SAFETY: the name of a loaded file, which libpython stays.
+    (found != 0 && !name.is_null()).then(|| unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned())
+}
+
+/// Return the number at the beginning of a full version, as in "3.11.7", or "3.13.0t" where there is no GIL.
+fn short_version(full: &str) -> String {
+    let number = full.split_whitespace().next().unwrap_or_default();
     let free = if full.contains("free-threading") { "t" } else { "" };
-    format!("{}{free}", number.join("."))
+    format!("{number}{free}")
 }
 
 /// Start Python as if it were this interpreter: from its place it finds the standard library and the environment.

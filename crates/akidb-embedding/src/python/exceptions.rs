@@ -8,10 +8,13 @@ use pyo3::types::PyType;
 use crate::error::{Failure, PythonError};
 use crate::{EmbeddingError, MlBridgeError};
 
-/// What an exception says, with the `index` and `retry_after_s` of those of akidb_mlx.
+/// Most characters of a message of somebody else's.
+const MOST_SHOWN: usize = 500;
+
+/// Return what an exception says, with the `index` and `retry_after_s` of those of akidb_mlx.
 pub(crate) fn failure(py: Python<'_>, error: &PyErr) -> Failure {
     let value = error.value(py);
-    let message = value.str().map_or_else(|error| error.to_string(), |text| text.to_string());
+    let message = value.str().map_or_else(|error| error.to_string(), |text| text.to_string_lossy().into_owned());
     let types: Vec<String> = value.get_type().mro().iter().filter_map(|class| full_name(&class)).collect();
     let ours = types.iter().any(|name| name == "akidb_mlx.errors.AkidbMlxError");
     let attribute = |name| value.getattr_opt(name).ok().flatten();
@@ -19,7 +22,9 @@ pub(crate) fn failure(py: Python<'_>, error: &PyErr) -> Failure {
     Failure {
         // A message of akidb_mlx is a whole one; another says little without its type.
         message: match types.first() {
-            Some(name) if !ours => format!("{}: {message}", name.strip_prefix("builtins.").unwrap_or(name)),
+            Some(name) if !ours => {
+                format!("{}: {}", name.strip_prefix("builtins.").unwrap_or(name), one_line(&message))
+            }
             _ => message.clone(),
         },
         index: attribute("index").filter(|_| ours).and_then(|index| index.extract().ok()),
@@ -29,6 +34,7 @@ pub(crate) fn failure(py: Python<'_>, error: &PyErr) -> Failure {
             message,
             traceback: traceback(py, error).unwrap_or_else(|error| format!("(no traceback: {error})")),
         })),
+        ..Failure::default()
     }
 }
 
@@ -38,6 +44,15 @@ pub(crate) fn embedding_error(py: Python<'_>, error: &PyErr) -> EmbeddingError {
 
 pub(crate) fn call_error(py: Python<'_>, error: &PyErr) -> MlBridgeError {
     MlBridgeError::FunctionCall(failure(py, error))
+}
+
+/// Return a message of somebody else's on one line, and not too long; the whole is in [`PythonError`].
+fn one_line(message: &str) -> String {
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MOST_SHOWN) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
 }
 
 fn full_name(class: &Bound<'_, PyAny>) -> Option<String> {

@@ -20,7 +20,7 @@ pub(crate) fn broken(message: impl Into<String>) -> EmbeddingError {
 }
 
 pub(crate) fn full() -> EmbeddingError {
-    let message = format!("{MAX_WAITING} calls wait for Python already; try again in {RETRY_AFTER:?}");
+    let message = format!("{MAX_WAITING} calls of this kind wait for Python already; try again in {RETRY_AFTER:?}");
     EmbeddingError::ServiceUnavailable(Failure { retry_after: Some(RETRY_AFTER), ..message.into() })
 }
 

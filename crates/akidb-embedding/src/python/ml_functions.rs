@@ -5,7 +5,7 @@ use std::path::Path;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList};
 
 use super::exceptions::{call_error, failure};
 use crate::{Entity, MlBridgeError, MlBridgeResult};
@@ -58,9 +58,10 @@ impl Functions {
         plain(&vector).and_then(|vector| vector.extract()).map_err(|error| wrong_type(py, "generate_embedding", &error))
     }
 
-    pub(crate) fn embed_batch(&self, py: Python<'_>, texts: &[String]) -> MlBridgeResult<Vec<Vec<f32>>> {
-        let vectors =
-            self.generate_embeddings_batch.bind(py).call1((texts,)).map_err(|error| call_error(py, &error))?;
+    pub(crate) fn embed_batch(&self, py: Python<'_>, texts: &[impl AsRef<str>]) -> MlBridgeResult<Vec<Vec<f32>>> {
+        let call = |texts| self.generate_embeddings_batch.bind(py).call1((texts,));
+        let vectors = PyList::new(py, texts.iter().map(AsRef::as_ref)).and_then(call);
+        let vectors = vectors.map_err(|error| call_error(py, &error))?;
         let vectors: Vec<Vec<f32>> = plain(&vectors)
             .and_then(|vectors| vectors.extract())
             .map_err(|error| wrong_type(py, "generate_embeddings_batch", &error))?;

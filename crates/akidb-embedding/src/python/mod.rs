@@ -9,6 +9,7 @@ mod failures;
 mod ml_bridge;
 mod ml_functions;
 mod provider;
+mod question;
 mod service;
 mod state;
 mod thread;
@@ -23,5 +24,5 @@ use std::time::Duration;
 /// How long a question that Python answers without waiting for anything may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// Most calls that wait for the threads that run Python.
+/// Most calls that wait for one of the threads that run Python.
 const MAX_WAITING: usize = 4096;

@@ -1,23 +1,25 @@
 //! The provider that AkiDB holds: an `akidb_mlx.EmbeddingService`, called from any number of tasks.
 
+use std::fmt;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tracing::{Instrument, field, instrument};
 
+use super::ANSWER_WITHIN;
 use super::at_exit::close_at_exit;
 use super::embed_call::{EmbedCall, Embedded, Layout, Submitted};
 use super::exceptions::embedding_error;
 use super::failures::{broken, closed, late, no_answer, no_thread};
+use super::question::Question;
 use super::service::{ServiceOptions, create_service, health, model_info};
 use super::state::{SharedState, State};
-use super::thread::{PythonThread, Task, reply, take_place};
-use super::{ANSWER_WITHIN, MAX_WAITING};
+use super::thread::{PythonThread, Task, reply, run_apart};
 use crate::{
     BatchEmbeddingRequest, BatchEmbeddingResponse, EmbedOptions, EmbeddingError, EmbeddingProvider, EmbeddingResult,
     FlatEmbeddings, ModelInfo, Usage,
@@ -46,15 +48,24 @@ struct Shared {
     /// Whether the service is closed with the provider.
     owned: bool,
     state: SharedState,
-    /// Bounds the calls that wait to be submitted; the service bounds those that were.
-    places: Arc<Semaphore>,
+    /// They bound the calls that wait to be submitted; the service bounds those that were.
     small: PythonThread<Task>,
     bulk: PythonThread<Task>,
     control: PythonThread<Task>,
+    health: Question<EmbeddingResult<()>>,
+}
+
+impl fmt::Debug for MlxEmbeddingProvider {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let open = self.shared.state.now() == State::Open;
+        let mut fields = formatter.debug_struct("MlxEmbeddingProvider");
+        fields.field("info", &self.shared.info).field("open", &open).finish_non_exhaustive()
+    }
 }
 
 impl MlxEmbeddingProvider {
-    /// Start Python if need be and load a model. It waits for both: in async code, use [`load`](Self::load).
+    /// Start Python, if it does not run yet, and load a model. It blocks meanwhile: in async code, use
+    /// [`load`](Self::load).
     ///
     /// # Errors
     ///
@@ -64,34 +75,31 @@ impl MlxEmbeddingProvider {
         Self::open(model, &ServiceOptions::default())
     }
 
-    /// [`new`](Self::new), with options.
+    /// Load a model with options; see [`new`](Self::new).
     ///
     /// # Errors
     ///
     /// As [`new`](Self::new), and `InvalidInput` for `dimensions` that the model does not have.
+    #[instrument(name = "load", skip_all, fields(model = %model))]
     pub fn open(model: &str, options: &ServiceOptions) -> EmbeddingResult<Self> {
         let interpreter = options.python.started()?;
         let service = Python::attach(|py| create_service(py, model, options, &interpreter))?;
         Self::around(service, true)
     }
 
-    /// [`open`](Self::open) on a thread of its own.
+    /// Load a model on a thread of its own; see [`open`](Self::open).
     ///
     /// # Errors
     ///
     /// As [`open`](Self::open).
     pub async fn load(model: &str, options: ServiceOptions) -> EmbeddingResult<Self> {
         let model = model.to_owned();
-        let (answer, answered) = oneshot::channel();
-        thread::Builder::new()
-            .name("akidb-load".to_owned())
-            .spawn(move || reply(answer, Self::open(&model, &options)))
-            .map_err(no_thread)?;
-        answered.await.map_err(|_| broken("loading the model panicked"))?
+        let loaded = run_apart("akidb-load", move || Self::open(&model, &options)).await.map_err(no_thread)?;
+        loaded.ok_or_else(|| broken("loading the model panicked"))?
     }
 
-    /// Around a service that the host holds, an `akidb_mlx.EmbeddingService` or what behaves like one. It is closed by
-    /// [`close`](Self::close), and not when the provider is dropped. It waits for the GIL.
+    /// Wrap a service that the host holds: an `akidb_mlx.EmbeddingService`, or an object with the same methods. The
+    /// service is closed by [`close`](Self::close), and not when the provider is dropped. This waits for the GIL.
     ///
     /// # Errors
     ///
@@ -104,21 +112,24 @@ impl MlxEmbeddingProvider {
         let info = Python::attach(|py| model_info(service.bind(py)).map_err(|error| embedding_error(py, &error)))?;
         close_at_exit();
         let thread = |name| PythonThread::of_tasks(name).map_err(no_thread);
+        let service = Arc::new(service);
+        let asked = Arc::clone(&service);
+        let ask = move |py: Python<'_>| health(asked.bind(py)).map_err(|error| embedding_error(py, &error))?;
         Ok(Self {
             shared: Arc::new(Shared {
-                service: Arc::new(service),
+                service,
                 info,
                 owned,
                 state: SharedState::open(),
-                places: Arc::new(Semaphore::new(MAX_WAITING)),
                 small: thread("akidb-embed")?,
                 bulk: thread("akidb-bulk")?,
                 control: thread("akidb-control")?,
+                health: Question::new(ask),
             }),
         })
     }
 
-    /// [`embed_batch`](EmbeddingProvider::embed_batch), with options.
+    /// Embed texts with options; see [`embed_batch`](EmbeddingProvider::embed_batch).
     ///
     /// # Errors
     ///
@@ -137,7 +148,7 @@ impl MlxEmbeddingProvider {
         })
     }
 
-    /// The vectors in one piece, and what was read of each text.
+    /// Embed texts and return the vectors in one piece, with the token count of each text.
     ///
     /// # Errors
     ///
@@ -161,13 +172,14 @@ impl MlxEmbeddingProvider {
 
     /// Take no more calls, end those that are pending, and free the model. Idempotent.
     ///
-    /// With `drain` every call that was made is finished first, however long that takes. Without, the batches that run
-    /// are finished and all other calls fail as unavailable, within seconds whatever Python does.
+    /// With `drain`, every call that was made is finished first, however long that takes. Without, the batches that are
+    /// running are finished and all other calls fail as unavailable; this takes 10 s at most, whatever Python does.
     ///
     /// # Errors
     ///
     /// `ServiceUnavailable` when Python did not answer in time; pending calls have failed then too. What the service's
     /// own `close()` raised.
+    #[instrument(skip(self), fields(model = %self.shared.info.model))]
     pub async fn close(&self, drain: bool) -> EmbeddingResult<()> {
         let shared = &self.shared;
         shared.state.advance(if drain { State::Draining } else { State::Closing });
@@ -178,29 +190,45 @@ impl MlxEmbeddingProvider {
                 passing.await.map_err(|_| broken("a thread that runs Python has ended"))?;
             }
         }
-        let (answer, answered) = oneshot::channel();
         let (service, state) = (Arc::clone(&shared.service), shared.state.clone());
         let close = move || {
-            let closed = Python::attach(|py| {
+            let outcome = Python::attach(|py| {
                 let keywords = PyDict::new(py);
-                keywords.set_item("drain", drain)?;
-                service.bind(py).call_method("close", (), Some(&keywords)).map(|_| ())
+                let closed = keywords
+                    .set_item("drain", drain)
+                    .and_then(|()| service.bind(py).call_method("close", (), Some(&keywords)));
+                closed.map(drop).map_err(|error| embedding_error(py, &error))
             });
-            let outcome = closed.map_err(|error| Python::attach(|py| embedding_error(py, &error)));
             state.advance(State::Closed);
-            reply(answer, outcome);
+            outcome
         };
-        thread::Builder::new().name("akidb-close".to_owned()).spawn(close).map_err(no_thread)?;
-        let answered = async { answered.await.map_err(|_| broken("closing the service panicked"))? };
+        let closed = async {
+            let closed = run_apart("akidb-close", close).await.map_err(no_thread)?;
+            closed.ok_or_else(|| broken("closing the service panicked"))?
+        };
         if drain {
-            return answered.await;
+            return closed.await;
         }
-        let outcome = timeout(CLOSE_WITHIN, answered).await;
+        let outcome = timeout(CLOSE_WITHIN, closed).await;
         shared.state.advance(State::Closed);
         outcome.unwrap_or_else(|elapsed| Err(no_answer(elapsed)))
     }
 
     async fn call<L: Layout>(
+        &self,
+        request: BatchEmbeddingRequest,
+        options: EmbedOptions,
+    ) -> EmbeddingResult<Embedded<L>> {
+        let (model, texts) = (&self.shared.info.model, request.inputs.len());
+        let span = tracing::debug_span!("embed", %model, texts, tokens = field::Empty);
+        let outcome = self.submit(request, options).instrument(span.clone()).await;
+        if let Ok(embedded) = &outcome {
+            span.record("tokens", embedded.token_counts.iter().sum::<usize>());
+        }
+        outcome
+    }
+
+    async fn submit<L: Layout>(
         &self,
         request: BatchEmbeddingRequest,
         options: EmbedOptions,
@@ -215,9 +243,9 @@ impl MlxEmbeddingProvider {
         if shared.state.now() != State::Open {
             return Err(closed());
         }
-        let place = take_place(&shared.places)?;
         let small = texts.len() <= SMALL_TEXTS && texts.iter().map(String::len).sum::<usize>() <= SMALL_BYTES;
         let thread = if small { &shared.small } else { &shared.bulk };
+        let place = thread.take_place()?;
         let limit = options.timeout;
         let (answer, answered) = oneshot::channel();
         let submitted = Submitted::default();
@@ -263,21 +291,19 @@ impl EmbeddingProvider for MlxEmbeddingProvider {
         self.embed_with(request, EmbedOptions::default()).await
     }
 
-    /// As the service said when it was loaded: it does not change, so nothing is asked.
+    /// Return what the service said when it was loaded: it does not change, so nothing is asked.
     async fn model_info(&self) -> EmbeddingResult<ModelInfo> {
         Ok(self.shared.info.clone())
     }
 
-    /// Asks the service, which answers also while a forward pass hangs; 5 s at most if Python itself does.
+    /// Ask the service, which answers also while a forward pass hangs; 5 s at most if Python itself hangs. All who ask at
+    /// once share one answer.
+    #[instrument(level = "debug", skip_all, fields(model = %self.shared.info.model))]
     async fn health_check(&self) -> EmbeddingResult<()> {
-        let service = Arc::clone(&self.shared.service);
-        let (answer, answered) = oneshot::channel();
-        self.shared.control.run(move |py| {
-            let health = health(service.bind(py)).map_err(|error| embedding_error(py, &error));
-            reply(answer, health.and_then(|healthy| healthy));
-        });
-        let answered = async { answered.await.map_err(|_| broken("a thread that runs Python has ended"))? };
-        timeout(ANSWER_WITHIN, answered).await.unwrap_or_else(|elapsed| Err(no_answer(elapsed)))
+        match timeout(ANSWER_WITHIN, self.shared.health.answer(&self.shared.control)).await {
+            Ok(health) => health.unwrap_or_else(|| Err(broken("a thread that runs Python has ended"))),
+            Err(elapsed) => Err(no_answer(elapsed)),
+        }
     }
 }
 

@@ -11,17 +11,54 @@ use super::exceptions::{embedding_error, failure};
 use super::failures::unavailable;
 use crate::{EmbeddingResult, MlBridgeError, ModelInfo};
 
-/// How a service is made.
+/// The options of a service, which apply to all its calls.
+///
+/// ```
+/// # use akidb_embedding::ServiceOptions;
+/// let options = ServiceOptions::default().with_device("cpu").with_dimensions(512);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServiceOptions {
-    /// How many values a vector has unless a call says otherwise; the catalogue's default if not given.
+    /// The number of values in a vector unless a call says otherwise. `None`: that of the settings
+    /// (`AKIDB_DIMENSIONS`), else the catalogue's default.
     pub dimensions: Option<u32>,
-    /// `"auto"`, `"gpu"` or `"cpu"`; the settings' if not given.
+    /// `"auto"`, `"gpu"` or `"cpu"`. `None`: that of the settings (`AKIDB_DEVICE`).
     pub device: Option<String>,
-    /// Whether a model that is not on this machine may be downloaded.
+    /// Whether a model that is not on this machine may be downloaded. True by default.
     pub auto_download: bool,
-    /// Where Python and its packages are.
+    /// The place of Python and its packages.
     pub python: PythonEnvironment,
+}
+
+impl ServiceOptions {
+    /// Set [`dimensions`](Self::dimensions).
+    #[must_use]
+    pub fn with_dimensions(mut self, dimensions: u32) -> Self {
+        self.dimensions = Some(dimensions);
+        self
+    }
+
+    /// Set [`device`](Self::device).
+    #[must_use]
+    pub fn with_device(mut self, device: impl Into<String>) -> Self {
+        self.device = Some(device.into());
+        self
+    }
+
+    /// Set [`auto_download`](Self::auto_download).
+    #[must_use]
+    pub fn with_auto_download(mut self, auto_download: bool) -> Self {
+        self.auto_download = auto_download;
+        self
+    }
+
+    /// Set [`python`](Self::python).
+    #[must_use]
+    pub fn with_python(mut self, python: PythonEnvironment) -> Self {
+        self.python = python;
+        self
+    }
 }
 
 impl Default for ServiceOptions {

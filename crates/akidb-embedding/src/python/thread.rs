@@ -7,20 +7,24 @@ use std::{io, thread};
 use pyo3::Python;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use super::MAX_WAITING;
 use super::failures::full;
 use crate::EmbeddingResult;
 
-/// What such a thread is given.
+/// A piece of work for such a thread.
 pub(crate) type Task = Box<dyn FnOnce(Python<'_>) + Send>;
 
 /// Runs what it is sent in order, attached to Python once for all that waits. It ends when its handle is dropped.
-#[derive(Debug, Clone)]
+///
+/// Each thread has its own bound, so that calls of one kind never take the places of another.
+#[derive(Debug)]
 pub(crate) struct PythonThread<M> {
     messages: mpsc::UnboundedSender<M>,
+    places: Arc<Semaphore>,
 }
 
 impl PythonThread<Task> {
-    /// A thread that runs closures.
+    /// Start a thread that runs closures.
     pub(crate) fn of_tasks(name: &str) -> io::Result<Self> {
         Self::spawn(name, |py, tasks| tasks.into_iter().for_each(|task| run_one(|| task(py))))
     }
@@ -32,7 +36,7 @@ impl PythonThread<Task> {
 }
 
 impl<M: Send + 'static> PythonThread<M> {
-    /// A thread that hands everything that waits to `handle`.
+    /// Start a thread that hands everything that waits to `handle`.
     pub(crate) fn spawn(name: &str, handle: impl Fn(Python<'_>, Vec<M>) + Send + 'static) -> io::Result<Self> {
         let (messages, mut waiting) = mpsc::unbounded_channel();
         thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -46,7 +50,14 @@ impl<M: Send + 'static> PythonThread<M> {
                 });
             }
         })?;
-        Ok(Self { messages })
+        Ok(Self { messages, places: Arc::new(Semaphore::new(MAX_WAITING)) })
+    }
+
+    /// Take a place among the calls that wait for this thread; it is given back when it is dropped.
+    ///
+    /// A message keeps its place until the thread takes it, also when its caller has gone: so the queue is bounded.
+    pub(crate) fn take_place(&self) -> EmbeddingResult<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().map_err(|_| full())
     }
 
     /// Hand a message over; one that the thread does not take any more is dropped, with the channel it answers over.
@@ -62,9 +73,15 @@ fn run_one(task: impl FnOnce()) {
     }
 }
 
-/// A place in a bounded queue, given back when it is dropped.
-pub(crate) fn take_place(places: &Arc<Semaphore>) -> EmbeddingResult<OwnedSemaphorePermit> {
-    Arc::clone(places).try_acquire_owned().map_err(|_| full())
+/// Run something that waits on a thread of its own. `None` when it panicked.
+pub(crate) async fn run_apart<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<Option<T>> {
+    let (answer, answered) = oneshot::channel();
+    let span = tracing::Span::current();
+    thread::Builder::new().name(name.to_owned()).spawn(move || reply(answer, span.in_scope(work)))?;
+    Ok(answered.await.ok())
 }
 
 /// Answer whoever asked, who may have gone.

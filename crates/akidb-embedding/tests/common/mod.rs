@@ -20,7 +20,7 @@ pub fn repository() -> PathBuf {
 /// One MiniLM for all tests of a file.
 pub fn minilm() -> MlxEmbeddingProvider {
     static MINILM_SERVICE: OnceLock<MlxEmbeddingProvider> = OnceLock::new();
-    let options = ServiceOptions { device: Some("cpu".to_owned()), ..ServiceOptions::default() };
+    let options = ServiceOptions::default().with_device("cpu");
     MINILM_SERVICE.get_or_init(|| MlxEmbeddingProvider::open(MINILM, &options).unwrap()).clone()
 }
 
@@ -130,6 +130,15 @@ def make():
     return NoOp()
 "
     ))
+}
+
+/// Begin a call, and leave at once.
+pub async fn abandon<T>(call: impl Future<Output = T>) {
+    tokio::select! {
+        biased;
+        _ = call => panic!("it was answered before anybody could leave"),
+        () = std::future::ready(()) => {}
+    }
 }
 
 /// Run an ignored test of this file as a process of its own; `None` when it is still running after the limit.
