@@ -62,13 +62,19 @@ class CacheConfig:
             max_bytes: most bytes that models may take; if None, `$AKIDB_CACHE_MAX_BYTES`, else a quarter of the disk.
 
         Raises:
-            ModelCacheError: `$AKIDB_CACHE_MAX_BYTES` is needed and is not a number of bytes.
+            ModelCacheError: `$AKIDB_CACHE_MAX_BYTES` is needed and is not a number of bytes, or `~` has no meaning.
         """
         if cache_dir is None:
             cache_dir = cache_dir_from_environment() or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "akidb"
         if max_bytes is None:
             max_bytes = max_bytes_from_environment()
-        return cls(cache_dir.expanduser() / "models", max_bytes)
+        try:
+            return cls(cache_dir.expanduser() / "models", max_bytes)
+        except RuntimeError as error:
+            raise ModelCacheError(
+                f"the cache's folder {str(cache_dir)[:200]!r} lies in a home directory that is not known: set HOME, or "
+                "AKIDB_CACHE_DIR to an absolute path"
+            ) from error
 
     def limit(self) -> int | None:
         """Return the most bytes that models may take, None where there is no limit."""

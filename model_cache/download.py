@@ -16,7 +16,8 @@ from model_cache.hub import RemoteModel
 from model_cache.names import RepoName
 from model_cache.progress import Progress
 from model_cache.record import CacheRecord
-from model_cache.store import Store, StoredModel
+from model_cache.store import Store
+from model_cache.stored_model import StoredModel
 
 logger = logging.getLogger(__name__)
 
