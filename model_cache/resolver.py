@@ -36,7 +36,12 @@ def resolve_directory(name: str) -> Path | None:
         raise InvalidModelNameError("the name of a model must not be empty: expected a directory or org/repo")
     if "\0" in name:
         raise InvalidModelNameError(f"{name!r} is neither a directory nor a repository: it holds a NUL character")
-    directory = Path(name).expanduser()
+    try:
+        directory = Path(name).expanduser()
+    except RuntimeError as error:
+        raise ModelUnavailableError(
+            f"{name[:200]!r} lies in a home directory that is not known: give a full path"
+        ) from error
     # os.path returns False where a Path raises: in a working directory that may not be read.
     is_directory = os.path.isdir(directory)  # noqa: PTH112
     if any(os.path.isfile(directory / kind.marker) for kind in (EMBEDDING, SPACY)):  # noqa: PTH113
