@@ -24,6 +24,7 @@ from model_cache.eviction import Evictor
 from model_cache.names import RepoName
 from model_cache.record import CacheRecord
 from model_cache.store import Store
+from model_cache.stored_model import StoredModel
 from tests.caches import COMMIT, TINY, add_small_model, run_together, start_python, stored
 from tests.hub import Hub
 
@@ -336,27 +337,28 @@ def test_a_model_is_not_removed_while_it_is_hashed(cache, monkeypatch):
     assert set(outcomes) == {"in use"}
 
 
-def test_a_repair_replaces_only_what_it_found_damaged(cache, monkeypatch):
+def test_a_model_that_was_replaced_before_the_lock_was_taken_stays(cache, monkeypatch):
     """Another process puts a good one in its place between the look at the hashes and the replacement."""
     path = stored(cache)
     (path / WEIGHTS).write_bytes(bytes((path / WEIGHTS).stat().st_size))
-    store = Store(cache.root)
-    both = []
-    for name in ("late", "fast"):
-        both.append(cache.root / ".staging" / name)
-        shutil.copytree(TINY, both[-1])
-    new = CacheRecord.from_files(both[0], "org/tiny", COMMIT, "hub")
-    real = store._replace.__func__
+    late, fast = cache.root / ".staging/late", cache.root / ".staging/fast"
+    for staged in (late, fast):
+        shutil.copytree(TINY, staged)
+    new = CacheRecord.from_files(late, "org/tiny", COMMIT, "hub")
+    new.write(fast)
+    inode = (fast / WEIGHTS).stat().st_ino
+    real = StoredModel.claim
 
-    def replace(self, staged, model):
-        published = real(self, both[1], model) if both[1].exists() else None
-        return None if published else real(self, staged, model)
+    def claim_too_late(self, timeout=0):
+        if fast.exists():
+            shutil.rmtree(path)
+            fast.rename(path)
+        return real(self, timeout)
 
-    monkeypatch.setattr(Store, "_replace", replace)
-    inode = (both[1] / WEIGHTS).stat().st_ino
-    assert store.publish(both[0], new).damaged == ()
+    monkeypatch.setattr(StoredModel, "claim", claim_too_late)
+    assert Store(cache.root).publish(late, new).path == path
     assert (path / WEIGHTS).stat().st_ino == inode
-    assert not both[0].exists()
+    assert not late.exists()
 
 
 def test_what_is_removed_is_neither_verified_nor_repaired(cache, caplog):
@@ -398,6 +400,6 @@ def test_a_model_that_is_being_removed_for_long(cache):
     path = stored(cache)
     with (
         locks.exclusive(path.with_name(f"{COMMIT}.lock"), 1),
-        pytest.raises(CacheLockedError, match="has been removing or replacing org/tiny@c{40} for"),
+        pytest.raises(CacheLockedError, match=r"has been removing or replacing org/tiny@c{40} for"),
     ):
         cache.ensure("org/tiny", download=False)
