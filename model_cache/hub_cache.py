@@ -23,7 +23,8 @@ def find_snapshot(repo: RepoName) -> Path | None:
         from huggingface_hub import snapshot_download
 
         return Path(snapshot_download(repo.repo_id, revision=repo.revision, local_files_only=True))
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # of what it does not have, the client says the first
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # the client's own are of these kinds
+        logger.debug("the Hub's cache has no complete copy of %s: %s", repo, error)
         return None
     except OSError as error:
         logger.warning("the copy of %s in the Hub's cache is not used: %s", repo, error)

@@ -63,6 +63,7 @@ def _own_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     assert "huggingface_hub" not in sys.modules
     with Hub() as one:
         os.environ.update(one.environment(tmp_path_factory.mktemp("hub")))
+        import_module("huggingface_hub.constants")  # before a test goes offline
         yield one
 
 
@@ -88,7 +89,6 @@ def language_models(_own_hub: Hub) -> None:
     del _own_hub
     if find_spec("mlx_lm") is None:
         pytest.skip("mlx_lm is not installed: pip install 'akidb-mlx[summarize]' (on Python 3.11 or newer)")
-    import_module("huggingface_hub.constants")  # before a test goes offline
 
 
 @pytest.fixture(scope="session")

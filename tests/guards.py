@@ -222,7 +222,13 @@ GUARDS = (
         "9 empty ref in the Hub's cache",
         f"{IN_HUB_CACHE}test_a_copy_that_was_never_complete_is_not_used",
         "what the client does not find is not there",
-        ((HUB_CACHE, "except (FileNotFoundError, NotADirectoryError, ValueError):", "except ZeroDivisionError:"),),
+        (
+            (
+                HUB_CACHE,
+                "except (FileNotFoundError, NotADirectoryError, ValueError) as error:",
+                "except ZeroDivisionError as error:",
+            ),
+        ),
     ),
     Guard(
         "9 missing or cut file",

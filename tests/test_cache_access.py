@@ -238,7 +238,16 @@ def test_a_folder_that_cannot_be_read_does_not_make_a_model_complete_without_it(
     assert f"{path} is passed over" in caplog.text
 
 
+@pytest.fixture
+def client(hub, tmp_path, monkeypatch):
+    """The Hub's client, loaded while its files can be read: another user may not be able to."""
+    monkeypatch.setenv("HF_TOKEN", "hf_given")  # not looked for in a file
+    hub.add("org/first", TINY)
+    ModelCache(tmp_path / "models").ensure("org/first")
+
+
 @as_root
+@pytest.mark.usefixtures("client")
 def test_a_group_shares_a_cache(hub, public):
     """Members with umask 002, in a folder that hands its group on."""
     os.chown(public, 0, 2000)
@@ -261,6 +270,7 @@ def test_a_group_shares_a_cache(hub, public):
 
 
 @as_root
+@pytest.mark.usefixtures("client")
 def test_a_model_that_cannot_be_deleted_does_not_stop_a_download(hub, public, caplog):
     hub.add("org/new", TINY)
     cache = ModelCache(public / "models", max_bytes=2_000)
