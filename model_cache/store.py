@@ -175,7 +175,7 @@ class Store:
         # It may have been pinned since the record was made.
         record = model.record.model_copy(update={"pinned": current.pinned}) if current else model.record
         record.write(staged)
-        trashed = self._move_to_trash(model.path)
+        trashed = self._move_to_trash(model.path) if model.path.exists() else None
         try:
             staged.rename(model.path)
         except OSError as error:
