@@ -95,7 +95,7 @@ print(asked, wrong, removed)
 """
 
 
-@pytest.mark.parametrize(("processes", "models", "rounds"), [(4, 8, 3), pytest.param(8, 75, 1, marks=pytest.mark.load)])
+@pytest.mark.parametrize(("processes", "models", "rounds"), [(4, 6, 2), pytest.param(8, 40, 1, marks=pytest.mark.load)])
 def test_processes_that_list_and_remove_do_not_misreport_each_other(cache, processes, models, rounds):
     """Nobody has any of these models open."""
     for own in range(processes):
@@ -129,9 +129,7 @@ print(json.dumps(failures))
 """
 
 
-@pytest.mark.parametrize(
-    ("processes", "pulls"), [pytest.param(4, 6, marks=pytest.mark.slow), pytest.param(6, 40, marks=pytest.mark.load)]
-)
+@pytest.mark.parametrize(("processes", "pulls"), [(3, 4), pytest.param(6, 40, marks=pytest.mark.load)])
 def test_processes_that_evict_at_once_do_not_fail(tmp_path, processes, pulls):
     """Each pulls one model after the other into a cache that has space for two of them."""
     root = tmp_path / "cache/models"
@@ -285,7 +283,7 @@ print(pins)
 """
 
 
-@pytest.mark.parametrize("models", [30, pytest.param(400, marks=pytest.mark.load)])
+@pytest.mark.parametrize("models", [15, pytest.param(400, marks=pytest.mark.load)])
 def test_a_race_of_pin_and_remove_has_one_winner(cache, models):
     for number in range(models):
         add_small_model(cache.root, f"org/{number}")
