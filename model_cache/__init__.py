@@ -7,9 +7,12 @@
 These names and `model_cache.errors` are public; the other modules serve this package and akidb_mlx only.
 """
 
-from model_cache.cache import CachedModel, ModelCache
+from model_cache.cache import ModelCache
+from model_cache.cached_model import CachedModel
 from model_cache.config import CacheConfig
 from model_cache.errors import (
+    CacheAccessError,
+    CacheLockedError,
     CorruptModelError,
     DiskSpaceError,
     DownloadError,
@@ -21,7 +24,9 @@ from model_cache.errors import (
 from model_cache.eviction import EvictionPlan, Removal
 
 __all__ = [
+    "CacheAccessError",
     "CacheConfig",
+    "CacheLockedError",
     "CachedModel",
     "CorruptModelError",
     "DiskSpaceError",

@@ -3,70 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from model_cache.cached_model import CachedModel, describe
 from model_cache.config import CacheConfig, max_bytes_from_environment
 from model_cache.download import Downloader, ProgressBar
-from model_cache.errors import ModelCacheError, ModelInUseError, ModelUnavailableError
+from model_cache.errors import ModelInUseError, ModelUnavailableError
 from model_cache.eviction import EvictionPlan, Evictor
 from model_cache.names import RepoName
+from model_cache.os_errors import translate_os_errors
 from model_cache.progress import terminal_bar
 from model_cache.resolver import Resolver, resolve_directory
-from model_cache.store import Store, StoredModel
+from model_cache.store import Store
+from model_cache.stored_model import StoredModel
 
 _DOWNLOAD_TIMEOUT_S = 3600.0
-
-
-@dataclass(frozen=True)
-class CachedModel:
-    """A model in the cache.
-
-    Attributes:
-        name: `org/repo@commit`.
-        repo_id: the repository.
-        commit: its 40 hexadecimal digits.
-        refs: branches and tags that pointed to the commit when the Hub was last asked.
-        path: the folder of its files.
-        size: bytes of its files.
-        last_used: when it was last opened, in seconds since the epoch.
-        pinned: whether it is exempt from eviction.
-        in_use: whether a process has it open.
-        damaged: names of files that are missing or of the wrong size.
-        source: "hub" if it was downloaded, "hub-cache" if it was linked from the Hub's own cache, "files" if its
-            record was lost and rebuilt.
-        licence: the one that the repository declares.
-    """
-
-    name: str
-    repo_id: str
-    commit: str
-    refs: tuple[str, ...]
-    path: Path
-    size: int
-    last_used: float
-    pinned: bool
-    in_use: bool
-    damaged: tuple[str, ...]
-    source: str
-    licence: str | None
 
 
 # ModelCache has a method called list, which hides the built-in type in its annotations.
 CachedModels = list[CachedModel]
 StoredModels = list[StoredModel]
-
-
-@contextmanager
-def _translate_os_errors() -> Iterator[None]:
-    """Raise a ModelCacheError in place of an error of the file system."""
-    try:
-        yield
-    except OSError as error:
-        raise ModelCacheError(
-            f"the cache cannot be used: {error}; make it readable and writable, or set AKIDB_CACHE_DIR"
-        ) from error
 
 
 class ModelCache:
@@ -144,37 +101,40 @@ class ModelCache:
             CorruptModelError: its files are damaged and could not be downloaded again.
             DownloadError: the network kept failing.
             DiskSpaceError: the disk has too little free space for it.
+            CacheAccessError: the cache cannot be read or written.
+            CacheLockedError: another process kept a lock.
         """
         if directory := resolve_directory(name):
             yield directory
             return
         repo = RepoName.parse(name, revision)
         while True:
-            with _translate_os_errors():
-                model = self._resolver.resolve(repo, download=download)
-            if isinstance(model, Path):
-                yield model
-                return
-            with self._store.lease(model) as present:
-                if present:
-                    yield model.path
+            with ExitStack() as lease:
+                with translate_os_errors():
+                    model = self._resolver.resolve(repo, download=download)
+                    if isinstance(model, Path):
+                        path: Path | None = model
+                    else:
+                        path = model.path if lease.enter_context(self._store.lease(model)) else None
+                if path is not None:
+                    yield path
                     return
 
-    @_translate_os_errors()
+    @translate_os_errors()
     def list(self) -> CachedModels:
         """Return the models in the cache, sorted by name."""
-        return [_describe(model) for model in self._store.all()]
+        return [describe(model) for model in self._store.all()]
 
-    @_translate_os_errors()
+    @translate_os_errors()
     def find(self, name: str, revision: str | None = None) -> CachedModels:
         """Return the models in the cache under a name, the one that `ensure` prefers first.
 
         Raises:
             ModelUnavailableError: there is none.
         """
-        return [_describe(model) for model in self._find(name, revision)]
+        return [describe(model) for model in self._find(name, revision)]
 
-    @_translate_os_errors()
+    @translate_os_errors()
     def update(self, name: str, *, dry_run: bool = False) -> tuple[str, str]:
         """Download the commit that a repository's branch or tag points to now.
 
@@ -192,17 +152,18 @@ class ModelCache:
             return before, self._downloader.latest_commit(repo)
         return before, self._downloader.download(repo, refresh=True).record.commit
 
-    @_translate_os_errors()
+    @translate_os_errors()
     def verify(self, name: str | None = None, revision: str | None = None) -> dict[str, tuple[str, ...]]:
         """Read every file of a model, or of all models, and compare it with its recorded hash.
 
         Returns:
-            By model name, the files that are missing or changed.
+            By model name, the files that are missing or changed. What is removed meanwhile is left out.
         """
         models = self._store.all() if name is None else self._find(name, revision)
-        return {model.name: tuple(model.record.find_damaged(model.path, check_hashes=True)) for model in models}
+        damaged = {model.name: _find_damaged(model) for model in models}
+        return {name: files for name, files in damaged.items() if files is not None}
 
-    @_translate_os_errors()
+    @translate_os_errors()
     def repair(self, name: str, revision: str | None = None) -> None:
         """Download the damaged files of a model again.
 
@@ -211,36 +172,45 @@ class ModelCache:
             ModelCacheError: it could not be downloaded; see `acquire`.
         """
         for model in self._find(name, revision):
-            if model.record.find_damaged(model.path, check_hashes=True):
+            if _find_damaged(model):
                 self._downloader.download(RepoName(model.record.repo_id, model.record.commit), refresh=True)
 
-    @_translate_os_errors()
+    @translate_os_errors()
     def pin(self, name: str, revision: str | None = None, *, pinned: bool = True) -> CachedModels:
-        """Exempt models from eviction, or with `pinned=False` no longer; return them."""
-        return [_describe(self._store.update_record(model, pinned=pinned)) for model in self._find(name, revision)]
+        """Exempt models from eviction, or with `pinned=False` no longer; return them.
 
-    @_translate_os_errors()
+        Raises:
+            ModelUnavailableError: there is none, or another process removed it meanwhile.
+        """
+        changed = [self._store.update_record(model, pinned=pinned) for model in self._find(name, revision)]
+        present = [describe(model) for model in changed if model is not None]
+        if not present:
+            raise ModelUnavailableError(f"{name} was removed from the cache meanwhile ({self.root})")
+        return present
+
+    @translate_os_errors()
     def remove(self, name: str, revision: str | None = None) -> CachedModels:
         """Delete models: all commits of a repository if no revision is given.
 
         Returns:
-            The models that were deleted.
+            The models that were deleted, by another process perhaps.
 
         Raises:
             ModelInUseError: at least one is pinned or open in a process, and was kept; the others are deleted.
         """
         removed, kept = [], []
         for model in self._find(name, revision):
-            before = _describe(model)
-            if not model.record.pinned and self._store.remove(model):
+            before = describe(model)
+            outcome = self._store.remove(model)
+            if outcome in ("deleted", "gone"):
                 removed.append(before)
             else:
-                kept.append(f"{model.name} is {'pinned' if model.record.pinned else 'open in a process'}")
+                kept.append(f"{model.name} is {'pinned' if outcome == 'pinned' else 'open in a process'}")
         if kept:
             raise ModelInUseError(f"not removed: {'; '.join(kept)}; unpin it or close it first")
         return removed
 
-    @_translate_os_errors()
+    @translate_os_errors()
     def prune(self, max_bytes: int | None = None, *, dry_run: bool = False) -> EvictionPlan:
         """Delete the least recently used models until the others fit the limit, except those pinned or in use.
 
@@ -262,19 +232,7 @@ class ModelCache:
         return found
 
 
-def _describe(model: StoredModel) -> CachedModel:
-    record = model.record
-    return CachedModel(
-        name=model.name,
-        repo_id=record.repo_id,
-        commit=record.commit,
-        refs=record.refs,
-        path=model.path,
-        size=record.size,
-        last_used=model.last_used,
-        pinned=record.pinned,
-        in_use=model.in_use,
-        damaged=model.damaged,
-        source=record.source,
-        licence=record.licence,
-    )
+def _find_damaged(model: StoredModel) -> tuple[str, ...] | None:
+    """Return the files of a model that are missing or changed, None if it was removed."""
+    with model.hold() as present:
+        return tuple(model.record.find_damaged(model.path, check_hashes=True)) if present else None

@@ -15,7 +15,8 @@ from model_cache.names import RepoName
 from model_cache.progress import Progress
 from model_cache.record import CacheRecord
 from model_cache.space import Space
-from model_cache.store import Store, StoredModel
+from model_cache.store import Store
+from model_cache.stored_model import StoredModel
 from model_cache.transfer import Transfer, received_bytes
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Progress | None]]

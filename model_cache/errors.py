@@ -6,7 +6,9 @@ ModelCacheError
 ├── DownloadError             the network kept failing until the retries or the time ran out
 ├── DiskSpaceError            the disk, or the cache's limit, has too little space for the model
 ├── CorruptModelError         files are missing or differ from those that were published
-└── ModelInUseError           the model is open in a process, or pinned, and was kept
+├── ModelInUseError           the model is open in a process, or pinned, and was kept
+├── CacheAccessError          the cache's folder cannot be read, written or locked
+└── CacheLockedError          another process kept a lock of the cache for too long
 
 A message says what is wrong, what was found and what to do about it, on one line.
 """
@@ -56,3 +58,11 @@ def excerpt(text: str, limit: int = 160) -> str:
     """Return the beginning of a text from outside as it may stand in a message: printable, on one line."""
     shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text[:limit])
     return shown if len(text) <= limit else f"{shown}..."
+
+
+class CacheAccessError(ModelCacheError):
+    """The system refused to read, write or lock something in the cache; `__cause__` is its error."""
+
+
+class CacheLockedError(ModelCacheError):
+    """Another process kept a lock that is never held for long; the message says which."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model_cache.config import CacheConfig
-from model_cache.store import Store, StoredModel
+from model_cache.errors import CacheLockedError
+from model_cache.store import Store
+from model_cache.stored_model import StoredModel
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -105,13 +110,31 @@ class Evictor:
         return _choose([one for one in candidates if one.size], lacking, "lacking on the disk")
 
     def carry_out(self, plan: EvictionPlan) -> EvictionPlan:
-        """Delete the models of a plan; return what was deleted, as a model may have been opened meanwhile."""
+        """Delete the models of a plan that are still there, unless they were opened or pinned meanwhile.
+
+        One that cannot be deleted stays, with a warning.
+
+        Returns:
+            What this process deleted. What another one deleted meanwhile is neither freed nor short.
+        """
         models = {model.name: model for model in self._store.all()}
-        removed = tuple(
-            removal for removal in plan.removals if removal.name in models and self._store.remove(models[removal.name])
-        )
-        freed = sum(removal.size for removal in removed)
-        return EvictionPlan(removed, freed, plan.short + plan.freed - freed)
+        removed: list[Removal] = []
+        kept = 0
+        for removal in plan.removals:
+            if removal.name in models:
+                outcome = self._remove(models[removal.name])
+                if outcome == "deleted":
+                    removed.append(removal)
+                elif outcome != "gone":
+                    kept += removal.size
+        return EvictionPlan(tuple(removed), sum(removal.size for removal in removed), plan.short + kept)
+
+    def _remove(self, model: StoredModel) -> str:
+        try:
+            return self._store.remove(model)
+        except (OSError, CacheLockedError) as error:
+            logger.warning("%s cannot be removed and stays: %s", model.name, error)
+            return "failed"
 
 
 def _candidate(model: StoredModel, size: int) -> Candidate:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import reprlib
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from model_cache.errors import CorruptModelError, InvalidModelNameError
 from model_cache.kinds import EMBEDDING, SPACY, kind_of
@@ -36,8 +40,30 @@ def select_needed(names: Iterable[str]) -> list[str]:
 
 
 def list_names(folder: Path) -> list[str]:
-    """Return the names of all files in a folder and below it, relative to the folder."""
-    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    """Return the names of all that is no folder in a folder and below it, relative to the folder.
+
+    Raises:
+        OSError: the folder, or one below it, cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    paths = [Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse) for name in names]
+    return [path.relative_to(folder).as_posix() for path in paths]
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to read it; refuse what is no regular file, since reading a FIFO would wait for its writer.
+
+    Raises:
+        OSError: there is no such file, it cannot be read, or it is not a regular one.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "Not a regular file", str(path))
+        yield file
 
 
 def check_file_name(name: str) -> None:
@@ -122,8 +148,8 @@ def find_truncated(folder: Path) -> list[str]:
 
 def _has_full_length(path: Path) -> bool:
     """Return whether a safetensors file is as long as its header says: 8 bytes of length, JSON, then the tensors."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
         header = int.from_bytes(file.read(8), "little")
         if not 2 <= header <= min(size - 8, _LONGEST_HEADER):
             return False
@@ -146,7 +172,7 @@ def git_sha1(path: Path) -> str:
 
 
 def _hex_digest(path: Path, digest: hashlib._Hash) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
@@ -169,8 +195,7 @@ def sync(path: Path) -> None:
 
 
 def write_atomically(path: Path, content: str) -> None:
-    """Replace a file in one step, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replace a file in one step, so that a reader never sees half of it; its folder must exist."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:

@@ -2,43 +2,62 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 from model_cache import files
 from model_cache.names import RepoName
+from model_cache.verified import find_changed
+
+logger = logging.getLogger(__name__)
 
 
 def find_snapshot(repo: RepoName) -> Path | None:
     """Return the folder in which the client keeps a repository, None where it has none."""
-    if not os.path.isdir(_cache_folder() / f"models--{repo.folder}"):  # noqa: PTH112 - does not raise if forbidden
-        return None  # saves importing the client
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import constants  # which takes no time, unlike the rest of the client
 
+    folder = Path(constants.HF_HUB_CACHE, f"models--{repo.folder}")
     try:
+        folder.stat()
+        from huggingface_hub import snapshot_download
+
         return Path(snapshot_download(repo.repo_id, revision=repo.revision, local_files_only=True))
-    except (LocalEntryNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # the client's own are of these kinds
+        logger.debug("the Hub's cache has no complete copy of %s: %s", repo, error)
+        return None
+    except OSError as error:
+        logger.warning("the copy of %s in the Hub's cache is not used: %s", repo, error)
         return None
 
 
-def find_changed(folder: Path) -> list[str]:
-    """Return the names of files in a snapshot whose content differs from the hash by which their blob is named."""
-    links = [path for path in sorted(folder.rglob("*")) if path.is_symlink()]
-    return [path.relative_to(folder).as_posix() for path in links if not _matches_name(path.resolve())]
+def find_fault(folder: Path, verified: Path) -> str | None:
+    """Return why a snapshot may not be used, None if it is complete and its files have the hashes of their blobs.
 
+    Only the files that the model needs are looked at.
 
-def _matches_name(blob: Path) -> bool:
-    return blob.name == (files.sha256(blob) if len(blob.name) == 64 else files.git_sha1(blob))
+    Args:
+        folder: the snapshot.
+        verified: the file that remembers which blobs were verified.
 
-
-def _cache_folder() -> Path:
-    """Return the folder of the client's cache, by the client's own rule."""
-    if explicit := os.environ.get("HF_HUB_CACHE"):
-        return _expand(explicit)
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return _expand(os.environ.get("HF_HOME") or f"{base}/huggingface") / "hub"
-
-
-def _expand(path: str) -> Path:
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - keeps the name of a home folder that is not known
+    Raises:
+        OSError: a file cannot be read.
+        CorruptModelError: the index of the weights cannot be read.
+        InvalidModelNameError: the index names a file outside the folder.
+    """
+    if incomplete := files.find_incomplete(folder):
+        return f"{incomplete[0]} is missing or cut off"
+    blobs = folder.parent.parent / "blobs"
+    expected: dict[Path, str] = {}
+    for name in files.select_needed(files.list_names(folder)):
+        path = folder / name
+        # The client names a blob by its hash. The blob may be a link too, to where several repositories share it.
+        blob = Path(os.path.normpath(path.parent / path.readlink())) if path.is_symlink() else path
+        if blob.parent != blobs:
+            return (
+                f"{name} is no link to a blob, so its hash is not known; to use it unchecked, name the folder {folder}"
+            )
+        expected[path] = blob.name
+    for path, found in find_changed(expected, verified).items():
+        return f"{path.relative_to(folder)} has the hash {found}, not {expected[path]}"
+    return None

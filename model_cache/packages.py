@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from model_cache.errors import CorruptModelError
-from model_cache.files import sha256, write_atomically
-
-logger = logging.getLogger(__name__)
+from model_cache.verified import find_changed
 
 
 @dataclass(frozen=True)
@@ -53,32 +49,24 @@ class ModelPackage:
         return Path(str(distribution.locate_file(self.folder)))
 
     def verify(self, folder: Path, record: Path) -> None:
-        """Check the weights' SHA-256, once for each state of the file.
-
-        `record` remembers what was verified by path, size and modification time, so that a later start does not read
-        the file again. A record that cannot be read or written only costs that time.
+        """Check the weights' SHA-256, once for each state of the file, which `record` remembers.
 
         Raises:
-            CorruptModelError: the file is missing, or differs from the one that was published.
+            CorruptModelError: the file is missing or unreadable, or differs from the one that was published.
         """
         path = folder / self.weights
         try:
-            stat = path.stat()
+            changed = find_changed({path: self.sha256}, record)
         except OSError as error:
+            fault = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
             raise CorruptModelError(
-                f"{path} is missing from {self.distribution}; reinstall it: {self.install_hint}"
+                f"{path} of {self.distribution} {fault}; reinstall it: {self.install_hint}"
             ) from error
-        state: list[str | int] = [self.sha256, stat.st_size, stat.st_mtime_ns]
-        verified = _read_record(record)
-        if verified.get(str(path)) == state:
-            return
-        found = sha256(path)
-        if found != self.sha256:
+        if changed:
             raise CorruptModelError(
-                f"{path} has SHA-256 {found}, expected {self.sha256}; "
+                f"{path} has SHA-256 {changed[path]}, expected {self.sha256}; "
                 f"reinstall {self.distribution}: {self.install_hint}"
             )
-        _write_record(record, {**verified, str(path): state})
 
 
 PACKAGES = (
@@ -97,21 +85,3 @@ PACKAGES = (
 def package_of(repo_id: str) -> ModelPackage | None:
     """Return the package that carries a repository's model, installed or not; None if there is none."""
     return next((package for package in PACKAGES if package.repo_id == repo_id), None)
-
-
-def _read_record(record: Path) -> dict[str, list[str | int]]:
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        logger.warning("%s cannot be read and is ignored: %s", record, error)
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _write_record(record: Path, content: dict[str, list[str | int]]) -> None:
-    try:
-        write_atomically(record, json.dumps(content))
-    except OSError as error:
-        logger.warning("%s cannot be written, the next start verifies again: %s", record, error)

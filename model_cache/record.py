@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from stat import S_ISREG
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
-from model_cache.files import check_file_name, list_names, select_needed, sha256, write_atomically
+from model_cache.files import check_file_name, list_names, open_regular, select_needed, sha256, write_atomically
 
 NAME = ".akidb-model.json"
 
@@ -22,9 +23,17 @@ class FileRecord(BaseModel):
     sha256: str
 
     def describes(self, path: Path, *, check_hash: bool) -> bool:
-        """Return whether a file has the recorded size and, if asked, the recorded hash."""
+        """Return whether a file has the recorded size and, if asked, the recorded hash.
+
+        Raises:
+            PermissionError: it may not be read, so nobody knows.
+        """
         try:
-            return path.stat().st_size == self.size and (not check_hash or sha256(path) == self.sha256)
+            found = path.stat()
+            same_size = S_ISREG(found.st_mode) and found.st_size == self.size
+            return same_size and (not check_hash or sha256(path) == self.sha256)
+        except PermissionError:
+            raise
         except OSError:
             return False
 
@@ -72,12 +81,17 @@ class CacheRecord(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> CacheRecord | None:
-        """Return the record in a folder, None if there is none or it is damaged."""
+        """Return the record in a folder, None if there is none or it is damaged.
+
+        Raises:
+            OSError: it cannot be read.
+        """
         try:
-            record = cls.model_validate_json((folder / NAME).read_bytes())
+            with open_regular(folder / NAME) as file:
+                record = cls.model_validate_json(file.read())
             for name in record.files:
                 check_file_name(name)
-        except (OSError, ValidationError, ValueError):
+        except (FileNotFoundError, ValidationError, ValueError):
             return None
         return record
 

@@ -9,15 +9,18 @@ from pathlib import Path
 from model_cache import files, hub, hub_cache, locks
 from model_cache.download import Downloader
 from model_cache.errors import (
+    CacheLockedError,
     CorruptModelError,
     InvalidModelNameError,
     ModelUnavailableError,
 )
+from model_cache.folders import delete_empty
 from model_cache.kinds import EMBEDDING, SPACY
 from model_cache.names import RepoName, is_commit
 from model_cache.packages import package_of
 from model_cache.record import CacheRecord
-from model_cache.store import Store, StoredModel
+from model_cache.store import Store
+from model_cache.stored_model import StoredModel
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ class Resolver:
         store: the cache's own models.
         downloader: what downloads into it.
         timeout_s: seconds to wait for another process that downloads the same repository.
-        verified: the file that remembers which packages' weights were verified.
+        verified: the file that remembers which files outside the store were verified.
     """
 
     def __init__(self, store: Store, downloader: Downloader, timeout_s: float, verified: Path) -> None:
@@ -83,9 +86,10 @@ class Resolver:
             DownloadError: the network kept failing.
             DiskSpaceError: the disk has too little free space for it.
         """
-        if intact := self._store.find_intact(repo):
+        stored, unusable = self._find(repo)
+        if intact := next((model for model in stored if not model.damaged), None):
             return intact
-        damaged = next(iter(self._store.find(repo)), None)
+        damaged = next(iter(stored), None)
         if damaged is not None:
             logger.warning("%s is damaged: %s is missing or cut off", damaged.name, damaged.damaged[0])
         if adopted := self._adopt_snapshot(repo):
@@ -95,6 +99,8 @@ class Resolver:
         if package is not None and (folder := package.find()):
             package.verify(folder, self._verified)
             return folder
+        if unusable is not None:
+            raise unusable
         if download and not hub.is_offline():
             return self._downloader.download(RepoName(repo.repo_id, damaged.record.commit) if damaged else repo)
         reason = "HF_HUB_OFFLINE is set" if download else "downloading is switched off"
@@ -108,6 +114,14 @@ class Resolver:
             f"{repo} is not on this machine and {reason}: {alternative}run `akidb-mlx pull {repo}`"
         )
 
+    def _find(self, repo: RepoName) -> tuple[list[StoredModel], OSError | None]:
+        """Return the models in the store, or why it cannot be read, since another source may have the model."""
+        try:
+            return self._store.find(repo), None
+        except OSError as error:
+            logger.warning("the cache cannot be used: %s", error)
+            return [], error
+
     def _adopt_snapshot(self, repo: RepoName) -> StoredModel | Path | None:
         """Hard-link a complete copy in the Hub client's cache into the store.
 
@@ -118,16 +132,15 @@ class Resolver:
         if folder is None or not is_commit(folder.name):
             return None
         try:
-            incomplete = files.find_incomplete(folder) or hub_cache.find_changed(folder)
+            fault = hub_cache.find_fault(folder, self._verified)
         except (OSError, CorruptModelError, InvalidModelNameError) as error:
-            logger.warning("the copy of %s in the Hub's cache is not used: %s", repo, error)
-            return None
-        if incomplete:
-            logger.warning("the copy of %s in the Hub's cache is not used: %s is incomplete", repo, incomplete[0])
+            fault = str(error)
+        if fault is not None:
+            logger.warning("the copy of %s in the Hub's cache is not used: %s", repo, fault)
             return None
         try:
             return self._link_snapshot(repo, folder)
-        except (OSError, locks.LockTimeoutError) as error:
+        except (OSError, locks.LockTimeoutError, CacheLockedError) as error:
             logger.info("%s is used from the Hub's cache: %s", repo, error)
             return folder
 
@@ -138,7 +151,11 @@ class Resolver:
             if model := self._store.find_intact(repo):
                 return model
             staged = self._store.staging_folder(repo, commit)
-            for name in files.select_needed(files.list_names(folder)):
-                files.hard_link(folder / name, staged / name)
+            try:
+                for name in files.select_needed(files.list_names(folder)):
+                    files.hard_link(folder / name, staged / name)
+            except OSError:
+                delete_empty(staged)
+                raise
             record = CacheRecord.from_files(staged, repo.repo_id, commit, "hub-cache", refs)
             return self._store.publish(staged, record)

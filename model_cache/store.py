@@ -2,7 +2,8 @@
 
 org--repo/COMMIT/       a model's files and its record; appears complete, by a rename
 org--repo/COMMIT.lock   held shared by every process that has the model open; its modification time is the last use
-org--repo/download.lock held by the process that downloads; records.lock, by one that changes a record
+org--repo/changes.lock  held for a moment by one that adds, removes or changes a model, or asks whether one is in use
+org--repo/download.lock held by the process that downloads
 .staging/               models that are being downloaded
 .trash/                 models that are being deleted
 """
@@ -12,67 +13,32 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shutil
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from model_cache import files, locks
-from model_cache.errors import CorruptModelError, InvalidModelNameError, ModelInUseError
+from model_cache.errors import ModelInUseError
+from model_cache.folders import age, delete, find_version, list_paths
 from model_cache.names import RepoName, is_commit
 from model_cache.record import CacheRecord
+from model_cache.stored_model import LOCK_TIMEOUT_S, StoredModel, changing, read_model
 
 logger = logging.getLogger(__name__)
 
-# Seconds to wait for a lock that is never held for long.
-_LOCK_TIMEOUT_S = 10.0
 # Seconds after which an unfinished download is given up and deleted.
 _STAGING_MAX_AGE_S = 7 * 24 * 3600.0
 
-
-@dataclass(frozen=True)
-class StoredModel:
-    """A model in the store.
-
-    Attributes:
-        record: what is known about it.
-        path: its folder.
-        damaged: names of files that are missing or of the wrong size.
-    """
-
-    record: CacheRecord
-    path: Path
-    damaged: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """Return `org/repo@commit`."""
-        return f"{self.record.repo_id}@{self.record.commit}"
-
-    @property
-    def lock(self) -> Path:
-        """Return the file on which every process that has the model open holds a shared lock."""
-        return self.path.with_name(f"{self.path.name}.lock")
-
-    @property
-    def in_use(self) -> bool:
-        """Return whether a process has the model open."""
-        return locks.is_held(self.lock)
-
-    @property
-    def last_used(self) -> float:
-        """Return when the model was last opened, in seconds since the epoch."""
-        try:
-            return self.lock.stat().st_mtime
-        except OSError:
-            return self.record.created
+Removal = Literal["deleted", "gone", "in use", "pinned"]
 
 
 class Store:
-    """The models below a root; nothing is created on disk before there is something to keep."""
+    """The models below a root; nothing is created on disk before there is something to keep.
+
+    What another process removes meanwhile is not there; it is no error. A model that cannot be read is passed over with
+    a warning. A root or a repository's folder that cannot be read, or is no folder, is an OSError.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -85,7 +51,7 @@ class Store:
         revision = repo.revision
         found = [
             model
-            for model in self._models_in(self.root / repo.folder)
+            for model in _models_in(self.root / repo.folder)
             if revision in (None, model.record.commit, *model.record.refs)
         ]
         return sorted(found, key=lambda model: ("main" in model.record.refs, model.record.created), reverse=True)
@@ -95,21 +61,28 @@ class Store:
         return next((model for model in self.find(repo) if not model.damaged), None)
 
     def all(self) -> list[StoredModel]:
-        """Return every model, sorted by name."""
-        folders = sorted(folder for folder in self.root.glob("*--*") if folder.is_dir())
-        return [model for folder in folders for model in self._models_in(folder)]
+        """Return every model, sorted by name; a repository that cannot be read is passed over with a warning."""
+        found: list[StoredModel] = []
+        for folder in list_paths(self.root):
+            if "--" in folder.name:
+                try:
+                    found += _models_in(folder)
+                except OSError as error:
+                    _warn_passed_over(folder, error)
+        return found
 
     @contextmanager
     def lease(self, model: StoredModel) -> Iterator[bool]:
-        """Keep a model from being removed; yield False if it was removed before the lease began."""
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(locks.shared(model.lock, _LOCK_TIMEOUT_S))
-            except OSError as error:
-                if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-                    raise
-                logger.debug("%s cannot be locked, so the model cannot be removed either: %s", model.lock, error)
-            yield model.path.is_dir()
+        """Keep a model from being removed, and note its use; yield False if it was removed before the lease began.
+
+        Raises:
+            CacheLockedError: another process kept the model's lock.
+        """
+        with model.hold() as present:
+            if present:
+                with suppress(OSError):  # of another user, who sees no later use than the last own one
+                    os.utime(model.lock)
+            yield present
 
     @contextmanager
     def download_lock(self, repo: RepoName, timeout: float) -> Iterator[None]:
@@ -136,41 +109,52 @@ class Store:
     def publish(self, staged: Path, record: CacheRecord) -> StoredModel:
         """Move an assembled model into the store, in place of a damaged one.
 
+        The files of one that is there are hashed while its lock is shared, so others may open it. The exclusive lock is
+        only taken to replace it, and only if it is still the one that was found damaged.
+
         Raises:
             ModelInUseError: a damaged one is in its place, and a process has it open.
+            CacheLockedError: another process kept a lock.
         """
-        record.write(staged)
         for name in record.files:
             files.sync(staged / name)
-        files.sync(staged)
         path = self.root / record.repo_id.replace("/", "--") / record.commit
         model = StoredModel(record, path, ())
-        try:
-            with locks.exclusive(model.lock, _LOCK_TIMEOUT_S):
-                if path.exists():
-                    present = CacheRecord.read(path)
-                    if present is not None and not present.find_damaged(path, check_hashes=True):
-                        shutil.rmtree(staged)  # another process was faster
-                        return StoredModel(present, path, ())
-                    self._discard(path)
-                staged.rename(path)
-                files.sync(path.parent)
-        except locks.LockTimeoutError:
-            raise ModelInUseError(f"{model.name} is damaged and open in a process: close it and try again") from None
-        return model
+        while True:
+            version = find_version(path)
+            if version and (intact := _read_intact(model)):
+                delete(staged)
+                return intact
+            with model.claim(LOCK_TIMEOUT_S) as claimed:
+                if not claimed:
+                    raise ModelInUseError(f"{model.name} is damaged and open in a process: close it and try again")
+                if find_version(path) == version and (published := self._replace(staged, model)):
+                    return published
 
-    def remove(self, model: StoredModel) -> bool:
-        """Delete a model; return False, and leave it, if a process has it open."""
-        try:
-            with locks.exclusive(model.lock, 0, remove=True):
-                self._discard(model.path)
-        except locks.LockTimeoutError:
-            return False
-        return True
+    def remove(self, model: StoredModel) -> Removal:
+        """Delete a model, unless it is pinned or a process has it open."""
+        with model.claim() as claimed:
+            if not claimed:
+                return "in use"
+            current = CacheRecord.read(model.path)
+            if current and current.pinned:
+                return "pinned"
+            trashed = self._move_to_trash(model.path)
+            model.lock.unlink(missing_ok=True)
+        if trashed is None:
+            return "gone"
+        delete(trashed)
+        return "deleted"
 
-    def update_record(self, model: StoredModel, **changes: Any) -> StoredModel:
-        """Change fields of a model's record."""
-        with locks.exclusive(model.path.parent / "records.lock", _LOCK_TIMEOUT_S):
+    def update_record(self, model: StoredModel, **changes: Any) -> StoredModel | None:
+        """Change fields of a model's record; return None, and write nothing, if the model was removed meanwhile.
+
+        Raises:
+            CacheLockedError: another process kept the lock for changes.
+        """
+        with changing(model.path.parent):
+            if not model.path.is_dir():
+                return None
             current = CacheRecord.read(model.path) or model.record
             record = current.model_copy(update=changes)
             record.write(model.path)
@@ -178,70 +162,80 @@ class Store:
 
     def point_ref_to(self, model: StoredModel, ref: str) -> StoredModel:
         """Record that a branch or tag points to a model now, and so to no other of its repository."""
-        for other in self._models_in(model.path.parent):
+        for other in _models_in(model.path.parent):
             if other.path != model.path and ref in other.record.refs:
                 self.update_record(other, refs=tuple(name for name in other.record.refs if name != ref))
         if ref in model.record.refs:
             return model
-        return self.update_record(model, refs=(*model.record.refs, ref))
+        return self.update_record(model, refs=(*model.record.refs, ref)) or model
 
-    def _models_in(self, folder: Path) -> Iterator[StoredModel]:
-        """Yield the models of one repository."""
-        if not folder.is_dir():
-            return
-        for path in sorted(folder.iterdir()):
-            if is_commit(path.name) and path.is_dir():
-                record = CacheRecord.read(path) or _rebuild_record(path)
-                if record is not None:
-                    yield StoredModel(record, path, tuple(record.find_damaged(path)))
+    def _replace(self, staged: Path, model: StoredModel) -> StoredModel | None:
+        """Put a model in its place; return None if another process was faster, as it may be where locks do nothing."""
+        current = CacheRecord.read(model.path)
+        # It may have been pinned since the record was made.
+        record = model.record.model_copy(update={"pinned": current.pinned}) if current else model.record
+        record.write(staged)
+        trashed = self._move_to_trash(model.path) if model.path.exists() else None
+        try:
+            staged.rename(model.path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return None
+        files.sync(model.path.parent)
+        if trashed is not None:
+            delete(trashed)
+        return StoredModel(record, model.path, ())
 
-    def _discard(self, path: Path) -> None:
-        """Delete a folder so that no process sees half of it."""
+    def _move_to_trash(self, path: Path) -> Path | None:
+        """Move a folder away in one step, so that no process sees half of it; return None if it is not there."""
         trash = self.root / ".trash"
         trash.mkdir(parents=True, exist_ok=True)
         moved = trash / f"{path.name}-{os.urandom(8).hex()}"
-        path.rename(moved)
-        _delete(moved)
+        try:
+            path.rename(moved)
+        except FileNotFoundError:
+            return None
+        return moved
 
     def _clean_up(self, repo: RepoName) -> None:
         """Delete what killed processes left: half deletions, and downloads that will not be continued."""
-        for leftover in self.root.glob(".trash/*"):
-            _delete(leftover)
-        for staged in self.root.glob(".staging/*"):
-            if time.time() - staged.stat().st_mtime > _STAGING_MAX_AGE_S:
-                _delete(staged)
-        published = {model.record.commit for model in self._models_in(self.root / repo.folder) if not model.damaged}
-        for staged in self.root.glob(f".staging/{repo.folder}@*"):
-            if staged.name.split("@")[1] in published and staged.name.count("@") == 1:
-                _delete(staged)
+        try:
+            for leftover in list_paths(self.root / ".trash"):
+                delete(leftover)
+            published = {model.record.commit for model in _models_in(self.root / repo.folder) if not model.damaged}
+            for staged in list_paths(self.root / ".staging"):
+                name, _, commit = staged.name.partition("@")
+                if (name == repo.folder and commit in published) or age(staged) > _STAGING_MAX_AGE_S:
+                    delete(staged)
+        except OSError as error:
+            logger.warning("what was left behind in %s cannot be looked at: %s", self.root, error)
 
 
-def _rebuild_record(path: Path) -> CacheRecord | None:
-    """Make a lost record again from the files; return None if they are not a complete model."""
-    try:
-        incomplete = files.find_incomplete(path)
-    except (CorruptModelError, InvalidModelNameError) as error:
-        logger.warning("%s has no record and is ignored: %s", path, error)
-        return None
-    if incomplete:
-        logger.warning("%s has no record and is ignored: %s is missing or cut off", path, incomplete[0])
-        return None
-    repo_id = path.parent.name.replace("--", "/", 1)
-    record = CacheRecord.from_files(path, repo_id, path.name, "files")
-    logger.warning("%s had no usable record; it was rebuilt from the files", path)
-    try:
-        record.write(path)
-    except OSError as error:
-        logger.warning("the record of %s cannot be written: %s", path, error)
-    return record
+def _models_in(folder: Path) -> list[StoredModel]:
+    """Return the models of one repository."""
+    found = []
+    for path in list_paths(folder):
+        if is_commit(path.name):
+            try:
+                model = read_model(path)
+            except OSError as error:
+                # What was removed meanwhile is not there; a link that leads nowhere is.
+                if not isinstance(error, FileNotFoundError) or path.is_symlink():
+                    _warn_passed_over(path, error)
+            else:
+                found += [model] if model else []
+    return found
 
 
-def _delete(path: Path) -> None:
-    """Delete a folder or file; what cannot be deleted now is left for the next time."""
-    try:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        logger.warning("%s cannot be deleted: %s", path, error)
+def _warn_passed_over(path: Path, error: OSError) -> None:
+    logger.warning("%s is passed over: %s", path, error)
+
+
+def _read_intact(model: StoredModel) -> StoredModel | None:
+    """Return the model in the place of another if all its files have their recorded hashes."""
+    with model.hold():
+        present = CacheRecord.read(model.path)
+        if present is None or present.find_damaged(model.path, check_hashes=True):
+            return None
+    return StoredModel(present, model.path, ())

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -56,12 +57,13 @@ def service() -> Iterator[Callable[[str], EmbeddingService]]:
         one.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def _own_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    """The client reads its environment when it is imported, so one server serves all tests."""
+    """The client reads its environment when it is imported, which any search for a model may do: one server for all."""
     assert "huggingface_hub" not in sys.modules
     with Hub() as one:
         os.environ.update(one.environment(tmp_path_factory.mktemp("hub")))
+        import_module("huggingface_hub.constants")  # before a test goes offline
         yield one
 
 
@@ -73,13 +75,20 @@ def hub(_own_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
     return _own_hub
 
 
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that a user without rights can reach, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @pytest.fixture(scope="session")
 def language_models(_own_hub: Hub) -> None:
     """For tests that load mlx_lm, which brings in the Hub's client: so after its environment is set."""
     del _own_hub
     if find_spec("mlx_lm") is None:
         pytest.skip("mlx_lm is not installed: pip install 'akidb-mlx[summarize]' (on Python 3.11 or newer)")
-    import_module("huggingface_hub.constants")  # before a test goes offline
 
 
 @pytest.fixture(scope="session")

@@ -411,7 +411,7 @@ def test_a_changed_byte_is_found_by_verify_and_mended_by_repair(cache, repo, mon
     (path / WEIGHTS).write_bytes(content)
     (found,) = cache.verify().values()
     assert found == (WEIGHTS,)
-    monkeypatch.setattr("model_cache.store._LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("model_cache.store.LOCK_TIMEOUT_S", 0.1)
     with cache.acquire(repo), pytest.raises(ModelInUseError, match="damaged and open"):
         cache.repair(repo)
     cache.repair(repo)

@@ -15,7 +15,7 @@ from model_cache import (
     ModelCacheError,
     ModelUnavailableError,
     files,
-    packages,
+    verified,
 )
 from model_cache.names import RepoName
 from model_cache.packages import ModelPackage
@@ -81,6 +81,14 @@ def test_the_bound_follows_the_environment(monkeypatch, tmp_path):
     assert CacheConfig(tmp_path / "not/yet").limit() == shutil.disk_usage(tmp_path).total // 4
 
 
+def test_a_home_directory_that_is_not_known(monkeypatch):
+    with pytest.raises(ModelUnavailableError, match=r"'~nobody-of-that-name/x' lies in a home .*give a full path"):
+        ModelCache(Path("/x")).ensure("~nobody-of-that-name/x")
+    monkeypatch.setenv("AKIDB_CACHE_DIR", "~nobody-of-that-name/x")
+    with pytest.raises(ModelCacheError, match=r"'~nobody-of-that-name/x' lies in a home .*set HOME"):
+        ModelCache()
+
+
 @pytest.mark.parametrize("text", ["1 GB", "-1", "1e9", "9" * 5000])
 def test_a_bound_that_is_no_number_of_bytes(monkeypatch, tmp_path, text):
     monkeypatch.setenv("AKIDB_CACHE_MAX_BYTES", text)
@@ -97,10 +105,11 @@ def test_a_cache_shows_its_folder_and_bound():
 
 # Lower modules first; each may import from those before it.
 LAYERS = (
-    ("errors", "locks", "progress", "kinds"),
-    ("config", "names", "files"),
-    ("record", "packages", "hub_cache", "retries", "exchange", "description"),
-    ("store", "hub", "transfer"),
+    ("errors", "locks", "folders", "progress", "kinds"),
+    ("config", "names", "files", "os_errors"),
+    ("record", "verified", "retries", "exchange", "description"),
+    ("stored_model", "packages", "hub_cache"),
+    ("store", "cached_model", "hub", "transfer"),
     ("eviction",),
     ("space",),
     ("download",),
@@ -148,8 +157,8 @@ def test_an_installed_package_is_read_as_data(cache, package):
 
 def test_weights_are_hashed_once_for_each_state_of_the_file(cache, package, monkeypatch):
     hashed = []
-    real = packages.sha256
-    monkeypatch.setattr(packages, "sha256", lambda path: hashed.append(1) or real(path))
+    real = verified.sha256
+    monkeypatch.setattr(verified, "sha256", lambda path: hashed.append(1) or real(path))
     cache.ensure("org/tiny")
     cache.ensure("org/tiny")
     assert len(hashed) == 1

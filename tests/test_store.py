@@ -3,14 +3,10 @@
 import errno
 import fcntl
 import json
-import logging
 import os
 import shutil
-import tempfile
 import threading
 import time
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -22,7 +18,6 @@ from model_cache import (
     ModelCacheError,
     ModelUnavailableError,
     files,
-    hub_cache,
     locks,
 )
 from model_cache.names import RepoName
@@ -30,52 +25,12 @@ from model_cache.record import CacheRecord
 from model_cache.resolver import Resolver
 from model_cache.store import Store
 from model_cache.transfer import Transfer
-from tests.support import GOLDENS
-
-TINY = GOLDENS / "tiny-bert"
-COMMIT = "c" * 40
+from tests.caches import COMMIT, TINY, stored, without_rights
 
 
 @pytest.fixture
 def cache(tmp_path):
     return ModelCache(tmp_path / "models", download_timeout_s=20)
-
-
-@pytest.fixture
-def public():
-    """A folder that a user without rights can reach, unlike pytest's own."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)  # noqa: PTH101
-        yield Path(folder)
-
-
-@contextmanager
-def without_rights(folder: Path, mode: int = 0o555):
-    """A folder and all below it have this mode; root is somebody else inside, since modes do not bind it."""
-    for path in (*folder.rglob("*"), folder):
-        path.chmod(mode if path.is_dir() else mode & 0o444)
-    was_root = os.geteuid() == 0
-    if was_root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if was_root:
-            os.seteuid(0)
-        folder.chmod(0o755)
-        for parent, folders, names in os.walk(folder):
-            for name in folders:
-                Path(parent, name).chmod(0o755)
-            for name in names:
-                Path(parent, name).chmod(0o644)
-
-
-def stored(cache: ModelCache, repo_id: str = "org/tiny", commit: str = COMMIT) -> Path:
-    """Put the tiny model into a cache with no Hub."""
-    store = Store(cache.root)
-    staged = store.staging_folder(RepoName(repo_id), commit)
-    shutil.copytree(TINY, staged, dirs_exist_ok=True)
-    return store.publish(staged, CacheRecord.from_files(staged, repo_id, commit, "hub", ("main",))).path
 
 
 # Folders that cannot be written.
@@ -139,7 +94,7 @@ def test_a_download_that_another_process_never_ends(hub, tmp_path):
     hub.add("org/tiny", TINY)
     cache = ModelCache(tmp_path / "models", download_timeout_s=0.2)
     with (
-        locks.exclusive(cache.root / "org--tiny/download.lock"),
+        locks.exclusive(cache.root / "org--tiny/download.lock", 5),
         pytest.raises(DownloadError, match="another process has been downloading org/tiny"),
     ):
         cache.ensure("org/tiny")
@@ -150,13 +105,14 @@ def test_a_lock_whose_file_goes_while_it_is_waited_for(tmp_path):
     taken = threading.Event()
 
     def wait():
-        with locks.shared(path):
+        with locks.shared(path, 5):
             taken.set()
 
     waiting = threading.Thread(target=wait)
-    with locks.exclusive(path, remove=True):
+    with locks.exclusive(path, 5):
         waiting.start()
         assert not taken.wait(0.2)
+        path.unlink()
     waiting.join(5)
     assert taken.is_set()
     assert path.exists()  # the one that was waited for is gone, so it made another
@@ -224,7 +180,7 @@ def test_what_was_left_behind_goes_with_the_next_download(hub, cache, monkeypatc
         raise PermissionError("no")
 
     trash.mkdir()
-    monkeypatch.setattr("model_cache.store.shutil.rmtree", refuse)
+    monkeypatch.setattr("model_cache.folders.shutil.rmtree", refuse)
     hub.add("org/other", TINY)
     assert cache.ensure("org/other").is_dir()
     assert "cannot be deleted" in caplog.text
@@ -301,54 +257,6 @@ def test_a_repository_that_is_not_whole(hub, cache):
 
 
 _PART = ("config.json", "model.safetensors")
-
-
-# The Hub's own cache.
-def test_a_copy_that_cannot_be_linked_is_used_where_it_is(hub, cache, monkeypatch, caplog):
-    from huggingface_hub import snapshot_download
-
-    def refuse(*_):
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-    hub.add("org/elsewhere", TINY)
-    theirs = Path(snapshot_download("org/elsewhere"))
-    hub.reset()
-    monkeypatch.setattr("model_cache.files.os.link", refuse)
-    caplog.set_level(logging.INFO)
-    assert cache.ensure("org/elsewhere") == theirs
-    assert "is used from the Hub's cache" in caplog.text
-    assert cache.list() == []
-    assert hub.requests == []
-
-
-def test_a_copy_with_a_hostile_index_is_not_used(hub, cache, caplog):
-    from huggingface_hub import snapshot_download
-
-    tree = {path.name: path.read_bytes() for path in TINY.glob("*.json")}
-    tree["model.safetensors.index.json"] = json.dumps({"weight_map": {"a": "../x.safetensors"}}).encode()
-    hub.add("org/theirs", tree)
-    snapshot_download("org/theirs")
-    with pytest.raises(ModelUnavailableError):
-        cache.ensure("org/theirs", download=False)
-    assert "is not used" in caplog.text
-
-
-def test_a_copy_that_was_never_complete_is_not_used(hub, cache):
-    hub.add("org/never", TINY)
-    (hub_cache._cache_folder() / "models--org--never/snapshots").mkdir(parents=True)
-    assert cache.ensure("org/never").name == cache.list()[0].commit
-
-
-def test_where_the_client_keeps_its_cache(monkeypatch):
-    from huggingface_hub import constants
-
-    assert str(hub_cache._cache_folder()) == constants.HF_HUB_CACHE
-    monkeypatch.delenv("HF_HUB_CACHE")
-    monkeypatch.setenv("HF_HOME", "/somewhere")
-    assert str(hub_cache._cache_folder()) == "/somewhere/hub"
-    monkeypatch.delenv("HF_HOME")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/else")
-    assert str(hub_cache._cache_folder()) == "/else/huggingface/hub"
 
 
 # Offline, and names.
