@@ -136,7 +136,7 @@ def _shards(index: Path) -> list[str]:
     for name in names:
         if not isinstance(name, str) or "/" in name or len(name) > 255 or not name.endswith(".safetensors"):
             shown = reprlib.repr(name)
-            raise InvalidModelNameError(f"{index}: {shown} is not the name of a safetensors file in this folder")
+            raise InvalidModelNameError(f"{index} names {shown}, which is not a weight file beside it")
         check_file_name(name)
     return sorted(names)
 
