@@ -184,12 +184,10 @@ def test_what_is_gone_is_forgotten(tmp_path):
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("HF_HUB_CACHE", "{folder}"),
         ("HF_HUB_CACHE", "~/hub"),
         ("HF_HUB_CACHE", "$SOMEWHERE/hub"),
         ("HUGGINGFACE_HUB_CACHE", "{folder}"),
         ("HF_HOME", "~"),
-        ("HF_HOME", "${{SOMEWHERE}}"),
     ],
 )
 def test_the_clients_own_variables_say_where_it_is(theirs, tmp_path, variable, value):
