@@ -28,6 +28,8 @@ _NEEDED = {"Cargo.toml", "build.rs", "src/lib.rs", "src/python/ml_module.py", "R
 
 def main() -> None:
     target = ROOT / "target"
+    for old in (target / "package").glob("*.crate"):
+        old.unlink()
     subprocess.run(["cargo", "package", "--no-verify", "--allow-dirty", "--locked"], cwd=ROOT / CRATE, check=True)
     (archive,) = (target / "package").glob("*.crate")
     with tempfile.TemporaryDirectory() as folder:
@@ -43,7 +45,7 @@ def main() -> None:
         # The same dependencies as in the workspace, so that no release of one of them fails this.
         shutil.copy(ROOT / "Cargo.lock", newcomer)
         commands, expected = console(page)
-        found = run(commands, newcomer, target / "newcomer")
+        found = run(commands, newcomer, target)
     if found.splitlines() != expected:
         sys.exit(f"the program of {PAGE.name} printed {found!r}, expected {expected}")
     print(f"{archive.name}: {archive.stat().st_size / 1e3:.0f} kB, and {PAGE.name} works as it is written")

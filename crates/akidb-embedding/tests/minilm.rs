@@ -3,9 +3,12 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use akidb_embedding::{EmbedOptions, EmbeddingError, EmbeddingProvider, Overflow};
+use akidb_embedding::{
+    EmbedOptions, EmbeddingError, EmbeddingProvider, MlBridge, Overflow, PyMlBridge, PythonEnvironment,
+};
 use common::{minilm, request, sentences};
 
 #[tokio::test]
@@ -39,6 +42,25 @@ async fn nothing_gives_nothing_and_the_model_is_known() {
     let info = provider.model_info().await.unwrap();
     assert_eq!((info.model.as_str(), info.dimension, info.max_tokens), ("minilm-l6-v2", 384, 256));
     provider.health_check().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_single_text_does_not_wait_for_a_batch() {
+    let bridge = Arc::new(PyMlBridge::load("akidb_mlx.ml_funcs", PythonEnvironment::default()).await.unwrap());
+    bridge.generate_embedding("the model is loaded").await.unwrap();
+    let batch = tokio::spawn({
+        let bridge = Arc::clone(&bridge);
+        async move { bridge.generate_embeddings_batch(&sentences(1000)).await }
+    });
+    // They take turns with the batch, which is some twenty steps long; without that one would wait for its end.
+    let mut answered = 0;
+    while !batch.is_finished() {
+        bridge.generate_embedding(&format!("a single text {answered}")).await.unwrap();
+        answered += 1;
+    }
+    assert_eq!(batch.await.unwrap().unwrap().len(), 1000);
+    assert!(answered > 4, "{answered} single texts were answered beside the batch");
+    bridge.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
