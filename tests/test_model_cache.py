@@ -82,10 +82,10 @@ def test_the_bound_follows_the_environment(monkeypatch, tmp_path):
 
 
 def test_a_home_directory_that_is_not_known(monkeypatch):
-    with pytest.raises(ModelUnavailableError, match=r"'~nobody-of-that-name/x' lies in a home .*give a full path"):
+    with pytest.raises(InvalidModelNameError, match=r"'~nobody-of-that-name/x' is in a home folder that is not known"):
         ModelCache(Path("/x")).ensure("~nobody-of-that-name/x")
     monkeypatch.setenv("AKIDB_CACHE_DIR", "~nobody-of-that-name/x")
-    with pytest.raises(ModelCacheError, match=r"'~nobody-of-that-name/x' lies in a home .*set HOME"):
+    with pytest.raises(ModelCacheError, match=r"'~nobody-of-that-name/x', a home .*set AKIDB_CACHE_DIR"):
         ModelCache()
 
 
