@@ -16,7 +16,8 @@ def file(monkeypatch, tmp_path):
     return path
 
 
-def test_defaults():
+def test_defaults(monkeypatch):
+    monkeypatch.delenv("AKIDB_DEVICE")
     assert (
         load_settings()
         == Settings()
