@@ -34,6 +34,7 @@ class FakeModel:
         shares_prefixes=False,
         device="cpu",
         precision="float32",
+        allow_tf32=False,
         weight_bytes=0,
     )
 

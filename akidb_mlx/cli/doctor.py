@@ -13,9 +13,9 @@ import typer
 from akidb_mlx import __version__
 from akidb_mlx.catalog import CATALOG
 from akidb_mlx.cli.output import write_line, write_rich
-from akidb_mlx.errors import AkidbMlxError, InferenceError
+from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InferenceError
 from akidb_mlx.service import EmbeddingService
-from akidb_mlx.settings import DeviceName, config_file, load_settings
+from akidb_mlx.settings import Settings, config_file, load_settings
 from model_cache import ModelCache, ModelCacheError
 
 _PACKAGES = ("mlx", "numpy", "tokenizers", "safetensors", "pydantic", "spacy", "sentencex", "mlx-lm")
@@ -29,21 +29,24 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Write one JSON 
     cache = settings.open_cache()
     models = {name: _find(cache, record.repo_id) for name, record in CATALOG.items()}
     found = next((name for name, where in models.items() if where["path"]), None)
+    backend = _describe_device(settings)
     report: dict[str, Any] = {
         "akidb_mlx": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
-        "backend": _describe_device(settings.device),
+        "backend": backend,
         "config_file": str(config_file()),
         "cache": str(cache.root),
         "models": models,
-        "self_test": _self_test(found) if found else None,
+        "self_test": _self_test(found) if found and "error" not in backend else None,
     }
     if as_json:
         write_line(json.dumps(report))
     else:
         _print_report(report)
+    if "error" in backend:
+        raise ConfigurationError(backend["error"])
     if found and not report["self_test"]["passed"]:
         raise InferenceError(f"the self-test on {found} failed: {report['self_test']['detail']}")
 
@@ -56,13 +59,17 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _describe_device(name: DeviceName) -> dict[str, str]:
-    from akidb_mlx.runtime import cpu_runtime
+def _describe_device(settings: Settings) -> dict[str, Any]:
+    """Return what is known of the device, or the error that keeps this machine from computing."""
+    from akidb_mlx.runtime import mlx_import
 
-    cpu_runtime.prepare()
-    from akidb_mlx.runtime.device import describe
+    try:
+        mlx_import.prepare(settings.allow_tf32)
+        from akidb_mlx.runtime.device import describe
 
-    return describe(name)
+        return {**describe(settings.device)}
+    except AkidbMlxError as error:
+        return {"error": str(error)}
 
 
 def _find(cache: ModelCache, repo_id: str) -> dict[str, str | None]:
@@ -103,16 +110,23 @@ def _print_report(report: dict[str, Any]) -> None:
     table.add_row(
         "packages", ", ".join(f"{name} {version or '(not installed)'}" for name, version in report["packages"].items())
     )
-    table.add_row("device", f"{backend['device']} ({backend['device_name']}, {backend['architecture']})")
-    slow = "  [yellow]slow: install OpenBLAS (Debian: apt install libopenblas0-pthread)[/]"
-    table.add_row("BLAS", backend["blas"] + (slow if backend["blas"] == "reference" else ""))
+    if "error" in backend:
+        table.add_row("device", f"[red]none[/]: {escape(backend['error'])}")
+    else:
+        products = "rounded to TF32" if backend["allow_tf32"] else "in full precision"
+        table.add_row("device", f"{backend['device']} ({backend['device_name']}, {backend['architecture']})")
+        table.add_row("float32", f"products {products}")
+        slow = "  [yellow]slow: install OpenBLAS (Debian: apt install libopenblas0-pthread)[/]"
+        table.add_row("BLAS", backend["blas"] + (slow if backend["blas"] == "reference" else ""))
     table.add_row("settings", escape(report["config_file"]))
     table.add_row("cache", escape(report["cache"]))
     for name, where in report["models"].items():
         record = CATALOG[name]
         state = f"[green]found[/] {escape(where['path'])}" if where["path"] else "[dim]not found[/]"
         table.add_row("model", f"{name} ({record.description}; {record.licence}): {state}")
-    if test is None:
+    if test is None and "error" in backend:
+        table.add_row("self-test", "[yellow]not run[/]")
+    elif test is None:
         table.add_row("self-test", f"[yellow]no model found[/]: {escape(report['models']['minilm-l6-v2']['missing'])}")
     else:
         verdict = "[green]passed[/]" if test["passed"] else "[red]failed[/]"
