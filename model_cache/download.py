@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -99,10 +100,18 @@ class Downloader:
         if to_receive + _RESERVED_BYTES > free:
             raise DiskSpaceError(
                 f"{repo} needs {to_receive} bytes (and {_RESERVED_BYTES} to spare) and the disk of {self._store.root} "
-                f"has {free} free: free some space, or set AKIDB_CACHE_DIR to a folder on another disk",
+                f"has {free} free{_about_purgeable()}: free some space, or set AKIDB_CACHE_DIR to a folder on another "
+                "disk",
                 needed=to_receive,
                 free=free,
             )
+
+
+def _about_purgeable() -> str:
+    """Say what macOS leaves out of the free space, which the Finder shows as available."""
+    if sys.platform != "darwin":
+        return ""
+    return ", not counting what macOS could purge (snapshots, caches, files that iCloud has too)"
 
 
 def _link_stored_files(remote: RemoteModel, stored: list[StoredModel], staged: Path) -> None:
