@@ -1,7 +1,7 @@
 """akidb-mlx beside sentence-transformers, mlx-embeddings and a naive MLX loop: the figures in docs/performance.md.
 
 python -m benchmarks.compare --install    # the peers, each in an environment of its own in .bench (gigabytes)
-python -m benchmarks.compare [--models minilm,gemma] [--workloads sts,busy] [--json FILE] [--plot FILE]
+python -m benchmarks.compare [--models minilm,gemma] [--workloads sts,busy] [--device gpu] [--json FILE] [--plot FILE]
 
 Every contestant has a process of its own, float32 and the same number of threads. They take turns: one untimed round,
 then the timed ones, whose median counts. A figure is marked wrong where the cosine of a vector to that of
@@ -11,6 +11,7 @@ sentence-transformers (where that is absent: to ours) is below 0.999. The worklo
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -174,11 +175,11 @@ class Match:
                 figure.speed = figure.value / ours if figure.unit == "texts/s" else ours / figure.value
 
 
-def find_model(name: str) -> ModelFiles | None:
+def find_model(name: str, device: str = "cpu") -> ModelFiles | None:
     """The files of a model, None if its weights are not on this machine and cannot be had."""
     if name == "minilm":
         try:
-            with EmbeddingService("minilm-l6-v2") as service:
+            with EmbeddingService("minilm-l6-v2", device="cpu") as service:
                 given, directory = "minilm-l6-v2", Path(service.get_model_info()["path"])
         except AkidbMlxError:
             return None
@@ -188,13 +189,13 @@ def find_model(name: str) -> ModelFiles | None:
             return None
         given = str(directory)
     limits = json.loads((directory / "sentence_bert_config.json").read_text(encoding="utf-8"))
-    return ModelFiles(given, str(directory), limits["max_seq_length"])
+    return ModelFiles(given, str(directory), limits["max_seq_length"], device)
 
 
-def measure(model: str, wanted: list[str], rounds: int, console: Console) -> list[Figure]:
+def measure(model: str, wanted: list[str], rounds: int, device: str, console: Console) -> list[Figure]:
     """All contestants on the wanted workloads of a model, which every one of them keeps in memory meanwhile."""
     with console.status(f"{model}: preparing") as status, ExitStack() as stack:
-        files = find_model(model)
+        files = find_model(model, device)
         if files is None:
             return [Figure(model, "", "", "", 0, 0.0, "absent", "its weights are not on this machine")]
         matches = [(w, Match(model, files, w)) for w in workloads(PLANS[model], files) if w.name in wanted]
@@ -224,14 +225,22 @@ def measure(model: str, wanted: list[str], rounds: int, console: Console) -> lis
         return [figure for _, match in matches for figure in match.figures.values()]
 
 
-def machine() -> dict[str, Any]:
+def machine(device: str) -> dict[str, Any]:
     if sys.platform == "darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
         cpu = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     else:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return {"cpu": cpu, "cores": environments.CORES, "system": platform.system(), "python": platform.python_version()}
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "cpu": cpu,
+        "cores": environments.CORES,
+        "memory_gb": round(memory / 2**30, 1),
+        "system": f"{platform.system()} {platform.mac_ver()[0]}".strip(),
+        "python": platform.python_version(),
+        "device": device,
+    }
 
 
 def show(figures: list[Figure]) -> None:
@@ -275,6 +284,7 @@ def _chosen(given: str, known: Iterable[str], option: str) -> list[str]:
 def main(
     models: Annotated[str, typer.Option(help="Which models, with commas between.")] = ",".join(PLANS),
     workload_names: Annotated[str, typer.Option("--workloads", help="Which workloads.")] = ",".join(NAMES),
+    device: Annotated[Literal["cpu", "gpu"], typer.Option(help="Where all compute; a Mac has a gpu.")] = "cpu",
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, of which the median counts.")] = 3,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
     plot_file: Annotated[Path | None, typer.Option("--plot", help="Draw the throughputs here.")] = None,
@@ -290,9 +300,9 @@ def main(
     wanted = _chosen(workload_names, NAMES, "--workloads")
     console = Console(stderr=True)
     versions = {name: environments.versions(name) for name in MODULES}
-    figures = [figure for model in chosen for figure in measure(model, wanted, rounds, console)]
+    figures = [figure for model in chosen for figure in measure(model, wanted, rounds, device, console)]
     rows = [asdict(figure) for figure in figures]
-    report = {"machine": machine(), "versions": versions, "rounds": rounds, "figures": rows}
+    report = {"machine": machine(device), "versions": versions, "rounds": rounds, "figures": rows}
     show(figures)
     if json_file:
         json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -28,6 +28,7 @@ class ModelFiles:
     name: str  # what EmbeddingService takes: a catalogue name or the directory
     directory: str
     max_tokens: int
+    device: str = "cpu"  # or "gpu"
 
 
 @dataclass(frozen=True)

@@ -65,18 +65,40 @@ fn an_interpreter_that_is_none_or_does_not_start() {
 
 #[test]
 fn an_interpreter_of_another_version() {
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("python2.7/bin");
-    std::fs::create_dir_all(&folder).unwrap();
-    let python = folder.join("python3");
-    std::fs::write(&python, "#!/bin/sh\nprintf 'akidb\\n2.7\\n/opt/old/bin/python\\n'\n").unwrap();
-    assert!(Command::new("chmod").arg("+x").arg(&python).status().unwrap().success());
+    let folder = stand_in("3.99");
     fails_with(
-        &[("AKIDB_PYTHON", folder.parent().unwrap().to_str().unwrap())],
+        &[("AKIDB_PYTHON", folder.to_str().unwrap())],
         &[
-            "/opt/old/bin/python (from AKIDB_PYTHON) is Python 2.7, and this program is linked to Python 3.",
+            "/opt/other/bin/python (from AKIDB_PYTHON) is Python 3.99, and this program is linked to Python 3.",
             "PYO3_PYTHON",
         ],
     );
+}
+
+/// As on a Mac that has no Python but the system's.
+#[test]
+fn an_interpreter_that_is_too_old() {
+    for version in ["2.7", "3.9"] {
+        let path = stand_in(version).join("bin");
+        fails_with(
+            &[("AKIDB_PYTHON", ""), ("VIRTUAL_ENV", ""), ("PATH", path.to_str().unwrap())],
+            &[
+                &format!("/opt/other/bin/python (from PATH) is Python {version}, and akidb-mlx needs 3.10 or newer"),
+                "brew install python@3.13",
+                "AKIDB_PYTHON",
+            ],
+        );
+    }
+}
+
+/// The folder of an interpreter that says that it is of some version.
+fn stand_in(version: &str) -> std::path::PathBuf {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("python{version}"));
+    std::fs::create_dir_all(folder.join("bin")).unwrap();
+    let python = folder.join("bin/python3");
+    std::fs::write(&python, format!("#!/bin/sh\nprintf 'akidb\\n{version}\\n/opt/other/bin/python\\n'\n")).unwrap();
+    assert!(Command::new("chmod").arg("+x").arg(&python).status().unwrap().success());
+    folder
 }
 
 #[test]

@@ -23,6 +23,9 @@ const QUESTION: &str = "import sys, sysconfig
 free = 't' if sysconfig.get_config_var('Py_GIL_DISABLED') else ''
 print('akidb', '%d.%d%s' % (*sys.version_info[:2], free), sys.executable, *filter(None, sys.path), sep='\\n')";
 
+/// The oldest Python, 3 and this, that akidb-mlx runs on.
+const OLDEST_MINOR: u32 = 10;
+
 /// How long an interpreter may take to answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -196,6 +199,15 @@ fn ask(interpreter: &Path, named_by: &str) -> MlBridgeResult<Found> {
 
 /// Compiled modules in a virtual environment are for one version of Python, and this program is linked to one.
 fn check_version(found: &Found, named_by: &str) -> MlBridgeResult<()> {
+    if is_too_old(&found.version) {
+        return Err(init_error(format!(
+            "{} (from {named_by}) is Python {}, and akidb-mlx needs 3.{OLDEST_MINOR} or newer: install one (python3 of \
+             macOS itself is older; `brew install python@3.13`), make a virtual environment that has akidb-mlx, and set \
+             AKIDB_PYTHON to its folder",
+            found.interpreter.display(),
+            found.version,
+        )));
+    }
     let linked = linked_version();
     if found.version == linked {
         return Ok(());
@@ -206,6 +218,12 @@ fn check_version(found: &Found, named_by: &str) -> MlBridgeResult<()> {
         found.interpreter.display(),
         found.version,
     )))
+}
+
+/// Whether a version such as "3.9" or "3.13t" is older than akidb-mlx runs on.
+fn is_too_old(version: &str) -> bool {
+    let mut numbers = version.trim_end_matches('t').split('.').map(|number| number.parse().unwrap_or(0));
+    (numbers.next(), numbers.next()) < (Some(3), Some(OLDEST_MINOR))
 }
 
 /// As in "3.11", or "3.13t" where there is no GIL.
