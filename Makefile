@@ -23,7 +23,7 @@ HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 	found = [os.path.join(v("LIBDIR"), part, v("LDLIBRARY")) for part in ("", v("MULTIARCH") or "")]; \
 	raise SystemExit(not (v("PYTHONFRAMEWORK") or v("Py_ENABLE_SHARED") and any(map(os.path.exists, found))))
 
-.PHONY: FORCE demo help test test-rust test-real test-slow test-timing test-load test-load-rust package test-package docs lint lint-rust coverage guards \
+.PHONY: FORCE demo help test test-rust test-real test-slow test-gpu test-timing test-load test-load-rust package test-package docs lint lint-rust coverage guards \
 	fidelity token-budget bench bench-peers bench-mac bench-load bench-entities bench-rust openblas libpython clean
 
 demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
@@ -45,6 +45,9 @@ test-real: .venv/developed ## run the tests on the real weights in $AKIDB_TEST_M
 
 test-slow: .venv/developed ## run the tests that take more than five seconds each
 	$(BIN)/python -m pytest -m 'slow and not real_weights and not load'
+
+test-gpu: .venv/developed ## compare a GPU's vectors with the reference's
+	$(BIN)/python -m pytest -m 'slow or default_device' tests/test_gpu.py tests/test_native_path.py
 
 test-timing: .venv/developed ## run the tests that assert seconds, on a quiet machine
 	$(BIN)/python -m pytest -m timing

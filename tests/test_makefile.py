@@ -39,7 +39,8 @@ def interpreter(folder: Path, version: str, name: str = "", system: str = "Linux
     numbers = tuple(int(number) for number in version.split("."))
     disguise = (
         f"import platform, sys; sys.version_info = {numbers}; sys.version = '{version}'; "
-        f"sys.base_prefix = '/opt/{version}'; platform.system = lambda: '{system}'; platform.machine = lambda: '{machine}'"
+        f"sys.base_prefix = '/opt/{version}'; platform.system = lambda: '{system}'; "
+        f"platform.machine = lambda: '{machine}'"
     )
     path = folder / "tools" / (name or f"python{version}")
     path.write_text(STAND_IN.format(real=sys.executable, disguise=disguise, version=version))
