@@ -110,8 +110,8 @@ def test_the_reports_say_what_is_in_force(monkeypatch):
         assert one.get_model_info()["allow_tf32"] is True
 
 
-def test_tf32_would_cost_two_hundred_times_the_exactness(minilm, monkeypatch):
-    """Why it is off: with rounded factors MiniLM misses its bound of 1e-5 by a factor of twenty."""
+def test_tf32_would_cost_exactness(minilm, monkeypatch):
+    """Why it is off: with rounded factors MiniLM misses its bound of 1e-5 by far, and so do texts in other batches."""
     import mlx.core as mx
 
     from akidb_mlx.backends.mlx import plan as plans
@@ -131,8 +131,10 @@ def test_tf32_would_cost_two_hundred_times_the_exactness(minilm, monkeypatch):
     monkeypatch.setattr(Linear, "__call__", linear)
     monkeypatch.setattr(plans, "vectorised_attention", attention)
     with EmbeddingService("minilm-l6-v2", device="cpu") as one:
-        difference = np.abs(one.embed_array(texts) - expected).max()
-    assert 1e-4 < difference < 3e-4
+        vectors = one.embed_array(texts)
+        alone = np.concatenate([one.embed_array([text]) for text in texts[:10]])
+    assert np.abs(vectors - expected).max() == pytest.approx(1.9e-4, rel=0.2)
+    assert np.abs(vectors[:10] - alone).max() > 2e-5
 
 
 # A Mac without MLX, or without Metal
@@ -141,7 +143,7 @@ INTEL = "macOS 15.1 x86_64 under Rosetta: it needs a native arm64 Python on macO
 NO_METAL = "[metal::load_device] No Metal device available."
 
 
-@pytest.mark.parametrize("device", ["auto", "gpu", "cpu"])
+@pytest.mark.parametrize("device", ["auto", "cpu"])
 @pytest.mark.parametrize(
     ("kind", "message", "machine", "said"),
     [
@@ -149,6 +151,7 @@ NO_METAL = "[metal::load_device] No Metal device available."
         ("ImportError", NO_METAL, "arm64", f"MLX cannot start on this machine, macOS 15.1 arm64: {NO_METAL}"),
         ("RuntimeError", NO_METAL, "arm64", "also with device=cpu, whose arrays are allocated through Metal"),
     ],
+    ids=["no MLX", "no Metal", "no Metal, found later"],
 )
 def test_a_machine_that_cannot_compute_says_why(kind, message, machine, said, device):
     command = ("embed", "-m", TINY, "hello")

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from akidb_mlx.errors import ConfigurationError
 from akidb_mlx.runtime import cpu_runtime
+from akidb_mlx.runtime.locks import device_lock
 from akidb_mlx.settings import DeviceName
 
 _thread = threading.local()
@@ -129,7 +130,8 @@ def _product_is_rounded(device: mx.Device) -> bool:
     size = _TF32_PROBE_SIZE
     factor = mx.full((size, size), _TF32_PROBE, dtype=mx.float32, stream=device)
     product = mx.matmul(factor, mx.eye(size, stream=device), stream=device)
-    return bool(mx.max(product, stream=device).item() != _TF32_PROBE)
+    with device_lock:
+        return bool(mx.max(product, stream=device).item() != _TF32_PROBE)
 
 
 def describe(name: DeviceName) -> DeviceReport:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, cast
 
 from akidb_mlx.errors import ConfigurationError
 
@@ -34,7 +34,7 @@ def import_mlx_lm() -> tuple[Any, Any, Any]:
             f"a generative model needs mlx_lm, which cannot be imported ({error}): run `pip install "
             "'akidb-mlx[summarize]'` on Python 3.11 or newer, or use mode='extractive'"
         ) from error
-    return _keep_cache(generate_step), load, dequantize_model
+    return _keep_cache(cast("FunctionType", generate_step)), load, dequantize_model
 
 
 def _keep_cache(function: FunctionType) -> FunctionType:
