@@ -13,6 +13,7 @@ def file(monkeypatch, tmp_path):
     """The TOML file that settings are read from, for a test to write."""
     path = tmp_path / "mlx.toml"
     monkeypatch.setenv("AKIDB_CONFIG", str(path))
+    monkeypatch.delenv("AKIDB_DEVICE")  # which goes before the file
     return path
 
 
