@@ -124,3 +124,11 @@ def test_an_environment_is_kept_until_another_interpreter_is_named(clone):
     interpreter(clone, "3.9.6", "python3")  # is not needed any more
     assert make(clone, "demo").returncode == 0
     assert log(clone)[changed:] == ["3.13.1 examples/search.py"]
+
+
+def test_the_comparison_for_a_mac_can_run_on_a_cpu(clone):
+    interpreter(clone, "3.12.4", "python3")
+    assert make(clone, "bench-mac", "DEVICE=cpu", "MAC_BENCH=--models minilm").returncode == 0
+    assert log(clone)[-1] == "3.12.4 -m benchmarks.compare --device cpu --models minilm --json mac.json"
+    assert make(clone, "bench-mac").returncode == 0
+    assert log(clone)[-1] == "3.12.4 -m benchmarks.compare --device gpu --models minilm,qwen3 --json mac.json"
