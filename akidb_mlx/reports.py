@@ -20,6 +20,7 @@ class ModelInfo(TypedDict):
         backend: the library that computes, as in "mlx".
         device: "cpu" or "gpu".
         precision: type of the activations, as in "float32".
+        allow_tf32: whether the device rounds the factors of float32 products to TF32, as was tried at load.
         quantization: how the weights are packed; None where none are.
         pooling: how token vectors become one vector: "mean", "cls" or "last".
         pooling_source: the file or rule that says so.
@@ -42,6 +43,7 @@ class ModelInfo(TypedDict):
     backend: str
     device: str
     precision: str
+    allow_tf32: bool
     quantization: str | None
     pooling: str
     pooling_source: str

@@ -37,7 +37,7 @@ from akidb_mlx.options import (
 )
 from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics
 from akidb_mlx.resolve import acquire_directory, resolve_device
-from akidb_mlx.runtime import cpu_runtime
+from akidb_mlx.runtime import mlx_import
 from akidb_mlx.runtime.descriptors import open_standard_descriptors
 from akidb_mlx.runtime.finalizers import clean_up_after
 from akidb_mlx.settings import BackendName, DeviceName, Settings, load_settings
@@ -109,6 +109,7 @@ class EmbeddingService(Embedder):
         parse_dimensions(dimensions, DimensionRange(default=1, native=None, cuttable=True, model=self._model_name))
         self._record = CATALOG.get(self._model_name)
         self.allow_untrained_dimensions = settings.allow_untrained_dimensions
+        mlx_import.check_installed()  # before a model is downloaded that could not run
         open_standard_descriptors()  # before a file that is open only for a while has one of their numbers
         # The model's files and its engine, released in reverse; also when the service is collected.
         resources = ExitStack()
@@ -237,6 +238,7 @@ class EmbeddingService(Embedder):
             "backend": "mlx",
             "device": self._facts.device,
             "precision": self._facts.precision,
+            "allow_tf32": self._facts.allow_tf32,
             "quantization": checkpoint.quantization_summary,
             "pooling": checkpoint.pooling,
             "pooling_source": checkpoint.pooling_source,
@@ -315,7 +317,7 @@ def _parse_settings(settings: Settings | None) -> Settings:
 
 def _load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) -> Model:
     """Load the model on the owner thread, where MLX is imported for the first time."""
-    cpu_runtime.prepare()
+    mlx_import.prepare(settings.allow_tf32)
     from akidb_mlx.backends.mlx.model import EmbeddingModel
     from akidb_mlx.backends.mlx.plan import execution_plan
 

@@ -82,6 +82,11 @@ class Settings(BaseSettings):
         "auto",
         description="Type of the activations; auto is float32 on a CPU and the checkpoint's own type on a GPU.",
     )
+    allow_tf32: bool = Field(
+        False,
+        description="Let a GPU from the M5 on round the factors of float32 products to 10 bits, which is faster; the "
+        "first model of a process decides, and MLX_ENABLE_TF32 goes first.",
+    )
     token_budget: PositiveInt | None = Field(
         None, description="Most tokens in one batch, padding included; the device's measured best if unset."
     )

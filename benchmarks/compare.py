@@ -1,7 +1,7 @@
 """Compare akidb-mlx with sentence-transformers, mlx-embeddings and a naive MLX loop, for docs/performance.md.
 
 python -m benchmarks.compare --install    # install each peer in an environment of its own in .bench (gigabytes)
-python -m benchmarks.compare [--models minilm,gemma] [--workloads sts,busy] [--json FILE] [--plot FILE]
+python -m benchmarks.compare [--models minilm,gemma] [--workloads sts,busy] [--device gpu] [--json FILE] [--plot FILE]
 
 Every contestant has a process of its own, float32 and the same number of threads. They take turns: one untimed round,
 then the timed ones, whose median counts. A figure is marked wrong if the cosine of a vector to that of
@@ -12,6 +12,7 @@ benchmarks/workloads.py.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -177,11 +178,11 @@ class Comparison:
                 figure.speed = figure.value / ours if figure.unit == "texts/s" else ours / figure.value
 
 
-def find_model(name: str) -> ModelFiles | None:
+def find_model(name: str, device: str = "cpu") -> ModelFiles | None:
     """Return the files of a model, or None if its weights are not on this machine and cannot be obtained."""
     if name == "minilm":
         try:
-            with EmbeddingService("minilm-l6-v2") as service:
+            with EmbeddingService("minilm-l6-v2", device="cpu") as service:
                 model, directory = "minilm-l6-v2", Path(service.get_model_info()["path"])
         except AkidbMlxError:
             return None
@@ -191,13 +192,13 @@ def find_model(name: str) -> ModelFiles | None:
             return None
         model = str(directory)
     limits = json.loads((directory / "sentence_bert_config.json").read_text(encoding="utf-8"))
-    return ModelFiles(model, str(directory), limits["max_seq_length"])
+    return ModelFiles(model, str(directory), limits["max_seq_length"], device)
 
 
-def measure(model: str, wanted: list[str], rounds: int, console: Console) -> list[Figure]:
+def measure(model: str, wanted: list[str], rounds: int, device: str, console: Console) -> list[Figure]:
     """Measure all contestants on the wanted workloads of a model, which each keeps in memory until the end."""
     with console.status(f"{model}: preparing") as status, ExitStack() as stack:
-        files = find_model(model)
+        files = find_model(model, device)
         if files is None:
             return [Figure(model, "", "", "", 0, 0.0, "absent", "its weights are not on this machine")]
         comparisons = [(w, Comparison(model, files, w)) for w in workloads(PLANS[model], files) if w.name in wanted]
@@ -227,15 +228,23 @@ def measure(model: str, wanted: list[str], rounds: int, console: Console) -> lis
         return [figure for _, comparison in comparisons for figure in comparison.figures.values()]
 
 
-def describe_machine() -> dict[str, Any]:
-    """Return the CPU, the number of cores, the system and the version of Python."""
+def describe_machine(device: str) -> dict[str, Any]:
+    """Return the CPU, its cores and memory, the system, the version of Python and the device that all compute on."""
     if sys.platform == "darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
         cpu = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     else:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return {"cpu": cpu, "cores": environments.CORES, "system": platform.system(), "python": platform.python_version()}
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "cpu": cpu,
+        "cores": environments.CORES,
+        "memory_gb": round(memory / 2**30, 1),
+        "system": f"{platform.system()} {platform.mac_ver()[0]}".strip(),
+        "python": platform.python_version(),
+        "device": device,
+    }
 
 
 def print_table(figures: list[Figure]) -> None:
@@ -283,6 +292,7 @@ def main(
     workload_names: Annotated[str, typer.Option("--workloads", help="Workloads, separated by commas.")] = ",".join(
         NAMES
     ),
+    device: Annotated[Literal["cpu", "gpu"], typer.Option(help="Device that all compute on; a Mac has a gpu.")] = "cpu",
     rounds: Annotated[int, typer.Option(min=1, help="Number of timed rounds; the median counts.")] = 3,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
     plot_file: Annotated[Path | None, typer.Option("--plot", help="Draw the throughputs in this SVG file.")] = None,
@@ -300,9 +310,9 @@ def main(
     wanted = _parse_names(workload_names, NAMES, "--workloads")
     console = Console(stderr=True)
     versions = {name: environments.installed_versions(name) for name in MODULES}
-    figures = [figure for model in chosen for figure in measure(model, wanted, rounds, console)]
+    figures = [figure for model in chosen for figure in measure(model, wanted, rounds, device, console)]
     rows = [asdict(figure) for figure in figures]
-    report = {"machine": describe_machine(), "versions": versions, "rounds": rounds, "figures": rows}
+    report = {"machine": describe_machine(device), "versions": versions, "rounds": rounds, "figures": rows}
     print_table(figures)
     if json_file:
         json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -13,10 +13,11 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from akidb_mlx.runtime import cpu_runtime
 from benchmarks.contestants import NAIVE, OURS, REFERENCE
 
 ROOT = Path(__file__).parent.parent
-CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+CORES = cpu_runtime.cores()
 INSTALL_COMMAND = "python -m benchmarks.compare --install"
 
 _MLX = "mlx[cpu]" if sys.platform == "linux" else "mlx"

@@ -24,7 +24,7 @@ import akidb_mlx.service
 from akidb_mlx import EmbeddingBatch, EmbeddingService, Settings
 from akidb_mlx.engine.backend import TokenRows
 from akidb_mlx.errors import ServiceOverloadedError
-from akidb_mlx.runtime import cpu_runtime
+from akidb_mlx.runtime import mlx_import
 from benchmarks import random_qwen3
 from benchmarks.compare import find_model
 from benchmarks.rows import Row, run, sample_resident_memory
@@ -202,7 +202,7 @@ def memory(calls: int = 10_000) -> list[Row]:
 
 def overhead(rounds: int = 200) -> list[Row]:
     """Embed a short text with the service, and compute the same tokens with the model alone."""
-    cpu_runtime.prepare()
+    mlx_import.prepare()
     from akidb_mlx.backends.mlx.model import EmbeddingModel
     from akidb_mlx.backends.mlx.plan import execution_plan
     from akidb_mlx.checkpoint.checkpoint import read_checkpoint

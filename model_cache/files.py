@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +21,8 @@ from model_cache.kinds import EMBEDDING, SPACY, kind_of
 INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
 _BLOCK = 1 << 22
+# How file systems say that they cannot flush a drive: those on a network, and some on foreign disks.
+_UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
 _LONGEST_HEADER = 16 << 20  # a hundred times what an embedding model has
 
 
@@ -189,9 +192,21 @@ def sync(path: Path) -> None:
     """Flush a file, or a folder's entries, to the disk, so that they survive a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _flush(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _flush(descriptor: int) -> None:
+    """Have what was written put on the medium; macOS's `fsync` leaves it in the drive's own cache."""
+    if hasattr(fcntl, "F_FULLFSYNC"):
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+    os.fsync(descriptor)
 
 
 def write_atomically(path: Path, content: str) -> None:
@@ -201,7 +216,7 @@ def write_atomically(path: Path, content: str) -> None:
         with temporary.open("w", encoding="utf-8") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            _flush(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

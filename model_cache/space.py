@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 
 from model_cache.description import RemoteModel
 from model_cache.errors import DiskSpaceError
@@ -81,7 +82,7 @@ class Space:
             freed = f", of which eviction could add {plan.freed}" if plan.freed else ""
             raise DiskSpaceError(
                 f"{self._name} needs {to_receive} bytes (and {_RESERVED_BYTES} to spare) and the disk of "
-                f"{self._store.root} has {free} free{freed}: free some space, or set AKIDB_CACHE_DIR to a folder on "
+                f"{self._store.root} has {free} free{freed}{_about_purgeable()}: free some space, or set AKIDB_CACHE_DIR to a folder on "
                 "another disk",
                 needed=to_receive,
                 free=free,
@@ -93,3 +94,10 @@ class Space:
             logger.warning(
                 "removed %s (%d bytes) to make space for %s: %s", removal.name, removal.size, self._name, removal.reason
             )
+
+
+def _about_purgeable() -> str:
+    """Say what macOS leaves out of the free space, which the Finder shows as available."""
+    if sys.platform != "darwin":
+        return ""
+    return ", not counting what macOS could purge (snapshots, caches, files that iCloud has too)"

@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -13,18 +14,18 @@ import pytest
 from akidb_mlx import EmbeddingService
 from akidb_mlx.entities import EntityExtractor
 from akidb_mlx.errors import ModelNotFoundError
-from akidb_mlx.runtime import cpu_runtime
+from akidb_mlx.runtime import mlx_import
 from tests.chat_models import make_chat_model
 from tests.hub import Hub
 from tests.ner import train
 from tests.support import GOLDENS, WEIGHTS, minilm_installed
 
-cpu_runtime.prepare()  # some tests import MLX themselves
+mlx_import.prepare()  # some tests import MLX themselves
 
 
 @pytest.fixture(autouse=True)
-def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads the settings or writes the cache of whoever runs it."""
+def _own_settings(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads the settings or writes the cache of whoever runs it, and none takes a GPU unless it says so."""
     names = (
         "DEVICE",
         "PRECISION",
@@ -37,9 +38,31 @@ def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     for name in names:
         monkeypatch.delenv(f"AKIDB_{name}", raising=False)
+    if request.node.get_closest_marker("default_device") is None:
+        monkeypatch.setenv("AKIDB_DEVICE", "cpu")
     monkeypatch.setenv("AKIDB_CONFIG", str(tmp_path / "none.toml"))
     monkeypatch.setenv("AKIDB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def default_devices_taken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A test fails that takes the default device, unless it is marked `default_device`.
+
+    A process computes on one device. That of the tests is the CPU, and on a Mac the default would be another one.
+    """
+    from akidb_mlx.runtime import device
+
+    taken: list[str] = []
+
+    def refuse() -> None:
+        taken.append(threading.current_thread().name)
+        raise AssertionError("a test took the default device: name one, or mark the test `default_device`")
+
+    if request.node.get_closest_marker("default_device") is None:
+        monkeypatch.setattr(device, "default_device", refuse)
+    yield taken
+    assert not taken, "the test took the default device: name one, or mark it `default_device`"
 
 
 @pytest.fixture(scope="session")

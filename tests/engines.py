@@ -35,6 +35,7 @@ class FakeModel:
         shares_prefixes=False,
         device="cpu",
         precision="float32",
+        allow_tf32=False,
         weight_bytes=0,
     )
 

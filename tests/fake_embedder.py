@@ -62,6 +62,7 @@ class FakeEmbedder(Embedder):
             "max_tokens": 1 << 20,
             "backend": "fake",
             "device": "cpu",
+            "allow_tf32": False,
             "precision": "float32",
             "quantization": None,
             "pooling": "mean",

@@ -254,8 +254,10 @@ def test_an_argument_goes_before_the_settings(chat_model, monkeypatch):
 
 def test_one_device_for_each_process(chat_model, monkeypatch):
     """What the embedder computes on is not moved."""
+    import mlx.core as mx
+
     from akidb_mlx.runtime import device
 
-    monkeypatch.setattr(device, "_claimed", type("Device", (), {"type": type("T", (), {"name": "gpu"})})())
+    monkeypatch.setattr(device, "_claims", [device.Claim(mx.Device(mx.gpu))])
     with pytest.raises(ConfigurationError, match="already computes on its gpu"):
         Summarizer(chat_model, device="cpu")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -290,6 +291,15 @@ def test_a_full_disk_is_noticed_before_the_download(hub, cache, repo, monkeypatc
         cache.ensure(repo)
     assert refusal.value.needed > 1000 == refusal.value.free
     assert hub.count(WEIGHTS_PATH) == 0
+
+
+def test_a_mac_is_told_what_its_free_space_leaves_out(cache, repo, monkeypatch):
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr("model_cache.space.shutil.disk_usage", lambda _: usage._replace(free=1000))
+    monkeypatch.setattr("model_cache.space.sys", SimpleNamespace(platform="darwin"))
+    with pytest.raises(DiskSpaceError, match="has 1000 free, not counting what macOS could purge") as refusal:
+        cache.ensure(repo)
+    assert str(refusal.value).count("\n") == 0
 
 
 def test_a_disk_that_is_really_full(tmp_path, repo):

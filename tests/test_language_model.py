@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from akidb_mlx.summarization.generator import TextGenerator
 from akidb_mlx.summarization.language_model import _is_loop, kv_bytes_per_token
 from akidb_mlx.summarization.prompts import as_data, summary_prompts
 from tests.chat_models import SPECIAL, TEMPLATE, make_chat_model
-from tests.support import GOLDENS, edit_json, edit_tensors, run_python
+from tests.support import GOLDENS, edit_json, edit_tensors, run_python, wait_until
 
 pytestmark = pytest.mark.usefixtures("language_models")
 
@@ -54,6 +55,51 @@ def test_text_equals_that_of_mlx_lm(chat_model, generator):
             assert text_of(generator, prompt) == expected
             compared += 1
     assert compared > len(PROMPTS) // 2
+
+
+def test_an_answer_leaves_the_buffers_of_other_models_alone(generator, monkeypatch):
+    """MLX has one cache of buffers for a process; whoever is idle may empty it, and mlx_lm may not."""
+    import mlx.core as mx
+
+    emptied_by = []
+    monkeypatch.setattr(mx, "clear_cache", lambda: emptied_by.append(sys._getframe(1).f_code.co_filename))
+    assert text_of(generator, "The ferry was " * 100)
+    assert not [file for file in emptied_by if "mlx_lm" in Path(file).parts or "language_model" in file]
+
+
+def test_memory_is_given_back_once_no_answer_is_asked_for(chat_model, monkeypatch):
+    from akidb_mlx.summarization import generator as module
+    from akidb_mlx.summarization.language_model import LanguageModel
+
+    given_back = []
+    monkeypatch.setattr(module, "_IDLE_S", 0.05)
+    monkeypatch.setattr(LanguageModel, "release_memory", lambda _: given_back.append(1))
+    one = TextGenerator(chat_model, "cpu", None, stuck_after_s=60)
+    for times in (1, 2):
+        wait_until(lambda times=times: len(given_back) == times)
+        time.sleep(0.2)
+        assert len(given_back) == times
+        assert text_of(one, "The storm was")
+    one.close()
+
+
+def test_an_answer_is_wired_with_its_keys_and_values(generator, monkeypatch):
+    from akidb_mlx.runtime import allocator
+
+    wired = []
+
+    @contextlib.contextmanager
+    def note(device, more_bytes):
+        wired.append((str(device.type.name), more_bytes))
+        yield
+        wired.append("released")
+
+    monkeypatch.setattr(allocator, "wired", note)
+    ids = generator.tokenizer.encode("The bridge was")
+    with generator.generate(ids, 20) as answer:
+        "".join(answer)
+    wait_until(lambda: len(wired) == 2)
+    assert wired == [("cpu", (len(ids) + 20) * generator.facts.kv_bytes_per_token), "released"]
 
 
 def test_a_quantised_model_is_unpacked_on_a_cpu(tmp_path):

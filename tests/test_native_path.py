@@ -46,7 +46,10 @@ def test_gemma_is_refused_in_float16(name):
         ("float16", True, "applegpu_g16s", "bfloat16"),
         ("float16", True, "applegpu_g13g", "float32"),
         ("bfloat16", True, "applegpu_g14s", "float32"),
-        ("bfloat16", False, "applegpu_g14s", "bfloat16"),
+        ("bfloat16", False, "applegpu_g13g", "float32"),
+        ("bfloat16", False, "applegpu_g14s", "float32"),
+        ("bfloat16", False, "applegpu_g15d", "bfloat16"),
+        ("float16", False, "applegpu_g13g", "float16"),
         ("float16", False, "sm_90", "float16"),
     ],
 )
@@ -70,6 +73,7 @@ def test_a_gpu_that_is_not_there_is_a_clear_error():
         EmbeddingService(str(GOLDENS / "tiny-bert"), device="gpu")
 
 
+@pytest.mark.default_device
 def test_the_default_device_agrees_with_the_reference():
     """On a Mac this is Metal; in a process of its own, because MLX has one device for each."""
     done = run_python(f"""
@@ -89,6 +93,6 @@ def test_a_process_computes_on_one_device(monkeypatch):
 
     from akidb_mlx.runtime import device
 
-    monkeypatch.setattr(device, "_claimed", mx.Device(mx.gpu))
+    monkeypatch.setattr(device, "_claims", [device.Claim(mx.Device(mx.gpu))])
     with pytest.raises(ConfigurationError, match="this process already computes on its gpu"):
         EmbeddingService(str(GOLDENS / "tiny-bert"), device="cpu")

@@ -208,6 +208,7 @@ def test_model_info(service):
         "backend": "mlx",
         "device": "cpu",
         "precision": "float32",
+        "allow_tf32": False,
         "quantization": "4-bit affine, group 64",
         "pooling": "mean",
         "prompts": ["STS", "document", "query"],

@@ -13,10 +13,12 @@ def file(monkeypatch, tmp_path):
     """The TOML file that settings are read from, for a test to write."""
     path = tmp_path / "mlx.toml"
     monkeypatch.setenv("AKIDB_CONFIG", str(path))
+    monkeypatch.delenv("AKIDB_DEVICE")  # which goes before the file
     return path
 
 
-def test_defaults():
+def test_defaults(monkeypatch):
+    monkeypatch.delenv("AKIDB_DEVICE")
     assert (
         load_settings()
         == Settings()

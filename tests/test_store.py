@@ -16,6 +16,7 @@ from model_cache import (
     InvalidModelNameError,
     ModelCache,
     ModelCacheError,
+    ModelInUseError,
     ModelUnavailableError,
     files,
     locks,
@@ -72,6 +73,65 @@ def test_a_record_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         files.write_atomically(tmp_path / "record.json", "{}")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def drive(monkeypatch):
+    """A Mac's F_FULLFSYNC; its errors are raised one after another."""
+    flushed, errors = [], []
+
+    def control(descriptor, command):
+        assert command == 51
+        if errors:
+            raise OSError(errors.pop(0), "refused")
+        flushed.append(descriptor)
+
+    monkeypatch.setattr(files, "fcntl", SimpleNamespace(F_FULLFSYNC=51, fcntl=control))
+    monkeypatch.setattr(files.os, "fsync", lambda _: flushed.append("fsync"))
+    return flushed, errors
+
+
+def test_a_macs_drive_is_flushed_too(tmp_path, drive):
+    flushed, _ = drive
+    files.write_atomically(tmp_path / "record.json", "{}")
+    assert len(flushed) == 2  # the file, then the folder
+    assert "fsync" not in flushed
+
+
+def test_a_file_system_that_cannot_flush_its_drive_is_synced(tmp_path, drive):
+    flushed, errors = drive
+    errors += [errno.ENOTSUP, errno.EINVAL]
+    files.write_atomically(tmp_path / "record.json", "{}")
+    assert flushed == ["fsync", "fsync"]
+
+
+def test_a_drive_that_fails_is_an_error(tmp_path, drive):
+    flushed, errors = drive
+    errors.append(errno.EIO)
+    with pytest.raises(OSError, match="refused"):
+        files.write_atomically(tmp_path / "record.json", "{}")
+    assert flushed == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_differ_in_case_are_one_model_on_a_disk_that_does_not_tell_them_apart(hub, cache):
+    """As a Mac's does by default; a link takes the part of the second name elsewhere."""
+    hub.add("org/tiny", TINY)
+    path = cache.ensure("org/tiny")
+    other = path.parent.with_name("Org--Tiny")
+    stand_in = not other.exists()
+    if stand_in:
+        other.symlink_to(path.parent)
+    requests = hub.count("*")
+    assert cache.ensure("Org/Tiny").samefile(path)
+    assert hub.count("*") == requests
+    with cache.acquire("Org/Tiny", download=False), pytest.raises(ModelInUseError):
+        cache.remove("org/tiny")
+    cache.remove("Org/Tiny")
+    if stand_in:
+        other.unlink()
+    assert not path.exists()
+    assert cache.list() == []
 
 
 def test_a_disk_that_fills_up_during_a_download(hub, cache, monkeypatch):

@@ -12,9 +12,9 @@ import typer
 from akidb_mlx import __version__
 from akidb_mlx.catalog import CATALOG
 from akidb_mlx.cli.output import Styled, write_json, write_table
-from akidb_mlx.errors import AkidbMlxError, InferenceError
+from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InferenceError
 from akidb_mlx.service import EmbeddingService
-from akidb_mlx.settings import DeviceName, Settings, config_file, load_settings
+from akidb_mlx.settings import Settings, config_file, load_settings
 from model_cache import ModelCache, ModelCacheError
 
 _PACKAGES = ("mlx", "numpy", "tokenizers", "safetensors", "pydantic", "spacy", "sentencex", "mlx-lm")
@@ -28,21 +28,24 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Write one JSON 
     cache = settings.open_cache()
     models = {name: _find(cache, record.repo_id) for name, record in CATALOG.items()}
     found = next((name for name, where in models.items() if where["path"]), None)
+    backend = _describe_device(settings)
     report: dict[str, Any] = {
         "akidb_mlx": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
-        "backend": _describe_device(settings.device),
+        "backend": backend,
         "config_file": None if (file := config_file()) is None else str(file),
         "cache": str(cache.root),
         "models": models,
-        "self_test": _self_test(found, settings) if found else None,
+        "self_test": _self_test(found, settings) if found and "error" not in backend else None,
     }
     if as_json:
         write_json(report)
     else:
         _print_report(report)
+    if "error" in backend:
+        raise ConfigurationError(backend["error"])
     if found and not report["self_test"]["passed"]:
         raise InferenceError(f"the self-test on {found} failed: {report['self_test']['detail']}")
 
@@ -55,13 +58,17 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _describe_device(name: DeviceName) -> dict[str, str]:
-    from akidb_mlx.runtime import cpu_runtime
+def _describe_device(settings: Settings) -> dict[str, Any]:
+    """Return what is known of the device, or the error that keeps this machine from computing."""
+    from akidb_mlx.runtime import mlx_import
 
-    cpu_runtime.prepare()
-    from akidb_mlx.runtime.device import describe
+    try:
+        mlx_import.prepare(settings.allow_tf32)
+        from akidb_mlx.runtime.device import describe
 
-    return describe(name)
+        return {**describe(settings.device)}
+    except AkidbMlxError as error:
+        return {"error": str(error)}
 
 
 def _find(cache: ModelCache, repo_id: str) -> dict[str, str | None]:
@@ -93,20 +100,28 @@ def _self_test(model: str, settings: Settings) -> dict[str, Any]:
 
 
 def _print_report(report: dict[str, Any]) -> None:
-    backend = report["backend"]
     packages = (f"{name} {version or '(not installed)'}" for name, version in report["packages"].items())
-    slow = "  slow: install OpenBLAS (Debian: apt install libopenblas0-pthread)"
     rows: list[tuple[str, str | Styled]] = [
         ("akidb-mlx", f"{report['akidb_mlx']}, Python {report['python']}, {report['platform']}"),
         ("packages", ", ".join(packages)),
-        ("device", f"{backend['device']} ({backend['device_name']}, {backend['architecture']})"),
-        ("BLAS", [(backend["blas"], ""), (slow if backend["blas"] == "reference" else "", "yellow")]),
+        *_describe_backend(report["backend"]),
         ("settings", report["config_file"] or "no file: the home folder is not known (see AKIDB_CONFIG)"),
         ("cache", report["cache"]),
         *(("model", _describe_model(name, where["path"])) for name, where in report["models"].items()),
         ("self-test", _describe_self_test(report)),
     ]
     write_table(("", ""), rows, header=False)
+
+
+def _describe_backend(backend: dict[str, Any]) -> list[tuple[str, str | Styled]]:
+    if "error" in backend:
+        return [("device", [("none", "red"), (f": {backend['error']}", "")])]
+    slow = "  slow: install OpenBLAS (Debian: apt install libopenblas0-pthread)"
+    return [
+        ("device", f"{backend['device']} ({backend['device_name']}, {backend['architecture']})"),
+        ("float32", f"products {'rounded to TF32' if backend['allow_tf32'] else 'in full precision'}"),
+        ("BLAS", [(backend["blas"], ""), (slow if backend["blas"] == "reference" else "", "yellow")]),
+    ]
 
 
 def _describe_model(name: str, path: str | None) -> Styled:
@@ -117,6 +132,8 @@ def _describe_model(name: str, path: str | None) -> Styled:
 
 def _describe_self_test(report: dict[str, Any]) -> Styled:
     test = report["self_test"]
+    if test is None and "error" in report["backend"]:
+        return [("not run", "yellow")]
     if test is None:
         return [("no model found", "yellow"), (f": {report['models']['minilm-l6-v2']['missing']}", "")]
     verdict = ("passed", "green") if test["passed"] else ("failed", "red")

@@ -28,6 +28,7 @@ class ModelFacts:
         shares_prefixes: whether it can compute a prefix that several sequences share once.
         device: "cpu" or "gpu".
         precision: type of the activations, as in "float32".
+        allow_tf32: whether the device rounds the factors of float32 products to TF32.
         weight_bytes: memory that its weights take.
     """
 
@@ -41,6 +42,7 @@ class ModelFacts:
     shares_prefixes: bool
     device: str
     precision: str
+    allow_tf32: bool
     weight_bytes: int
 
 

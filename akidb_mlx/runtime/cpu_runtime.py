@@ -1,11 +1,9 @@
-"""The preparation of a process for MLX's CPU backend, before `mlx.core` is imported.
+"""The CPU that MLX computes on: its BLAS, cores and memory.
 
 On Linux the MLX wheel carries a reference BLAS; a system OpenBLAS that is loaded first, with its symbols global, is
 what the wheel's calls then reach (80 times the speed in a float32 matrix product). And glibc gives every large block
 back to the system as soon as it is freed, where MLX frees and takes the same sizes again for every operation; with
-these thresholds it keeps them, at the price of a resident size that stays at its peak. Last, MLX hands out the
-operations of a graph breadth first, so those of several lanes in turn, only while the graph is at most 20 wide; beyond,
-lane after lane, of which the second then waits until the first is nearly done.
+these thresholds it keeps them, at the price of a resident size that stays at its peak.
 """
 
 from __future__ import annotations
@@ -16,8 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-from akidb_mlx.runtime import address_space
-from akidb_mlx.runtime.descriptors import open_standard_descriptors
+from akidb_mlx.runtime import address_space, macos
 
 logger = logging.getLogger(__name__)
 
@@ -26,23 +23,17 @@ _OPENBLAS = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so")
 # <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
-# Wide enough for the lanes of any model.
-_GRAPH_WIDTH = "1000"
-
 _blas = "accelerate" if sys.platform == "darwin" else "reference"
 _openblas: ctypes.CDLL | None = None
 _malloc_keeps = False
 
 
 def prepare() -> None:
-    """Make the process ready for MLX; doing it twice changes nothing.
-
-    Opens the standard descriptors that are closed and, on Linux, loads OpenBLAS and sets malloc's thresholds.
+    """On Linux, load OpenBLAS and set malloc's thresholds, before MLX is imported; doing it twice changes nothing.
 
     Raises:
         ModelLoadError: a limit on the address space leaves too little for OpenBLAS.
     """
-    open_standard_descriptors()
     if sys.platform != "linux":
         return
     if "mlx.core" in sys.modules and _blas == "reference":
@@ -50,7 +41,6 @@ def prepare() -> None:
     if _openblas is None:
         _load_openblas()
     _keep_freed_memory()
-    os.environ.setdefault("MLX_BFS_MAX_WIDTH", _GRAPH_WIDTH)
 
 
 def blas() -> str:
@@ -59,8 +49,10 @@ def blas() -> str:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """Return how many cores this process may use; on a Mac the performance cores, as the others hold up each step."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return macos.performance_cores() or os.cpu_count() or 1
 
 
 def set_blas_threads(count: int) -> None:
@@ -86,6 +78,8 @@ def available_memory() -> int:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) << 10
+    if (available := macos.available_memory()) is not None:
+        return available
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from akidb_mlx.deadline import NEVER, Deadline
 from akidb_mlx.errors import AkidbMlxError, InferenceError, ServiceClosedError, load_error
 from akidb_mlx.reports import ModelStatus
-from akidb_mlx.runtime import cpu_runtime, process
+from akidb_mlx.runtime import mlx_import, process
 from akidb_mlx.runtime.locks import Latch
 from akidb_mlx.runtime.owner import check_may_wait, run_on_owner_thread
 from akidb_mlx.settings import DeviceName
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from akidb_mlx.summarization.language_model import LanguageModel
 
 logger = logging.getLogger(__name__)
+
+# Seconds without an answer to write before memory that is kept for reuse is given back; as long as an embedder waits.
+_IDLE_S = 10.0
 
 
 class Answer:
@@ -89,7 +92,14 @@ class TextGenerator(process.ModelOwner):
         context_tokens: most tokens of a prompt and its answer together.
     """
 
-    def __init__(self, directory: Path, device: DeviceName, context_tokens: int | None, stuck_after_s: float) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        device: DeviceName,
+        context_tokens: int | None,
+        stuck_after_s: float,
+        allow_tf32: bool = False,
+    ) -> None:
         """Load a model on an owner thread; returns when it is ready.
 
         Args:
@@ -97,6 +107,7 @@ class TextGenerator(process.ModelOwner):
             device: the device that it runs on.
             context_tokens: a bound on the context, beside those of the model and the memory.
             stuck_after_s: seconds after which a step that is still running counts as hanging.
+            allow_tf32: whether a GPU may round the factors of float32 products.
 
         Raises:
             AkidbMlxError: the error of loading, or this process was forked from one that had a model.
@@ -111,7 +122,7 @@ class TextGenerator(process.ModelOwner):
         self._ended = Latch()
         loaded: Future[LanguageModel] = Future()
         process.stop_at_exit(self)
-        run_on_owner_thread(partial(self._own, partial(_load, directory, device, context_tokens), loaded))
+        run_on_owner_thread(partial(self._own, partial(_load, directory, device, context_tokens, allow_tf32), loaded))
         self._model = loaded.result()
         self.facts = self._model.facts
         self.tokenizer = self._model.tokenizer
@@ -174,7 +185,7 @@ class TextGenerator(process.ModelOwner):
             try:
                 self.status = "ready"
                 loaded.set_result(model)
-                while (answer := self._waiting.get()) is not None:
+                while (answer := self._next_answer(model)) is not None:
                     self._write(model, answer)
             finally:
                 model.close()
@@ -183,6 +194,14 @@ class TextGenerator(process.ModelOwner):
             self.status = outcome
             self._fail_waiting()
             self._ended.set()
+
+    def _next_answer(self, model: LanguageModel) -> Answer | None:
+        """Wait for an answer to write; what MLX keeps for reuse, by all models, is given back when none comes."""
+        try:
+            return self._waiting.get(timeout=_IDLE_S)
+        except Empty:
+            model.release_memory()
+            return self._waiting.get()
 
     def _write(self, model: LanguageModel, answer: Answer) -> None:
         def emit(piece: str) -> bool:
@@ -215,9 +234,9 @@ class TextGenerator(process.ModelOwner):
         return ServiceClosedError("the summariser is closed; create a new Summarizer")
 
 
-def _load(directory: Path, device: DeviceName, context_tokens: int | None) -> LanguageModel:
+def _load(directory: Path, device: DeviceName, context_tokens: int | None, allow_tf32: bool) -> LanguageModel:
     """Load the model on the owner thread, where MLX is imported for the first time."""
-    cpu_runtime.prepare()
+    mlx_import.prepare(allow_tf32)
     from akidb_mlx.summarization.generation_plan import generation_plan
     from akidb_mlx.summarization.language_model import LanguageModel
 

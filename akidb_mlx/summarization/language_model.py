@@ -79,9 +79,18 @@ class LanguageModel:
             ModelLoadError: the checkpoint is not one that mlx_lm runs, or computes something that is not finite.
             ConfigurationError: mlx_lm is not installed, or this process computes on another device.
         """
-        device.claim(plan.device)
-        allocator.limit_memory(plan.device)
+        self._claim = device.claim(plan.device)
         self._plan = plan
+        try:
+            self._load(directory, context_tokens)
+        except BaseException:
+            self._claim.release()
+            raise
+
+    def _load(self, directory: Path, context_tokens: int | None) -> None:
+        """Load the weights, and try the model."""
+        plan = self._plan
+        allocator.limit_memory(plan.device)
         self._stream = device.lane_streams(plan.device, 1)[0]
         self.computing_since: float | None = None
         self._generate_step, load, dequantize = import_mlx_lm()
@@ -127,7 +136,8 @@ class LanguageModel:
         """
         words = self._wrapper.detokenizer
         written: list[int] = []
-        with ExitStack() as turn:
+        answer_bytes = (len(ids) + max_tokens) * self.facts.kv_bytes_per_token
+        with allocator.wired(self._plan.device, answer_bytes), ExitStack() as turn:
             turn.enter_context(self._hold_device())
 
             def give_way() -> None:
@@ -169,18 +179,23 @@ class LanguageModel:
             finally:
                 steps.close()
                 mx.synchronize(self._stream)
-                allocator.release_memory()
         return False
+
+    def release_memory(self) -> None:
+        """Give back memory that is only kept for reuse."""
+        allocator.release_memory()
 
     def close(self) -> None:
         """Free the weights; the last call."""
         del self._model, self._wrapper
         allocator.release_memory()
+        self._claim.release()
 
     @contextmanager
     def _hold_device(self) -> Iterator[None]:
         with device_lock:
             cpu_runtime.set_blas_threads(cpu_runtime.cores())  # an embedder's step, too, says how many it wants
+            self._claim.renew()
             self.computing_since = time.monotonic()
             try:
                 yield

@@ -1,4 +1,4 @@
-"""The import of mlx_lm, which may change no limit of the process."""
+"""The import of mlx_lm, which may change nothing that belongs to the whole process."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
-from typing import Any
+from types import FunctionType, ModuleType
+from typing import Any, cast
 
 from akidb_mlx.errors import ConfigurationError
 
@@ -34,7 +34,26 @@ def import_mlx_lm() -> tuple[Any, Any, Any]:
             f"a generative model needs mlx_lm, which cannot be imported ({error}): run `pip install "
             "'akidb-mlx[summarize]'` on Python 3.11 or newer, or use mode='extractive'"
         ) from error
-    return generate_step, load, dequantize_model
+    return _keep_cache(cast("FunctionType", generate_step)), load, dequantize_model
+
+
+def _keep_cache(function: FunctionType) -> FunctionType:
+    """Return a copy of a function of mlx_lm's that does not empty MLX's cache of buffers.
+
+    MLX has one cache for all models of a process, and mlx_lm empties it at the beginning of each answer. The cache is
+    bounded already, and given back while nothing happens.
+    """
+    own = ModuleType("mlx.core")
+    own.__dict__.update(vars(function.__globals__["mx"]), clear_cache=lambda: None)
+    copy = FunctionType(
+        function.__code__,
+        {**function.__globals__, "mx": own},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
 
 
 class _LimitKeepingFinder(MetaPathFinder):

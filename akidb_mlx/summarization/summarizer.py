@@ -16,6 +16,7 @@ from akidb_mlx.errors import ConfigurationError, InvalidInputError, ServiceClose
 from akidb_mlx.options import parse_timeout
 from akidb_mlx.resolve import acquire_directory, resolve_device
 from akidb_mlx.runtime.finalizers import clean_up_after
+from akidb_mlx.runtime.mlx_import import check_installed
 from akidb_mlx.service import EmbeddingService
 from akidb_mlx.settings import Settings, SummaryMode, load_settings
 from akidb_mlx.summarization.abstractive import AbstractiveSummarizer
@@ -107,11 +108,16 @@ class Summarizer(Closeable):
                 )
                 self._backend = ExtractiveSummarizer(chosen, split)
             else:
+                check_installed()
                 directory = acquire_directory(resources, name, SUMMARY_CATALOG, settings, auto_download)
                 revision = directory.name if is_commit(directory.name) else None
                 self._source = {"model_name": name, "revision": revision, "path": str(directory)}
                 generator = TextGenerator(
-                    directory, resolve_device(device, settings), context_tokens, settings.stuck_after_s
+                    directory,
+                    resolve_device(device, settings),
+                    context_tokens,
+                    settings.stuck_after_s,
+                    settings.allow_tf32,
                 )
                 resources.callback(generator.close)
                 self._backend = AbstractiveSummarizer(generator, split)

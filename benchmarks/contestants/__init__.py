@@ -29,6 +29,7 @@ class ModelFiles:
     name: str  # for EmbeddingService: a name in the catalogue, or the directory
     directory: str
     max_tokens: int
+    device: str = "cpu"  # or "gpu"
 
 
 @dataclass(frozen=True)

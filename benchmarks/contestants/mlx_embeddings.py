@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,8 @@ if sys.platform == "linux":
     # The wheel's own BLAS is 80 times slower. MLX calls this one when it is loaded first and globally, as in akidb-mlx.
     ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
 
-from mlx_embeddings.utils import load as load_model  # naive_mlx calls it too
+import mlx.core as mx
+from mlx_embeddings.utils import load as load_network
 
 from benchmarks.contestants import Encode, ModelFiles, Prompt
 
@@ -20,8 +22,15 @@ THREAD_SAFE = False
 _BATCH_SIZE = 32
 
 
+def load_model(model: ModelFiles) -> tuple[Any, Any]:
+    """The network and the tokenizer, for the naive loop too."""
+    mx.set_default_device(mx.Device(getattr(mx, model.device)))
+    network, tokenizer = load_network(model.directory)
+    return network, tokenizer
+
+
 def load(model: ModelFiles) -> Encode:
-    network, tokenizer = load_model(model.directory)
+    network, tokenizer = load_model(model)
 
     def encode(texts: list[str], prompt: Prompt | None) -> NDArray[np.float32]:
         prompted = [prompt.text + text for text in texts] if prompt else texts

@@ -15,7 +15,7 @@ _PADDED_LENGTH = 512
 
 
 def load(model: ModelFiles) -> Encode:
-    network, tokenizer = mlx_embeddings.load_model(model.directory)
+    network, tokenizer = mlx_embeddings.load_model(model)
 
     def encode(texts: list[str], prompt: Prompt | None) -> NDArray[np.float32]:
         vectors = []

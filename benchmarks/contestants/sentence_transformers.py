@@ -1,4 +1,4 @@
-"""Run sentence-transformers on torch, in float32 on the CPU; it sorts texts by length and pads batches itself."""
+"""Run sentence-transformers on torch, in float32; it sorts texts by length and pads each batch itself."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from sentence_transformers import SentenceTransformer
 from benchmarks.contestants import Encode, ModelFiles, Prompt
 
 THREAD_SAFE = False
+_DEVICES = {"cpu": "cpu", "gpu": "mps"}  # by the names that MLX gives them
 
 
 def load(model: ModelFiles) -> Encode:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    network = SentenceTransformer(model.directory, device="cpu", model_kwargs={"dtype": "float32"})
+    network = SentenceTransformer(model.directory, device=_DEVICES[model.device], model_kwargs={"dtype": "float32"})
 
     def encode(texts: list[str], prompt: Prompt | None) -> NDArray[np.float32]:
         return network.encode(

@@ -1,12 +1,13 @@
-"""Scaled dot-product attention (Vaswani et al. 2017): by MLX's fused kernel, and in operations that vectorise.
+"""Scaled dot-product attention (Vaswani et al. 2017): by MLX's own function, and in operations that vectorise.
 
-The fused kernel is right for a GPU. On MLX's CPU backend it computes the exponentials of its softmax one by one, which
-takes most of the time of a long text; there, `vectorised_attention` replaces it.
+MLX's own function is right for a GPU, where it is one fused kernel for some head sizes. On MLX's CPU backend it
+computes the exponentials of its softmax one by one, which takes most of the time of a long text; there,
+`vectorised_attention` replaces it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Literal
 
 import mlx.core as mx
@@ -19,12 +20,16 @@ Attention = Callable[[mx.array, mx.array, mx.array, float, Mask], mx.array]
 
 # Fewest queries in a block: smaller matrix products are slow, however many keys there are.
 _MIN_QUERIES = 64
+# The head sizes for which MLX's kernel for Metal takes keys block by block, so that it holds no scores, also with more
+# than 8 queries (`ScaledDotProductAttention::use_fallback` in MLX 0.32.1; later ones have a few more). With the others,
+# such as MiniLM's 32 and Gemma's 256, MLX computes all scores at once.
+METAL_HEAD_SIZES = frozenset({64, 80, 128})
 # Added to a score that is masked; not -inf, so that a row which sees nothing stays a number.
 _MASKED = -1e9
 
 
 def fused_attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask) -> mx.array:
-    """Compute softmax(scale * queries keysᵀ) values by MLX's own kernel.
+    """Compute softmax(scale * queries keysᵀ) values by MLX's own function.
 
     Args:
         queries: (batch, heads, length, head size).
@@ -61,14 +66,20 @@ def vectorised_attention(queries: mx.array, keys: mx.array, values: mx.array, sc
     return attended.reshape(batch, key_heads, head_size, group, length).transpose(0, 4, 1, 3, 2).flatten(2)
 
 
-def in_blocks(attention: Attention, max_scores: int) -> Attention:
-    """Return `attention` computed in blocks of queries, one after the other, with about `max_scores` held at once."""
+def in_blocks(attention: Attention, max_scores: int, without_scores: Collection[int] = ()) -> Attention:
+    """Return `attention` computed in blocks of queries, one after the other, with about `max_scores` held at once.
+
+    Args:
+        attention: the function.
+        max_scores: the bound, for all heads and texts of a batch together.
+        without_scores: head sizes for which `attention` holds no scores, so that it is left whole.
+    """
 
     def blocked(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Mask) -> mx.array:
-        batch, heads, length, _ = queries.shape
+        batch, heads, length, head_size = queries.shape
         key_length = keys.shape[2]
         max_queries = max(_MIN_QUERIES, max_scores // (batch * heads * key_length))
-        if length <= max_queries:
+        if head_size in without_scores or length <= max_queries:
             return attention(queries, keys, values, scale, mask)
         block = -(-length // -(-length // max_queries))  # of equal size
         keys, values = mx.contiguous(keys), mx.contiguous(values)  # once, and not in each block

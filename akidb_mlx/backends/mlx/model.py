@@ -55,7 +55,7 @@ class EmbeddingModel(Model):
     """An encoder with its pooling and Dense layers, on its device."""
 
     def __init__(self, checkpoint: Checkpoint, plan: ExecutionPlan) -> None:
-        """Load the weights, and try the model on one token.
+        """Load the weights, and try the model on a few tokens.
 
         The device is held only while weights are evaluated, with pauses, and for the trial.
 
@@ -63,9 +63,18 @@ class EmbeddingModel(Model):
             ModelLoadError: the checkpoint does not fit its configuration, or yields something that is not finite.
             ConfigurationError: this process computes on another device.
         """
-        device.claim(plan.device)
-        allocator.limit_memory(plan.device)
+        self._claim = device.claim(plan.device)
         self._plan = plan
+        try:
+            self._load(checkpoint)
+        except BaseException:
+            self._claim.release()
+            raise
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        """Load the weights, and try the model."""
+        plan = self._plan
+        allocator.limit_memory(plan.device)
         self._pooling = checkpoint.pooling
         self._dense_activations = checkpoint.dense_activations
         self._prefixes: OrderedDict[bytes, Prefix] = OrderedDict()
@@ -97,6 +106,7 @@ class EmbeddingModel(Model):
             shares_prefixes=hasattr(self._encoder, "prefix") and self._pooling == "last",
             device=plan.device_name,
             precision=plan.precision,
+            allow_tf32=device.rounds_to_tf32(plan.device),
             weight_bytes=weight_bytes,
         )
         if not np.isfinite(self._try()).all():
@@ -121,6 +131,7 @@ class EmbeddingModel(Model):
         """
         for batch in batches:
             batch.check(self._facts)
+        self._claim.renew()
         prefixes = [self._prefix(batch.prefix) for batch in batches]
         # The cores that lanes do not use are for the matrix products.
         cpu_runtime.set_blas_threads(max(1, cpu_runtime.cores() // len(batches)))
@@ -153,10 +164,12 @@ class EmbeddingModel(Model):
         """Free the weights; the last call."""
         del self._encoder, self._dense, self._prefixes
         allocator.release_memory()
+        self._claim.release()
 
     def _try(self) -> Vectors:
-        """Return the vector of one token."""
-        rows = TokenRows(np.zeros((1, 1), np.int32), np.ones(1, np.int32), np.empty(0, np.int32))
+        """Return the vectors of a few tokens."""
+        lengths = np.array(self._plan.trial_lengths, np.int32)
+        rows = TokenRows(np.zeros((len(lengths), lengths.max()), np.int32), lengths, np.empty(0, np.int32))
         with device_lock:
             return self.start([rows]).result()[0]
 

@@ -19,7 +19,14 @@ import mlx.core as mx
 
 from akidb_mlx.backends.mlx import activations
 from akidb_mlx.backends.mlx.activations import Activation
-from akidb_mlx.backends.mlx.attention import Attention, additive_mask, fused_attention, in_blocks, vectorised_attention
+from akidb_mlx.backends.mlx.attention import (
+    METAL_HEAD_SIZES,
+    Attention,
+    additive_mask,
+    fused_attention,
+    in_blocks,
+    vectorised_attention,
+)
 from akidb_mlx.backends.mlx.rotary import Rotation, fused_rotation, tabulated_rotation
 from akidb_mlx.errors import ConfigurationError, ModelLoadError
 from akidb_mlx.runtime import cpu_runtime
@@ -30,12 +37,14 @@ from akidb_mlx.settings import DeviceName, Precision
 # wide one where more tokens share the reading of its weights; a GPU must be filled: see docs/performance.md.
 _TOKEN_BUDGET = {"cpu": 384, "gpu": 8192}
 _WIDE_HIDDEN_SIZE, _WIDE_TOKEN_BUDGET = 768, 640
-# Most attention scores that are held at once, of all heads. A CPU core should find them in its cache; a GPU's kernel
-# seldom holds them at all.
+# Most attention scores that are held at once, of all heads. A CPU core should find them in its cache. On a GPU they are
+# bounded for the sake of memory: MLX holds them twice, before and after the mask, in the type of the activations, and
+# the two arrays may take so large a share of the working set that Metal recommends.
 _MAX_SCORES = {"cpu": 400_000, "gpu": 1 << 26}
+_SCORE_ARRAYS, _SCORES_SHARE = 2, 1 / 16
 # With more lanes than this, they would wait for the one thread that hands out their operations.
 _MAX_LANES = 8
-# M1 and M2 emulate bfloat16 (GPU families g13 and g14).
+# M1 and M2 emulate bfloat16 (GPU families g13 and g14); float32, which holds each of its values, is no slower there.
 _SLOW_BFLOAT16 = re.compile(r"applegpu_g1[34]")
 
 
@@ -85,7 +94,24 @@ class ExecutionPlan:
     @property
     def attention(self) -> Attention:
         """Return the function that computes attention."""
-        return in_blocks(vectorised_attention if self.exact else fused_attention, _MAX_SCORES[self.device_name])
+        if self.device_name == "cpu":
+            return in_blocks(vectorised_attention if self.exact else fused_attention, _MAX_SCORES["cpu"])
+        return in_blocks(fused_attention, self._max_gpu_scores(), METAL_HEAD_SIZES)
+
+    @property
+    def trial_lengths(self) -> tuple[int, ...]:
+        """Return the tokens of each text that a model is tried on when it is loaded.
+
+        A GPU compiles the kernels of a padded batch then, and not in the first call. A CPU compiles nothing.
+        """
+        return (32, 19) if self.device_name == "gpu" else (1,)
+
+    def _max_gpu_scores(self) -> int:
+        working_set = mx.device_info(self.device).get("max_recommended_working_set_size")
+        if working_set is None:
+            return _MAX_SCORES["gpu"]
+        affordable = int(int(working_set) * _SCORES_SHARE) // (_SCORE_ARRAYS * self.dtype.size)
+        return min(_MAX_SCORES["gpu"], affordable)
 
     def activation(self, name: str) -> Activation:
         """Return the activation function that config.json calls `name`.
@@ -124,7 +150,8 @@ def execution_plan(
 
     Args:
         device: "auto" takes a GPU where there is one.
-        precision: "auto" is float32 on a CPU and, on a GPU, the type the checkpoint is stored in.
+        precision: "auto" is float32 on a CPU and, on a GPU, the type the checkpoint is stored in, unless the model
+            overflows that (then bfloat16) or the GPU emulates it (then float32).
         token_budget: most tokens in one batch; None for the device's default.
         stored_dtype: the checkpoint's own type, as in "float16".
         float16_overflows: whether the model's activations leave the range of float16.
@@ -153,7 +180,6 @@ def execution_plan(
 
 
 def _gpu_precision(device: mx.Device, stored_dtype: str, float16_overflows: bool) -> str:
-    if stored_dtype == "float32" or not float16_overflows:
-        return stored_dtype
+    dtype = "bfloat16" if stored_dtype == "float16" and float16_overflows else stored_dtype
     architecture = str(mx.device_info(device).get("architecture", ""))
-    return "float32" if _SLOW_BFLOAT16.match(architecture) else "bfloat16"
+    return "float32" if dtype == "bfloat16" and _SLOW_BFLOAT16.match(architecture) else dtype

@@ -66,25 +66,45 @@ fn an_interpreter_that_is_none_or_does_not_start() {
 
 #[test]
 fn an_interpreter_of_another_version() {
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("python2.7/bin");
-    std::fs::create_dir_all(&folder).unwrap();
-    let python = folder.join("python3");
     // What differs in the last number only would start, and fail later where a compiled module is imported.
     let linked = Python::version_str().split(' ').next().unwrap();
-    let other = format!("{}.99", linked.rsplit_once('.').unwrap().0);
-    for version in ["2.7.18 (default, Apr 20 2020)", &format!("{other} (main, Jan 1 2030) [GCC]")] {
-        std::fs::write(&python, format!("#!/bin/sh\nprintf 'akidb\\n{version}\\n/opt/old/bin/python\\n'\n")).unwrap();
-        assert!(Command::new("chmod").arg("+x").arg(&python).status().unwrap().success());
+    let version = format!("{}.99", linked.rsplit_once('.').unwrap().0);
+    let folder = stand_in(&version);
+    fails_with(
+        &[("AKIDB_PYTHON", folder.to_str().unwrap())],
+        &[
+            &format!("/opt/other/bin/python (from AKIDB_PYTHON) is Python {version}, "),
+            &format!("this program runs the libpython of Python {linked} ("),
+            "PYO3_PYTHON=/opt/other/bin/python",
+            "rpath",
+        ],
+    );
+}
+
+/// As on a Mac that has no Python but the system's.
+#[test]
+fn an_interpreter_that_is_too_old() {
+    for version in ["2.7", "3.9"] {
+        let path = stand_in(version).join("bin");
         fails_with(
-            &[("AKIDB_PYTHON", folder.parent().unwrap().to_str().unwrap())],
+            &[("AKIDB_PYTHON", ""), ("VIRTUAL_ENV", ""), ("PATH", path.to_str().unwrap())],
             &[
-                &format!("/opt/old/bin/python (from AKIDB_PYTHON) is Python {}, ", version.split(' ').next().unwrap()),
-                &format!("this program runs the libpython of Python {linked} ("),
-                "PYO3_PYTHON=/opt/old/bin/python",
-                "rpath",
+                &format!("/opt/other/bin/python (from PATH) is Python {version}, and akidb-mlx needs 3.10 or newer"),
+                "brew install python@3.13",
+                "AKIDB_PYTHON",
             ],
         );
     }
+}
+
+/// The folder of an interpreter that says that it is of some version.
+fn stand_in(version: &str) -> std::path::PathBuf {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("python{version}"));
+    std::fs::create_dir_all(folder.join("bin")).unwrap();
+    let python = folder.join("bin/python3");
+    std::fs::write(&python, format!("#!/bin/sh\nprintf 'akidb\\n{version} (main, Jan 1 2030)\\n/opt/other/bin/python\\n'\n")).unwrap();
+    assert!(Command::new("chmod").arg("+x").arg(&python).status().unwrap().success());
+    folder
 }
 
 #[test]

@@ -23,6 +23,9 @@ const IN_FOLDER: [&str; 4] = ["bin/python3", "bin/python", "libexec/bin/python3"
 const QUESTION: &str = "import sys
 print('akidb', ' '.join(sys.version.split()), sys.executable, *filter(None, sys.path), sep='\\n')";
 
+/// The oldest Python, 3 and this, that akidb-mlx runs on.
+const OLDEST_MINOR: u32 = 10;
+
 /// How long an interpreter may take to answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -198,6 +201,15 @@ fn ask(interpreter: &Path, named_by: &str) -> MlBridgeResult<Found> {
 ///
 /// Debian's libpython 3.11.2 starts as an environment of 3.11.7, and fails later, when `ssl` is imported.
 fn check_version(found: &Found, named_by: &str) -> MlBridgeResult<()> {
+    if is_too_old(&found.version) {
+        return Err(init_error(format!(
+            "{} (from {named_by}) is Python {}, and akidb-mlx needs 3.{OLDEST_MINOR} or newer: install one (python3 of \
+             macOS itself is older; `brew install python@3.13`), make a virtual environment that has akidb-mlx, and set \
+             AKIDB_PYTHON to its folder",
+            found.interpreter.display(),
+            found.version,
+        )));
+    }
     let linked = short_version(Python::version_str());
     if found.version == linked {
         return Ok(());
@@ -211,6 +223,12 @@ fn check_version(found: &Found, named_by: &str) -> MlBridgeResult<()> {
         found.version,
         linked_library().map(|file| format!(" ({file})")).unwrap_or_default(),
     )))
+}
+
+/// Return whether a version such as "3.9.6" or "3.13.0t" is older than akidb-mlx runs on.
+fn is_too_old(version: &str) -> bool {
+    let mut numbers = version.trim_end_matches('t').split('.').map(|number| number.parse().unwrap_or(0));
+    (numbers.next(), numbers.next()) < (Some(3), Some(OLDEST_MINOR))
 }
 
 /// Return the file of the libpython that this program runs, or the program itself where that is linked into it.
