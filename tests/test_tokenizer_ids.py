@@ -99,6 +99,26 @@ def test_a_padding_id_that_is_no_token_is_refused_at_load(name, number, tmp_path
     assert done.stdout.startswith(expected), (done.returncode, done.stdout, done.stderr)
 
 
+LOAD_MODEL = """
+import sys
+from pathlib import Path
+from akidb_mlx.errors import AkidbMlxError
+from tests.test_loading import new_model
+try:
+    new_model(Path(sys.argv[1]))
+except AkidbMlxError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize("number", [-1, -1000, 128, 615, 1 << 20])
+def test_an_encoder_refuses_positions_that_follow_such_a_padding_id(number, tmp_path):
+    """It is tried while the tokenizer is still read."""
+    done = run_python(LOAD_MODEL, 60, str(copy_model("tiny-roberta", tmp_path, pad_token_id=number)))
+    assert done.stdout.startswith("ModelLoadError config.json: "), (done.returncode, done.stdout, done.stderr)
+    assert "pad_token_id" in done.stdout
+
+
 def test_a_table_with_fewer_rows_than_the_vocabulary_is_what_counts(tmp_path):
     """The rows of the stored table are compared, and not config.json's number."""
     checkpoint = read_checkpoint(copy_model("tiny-bert", tmp_path, vocab_size=1 << 20))
