@@ -188,12 +188,6 @@ def test_messages_that_cannot_be_written(redirection, arguments, status):
     assert done.stderr == ""
 
 
-def test_a_folder_as_input():
-    done = in_shell("</", "embed", "-m", MODEL)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "akidb-mlx: standard input cannot be read: Is a directory\n"
-
-
 @pytest.mark.parametrize("arguments", [["embed", "-m", MODEL], ["summarize"]], ids=["embed", "summarize"])
 def test_closed_input_is_reported(arguments):
     done = in_shell("<&-", *arguments)
