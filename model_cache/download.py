@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from model_cache import files, hub, locks
@@ -112,5 +112,6 @@ def _link_stored_files(remote: RemoteModel, stored: list[StoredModel], staged: P
         for model in stored:
             known = model.record.files.get(file.name)
             same = known is not None and file.sha256 == known.sha256 and not (staged / file.name).exists()
-            if same and file.is_at(model.path / file.name):
-                files.hard_link(model.path / file.name, staged / file.name)
+            with suppress(FileNotFoundError):  # another process may remove it meanwhile; then it is fetched
+                if same and file.is_at(model.path / file.name):
+                    files.hard_link(model.path / file.name, staged / file.name)

@@ -42,7 +42,7 @@ class Guard:
 HUB, RETRIES, STORE, FILES, NAMES = (f"model_cache/{name}.py" for name in ("hub", "retries", "store", "files", "names"))
 DOWNLOADER, RESOLVER, HUB_CACHE = (f"model_cache/{name}.py" for name in ("download", "resolver", "hub_cache"))
 CACHE_LOCKS, STORED_MODEL, EVICTION = (f"model_cache/{name}.py" for name in ("locks", "stored_model", "eviction"))
-VERIFIED, RECORD, FOLDERS, CACHE = (f"model_cache/{name}.py" for name in ("verified", "record", "folders", "cache"))
+VERIFIED, RECORD, FOLDERS = (f"model_cache/{name}.py" for name in ("verified", "record", "folders"))
 TURNS = "akidb_mlx/runtime/device_turns.py"
 ENGINE, QUEUE, STEPS, LIFE = (
     f"akidb_mlx/engine/{name}.py" for name in ("engine", "request_queue", "step_loop", "life")
