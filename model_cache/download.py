@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from model_cache import files, hub, locks
@@ -92,5 +92,6 @@ def _link_stored_files(remote: RemoteModel, stored: list[StoredModel], staged: P
         for model in stored:
             known = model.record.files.get(file.name)
             same = known is not None and file.sha256 == known.sha256 and not (staged / file.name).exists()
-            if same and file.is_at(model.path / file.name):
-                files.hard_link(model.path / file.name, staged / file.name)
+            with suppress(FileNotFoundError):  # another process may remove it meanwhile; then it is fetched
+                if same and file.is_at(model.path / file.name):
+                    files.hard_link(model.path / file.name, staged / file.name)

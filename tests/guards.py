@@ -44,7 +44,7 @@ DOWNLOADER, RESOLVER, HUB_CACHE = (f"model_cache/{name}.py" for name in ("downlo
 EXCHANGE, TRANSFER, DESCRIPTION = (f"model_cache/{name}.py" for name in ("exchange", "transfer", "description"))
 SPACE, EVICTION = "model_cache/space.py", "model_cache/eviction.py"
 CACHE_LOCKS, STORED_MODEL, EVICTION = (f"model_cache/{name}.py" for name in ("locks", "stored_model", "eviction"))
-VERIFIED, RECORD, FOLDERS, CACHE = (f"model_cache/{name}.py" for name in ("verified", "record", "folders", "cache"))
+VERIFIED, RECORD, FOLDERS = (f"model_cache/{name}.py" for name in ("verified", "record", "folders"))
 TURNS = "akidb_mlx/runtime/device_turns.py"
 ENGINE, QUEUE, STEPS, LIFE = (
     f"akidb_mlx/engine/{name}.py" for name in ("engine", "request_queue", "step_loop", "life")

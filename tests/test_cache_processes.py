@@ -199,6 +199,23 @@ def test_what_is_removed_while_it_is_read_is_not_there(cache, monkeypatch, caplo
     assert caplog.text == ""
 
 
+def test_a_file_that_is_removed_before_it_is_linked_is_fetched(hub, cache, monkeypatch):
+    files = {path.relative_to(TINY).as_posix(): path.read_bytes() for path in TINY.rglob("*") if path.is_file()}
+    hub.add("org/two", files)
+    old = cache.ensure("org/two")
+    hub.add("org/two", {**files, "modules.json": files["modules.json"] + b"\n"})
+    real = os.link
+
+    def link(source, target):
+        shutil.rmtree(old, ignore_errors=True)
+        real(source, target)
+
+    monkeypatch.setattr("model_cache.files.os.link", link)
+    before, now = cache.update("org/two")
+    assert (before, [model.commit for model in cache.list()]) == (old.name, [now])
+    assert cache.verify() == {f"org/two@{now}": ()}
+
+
 def test_two_that_delete_the_same_folder(tmp_path, monkeypatch, caplog):
     from model_cache import folders
 
