@@ -82,8 +82,8 @@ class Space:
             freed = f", of which eviction could add {plan.freed}" if plan.freed else ""
             raise DiskSpaceError(
                 f"{self._name} needs {to_receive} bytes (and {_RESERVED_BYTES} to spare) and the disk of "
-                f"{self._store.root} has {free} free{freed}{_about_purgeable()}: free some space, or set AKIDB_CACHE_DIR to a folder on "
-                "another disk",
+                f"{self._store.root} has {free} free{freed}{_about_purgeable()}: free some space, or set "
+                "AKIDB_CACHE_DIR to a folder on another disk",
                 needed=to_receive,
                 free=free,
             )
