@@ -23,7 +23,7 @@ _BATCH_SIZE = 32
 
 
 def load_model(model: ModelFiles) -> tuple[Any, Any]:
-    """The network and the tokenizer, for the naive loop too."""
+    """Load the network and the tokenizer, for the naive loop too."""
     mx.set_default_device(mx.Device(getattr(mx, model.device)))
     network, tokenizer = load_network(model.directory)
     return network, tokenizer
