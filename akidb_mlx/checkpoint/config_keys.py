@@ -32,7 +32,11 @@ _HARMLESS = {
         reason="is decided by the tokenizer's files; padding is masked",
     ),
     **harmless(
-        "initializer_range gradient_checkpointing tf_legacy_loss",
+        "initializer_range gradient_checkpointing tf_legacy_loss "
+        # Other architectures' names too: converters carry them along.
+        "dropout attention_dropout hidden_dropout activation_dropout attention_probs_dropout_prob hidden_dropout_prob "
+        "embedding_dropout embd_pdrop attn_pdrop resid_pdrop mlp_dropout classifier_dropout classifier_dropout_prob "
+        "qa_dropout seq_classif_dropout",
         reason="is used in training only",
     ),
     **harmless(
@@ -72,10 +76,8 @@ _ONLY = {
 }
 
 _BERT_HARMLESS = _HARMLESS | {
-    **harmless("attention_probs_dropout_prob hidden_dropout_prob", reason="is used in training only"),
     **harmless(
-        "classifier_dropout classifier_dropout_prob pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers "
-        "pooler_size_per_head pooler_type",
+        "pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type",
         reason="is of a head or of BERT's pooler, whose output is not used",
     ),
     **harmless("emb_size cell structure pre_trained training", reason="was used in distilling TinyBERT"),
@@ -105,7 +107,6 @@ _DISTILBERT = KnownKeys(
     },
     harmless=_HARMLESS
     | {
-        **harmless("attention_dropout dropout qa_dropout seq_classif_dropout", reason="is used in training only"),
         **harmless("sinusoidal_pos_embds", reason="the positions are stored with the weights either way"),
         **harmless("tie_weights_", reason="is of a head, and a model with a head is refused"),
     },
@@ -121,7 +122,6 @@ _DECODER_READ = (
         "attention_bias layer_types"
     )
 )
-_DECODER_HARMLESS = _HARMLESS | harmless("attention_dropout", reason="is used in training only")
 
 CONFIG_KEYS: dict[str, KnownKeys] = {
     "bert": _BERT,
@@ -136,7 +136,7 @@ CONFIG_KEYS: dict[str, KnownKeys] = {
             "is_causal": Only((None, True), "Qwen3 is read as a causal model, in which no token sees those after it"),
             "use_bidirectional_attention": Only((None, False), "Qwen3 is read as a causal model"),
         },
-        harmless=_DECODER_HARMLESS
+        harmless=_HARMLESS
         | harmless("sliding_window max_window_layers", reason="is used with use_sliding_window only, which is refused"),
     ),
     "gemma3_text": KnownKeys(
@@ -151,7 +151,7 @@ CONFIG_KEYS: dict[str, KnownKeys] = {
             "is_causal": Only((None, True), "only use_bidirectional_attention says here who sees whom"),
             "hidden_act": Only((None, "gelu_pytorch_tanh"), "Gemma 3 names its activation hidden_activation"),
         },
-        harmless=_DECODER_HARMLESS,
+        harmless=_HARMLESS,
     ),
 }
 
