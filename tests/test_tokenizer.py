@@ -174,6 +174,13 @@ def test_lower_case(tmp_path):
     assert tokenizer(directory)(["MiXeD Ünïcode"], "", "error") == plain(["mixed ünïcode"], "", "error")
 
 
+def test_lower_case_leaves_special_tokens_alone(tmp_path):
+    directory = copy_model("tiny-bert", tmp_path)
+    edit_json(directory / "sentence_bert_config.json", do_lower_case=True)
+    plain = tokenizer(GOLDENS / "tiny-bert")
+    assert tokenizer(directory)(["A [MASK] B"], "", "error") == plain(["a [MASK] b"], "", "error")
+
+
 def test_a_text_without_any_token_is_an_error(tmp_path):
     directory = copy_model("tiny-gemma3", tmp_path)
     edit_json(directory / "tokenizer.json", post_processor=None)

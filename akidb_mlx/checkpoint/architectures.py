@@ -94,7 +94,9 @@ _ROBERTA = Architecture(default_padding_id=1, prefixes=("roberta.",), unused=_BE
 # By `model_type` in config.json. Prompts: the model cards of Qwen/Qwen3-Embedding-0.6B and google/embeddinggemma-300m.
 ARCHITECTURES: dict[str, Architecture] = {
     "bert": Architecture(prefixes=("bert.",), unused=_BERT_UNUSED),
-    "distilbert": Architecture(prefixes=("distilbert.",), renames=_DISTILBERT_RENAMES),
+    "distilbert": Architecture(
+        prefixes=("distilbert.",), renames=_DISTILBERT_RENAMES, unused=("embeddings.position_ids",)
+    ),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "qwen3": Architecture(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import reprlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from akidb_mlx.checkpoint.module_keys import (
     TRANSFORMER_KEYS,
 )
 from akidb_mlx.errors import ModelLoadError
+
+logger = logging.getLogger(__name__)
 
 _LIBRARY = "sentence_transformers."
 _POOLING_MODES: dict[str, PoolingMode] = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
@@ -105,7 +108,16 @@ def read_pooling(
         raise ModelLoadError(
             f"{path}: pooling {reprlib.repr(modes)} is not supported; exactly one of {', '.join(_POOLING_MODES)} is"
         )
-    return _POOLING_MODES[modes[0]], str(name)
+    pooling = _POOLING_MODES[modes[0]]
+    if not modules.listed and architecture.pooling is None and pooling != "mean":
+        logger.warning(
+            "%s: modules.json is missing; texts are pooled as %s says (%s), where sentence-transformers would take the "
+            "mean",
+            directory,
+            name,
+            pooling,
+        )
+    return pooling, str(name)
 
 
 def read_transformer(directory: Path) -> dict[str, Any]:

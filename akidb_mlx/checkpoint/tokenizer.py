@@ -63,7 +63,6 @@ class TextTokenizer:
         self._before, self._after = (np.array(ids, np.int32) for ids in (loaded.frame.before, loaded.frame.after))
         self._keeps_end = loaded.keeps_end
         self._without_vector = loaded.without_vector
-        self._lower_case = checkpoint.lower_case
         self._prefixes: dict[str, TokenIds] = {}
         if self._capacity < 1:
             raise ModelLoadError(
@@ -173,8 +172,6 @@ class TextTokenizer:
         """Return the token ids of each text, without special tokens."""
         longest = _LONG if deadline.left() is None else _LONG_BEFORE_DEADLINE
         ids: list[TokenIds] = []
-        if self._lower_case:
-            texts = [text.lower() for text in texts]
         for piece in _pieces(texts, longest):
             deadline.check()
             long = sum(map(len, piece)) > longest

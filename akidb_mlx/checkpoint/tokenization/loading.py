@@ -8,6 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel, WordPiece
+from tokenizers.normalizers import Lowercase, Sequence
 
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.files import is_file
@@ -66,6 +67,8 @@ def load_tokenizer(checkpoint: Checkpoint) -> LoadedTokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = config.get("split_special_tokens") is True
+    if checkpoint.lower_case:
+        _lower_case_first(tokenizer)
     frame = _frame(tokenizer, kind, config, files)
     if not frame.after and _lost_final_token(checkpoint):
         frame = Frame(frame.before, (_final_token_id(tokenizer, checkpoint),))
@@ -105,6 +108,17 @@ def _parse(files: TokenizerFiles) -> Tokenizer:
         raise
     except BaseException as error:  # tokenizers raises nothing narrower, and a native panic is no Exception
         raise ModelLoadError(f"{files.path} is not a tokenizer: {str(error)[:500]}") from error
+
+
+def _lower_case_first(tokenizer: Tokenizer) -> None:
+    """Lower-case texts before other normalisation, but not the special tokens that they spell.
+
+    So does sentence-transformers for `do_lower_case` in sentence_bert_config.json.
+    """
+    found = tokenizer.normalizer
+    parts = list(found) if isinstance(found, Sequence) else [] if found is None else [found]
+    if not any(isinstance(part, Lowercase) for part in parts):
+        tokenizer.normalizer = Sequence([Lowercase(), *parts])
 
 
 def _check_unknown_token(path: Path, tokenizer: Tokenizer) -> None:
