@@ -1,7 +1,6 @@
 """A random model directory: an ordinary model, and a few edits of its files."""
 
 import copy
-from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -107,23 +106,22 @@ def draw_case(seed: int, number: int) -> Case:
     rng.shuffle(kinds)
     contents = case._edited()
     for ordinary in kinds:
-        for edit in _tries(rng, case, contents, ordinary):
+        for _ in range(20):
             changed = copy.deepcopy(contents)
             try:
+                edit = edits.draw(rng, case.model, contents, ordinary)
                 edits.apply(edit, changed)
             except (KeyError, TypeError, IndexError):
                 continue  # an earlier edit took away what this one changes
-            case, contents = Case(case.model, case.seed, community, (*case.edits, edit)), changed
-            break
+            if not (community and _is_lost(edit)):
+                case, contents = Case(case.model, case.seed, community, (*case.edits, edit)), changed
+                break
     return case
 
 
-def _tries(rng: Random, case: Case, contents: Contents, ordinary: bool) -> Iterable[Edit]:
-    for _ in range(20):
-        edit = edits.draw(rng, case.model, contents, ordinary)
-        lost = edit.file.startswith("sentence_") or "Dense" in edit.file or edit.file in _LOST
-        if not case.community or not (lost or edit.kind in ("modules", "add_dense")):
-            yield edit
+def _is_lost(edit: Edit) -> bool:
+    """Return whether an edit is of the files that a community conversion loses."""
+    return edit.kind in ("modules", "add_dense") or "Dense" in edit.file or edit.file.startswith(("sentence_", *_LOST))
 
 
 def _ordinary_contents(case: Case) -> Contents:
