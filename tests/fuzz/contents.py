@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import serialize_file
 
 Tensors = dict[str, np.ndarray]
 WEIGHTS = "model.safetensors"
@@ -38,15 +37,25 @@ class Contents:
         for name, tensors in self.tensors.items():
             path = directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            stored = {key: _stored(array, self.dtype) for key, array in tensors.items()}
-            serialize_file(stored, path, {"format": "pt"})
+            path.write_bytes(_safetensors(tensors, self.dtype))
 
 
-def _stored(array: np.ndarray, dtype: str) -> dict[str, Any]:
-    if array.dtype.kind == "i":
-        values, dtype = array, array.dtype.name
-    elif dtype == "bfloat16":  # NumPy has none: the upper halves of float32
-        values = (array.view(np.uint32) >> 16).astype(np.uint16)
-    else:
-        values = array.astype(dtype)
-    return {"dtype": dtype, "shape": array.shape, "data": values.tobytes()}
+def _safetensors(tensors: Tensors, dtype: str) -> bytes:
+    """Return a safetensors file. The library's own function for NumPy cannot write bfloat16."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    data = b""
+    for name, array in tensors.items():
+        kind, values = _stored(array, dtype)
+        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [len(data), len(data) + values.nbytes]}
+        data += values.tobytes()
+    described = json.dumps(header).encode()
+    described += b" " * (-len(described) % 8)
+    return len(described).to_bytes(8, "little") + described + data
+
+
+def _stored(array: np.ndarray, dtype: str) -> tuple[str, np.ndarray]:
+    if array.dtype == np.int64:
+        return "I64", array
+    if dtype == "bfloat16":  # NumPy has none: the upper halves of float32
+        return "BF16", (array.view(np.uint32) >> 16).astype(np.uint16)
+    return ("F16", array.astype(np.float16)) if dtype == "float16" else ("F32", array)
