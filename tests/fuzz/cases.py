@@ -8,7 +8,7 @@ from typing import Any
 from akidb_mlx.checkpoint.architectures import ARCHITECTURES
 from tests.fuzz import edits
 from tests.fuzz.architectures import DECODERS, NAMES, Model, make_config, make_tensors
-from tests.fuzz.changes import MODULES, POOLING_CONFIG, module
+from tests.fuzz.changes import MODULES, POOLING_CONFIG, hidden_size, module
 from tests.fuzz.contents import WEIGHTS, Contents
 from tests.fuzz.edits import Edit
 from tests.fuzz.tokenizer_files import make_tokenizer, token_ids
@@ -25,6 +25,7 @@ TEXTS = (
 )
 # Files of sentence-transformers, which community conversions lose.
 _LOST = (MODULES, POOLING_CONFIG, "sentence_bert_config.json", "config_sentence_transformers.json")
+_RULE_NAMES = {"last": "lasttoken"}
 _FLAGS = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken", "max": "max_tokens"}
 
 
@@ -67,8 +68,15 @@ class Case:
     def reference_contents(self) -> Contents:
         """Return the directory as the reference needs it to follow the same rules."""
         contents = self._edited()
+        rule = ARCHITECTURES[self.model.architecture]
         if self.community:
             contents.files.pop("sentence_bert_config.json", None)  # nothing stands for its limit
+        if rule.pooling is not None and POOLING_CONFIG not in contents.files:
+            mode = _RULE_NAMES.get(rule.pooling, rule.pooling)
+            contents.files[POOLING_CONFIG] = {"embedding_dimension": hidden_size(contents), "pooling_mode": mode}
+        if rule.prompts:
+            prompts = contents.files.setdefault("config_sentence_transformers.json", {})
+            prompts.setdefault("prompts", dict(rule.prompts))
         return contents
 
     def without(self, edit: Edit) -> "Case":
@@ -137,7 +145,7 @@ def _ordinary_contents(case: Case) -> Contents:
     size = config.get("hidden_size", config.get("dim"))
     pooling = rng.choice(("mean", "cls", "lasttoken"))
     if case.community and rule.pooling is not None:
-        pooling = {"last": "lasttoken"}.get(rule.pooling, rule.pooling)
+        pooling = _RULE_NAMES.get(rule.pooling, rule.pooling)
     # RoBERTa's positions begin after the padding's.
     longest = config["max_position_embeddings"] - 2 - config.get("pad_token_id", 0)
     limit = rng.randint(14, longest)

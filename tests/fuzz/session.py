@@ -76,9 +76,8 @@ class Session:
                 return Verdict(FAILED, str(error))
             if "refused" in ours:
                 return Verdict(ORDINARY_REFUSED if case.ordinary else REFUSED, ours["refused"])
-            if case.community:
-                shutil.rmtree(directory)
-                case.reference_contents().write(directory)
+            shutil.rmtree(directory)
+            case.reference_contents().write(directory)
             try:
                 reference = self._reference.embed(directory)
             except WorkerError as error:
@@ -110,7 +109,6 @@ def save(case: Case, verdict: Verdict, directory: Path) -> None:
     """Keep a directory, with what makes it again."""
     shutil.rmtree(directory, ignore_errors=True)
     case.contents().write(directory / "model")
-    if case.community:
-        case.reference_contents().write(directory / "reference")
+    case.reference_contents().write(directory / "reference")
     content: dict[str, Any] = {**case.to_json(), "verdict": verdict.kind, "detail": verdict.detail}
     (directory / "case.json").write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")

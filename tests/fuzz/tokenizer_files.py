@@ -68,6 +68,7 @@ def make_tokenizer(name: str, rng: Random) -> tuple[Json, Json]:
     else:
         content = _byte_bpe(kind)
     content = json.loads(json.dumps(content))  # so that edits leave the originals alone
+    content["added_tokens"] = []
     ids = token_ids(content)
     content["added_tokens"] = [
         {"id": ids[token], "content": token, "normalized": False, "special": True}
