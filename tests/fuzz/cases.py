@@ -8,7 +8,7 @@ from typing import Any
 from akidb_mlx.checkpoint.architectures import ARCHITECTURES
 from tests.fuzz import edits
 from tests.fuzz.architectures import DECODERS, NAMES, Model, make_config, make_tensors
-from tests.fuzz.changes import MODULES, POOLING_CONFIG, hidden_size, module
+from tests.fuzz.changes import MODULES, POOLING_CONFIG, hidden_size, module, numbered
 from tests.fuzz.contents import WEIGHTS, Contents
 from tests.fuzz.edits import Edit
 from tests.fuzz.tokenizer_files import make_tokenizer, token_ids
@@ -71,6 +71,10 @@ class Case:
         rule = ARCHITECTURES[self.model.architecture]
         if self.community:
             contents.files.pop("sentence_bert_config.json", None)  # nothing stands for its limit
+        if rule.pooling is not None and MODULES not in contents.files:
+            contents.files[MODULES] = numbered(
+                [module("Transformer", ""), module("Pooling", "1_Pooling"), module("Normalize", "2_Normalize")]
+            )
         if rule.pooling is not None and POOLING_CONFIG not in contents.files:
             mode = _RULE_NAMES.get(rule.pooling, rule.pooling)
             contents.files[POOLING_CONFIG] = {"embedding_dimension": hidden_size(contents), "pooling_mode": mode}
@@ -169,8 +173,7 @@ def _ordinary_contents(case: Case) -> Contents:
             given = {"seed": case.seed + number, "bias": False, "activation": identity, "extra": {}, "position": 2}
             edits.apply(Edit("add_dense", "", "", given, True), contents)
     modules.append(module("Normalize", f"{len(modules)}_Normalize"))
-    for number, entry in enumerate(modules):
-        entry |= {"idx": number, "name": str(number)}
+    numbered(modules)
     return contents
 
 

@@ -26,6 +26,13 @@ def module(kind: str, path: str) -> dict[str, Any]:
     return {"type": f"sentence_transformers.models.{kind}", "path": path}
 
 
+def numbered(modules: Modules) -> Modules:
+    """Number the entries of modules.json, and return them."""
+    for number, entry in enumerate(modules):
+        entry |= {"idx": number, "name": str(number)}
+    return modules
+
+
 def hidden_size(contents: Contents) -> int:
     """Return the size of a token's vector."""
     config = contents.files["config.json"]
@@ -94,12 +101,7 @@ def _add_dense(contents: Contents, given: dict[str, Any]) -> None:
     contents.files[f"{folder}/config.json"] = content
     contents.tensors[f"{folder}/model.safetensors"] = {n: t.astype(np.float32) for n, t in tensors.items()}
     modules.insert(min(given["position"] + len(earlier), len(modules)), module("Dense", folder))
-    _number(modules)
-
-
-def _number(modules: Modules) -> None:
-    for number, entry in enumerate(modules):
-        entry |= {"idx": number, "name": str(number)}
+    numbered(modules)
 
 
 def _remove(kind: str) -> Callable[[Contents, Modules], None]:
@@ -164,7 +166,7 @@ def _modules(contents: Contents, how: str) -> None:
     modules = contents.files.get(MODULES)
     if modules is not None and len(modules) > 1:
         MODULE_LISTS[how](contents, modules)
-        _number(modules)
+        numbered(modules)
 
 
 # Weights
