@@ -1,6 +1,6 @@
 """The values that keys of a model's files may get.
 
-`HARMLESS` keys change no vector, so a directory with them must load. The others may change vectors or be invalid: a
+`HARMLESS` ones change no vector, so a directory with them must load. The others may change vectors or be invalid: a
 loader has to honour them or to refuse them. Keys and types are those of the configuration classes of transformers 5 and
 sentence-transformers 6, and of files that older versions wrote.
 """
@@ -26,18 +26,14 @@ _SCALINGS = [
     {"rope_type": "proportional", "partial_rotary_factor": 0.5},
 ]  # fmt: skip
 
-HARMLESS_CONFIG: Values = {
+_HARMLESS: Values = {
     "_name_or_path": ["", "someone/model"],
     "architectures": [["BertModel"], None],
-    "attention_dropout": [0.0, 0.1],
-    "attention_probs_dropout_prob": [0.0, 0.1],
     "bos_token_id": [None, 0, 2],
-    "classifier_dropout": [None, 0.1],
     "dtype": ["float32"],
     "eos_token_id": [None, 1, 2],
     "finetuning_task": [None, "mnli"],
     "gradient_checkpointing": [False, True],
-    "hidden_dropout_prob": [0.0, 0.1],
     "id2label": [{"0": "LABEL_0"}],
     "initializer_range": [0.02, 0.1],
     "label2id": [{"LABEL_0": 0}],
@@ -45,6 +41,17 @@ HARMLESS_CONFIG: Values = {
     "torch_dtype": ["float32", "float16", "bfloat16"],
     "transformers_version": ["4.40.0", "5.23.0"],
     "use_cache": [True, False],
+}
+_HARMLESS_ENCODER: Values = {
+    "attention_probs_dropout_prob": [0.0, 0.1],
+    "classifier_dropout": [None, 0.1],
+    "hidden_dropout_prob": [0.0, 0.1],
+}
+_HARMLESS_DISTILBERT: Values = {
+    "attention_dropout": [0.0, 0.1],
+    "dropout": [0.0, 0.1],
+    "qa_dropout": [0.1],
+    "seq_classif_dropout": [0.2],
 }
 _ANY_CONFIG: Values = {
     "add_cross_attention": [True, False],
@@ -87,7 +94,6 @@ _ENCODER: Values = {
 }
 _DISTILBERT: Values = {
     "activation": _ACTIVATIONS,
-    "dropout": [0.0, 0.5],
     "hidden_act": ["relu", "gelu"],
     "layer_norm_eps": [0.5],
     "n_heads": [1, 2, 4],
@@ -137,6 +143,13 @@ _GEMMA3: Values = {
     "sliding_window": [1, 2, 4, 5, 4096, None],
     "sliding_window_pattern": [1, 2, 3, 6],
 }
+
+
+def harmless_config_values(architecture: str) -> Values:
+    """Return values of config.json's keys that change no vector of an architecture."""
+    if architecture == "distilbert":
+        return _HARMLESS | _HARMLESS_DISTILBERT
+    return _HARMLESS | ({"attention_dropout": [0.0, 0.1]} if architecture in DECODERS else _HARMLESS_ENCODER)
 
 
 def config_values(architecture: str) -> Values:

@@ -98,6 +98,10 @@ def _config(rng: Random, model: Model, contents: Contents) -> Edit:
     return _set("config.json", values.config_values(model.architecture))(rng, model, contents)
 
 
+def _harmless_config(rng: Random, model: Model, contents: Contents) -> Edit:
+    return _set("config.json", values.harmless_config_values(model.architecture))(rng, model, contents)
+
+
 def _drop_key(rng: Random, _model: Model, contents: Contents) -> Edit:
     names = [name for name, content in contents.files.items() if isinstance(content, dict) and content]
     # Each file as often as the others, config.json oftener.
@@ -193,7 +197,7 @@ _ORDINARY_WEIGHTS = ("float16", "bfloat16", "own prefix", "shards", "position id
 
 # Sources of edits and their weights.
 _ORDINARY: list[tuple[Source, int]] = [
-    (_set("config.json", values.HARMLESS_CONFIG), 10),
+    (_harmless_config, 10),
     (_set("tokenizer_config.json", values.HARMLESS_TOKENIZER_CONFIG), 4),
     (_set("config_sentence_transformers.json", values.HARMLESS_SENTENCE_TRANSFORMERS), 4),
     (_consistent_token, 2),

@@ -13,7 +13,8 @@ from benchmarks.processes import Worker, WorkerError
 from tests.fuzz.cases import TEXTS, Case
 from tests.fuzz.comparison import FAILED, ORDINARY_REFUSED, REFERENCE_REFUSED, REFUSED, Answer, Verdict, compare
 
-ROLES = (None, "query", "document")
+# The texts that are embedded with each `input_type`.
+CALLS = ((None, TEXTS), ("query", (TEXTS[0], TEXTS[-1])), ("document", (TEXTS[0], TEXTS[-1])))
 # For one directory; a process that takes longer hangs. The first call imports torch.
 _TIMEOUT_S = 120
 
@@ -45,7 +46,7 @@ class ProcessSide:
         if self._worker is None:
             self._worker = Worker(self._contestant, self._python, "tests.fuzz.worker", _TIMEOUT_S)
         try:
-            return self._worker.ask("embed", directory=str(directory), texts=TEXTS, roles=ROLES)
+            return self._worker.ask("embed", directory=str(directory), calls=CALLS)
         except WorkerError:
             self.close()
             raise

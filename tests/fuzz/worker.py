@@ -21,8 +21,8 @@ Answer = dict[str, Any]
 class Ours:
     """This package."""
 
-    def embed(self, directory: str, texts: list[str], roles: list[str | None]) -> Answer:
-        """Embed texts for each `input_type`; only errors of this package's own tree are refusals."""
+    def embed(self, directory: str, calls: list[tuple[str | None, list[str]]]) -> Answer:
+        """Embed the texts of each call with its `input_type`; only errors of this package's own tree are refusals."""
         from akidb_mlx import EmbeddingService
         from akidb_mlx.errors import AkidbMlxError
         from model_cache.errors import ModelCacheError
@@ -30,7 +30,7 @@ class Ours:
         try:
             with EmbeddingService(directory, device="cpu") as service:
 
-                def vectors(role: str | None) -> list[Any]:
+                def vectors(role: str | None, texts: list[str]) -> list[Any]:
                     try:
                         return service.embed(texts, input_type=role)
                     except AkidbMlxError:  # a text is at fault
@@ -42,7 +42,7 @@ class Ours:
                     except AkidbMlxError as error:
                         return _refusal(error)
 
-                return {"vectors": {str(role): vectors(role) for role in roles}}
+                return {"vectors": {str(role): vectors(role, texts) for role, texts in calls}}
         except (AkidbMlxError, ModelCacheError) as error:
             return _refusal(error)
 
@@ -58,7 +58,7 @@ class Reference:
         for name in ("transformers", "sentence_transformers"):
             logging.getLogger(name).addHandler(self._log)
 
-    def embed(self, directory: str, texts: list[str], roles: list[str | None]) -> Answer:
+    def embed(self, directory: str, calls: list[tuple[str | None, list[str]]]) -> Answer:
         """Embed texts without a prompt, and as queries and documents; any exception is a refusal."""
         from sentence_transformers import SentenceTransformer
 
@@ -87,7 +87,7 @@ class Reference:
                 return {"refused": "not a finite vector other than zero"}
             return (vector / norm).tolist()
 
-        return {"vectors": {str(role): [one(text, role) for text in texts] for role in roles}}
+        return {"vectors": {str(role): [one(text, role) for text in texts] for role, texts in calls}}
 
 
 class _Messages(logging.Handler):
