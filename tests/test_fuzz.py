@@ -1,5 +1,8 @@
 """The fuzzing of model directories, without its reference: `make fuzz-reference` runs it with that."""
 
+from functools import cache
+from random import Random
+
 import numpy as np
 import pytest
 
@@ -21,12 +24,15 @@ from tests.fuzz.comparison import (
     TEXTS_REFUSED,
     compare,
 )
-from tests.fuzz.edits import Edit
+from tests.fuzz.edits import Edit, draw
 from tests.fuzz.session import Session
 
 SEED = 20
-CASES = [draw_case(SEED, number) for number in range(200)]
-ORDINARY = [case for case in CASES if case.ordinary]
+
+
+@cache
+def cases():
+    return [draw_case(SEED, number) for number in range(80)]
 
 
 def embed(directory):
@@ -34,8 +40,9 @@ def embed(directory):
         return service.embed_array([text for text in TEXTS if text.strip()])
 
 
-@pytest.mark.parametrize("case", ORDINARY[:20], ids=lambda case: case.model.architecture)
-def test_an_ordinary_directory_loads(case, tmp_path):
+@pytest.mark.parametrize("number", range(12))
+def test_an_ordinary_directory_loads(number, tmp_path):
+    case = [case for case in cases() if case.ordinary][number]
     case.contents().write(tmp_path / "model")
     vectors = embed(tmp_path / "model")
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
@@ -43,8 +50,8 @@ def test_an_ordinary_directory_loads(case, tmp_path):
 
 def test_any_directory_loads_or_is_refused(tmp_path):
     loaded = 0
-    others = [case for case in CASES if not case.ordinary]
-    for number, case in enumerate(others[:50]):
+    others = [case for case in cases() if not case.ordinary]
+    for number, case in enumerate(others[:30]):
         directory = tmp_path / str(number)
         case.contents().write(directory)
         try:
@@ -54,27 +61,31 @@ def test_any_directory_loads_or_is_refused(tmp_path):
         else:
             assert np.isfinite(vectors).all()
             loaded += 1
-    assert 5 < loaded < 45
+    assert 4 < loaded < 28
 
 
 def test_a_seed_always_gives_the_same_directories(tmp_path):
     for number in range(5):
         first, second = tmp_path / f"{number} first", tmp_path / f"{number} second"
         draw_case(SEED, number).contents().write(first)
-        Case.from_json(CASES[number].to_json()).contents().write(second)
+        Case.from_json(cases()[number].to_json()).contents().write(second)
         files = [path.relative_to(first) for path in first.rglob("*") if path.is_file()]
         assert files
         assert all((first / file).read_bytes() == (second / file).read_bytes() for file in files)
 
 
-def test_every_architecture_layout_and_change_is_drawn():
-    many = [draw_case(SEED, number) for number in range(3000)]
-    assert len({case.model.architecture for case in many}) == 6
-    assert {case.community for case in many} == {False, True}
-    changes = {(edit.kind, str(edit.value)) for case in many for edit in case.edits}
-    assert {("modules", name) for name in MODULE_LISTS} <= changes
-    assert {("weights", name) for name in WEIGHT_FILES} <= changes
-    assert 0.25 < np.mean([case.ordinary for case in many]) < 0.5
+def test_every_architecture_and_layout_is_drawn():
+    assert len({case.model.architecture for case in cases()}) == 6
+    assert {case.community for case in cases()} == {False, True}
+    assert 0.2 < np.mean([case.ordinary for case in cases()]) < 0.55
+
+
+def test_every_change_is_drawn():
+    rng, case = Random(SEED), cases()[0]
+    contents = case.contents()
+    drawn = [draw(rng, case.model, contents, ordinary) for ordinary in (False, True) for _ in range(2000)]
+    changes = {(edit.kind, edit.value) for edit in drawn if edit.kind in ("modules", "weights")}
+    assert changes == {("modules", name) for name in MODULE_LISTS} | {("weights", name) for name in WEIGHT_FILES}
 
 
 def answer(*vectors):
@@ -124,7 +135,7 @@ def test_the_edits_at_fault_are_found():
         return answer([0.0, 1.0]) if '"is_causal": true' in text and '"b": 1' in text else answer([1.0, 0.0])
 
     edits = (edit("a", 1), edit("is_causal", True), edit("c", 1), edit("b", 1))
-    case = Case(CASES[0].model, 1, False, edits)
+    case = Case(cases()[0].model, 1, False, edits)
     with Session(StandIn(ours), StandIn(lambda _: answer([1.0, 0.0]))) as session:
         assert session.judge(case).kind == DIFFERENT
         assert session.smallest(case, DIFFERENT).edits == (edits[1], edits[3])
@@ -137,7 +148,7 @@ def test_refusals_and_crashes():
     def refuse(_):
         return {"refused": "ModelLoadError: …"}
 
-    ordinary, other = (Case(CASES[0].model, 1, False, (edit("a", 1, kind),)) for kind in (True, False))
+    ordinary, other = (Case(cases()[0].model, 1, False, (edit("a", 1, kind),)) for kind in (True, False))
     vectors = StandIn(lambda _: answer([1.0, 0.0]))
     for ours, reference, case, kind in [
         (StandIn(refuse), vectors, ordinary, ORDINARY_REFUSED),
@@ -153,6 +164,6 @@ def test_refusals_and_crashes():
 @pytest.mark.skipif(find_python(REFERENCE) is None, reason="sentence-transformers is not installed: make bench-peers")
 def test_some_directories_against_the_reference():
     with Session() as session:
-        verdicts = [session.judge(case) for case in CASES[:60]]
+        verdicts = [session.judge(case) for case in cases()[:50]]
     assert not [verdict for verdict in verdicts if verdict.kind in FAULTS]
     assert sum(verdict.kind == EQUAL for verdict in verdicts) > 15
