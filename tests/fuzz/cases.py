@@ -114,7 +114,7 @@ def draw_case(seed: int, number: int) -> Case:
     tokenizer = rng.choice([name for name in NAMES if name != "qwen3"]) if other else architecture
     community = architecture in DECODERS and rng.random() < 0.25
     case = Case(Model(architecture, tokenizer), rng.randrange(10**6), community, ())
-    kinds = [True] * rng.choice((0, 0, 1, 2, 3)) + [False] * rng.choice((0, 0, 1, 1, 1, 1, 2, 3))
+    kinds = [True] * rng.choice((0, 0, 1, 2, 3)) + [False] * rng.choice((0, 0, 0, 1, 1, 1, 1, 2, 3))
     rng.shuffle(kinds)
     contents = case._edited()
     for ordinary in kinds:
