@@ -109,7 +109,8 @@ NOTHING = {"refused": "InvalidInputError: no token"}
         (answer(NOTHING), answer([0.6, 0.8]), True, ORDINARY_REFUSED),
         (answer(NOTHING), answer(NOTHING), True, EQUAL),
         (answer([0.6, 0.8]), answer(NOTHING), True, REFERENCE_REFUSED),
-        (answer([0.6, 0.8]), {"refused": "ValueError: …"}, True, REFERENCE_REFUSED),
+        (answer([0.6, 0.8]), {"refused": "ValueError: …"}, False, REFERENCE_REFUSED),
+        (answer([0.6, 0.8]), {"refused": "ValueError: …"}, True, FAILED),
     ],
 )
 def test_verdicts(ours, reference, ordinary, kind):
