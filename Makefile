@@ -24,7 +24,7 @@ HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 	raise SystemExit(not (v("PYTHONFRAMEWORK") or v("Py_ENABLE_SHARED") and any(map(os.path.exists, found))))
 
 .PHONY: FORCE demo help test test-rust test-real test-slow test-gpu test-timing test-load test-load-rust test-crate package test-package docs lint \
-	lint-rust coverage guards fidelity token-budget bench bench-peers bench-mac bench-load bench-entities bench-rust openblas libpython clean
+	lint-rust coverage guards fuzz-reference fidelity token-budget bench bench-peers bench-mac bench-load bench-entities bench-rust openblas libpython clean
 
 demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
 	$(BIN)/python examples/search.py
@@ -101,6 +101,10 @@ guards: .venv/developed ## check that the tests fail without each guard (a few m
 fidelity: .venv/developed ## measure the differences from the reference vectors
 	$(BIN)/python -m benchmarks.fidelity
 
+FUZZ ?= --count 2000
+fuzz-reference: .venv/developed bench-peers ## compare random model directories with sentence-transformers (minutes)
+	$(BIN)/python -m tests.fuzz $(FUZZ)
+
 token-budget: .venv/developed ## measure throughput by token budget
 	$(BIN)/python -m benchmarks.token_budget
 
@@ -172,4 +176,4 @@ libpython: .venv/installed
 	fi
 
 clean: ## remove everything that was set up, built or cached
-	rm -rf .venv .bench target build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .bench .fuzz target build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Start benchmarks/contestants/worker.py for a contestant, send it requests and read its answers."""
+"""Start a worker process for a contestant, send it requests and read its answers."""
 
 from __future__ import annotations
 
@@ -24,13 +24,20 @@ class WorkerError(Exception):
 class Worker:
     """The process of one contestant, which ends when the context is left."""
 
-    def __init__(self, contestant: str, python: Path) -> None:
+    def __init__(
+        self,
+        contestant: str,
+        python: Path,
+        module: str = "benchmarks.contestants.worker",
+        timeout_s: float = _ANSWER_TIMEOUT_S,
+    ) -> None:
+        self._timeout_s = timeout_s
         self._folder = tempfile.TemporaryDirectory()
         self._vectors = Path(self._folder.name) / "vectors.npy"
         self._log = Path(self._folder.name) / "stderr"
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [python, "-m", "benchmarks.contestants.worker", contestant],
+                [python, "-m", module, contestant],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -46,7 +53,7 @@ class Worker:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        watchdog = Timer(_ANSWER_TIMEOUT_S, self._process.kill)
+        watchdog = Timer(self._timeout_s, self._process.kill)
         watchdog.start()
         try:
             self._process.stdin.write(json.dumps({"method": method, **request}).encode() + b"\n")

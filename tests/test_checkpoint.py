@@ -341,3 +341,14 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, bad):
     )
     with pytest.raises(ModelLoadError, match="not finite"):
         load(directory)
+
+
+def test_a_lost_list_of_modules_is_warned_of(tmp_path, caplog):
+    directory = copy_model("tiny-bert", tmp_path)
+    (directory / "modules.json").unlink()
+    read_checkpoint(directory)
+    assert caplog.text == ""
+    pooling = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+    edit_json(directory / "1_Pooling/config.json", **pooling)
+    assert read_checkpoint(directory).pooling == "cls"
+    assert "modules.json is missing; texts are pooled as 1_Pooling/config.json says (cls)" in caplog.text

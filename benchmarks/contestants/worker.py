@@ -94,11 +94,12 @@ def _save(path: str, vectors: np.ndarray) -> None:
     np.save(path, np.asarray(vectors, dtype=np.float32))
 
 
-def main() -> None:
+def serve(make_worker: Callable[[], object]) -> None:
+    """Make a worker, and answer requests by its methods until standard input ends."""
     # Output that a library prints must not mix with the answers.
     with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-        worker = Worker(importlib.import_module(f"benchmarks.contestants.{MODULES[sys.argv[1]]}"))
+        worker = make_worker()
         for line in sys.stdin:
             request = json.loads(line)
             method: Callable[..., Answer] = getattr(worker, request.pop("method"))
@@ -110,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(lambda: Worker(importlib.import_module(f"benchmarks.contestants.{MODULES[sys.argv[1]]}")))

@@ -102,7 +102,11 @@ fn stand_in(version: &str) -> std::path::PathBuf {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("python{version}"));
     std::fs::create_dir_all(folder.join("bin")).unwrap();
     let python = folder.join("bin/python3");
-    std::fs::write(&python, format!("#!/bin/sh\nprintf 'akidb\\n{version} (main, Jan 1 2030)\\n/opt/other/bin/python\\n'\n")).unwrap();
+    std::fs::write(
+        &python,
+        format!("#!/bin/sh\nprintf 'akidb\\n{version} (main, Jan 1 2030)\\n/opt/other/bin/python\\n'\n"),
+    )
+    .unwrap();
     assert!(Command::new("chmod").arg("+x").arg(&python).status().unwrap().success());
     folder
 }
