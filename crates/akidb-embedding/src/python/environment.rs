@@ -80,8 +80,8 @@ impl PythonEnvironment {
         if let Some(folder) = self.sys_path.iter().find(|folder| !folder.is_dir()) {
             return Err(init_error(format!("{} was to be imported from and is not a folder", folder.display())));
         }
-        start_as(&found.interpreter)?;
-        Python::attach(|py| self.extend_sys_path(py, &found))
+        let hosts = start_as(&found.interpreter)?;
+        Python::attach(|py| self.extend_sys_path(py, &found, hosts))
             .map_err(|error| MlBridgeError::PythonInit(Python::attach(|py| failure(py, &error))))?;
         Ok(found.interpreter)
     }
@@ -106,8 +106,11 @@ impl PythonEnvironment {
         })
     }
 
-    fn extend_sys_path(&self, py: Python<'_>, found: &Found) -> PyResult<()> {
+    /// Add the environment's packages: behind all others or, in a Python that the host started, before the host's, which
+    /// may be of other versions.
+    fn extend_sys_path(&self, py: Python<'_>, found: &Found, hosts: bool) -> PyResult<()> {
         let sys_path = py.import("sys")?.getattr("path")?.cast_into::<PyList>()?;
+        let before = sys_path.len();
         for entry in &found.sys_path {
             if sys_path.contains(entry)? {
                 continue;
@@ -116,6 +119,15 @@ impl PythonEnvironment {
                 py.import("site")?.call_method1("addsitedir", (entry,))?; // its .pth files too
             } else {
                 sys_path.append(entry)?;
+            }
+        }
+        if hosts {
+            let entries: Vec<String> = sys_path.extract()?;
+            let first = entries.iter().position(|entry| entry.ends_with("-packages")).unwrap_or(before);
+            if first < before {
+                let added = sys_path.get_slice(before, entries.len());
+                sys_path.del_slice(before, entries.len())?;
+                sys_path.set_slice(first, first, &added)?;
             }
         }
         for folder in self.sys_path.iter().rev().map(|folder| folder.as_os_str()) {
@@ -251,10 +263,12 @@ fn short_version(full: &str) -> String {
     format!("{number}{free}")
 }
 
-/// Start Python as if it were this interpreter: from its place it finds the standard library and the environment.
+/// Start Python as if it were this interpreter: from its place it finds the standard library and the environment. True
+/// where the host had started it, the first time.
 #[allow(unsafe_code)]
-fn start_as(interpreter: &Path) -> MlBridgeResult<()> {
+fn start_as(interpreter: &Path) -> MlBridgeResult<bool> {
     static START: Once = Once::new();
+    let mut hosts = false;
     let name = interpreter.to_str().ok_or_else(|| {
         init_error(format!("{} is not UTF-8, which Python needs here; use another path", interpreter.display()))
     })?;
@@ -268,9 +282,11 @@ fn start_as(interpreter: &Path) -> MlBridgeResult<()> {
                 ffi::Py_SetProgramName(wide.leak().as_ptr().cast());
             }
             Python::initialize();
+        } else {
+            hosts = true;
         }
     });
-    Ok(())
+    Ok(hosts)
 }
 
 fn init_error(message: impl Into<String>) -> MlBridgeError {
