@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from akidb_mlx.checkpoint.checkpoint import read_checkpoint
-from akidb_mlx.checkpoint.tokenization.loading import appends_end_token
+from akidb_mlx.checkpoint.tokenization.frame import appends_end_token
 from akidb_mlx.checkpoint.tokenizer import TextTokenizer
 from akidb_mlx.deadline import NEVER
 from akidb_mlx.errors import InferenceError, InvalidInputError, ModelLoadError

@@ -118,11 +118,11 @@ def test_the_longest_string_of_a_character_map_counts(tmp_path):
 
 
 MALFORMED = {
-    "no object": ("[1]", "must hold a JSON object, found list"),
-    "no JSON": ("{", "is not valid JSON"),
-    "deep": ('{"normalizer":' * 100_000, "is not valid JSON"),
-    "not UTF-8": (b"\xff\xfe{}", "is not valid JSON"),
-    "an unknown key": ({"beam": 1}, "'beam' is not supported"),
+    "no object": ("[1]", "is not a tokenizer: its content: Input should be an? "),
+    "no JSON": ("{", "its content: Invalid JSON"),
+    "deep": ('{"normalizer":' * 100_000, "Invalid JSON: recursion limit exceeded"),
+    "not UTF-8": (b"\xff\xfe{}", "Invalid JSON"),
+    "an unknown key": ({"beam": 1}, "is not a tokenizer: beam: Extra inputs are not permitted"),
     "an unknown normalizer": ({"normalizer": {"type": "Sideways"}}, "'Sideways' in normalizers is not supported"),
     "a normalizer without type": ({"normalizer": {"prepend": "a"}}, "must be an object with a type"),
     "a normalizer that is a list": ({"normalizer": []}, "must be an object with a type"),
@@ -148,7 +148,7 @@ MALFORMED = {
         {"model": {"type": "BPE", "vocab": {"a": 0, "[CLS]": 2, "[SEP]": 3}, "merges": [], "dropout": 0.5}},
         "dropout 0.5",
     ),
-    "added tokens that are none": ({"added_tokens": [3]}, "added_tokens must be a list of tokens"),
+    "added tokens that are none": ({"added_tokens": [3]}, "added_tokens.0: Input should be"),
 }
 
 

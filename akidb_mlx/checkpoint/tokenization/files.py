@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from tokenizers import AddedToken
+from typing_extensions import Required, TypedDict
 
 from akidb_mlx.checkpoint.files import is_file, read_json
 from akidb_mlx.errors import ModelLoadError
@@ -18,11 +19,6 @@ Token = str | AddedToken
 # Special tokens that every tokenizer of transformers has a name for, in the order in which it adds them.
 STANDARD_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
-_DESCRIPTION_KEYS = {
-    *("version", "truncation", "padding", "added_tokens"),
-    *("normalizer", "pre_tokenizer", "post_processor", "model"),
-    "decoder",  # makes text of tokens, which nobody asks for here
-}
 # Keys of tokenizer_config.json that are read somewhere in this package.
 _HONOURED = {
     *("tokenizer_class", "truncation_side", "model_max_length", "split_special_tokens", "add_prefix_space"),
@@ -61,6 +57,44 @@ _FLAGS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "split_spe
 _TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
+class AddedTokenDescription(TypedDict):
+    """An added token of tokenizer.json; its other keys are kept."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    id: int
+    content: str
+
+
+class ModelDescription(TypedDict, total=False):
+    """The small part of a tokenizer.json's `model`; the vocabulary and merges are the library's to read."""
+
+    __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]
+    type: Any
+    unk_id: Any
+    byte_fallback: Any
+    dropout: Any
+    continuing_subword_prefix: Any
+    end_of_word_suffix: Any
+
+
+class Description(TypedDict, total=False):
+    """A tokenizer.json without its vocabulary, which is not made into Python objects. It has no other keys."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+    version: Any
+    truncation: Any
+    padding: Any
+    added_tokens: list[AddedTokenDescription] | None
+    normalizer: Any
+    pre_tokenizer: Any
+    post_processor: Any
+    decoder: Any  # makes text of tokens, which nobody asks for here
+    model: Required[ModelDescription]
+
+
+_DESCRIPTION = TypeAdapter(Description)
+
+
 @dataclass(frozen=True)
 class TokenizerFiles:
     """The files of a tokenizer.
@@ -68,14 +102,14 @@ class TokenizerFiles:
     Attributes:
         path: tokenizer.json.
         content: its bytes.
-        description: what they say.
+        description: what they say, without the vocabulary.
         config: tokenizer_config.json, and what special_tokens_map.json says instead.
         added_tokens: the tokens that a text is first searched for, by id, beside those in tokenizer.json.
     """
 
     path: Path
     content: bytes
-    description: dict[str, Any]
+    description: Description
     config: dict[str, Any]
     added_tokens: dict[int, AddedToken]
 
@@ -87,7 +121,7 @@ def read_tokenizer_files(directory: Path) -> TokenizerFiles:
         ModelLoadError: a file is missing or malformed, or has a key whose meaning is not known.
     """
     path = directory / "tokenizer.json"
-    content, description = _read_description(path)
+    content, description = read_description(path)
     config_path = directory / "tokenizer_config.json"
     config = read_json(config_path) if is_file(config_path) else {}
     _check_config(config_path, config)
@@ -107,15 +141,6 @@ def read_tokenizer_files(directory: Path) -> TokenizerFiles:
     return TokenizerFiles(path, content, description, config, added_tokens)
 
 
-def read_description(directory: Path) -> dict[str, Any]:
-    """Return the content of tokenizer.json.
-
-    Raises:
-        ModelLoadError: it is missing, malformed, or has a key that is not known.
-    """
-    return _read_description(directory / "tokenizer.json")[1]
-
-
 def parse_token(where: str, value: Any) -> Token | None:
     """Return a special token of tokenizer_config.json as the library takes it.
 
@@ -125,27 +150,23 @@ def parse_token(where: str, value: Any) -> Token | None:
     return value if value is None or isinstance(value, str | AddedToken) else _added_token(where, value)
 
 
-def _read_description(path: Path) -> tuple[bytes, dict[str, Any]]:
+def read_description(path: Path) -> tuple[bytes, Description]:
+    """Return the bytes of tokenizer.json and their content.
+
+    Raises:
+        ModelLoadError: it is missing, malformed, or has a key that is not known.
+    """
     if not is_file(path):
         raise ModelLoadError(f"{path} is missing; convert the model's tokenizer with transformers' save_pretrained")
     try:
         content = path.read_bytes()
-        description = from_json(content, cache_strings="keys")
+        return content, _DESCRIPTION.validate_json(content)
     except OSError as error:
         raise ModelLoadError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ModelLoadError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(description, dict):
-        raise ModelLoadError(f"{path} must hold a JSON object, found {type(description).__name__}")
-    unknown = sorted(description.keys() - _DESCRIPTION_KEYS)
-    if unknown:
-        raise ModelLoadError(f"{path}: {unknown[0][:80]!r} is not supported; the keys of a tokenizer are known")
-    tokens = description.get("added_tokens") or []
-    if not isinstance(tokens, list) or not all(
-        isinstance(token, dict) and isinstance(token.get("id"), int) for token in tokens
-    ):
-        raise ModelLoadError(f"{path}: added_tokens must be a list of tokens, each with its id")
-    return content, description
+    except ValidationError as error:
+        fault = error.errors(include_input=False)[0]
+        key = ".".join(str(part)[:80] for part in fault["loc"])
+        raise ModelLoadError(f"{path} is not a tokenizer: {key or 'its content'}: {fault['msg'][:200]}") from error
 
 
 def _check_config(path: Path, config: dict[str, Any]) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from akidb_mlx.checkpoint.tokenization.files import read_description
+from akidb_mlx.checkpoint.tokenization.parsing import parse_tokenizer
 from akidb_mlx.errors import ModelLoadError
 
 
@@ -37,6 +39,25 @@ def read_frame(path: Path, processor: Any) -> Frame:
         return _read(path, processor)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ModelLoadError(f"{path}: post_processor is malformed: {error!r}") from error
+
+
+def appends_end_token(directory: Path, token: str) -> bool:
+    """Return whether the tokenizer by itself ends every text with a token.
+
+    Args:
+        directory: the model directory.
+        token: the token's text, as in "<|endoftext|>".
+
+    Raises:
+        ModelLoadError: tokenizer.json is missing or malformed.
+    """
+    path = directory / "tokenizer.json"
+    content, description = read_description(path)
+    frame = read_frame(path, description.get("post_processor"))
+    if not frame.after:
+        return False
+    ids = [entry["id"] for entry in description.get("added_tokens") or () if entry["content"] == token]
+    return frame.after[-1] == (ids[0] if ids else parse_tokenizer(path, content, description).token_to_id(token))
 
 
 def _read(path: Path, processor: dict[str, Any]) -> Frame:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from akidb_mlx.checkpoint.tokenization.files import Description
 from akidb_mlx.errors import ModelLoadError
 
 # Most characters that one may become. The most of a real tokenizer, ALBERT's by this count, is about 2000.
@@ -57,7 +58,7 @@ _CONSUMING = re.compile(
 )
 
 
-def check_growth(path: Path, description: dict[str, Any]) -> None:
+def check_growth(path: Path, description: Description) -> None:
     """Refuse a tokenizer.json that may make a text very much longer.
 
     Args:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.errors import ModelLoadError
 
@@ -21,31 +23,25 @@ def table_rows(checkpoint: Checkpoint) -> int:
     return size if isinstance(size, int) else 0
 
 
-def check_vocabulary(path: Path, description: dict[str, Any], rows: int) -> None:
-    """Check the vocabulary of a tokenizer.json, which the library has parsed, so that its types are right.
+def check_vocabulary(path: Path, tokenizer: Tokenizer, rows: int) -> None:
+    """Check the vocabulary of a tokenizer as its file has it.
 
     An added token may be beyond the table, as EmbeddingGemma's is for images: only a text that spells it is refused.
 
     Args:
-        path: the file, for errors.
-        description: its content.
+        path: tokenizer.json, for errors.
+        tokenizer: what the library made of it.
         rows: how many tokens the model has vectors for.
 
     Raises:
-        ModelLoadError: it is empty, or one of its tokens has no vector.
+        ModelLoadError: the vocabulary is empty, or one of its tokens has no vector.
     """
-    model = description["model"]
-    vocabulary = model["vocab"]
-    if not vocabulary:
+    ids = tokenizer.get_vocab(with_added_tokens=False)
+    if not ids:
         raise ModelLoadError(f"{path} has an empty vocabulary")
-    is_list = not isinstance(vocabulary, dict)  # Unigram's, of tokens with their scores
-    ids = {token: number for number, (token, _) in enumerate(vocabulary)} if is_list else vocabulary
     if max(ids.values()) >= rows:
-        added = {token["content"] for token in description.get("added_tokens") or ()}
-        for token in ids.keys() - added:
+        for token in ids.keys() - {token.content for token in tokenizer.get_added_tokens_decoder().values()}:
             check_id(path, f"the vocabulary's token {token[:80]!r}", ids[token], rows)
-    if model.get("dropout"):
-        raise ModelLoadError(f"{path}: dropout {model['dropout']} would tokenise a text differently each time")
 
 
 def check_id(path: Path, what: str, number: Any, rows: int) -> None:

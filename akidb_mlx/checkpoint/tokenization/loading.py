@@ -14,15 +14,10 @@ from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.files import is_file
 from akidb_mlx.checkpoint.tokenization.added_tokens import add_tokens
 from akidb_mlx.checkpoint.tokenization.classes import TokenizerClass, find_class
-from akidb_mlx.checkpoint.tokenization.files import (
-    TokenizerFiles,
-    parse_token,
-    read_description,
-    read_tokenizer_files,
-)
+from akidb_mlx.checkpoint.tokenization.files import TokenizerFiles, parse_token, read_tokenizer_files
 from akidb_mlx.checkpoint.tokenization.frame import Frame, read_frame
-from akidb_mlx.checkpoint.tokenization.growth import check_growth
 from akidb_mlx.checkpoint.tokenization.ids import check_id, check_vocabulary, table_rows
+from akidb_mlx.checkpoint.tokenization.parsing import parse_tokenizer
 from akidb_mlx.errors import ModelLoadError
 
 
@@ -54,8 +49,8 @@ def load_tokenizer(checkpoint: Checkpoint) -> LoadedTokenizer:
     config = files.config
     named_class = config.get("tokenizer_class") or checkpoint.config.get("tokenizer_class")
     kind = find_class(checkpoint.directory / "tokenizer_config.json", named_class, checkpoint.model_type)
-    loaded = _parse(files)
-    check_vocabulary(files.path, files.description, table_rows(checkpoint))
+    loaded = parse_tokenizer(files.path, files.content, files.description)
+    check_vocabulary(files.path, loaded, table_rows(checkpoint))
     padding = files.description.get("padding")
     if kind is not None:
         config = {**kind.special_tokens, **config}
@@ -80,42 +75,12 @@ def load_tokenizer(checkpoint: Checkpoint) -> LoadedTokenizer:
     return LoadedTokenizer(tokenizer, frame, side == "left", without_vector)
 
 
-def appends_end_token(directory: Path, token: str) -> bool:
-    """Return whether the tokenizer by itself ends every text with a token.
-
-    Args:
-        directory: the model directory.
-        token: the token's text, as in "<|endoftext|>".
-
-    Raises:
-        ModelLoadError: tokenizer.json is missing or malformed.
-    """
-    description = read_description(directory)
-    frame = read_frame(directory / "tokenizer.json", description.get("post_processor"))
-    model = description.get("model")
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    ids = {entry["id"] for entry in description.get("added_tokens") or () if entry.get("content") == token}
-    if isinstance(vocabulary, dict) and token in vocabulary:
-        ids.add(vocabulary[token])
-    return bool(frame.after) and frame.after[-1] in ids
-
-
-def _parse(files: TokenizerFiles) -> Tokenizer:
-    check_growth(files.path, files.description)
-    try:
-        return Tokenizer.from_buffer(files.content)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # tokenizers raises nothing narrower, and a native panic is no Exception
-        raise ModelLoadError(f"{files.path} is not a tokenizer: {str(error)[:500]}") from error
-
-
 def _lower_case_first(tokenizer: Tokenizer) -> None:
     """Lower-case texts before other normalisation, but not the special tokens that they spell.
 
     So does sentence-transformers for `do_lower_case` in sentence_bert_config.json.
     """
-    found = tokenizer.normalizer
+    found: Any = tokenizer.normalizer
     parts = list(found) if isinstance(found, Sequence) else [] if found is None else [found]
     if not any(isinstance(part, Lowercase) for part in parts):
         tokenizer.normalizer = Sequence([Lowercase(), *parts])
