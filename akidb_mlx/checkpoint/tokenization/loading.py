@@ -80,8 +80,10 @@ def _lower_case_first(tokenizer: Tokenizer) -> None:
 
     So does sentence-transformers for `do_lower_case` in sentence_bert_config.json.
     """
-    found: Any = tokenizer.normalizer
-    parts = list(found) if isinstance(found, Sequence) else [] if found is None else [found]
+    found = tokenizer.normalizer
+    parts: list[Any] = [] if found is None else [found]
+    if isinstance(found, Sequence):
+        parts = list(found)  # type: ignore[call-overload]  # its stub knows no iteration
     if not any(isinstance(part, Lowercase) for part in parts):
         tokenizer.normalizer = Sequence([Lowercase(), *parts])
 
