@@ -87,13 +87,19 @@ def test_the_choice_equals_the_definition(seed):
 
 def taken(summary, text):
     """The sentences of a text that a summary is made of, in the text's order; None where it holds anything else."""
-    found, position = [], 0
-    for sentence in split(text):
-        if summary.startswith(sentence, position):
-            found.append(sentence)
-            position += len(sentence)
-            position += len(summary[position:]) - len(summary[position:].lstrip())
-    return found if position == len(summary) else None
+    return _taken(summary, split(text))
+
+
+def _taken(summary, sentences):
+    if not summary:
+        return []
+    for index, sentence in enumerate(sentences):
+        # A sentence may begin another, as the "|" of a table does.
+        if summary.startswith(sentence):
+            rest = _taken(summary[len(sentence) :].lstrip(), sentences[index + 1 :])
+            if rest is not None:
+                return [sentence, *rest]
+    return None
 
 
 def cosine_to_whole(service, text, summary):
