@@ -182,7 +182,19 @@ def test_doctor_in_a_pipe():
     rows = [line.split("\t") for line in done.stdout.splitlines()]
     assert {len(row) for row in rows} == {2}
     assert [row[0] for row in rows] == [
-        *("akidb-mlx", "packages", "device", "BLAS", "settings", "cache", "model", "model", "model", "self-test")
+        *(
+            "akidb-mlx",
+            "packages",
+            "device",
+            "float32",
+            "BLAS",
+            "settings",
+            "cache",
+            "model",
+            "model",
+            "model",
+            "self-test",
+        )
     ]
 
 

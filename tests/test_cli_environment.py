@@ -24,7 +24,14 @@ LOCALES = {
     "cp1252": {"PYTHONIOENCODING": "cp1252:replace"},
     "unbuffered": {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "ascii"},
 }
-locales = pytest.mark.parametrize("locale", LOCALES.values(), ids=LOCALES)
+# One in the default run, as each takes several programs.
+locales = pytest.mark.parametrize(
+    "locale",
+    [
+        pytest.param(locale, id=name, marks=[] if name == "ASCII" else pytest.mark.slow)
+        for name, locale in LOCALES.items()
+    ],
+)
 
 
 # Encodings.
@@ -153,7 +160,7 @@ def test_without_a_home_folder_there_is_no_settings_file(monkeypatch):
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setattr(Path, "expanduser", _without_home)
     assert config_file() is None
-    assert Settings().device == "auto"
+    assert Settings().precision == "auto"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user")
