@@ -549,7 +549,7 @@ def test_mlx_is_not_involved(tiny_ner):
 def test_memory_stays_flat():
     from benchmarks.entities import memory
 
-    assert all(row.met for row in memory(texts=50_000))
+    assert all(row.met for row in memory(texts=20_000))
 
 
 def test_settings_choose_what_no_call_names(tiny_ner, monkeypatch):
