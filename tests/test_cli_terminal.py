@@ -244,7 +244,7 @@ def test_what_the_hub_answers(start, hub, tmp_path):
 
 
 @both
-@pytest.mark.parametrize("content", [f"{json.dumps(HOSTILE)} = 1", f"device = {json.dumps(HOSTILE)}"])
+@pytest.mark.parametrize("content", [f"{json.dumps(HOSTILE)} = 1", f"precision = {json.dumps(HOSTILE)}"])
 def test_the_settings_file(start, tmp_path, content):
     file = tmp_path / HOSTILE_NAME
     file.write_text(content)

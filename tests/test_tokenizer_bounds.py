@@ -208,5 +208,6 @@ def test_a_name_that_no_file_can_have_is_a_typed_error(tmp_path):
     directory = copy_model("tiny-bert", tmp_path)
     name = "x" * 300 + ".safetensors"
     edit_json(directory / "model.safetensors.index.json", weight_map={"a": name})
-    with pytest.raises(ModelLoadError, match="cannot be read: File name too long"):
+    (directory / "model.safetensors").unlink()
+    with pytest.raises(ModelLoadError, match="which is not a weight file beside it"):
         read_checkpoint(directory)
