@@ -43,8 +43,11 @@ test-rust: .venv/developed | libpython ## test the crate, with and without Pytho
 test-real: .venv/developed ## run the tests on the real weights in $AKIDB_TEST_MODELS
 	$(BIN)/python -m pytest -m 'real_weights and not load'
 
+# CI runs those that have no smaller version among the default ones.
+SLOW_TESTS ?= tests
+
 test-slow: .venv/developed ## run the tests that take more than five seconds each
-	$(BIN)/python -m pytest -m 'slow and not real_weights and not load'
+	$(BIN)/python -m pytest -m 'slow and not real_weights and not load' $(SLOW_TESTS)
 
 test-gpu: .venv/developed ## compare a GPU's vectors with the reference's
 	$(BIN)/python -m pytest -m 'slow or default_device' tests/test_gpu.py tests/test_native_path.py
