@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from model_cache.config import CacheConfig
@@ -142,6 +144,14 @@ def _candidate(model: StoredModel, size: int) -> Candidate:
 
 
 def _bytes_alone(model: StoredModel) -> int:
-    """Return the bytes of the files that no other model shares, which deleting a model frees on the disk."""
-    found = [model.path / name for name in model.record.files if (model.path / name).is_file()]
-    return sum(stat.st_size for stat in (path.stat() for path in found) if stat.st_nlink == 1)
+    """Return the bytes of the files that no other model shares, which deleting a model frees on the disk.
+
+    Files that another process removes meanwhile are not counted.
+    """
+    total = 0
+    for name in model.record.files:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            found = (model.path / name).stat()
+            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+                total += found.st_size
+    return total

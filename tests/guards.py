@@ -823,7 +823,7 @@ GUARDS = (
         "34 models that share files",
         f"{IN_SPACE}test_bytes_that_another_model_shares_are_not_counted_as_free",
         "links are counted",
-        ((EVICTION, " if stat.st_nlink == 1)", ")"),),
+        ((EVICTION, " and found.st_nlink == 1:", ":"),),
     ),
     Guard(
         "34 a repair",

@@ -161,6 +161,17 @@ def test_what_another_process_evicted_counts_as_done(cache, monkeypatch):
     assert (done.freed, done.short) == (plan.removals[1].size, plan.short)
 
 
+def test_files_that_are_removed_while_they_are_counted_free_nothing(cache, monkeypatch):
+    for name in ("a", "b"):
+        add_small_model(cache.root, f"org/{name}")
+    found = Store(cache.root).all()
+    cache.remove("org/a")
+    monkeypatch.setattr(Store, "all", lambda _: found)
+    monkeypatch.setattr(Path, "is_file", lambda _: True)  # as it was a moment ago
+    plan = Evictor(Store(cache.root), CacheConfig(cache.root)).plan_for_disk(1 << 40)
+    assert [removal.name for removal in plan.removals] == [f"org/b@{COMMIT}"]
+
+
 def test_a_model_that_cannot_be_deleted_is_said_and_stays(cache, monkeypatch, caplog):
     for name in ("a", "b"):
         add_small_model(cache.root, f"org/{name}")
