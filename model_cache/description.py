@@ -55,7 +55,8 @@ class RemoteModel:
 class _Json(BaseModel):
     """A part of the description; fields that are not needed may be anything."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    # Built when the Hub is asked: most starts find the model here.
+    model_config = ConfigDict(strict=True, frozen=True, defer_build=True)
 
 
 class _Lfs(_Json):

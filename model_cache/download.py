@@ -79,10 +79,9 @@ class Downloader:
             raise ModelUnavailableError(
                 f"{repo} on the Hub is not a complete model: {incomplete[0]} is missing or cut off"
             )
-        pinned = any(model.record.pinned for model in stored if model.record.commit == remote.commit)
         record = CacheRecord.from_files(staged, repo.repo_id, remote.commit, "hub", refs, remote.licence)
         space.make_within_limit()
-        model = self._store.publish(staged, record.model_copy(update={"pinned": pinned}))
+        model = self._store.publish(staged, record)
         return self._store.point_ref_to(model, refs[0]) if refs else model
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the cache share: models without a Hub, users, processes."""
+"""Helpers that the tests of the cache share: models without a Hub, users, processes."""
 
 import os
 import shutil

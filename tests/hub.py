@@ -32,7 +32,7 @@ _RESOLVE = re.compile(rf"/{_REPO}/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with the first `times` requests (None: all) whose path and method match; fields combine.
+    """A fault of the first `times` requests (None: all) whose path and method match; fields combine.
 
     Without `status` or `redirect` the right answer is the start. Shares are of that answer's body, from 0 to 1.
     """
@@ -175,7 +175,7 @@ class Hub:
             self._raw_bytes = 0
 
     def environment(self, home: Path) -> dict[str, str]:
-        """What makes a client use this server and `home` alone; laid over an environment, it hides a user's own."""
+        """Return variables that make a client use this server and `home` alone, and hide a user's own."""
         return {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(home / "hf"),
@@ -196,12 +196,12 @@ class Hub:
 
     @property
     def raw_bytes(self) -> int:
-        """How many bytes of `raw` answers were sent, or are on their way."""
+        """Return how many bytes of `raw` answers were sent, or are on their way."""
         with self._lock:
             return self._raw_bytes
 
     def count(self, pattern: str, method: str = "*") -> int:
-        """How many requests had such a path (fnmatch) and method."""
+        """Return how many requests had such a path (fnmatch) and method."""
         return sum(fnmatchcase(one.path, pattern) and fnmatchcase(one.method, method) for one in self.requests)
 
     def _fault(self, method: str, path: str) -> Fault:

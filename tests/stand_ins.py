@@ -1,4 +1,4 @@
-"""What stands for a Mac on other machines: its platform, the numbers that it tells, an MLX that is not there."""
+"""Stand-ins for a Mac on other machines: its platform, the numbers that it tells, an MLX that is not there."""
 
 import ctypes
 import sys

@@ -1,4 +1,4 @@
-"""What the tests share: where the fixtures are, and changed copies of them."""
+"""Helpers that the tests share: the places of the fixtures, and changed copies of them."""
 
 import csv
 import errno

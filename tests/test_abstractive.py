@@ -253,7 +253,7 @@ def test_an_argument_goes_before_the_settings(chat_model, monkeypatch):
 
 
 def test_one_device_for_each_process(chat_model, monkeypatch):
-    """What the embedder computes on is not moved."""
+    """The device of the embedder is not changed."""
     import mlx.core as mx
 
     from akidb_mlx.runtime import device

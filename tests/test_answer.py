@@ -1,4 +1,4 @@
-"""What becomes of a model's text: thinking, stops, sentences and limits, whatever pieces it comes in."""
+"""The treatment of a model's text: thinking, stops, sentences and limits, whatever pieces it comes in."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What a model directory says, what is made up for when it does not, and what is refused."""
+"""Model directories: reading them, making up for what they lack, and refusing what does not fit."""
 
 import json
 import shutil

@@ -165,7 +165,7 @@ def test_without_a_home_folder_there_is_no_settings_file(monkeypatch):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user")
 def test_a_real_user_without_a_name(tmp_path):
-    """Where that user can read Python and the package."""
+    """It needs a user who can read Python and the package."""
     environment = {"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path), "AKIDB_DEVICE": "cpu"}
     tmp_path.chmod(0o777)
     command = [sys.executable, "-m", "akidb_mlx", "list", "--json"]

@@ -26,14 +26,14 @@ def name(hub):
 
 
 def run(*arguments, status=0):
-    """What a command says to a machine."""
+    """Return a command's output for a machine."""
     done = CliRunner().invoke(app, [*arguments, "--json"])
     assert done.exit_code == status, done.output
     return json.loads(done.stdout)
 
 
 def shown(*arguments):
-    """What a command says to a person."""
+    """Return a command's output for a person."""
     done = CliRunner().invoke(app, list(arguments))
     assert done.exit_code == 0, done.output
     return done.stdout

@@ -1,4 +1,4 @@
-"""What strangers write - texts, names, licences, labels, headers, files - cannot act on the terminal that shows it."""
+"""Text from strangers - names, licences, labels, headers, files - cannot act on the terminal that shows it."""
 
 import ast
 import json

@@ -68,7 +68,7 @@ def commands(block: Block) -> list[tuple[str, str]]:
 
 
 def looks_like(found: str, shown: str) -> bool:
-    """Whether an output is the one that is shown, in which … and ... stand for anything."""
+    """Return whether an output is the one that is shown, in which … and ... stand for anything."""
     words = (re.escape(word).replace(re.escape("..."), ".*").replace("…", ".*") for word in shown.split())
     return re.search(r"\s+".join(words), found, re.DOTALL) is not None
 

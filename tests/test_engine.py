@@ -144,7 +144,7 @@ def test_beyond_the_bound_calls_are_refused_at_once():
 
 
 def test_the_bound_in_tokens():
-    """What a call will have counts before it is tokenised; a larger call than the bound is taken when nothing waits."""
+    """A call's expected tokens count before it is tokenised; a larger call than the bound runs when nothing waits."""
     engine = start(max_queued_tokens=100)
     hold(engine)
     huge = open_call(engine, lambda _: "done", 1000)

@@ -1,4 +1,4 @@
-"""Where models for entities come from, which language gets which, and what is refused."""
+"""Models for entities: their sources, the model of each language, and refusals."""
 
 import importlib.metadata
 import shutil
@@ -43,7 +43,7 @@ def broken(tiny_ner, tmp_path):
 
 
 def loaded(model=None, **options):
-    """What is known of the model that an extractor takes, which finds what it should."""
+    """Return the facts of the model that an extractor takes, and check that it finds what it should."""
     with EntityExtractor(model, **options) as extractor:
         assert len(extractor.extract(SENTENCE)) == 3
         return extractor.get_model_info()["models"][0]

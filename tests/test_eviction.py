@@ -1,4 +1,4 @@
-"""What the eviction planner may and may not do, over random caches."""
+"""Check the eviction planner over random caches: the models that it may and may not delete."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""What is decided for a GPU, as data: attention, the trial of a model, memory, and which device a process has."""
+"""Decisions for a GPU, as data: attention, the trial of a model, memory, and the device of a process."""
 
 import numpy as np
 import pytest

@@ -41,7 +41,7 @@ def name_of(theirs: Path) -> str:
 
 
 def refuse_links(monkeypatch) -> None:
-    """What a cache on another file system does."""
+    """Refuse hard links, as a cache on another file system does."""
 
     def refuse(*_):
         raise OSError(errno.EXDEV, "Invalid cross-device link")

@@ -158,7 +158,7 @@ def test_every_weight_is_evaluated_before_the_trial(tmp_path, monkeypatch, name,
     [("tiny-bert", "auto"), ("tiny-qwen3-4bit", "auto"), ("tiny-qwen3-4bit", "float16"), ("tiny-gemma3-4bit", "auto")],
 )
 def test_the_bytes_of_the_weights_are_those_that_stay(name, precision):
-    """What a layer was made of (three stored projections for one, packed values) is freed."""
+    """The arrays that a layer was made of (three stored projections for one, packed values) are freed."""
     import mlx.core as mx
 
     new_model(GOLDENS / name, precision).close()  # so that this thread has its streams

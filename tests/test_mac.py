@@ -1,4 +1,4 @@
-"""What only a Mac shows, played on any machine: its platform is forced, and stand-ins take the place of its parts."""
+"""Behaviour on a Mac, played on any machine: the platform is forced, and stand-ins take the place of its parts."""
 
 import os
 import sys
@@ -111,7 +111,7 @@ def test_the_reports_say_what_is_in_force(monkeypatch):
 
 
 def test_tf32_would_cost_exactness(minilm, monkeypatch):
-    """Why it is off: with rounded factors MiniLM misses its bound of 1e-5 by far, and so do texts in other batches."""
+    """With rounded factors MiniLM misses its bound of 1e-5 by far, and so do texts in other batches: so it is off."""
     import mlx.core as mx
 
     from akidb_mlx.backends.mlx import plan as plans

@@ -62,13 +62,13 @@ def fails(match, kind=DownloadError):
 
 
 def described(hub, repo):
-    """What the Hub answers when it is asked for a repository."""
+    """Return the Hub's answer to the question about a repository."""
     with urlopen(f"{hub.url}/api/models/{repo}?blobs=true") as answer:
         return json.load(answer)
 
 
 def no_thread_is_left():
-    """Whether the threads of all exchanges end soon, and not with the server's patience."""
+    """Return whether the threads of all exchanges end soon, and not with the server's patience."""
     end = time.monotonic() + HANG_S / 2
     while any(thread.name == "model-cache-exchange" for thread in threading.enumerate()):
         if time.monotonic() > end:

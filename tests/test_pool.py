@@ -156,7 +156,7 @@ def test_a_call_waits_for_capacity(loads):
 
 
 def test_memory_goes_to_those_who_asked_first(loads):
-    """What is freed for one request is not promised to another, too."""
+    """Memory that is freed for one request is not promised to another, too."""
     with ModelPool(max_bytes=200, load=loads) as models, ThreadPoolExecutor(2) as threads:
         load_all(models, "x200", "c", "b", "a")  # x and c are gone; b and a fill the pool
         loads["b"].open.clear()

@@ -62,13 +62,14 @@ def test_docstrings_of_functions_begin_with_a_verb():
     assert found == []
 
 
-def test_docstrings_of_classes_and_modules_are_no_noun_clauses():
-    clause = re.compile(r"(What|Whether|How|By which|Which|Where|When|Who)\b")
+def test_no_docstring_opens_with_a_noun_clause():
+    clause = re.compile(r"(What|Whether|How|By which|Which|Where|When|Who|Why)\b")
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     found = []
-    for package in ("akidb_mlx", "model_cache", "benchmarks"):
+    for package in ("akidb_mlx", "model_cache", "benchmarks", "tests", "examples"):
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, (ast.ClassDef, ast.Module)) and clause.match(ast.get_docstring(node) or ""):
+                if isinstance(node, documented) and clause.match(ast.get_docstring(node) or ""):
                     found.append(f"{path.relative_to(ROOT)}: {ast.get_docstring(node)}")
     assert found == []
 

@@ -1,4 +1,4 @@
-"""When models are removed for a new one: never for one that does not come."""
+"""Models are removed for a new one in time, and never for one that does not come."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What lies in the cache's folder, and what becomes of it when the disk, a lock or somebody else gets in the way."""
+"""The cache's folder, also when the disk, a lock or somebody else gets in the way."""
 
 import errno
 import fcntl

@@ -91,7 +91,7 @@ def test_splitting_is_ended_by_the_deadline(monkeypatch):
 
 
 def test_choosing_is_ended_by_the_deadline(monkeypatch):
-    """What comes after the embedding counts, too."""
+    """The work after the embedding counts, too."""
     clock, embedder = FakeClock(monkeypatch), FakeEmbedder()
     with Summarizer(embedder=embedder) as one:
         embed = embedder.embed_array

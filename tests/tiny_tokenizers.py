@@ -258,7 +258,7 @@ def write_tokenizer(name: str, seed: int, into: Path) -> Path:
 
 
 def reference_ids(directory: Path) -> list[list[int]]:
-    """What transformers makes of the texts, as sentence-transformers asks it to."""
+    """Return the token ids that transformers gives the texts, as sentence-transformers asks it to."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(directory)

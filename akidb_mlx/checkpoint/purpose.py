@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenizers import Tokenizer
-
 from akidb_mlx.checkpoint.files import is_file
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.checkpoint.tensors import StoredTensor
+from akidb_mlx.checkpoint.tokenization.frame import appends_end_token
 from akidb_mlx.errors import ModelLoadError
 
 if TYPE_CHECKING:
@@ -79,11 +78,11 @@ def check_is_embedder(checkpoint: Checkpoint) -> None:
     """Refuse a causal model without any sign that it is an embedding model and no chat model or reranker.
 
     Raises:
-        ModelLoadError: neither its files nor its tokenizer show it.
+        ModelLoadError: neither its files nor its tokenizer show it, or the tokenizer is missing or malformed.
     """
     directory, architecture = checkpoint.directory, checkpoint.architecture
     token = architecture.final_token
-    if token is None or checkpoint.stated_embedder or _ends_texts_with(directory / "tokenizer.json", token):
+    if token is None or checkpoint.stated_embedder or appends_end_token(directory, token):
         return
     raise ModelLoadError(
         f"{directory} does not say that it is an embedding model: it has none of {_FILES}, and its tokenizer does not "
@@ -91,16 +90,3 @@ def check_is_embedder(checkpoint: Checkpoint) -> None:
         f"({architecture.original}), or insist with Settings(allow_unstated_pooling=True) or, in the environment, "
         "AKIDB_ALLOW_UNSTATED_POOLING=1"
     )
-
-
-def _ends_texts_with(path: Path, token: str) -> bool:
-    """Return whether a tokenizer ends texts with a token by itself; False where it cannot be read."""
-    if not is_file(path):
-        return False
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception:  # noqa: BLE001 - tokenizers raises nothing narrower; reading it for use raises the error
-        return False
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer.encode("a").tokens[-1:] == [token]

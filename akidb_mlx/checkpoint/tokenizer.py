@@ -158,7 +158,8 @@ class TextTokenizer:
     def _check_vectors(self, index: int, windows: tuple[TokenIds, ...]) -> None:
         """Refuse a text with a token that the tokenizer knows and the model does not."""
         for window in windows:
-            for number in self._without_vector.keys() & set(window.tolist()):
+            number = int(window.max())  # they are the tokens beyond the table
+            if number in self._without_vector:
                 raise InvalidInputError(
                     f"text {index} spells {self._without_vector[number]!r}, a token that the model has no vector for: "
                     "leave it out",

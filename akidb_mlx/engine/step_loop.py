@@ -150,33 +150,27 @@ class StepLoop:
 
     def _isolate(self, batch: Batch[QueuedSequence]) -> None:
         """Run a batch alone; where it fails, its halves, until the texts at fault are found."""
-        try:
-            vectors = self._run_alone(batch)
-        except BaseException as error:  # noqa: BLE001 - likewise
-            self._recover()
-            if batch.size > 1:
-                for half in batch.halves():
-                    self._isolate(half)
-            else:
-                self._retry(batch, error)
+        outcome = self._run_alone(batch)
+        if isinstance(outcome, BaseException) and batch.size == 1:
+            outcome = self._run_alone(batch)  # once more: the device may have failed, and not the text
+        if not isinstance(outcome, BaseException):
+            self._deliver(batch, outcome)
+        elif batch.size > 1:
+            for half in batch.halves():
+                self._isolate(half)
         else:
-            self._deliver(batch, vectors)
-
-    def _retry(self, batch: Batch[QueuedSequence], first: BaseException) -> None:
-        """Run a batch of one text once more, since the device may have failed and not the text; then fail its calls."""
-        try:
-            vectors = self._run_alone(batch)
-        except BaseException as error:  # noqa: BLE001 - likewise
-            self._recover()
-            logger.warning("a text failed alone, twice: %s: %s; %s", type(error).__name__, first, error)
+            logger.warning("a text failed alone, twice: %s: %s", type(outcome).__name__, outcome)
             for _, sequence in batch.rows():
-                sequence.part.request.fail(error, sequence)
-        else:
-            self._deliver(batch, vectors)
+                sequence.part.request.fail(outcome, sequence)
 
-    def _run_alone(self, batch: Batch[QueuedSequence]) -> Vectors:
-        with self._device(_RunningStep([batch])):
-            (vectors,) = self._model.start([batch.token_rows()]).result()
+    def _run_alone(self, batch: Batch[QueuedSequence]) -> Vectors | BaseException:
+        """Return the vectors of a batch, or the error, after which the device has recovered."""
+        try:
+            with self._device(_RunningStep([batch])):
+                (vectors,) = self._model.start([batch.token_rows()]).result()
+        except BaseException as error:  # noqa: BLE001 - likewise
+            self._recover()
+            return error
         return vectors
 
     def _recover(self) -> None:

@@ -24,7 +24,7 @@ FAULTS = (ORDINARY_REFUSED, DIFFERENT, FAILED)
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a directory.
+    """The outcome of a comparison of one directory.
 
     Attributes:
         kind: one of `KINDS`.

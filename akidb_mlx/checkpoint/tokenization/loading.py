@@ -50,7 +50,8 @@ def load_tokenizer(checkpoint: Checkpoint) -> LoadedTokenizer:
     named_class = config.get("tokenizer_class") or checkpoint.config.get("tokenizer_class")
     kind = find_class(checkpoint.directory / "tokenizer_config.json", named_class, checkpoint.model_type)
     loaded = parse_tokenizer(files.path, files.content, files.description)
-    check_vocabulary(files.path, loaded, table_rows(checkpoint))
+    rows = table_rows(checkpoint)
+    check_vocabulary(files.path, loaded, rows)
     padding = files.description.get("padding")
     if kind is not None:
         config = {**kind.special_tokens, **config}
@@ -71,7 +72,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> LoadedTokenizer:
     truncation = files.description.get("truncation") or {}
     side = config.get("truncation_side") or str(truncation.get("direction", "right")).lower()
     tokens = tokenizer.get_added_tokens_decoder()
-    without_vector = {number: token.content for number, token in tokens.items() if number >= table_rows(checkpoint)}
+    without_vector = {number: token.content for number, token in tokens.items() if number >= rows}
     return LoadedTokenizer(tokenizer, frame, side == "left", without_vector)
 
 
