@@ -55,8 +55,7 @@ class RemoteModel:
 class _Json(BaseModel):
     """A part of the description; fields that are not needed may be anything."""
 
-    # Built when the Hub is asked: most starts find the model here.
-    model_config = ConfigDict(strict=True, frozen=True, defer_build=True)
+    model_config = ConfigDict(strict=True, frozen=True)
 
 
 class _Lfs(_Json):

@@ -6,18 +6,19 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from model_cache import files, hub, locks
-from model_cache.description import RemoteModel
 from model_cache.errors import DownloadError, ModelUnavailableError
 from model_cache.eviction import Evictor
 from model_cache.names import RepoName
 from model_cache.progress import Progress
 from model_cache.record import CacheRecord
-from model_cache.space import Space
 from model_cache.store import Store
 from model_cache.stored_model import StoredModel
-from model_cache.transfer import Transfer, received_bytes
+
+if TYPE_CHECKING:
+    from model_cache.description import RemoteModel
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Progress | None]]
 
@@ -58,6 +59,9 @@ class Downloader:
             ) from None
 
     def _fetch(self, repo: RepoName, remote: RemoteModel, deadline: float) -> StoredModel:
+        from model_cache.space import Space
+        from model_cache.transfer import Transfer, received_bytes
+
         refs = () if repo.revision == remote.commit else (repo.revision or "main",)
         stored = self._store.find(RepoName(repo.repo_id))
         for model in stored:

@@ -1,6 +1,7 @@
 """The Hub, through huggingface_hub: whether it may be asked, and its description of a repository.
 
-huggingface_hub reads its environment when it is imported, which takes a while, so it is imported on first use.
+huggingface_hub reads its environment when it is imported, which takes a while. Like all that only a request needs, it
+is imported on first use: most starts find their model on this machine.
 """
 
 from __future__ import annotations
@@ -8,13 +9,15 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from model_cache import exchange
-from model_cache.description import RemoteModel, read_description
 from model_cache.errors import ModelUnavailableError
 from model_cache.names import RepoName
 from model_cache.retries import retry
+
+if TYPE_CHECKING:
+    from model_cache.description import RemoteModel
 
 # Seconds that the Hub may take to describe a repository, at each attempt.
 _DESCRIPTION_TIMEOUT_S = 60.0
@@ -50,6 +53,9 @@ def describe(repo: RepoName, deadline: float) -> RemoteModel:
         InvalidModelNameError: it answered with names from which no path may be built.
     """
     from huggingface_hub import constants
+
+    from model_cache import exchange
+    from model_cache.description import read_description
 
     _check_token()
     path = f"/api/models/{repo.repo_id}"

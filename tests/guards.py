@@ -888,7 +888,7 @@ GUARDS = (
         "35 wrong types",
         f"{NETWORK}test_a_field_of_a_wrong_kind",
         "a strict schema",
-        ((DESCRIPTION, "ConfigDict(strict=True, ", "ConfigDict("),),
+        ((DESCRIPTION, "ConfigDict(strict=True, frozen=True)", "ConfigDict(frozen=True)"),),
         "size",
     ),
     Guard(
