@@ -91,7 +91,7 @@ class Pipelined(FakeModel):
 class OneErrorSlot(Pipelined):
     """A pipelined model on a stream like Metal's: one place for an error, which whoever looks first takes away.
 
-    A step that fails leaves garbage in its vectors, and its error in the slot.
+    A step that fails leaves garbage in its vectors, and its error in the slot at once.
 
     Attributes:
         failures: how many times more a sequence that begins with an id fails.
@@ -105,23 +105,55 @@ class OneErrorSlot(Pipelined):
     def start(self, batches):
         self.look()
         super().start(batches)
-        vectors = [self.encode(batch) for batch in batches]
-        for batch, encoded in zip(batches, vectors, strict=True):
+        step = SlotStep(self, [self.encode(batch) for batch in batches])
+        for batch, vectors in zip(batches, step.vectors, strict=True):
             for first in set(batch.ids[:, 0].tolist()):
                 if self.failures.get(first, 0) > 0:
                     self.failures[first] -= 1
-                    self.slot = RuntimeError("the command buffer failed")
-                    encoded[:] = 7.5
-        return SlotStep(self, vectors)
+                    vectors[:] = 7.5
+                    self.record(step, RuntimeError("the command buffer failed"))
+        return step
+
+    def record(self, _step, error):
+        self.slot = error
 
     def look(self):
         error, self.slot = self.slot, None
         if error is not None:
             raise error
 
+    def wait(self, _step):
+        self.look()
+
     def recover(self):
         super().recover()
         self.slot = None
+
+
+class LateErrorSlot(OneErrorSlot):
+    """One whose error comes later: while the next step is handed over, or when somebody waits for the step itself."""
+
+    failed = None
+
+    def record(self, step, error):
+        self.failed = (step, error)
+
+    def start(self, batches):
+        self._settle()
+        return super().start(batches)
+
+    def wait(self, step):
+        if self.failed and self.failed[0] is step:
+            self._settle()
+        self.look()
+
+    def recover(self):
+        super().recover()
+        self.failed = None
+
+    def _settle(self):
+        if self.failed:
+            self.slot, self.failed = self.failed[1], None
 
 
 class SlotStep:
@@ -129,7 +161,7 @@ class SlotStep:
         self.model, self.vectors = model, vectors
 
     def result(self):
-        self.model.look()
+        self.model.wait(self)
         return self.vectors
 
 

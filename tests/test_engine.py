@@ -21,7 +21,19 @@ from akidb_mlx.errors import (
     ServiceClosedError,
     ServiceOverloadedError,
 )
-from tests.engines import LIMITS, FakeModel, OneErrorSlot, Pipelined, ThreeLanes, call, hold, open_call, start, stop
+from tests.engines import (
+    LIMITS,
+    FakeModel,
+    LateErrorSlot,
+    OneErrorSlot,
+    Pipelined,
+    ThreeLanes,
+    call,
+    hold,
+    open_call,
+    start,
+    stop,
+)
 from tests.support import GOLDENS, run_python
 
 
@@ -217,9 +229,10 @@ def test_the_text_at_fault_is_found_in_its_batch(engine, token):
 
 @pytest.mark.parametrize("position", range(6))
 @pytest.mark.parametrize("failures", [1, 2])
-def test_a_failure_of_the_device_that_passes_fails_no_call(position, failures):
+@pytest.mark.parametrize("model", [OneErrorSlot, LateErrorSlot])
+def test_a_failure_of_the_device_that_passes_fails_no_call(model, position, failures):
     """Step N fails while N + 1 is handed over; N's vectors are garbage then, and no error is left to say so."""
-    engine = start(OneErrorSlot, max_queued_tokens=100_000)
+    engine = start(model, max_queued_tokens=100_000)
     first = hold(engine)
     calls = [call(engine, [i] * 60) for i in range(1, 7)]  # a step each
     engine.model.failures[position + 1] = failures
@@ -231,8 +244,9 @@ def test_a_failure_of_the_device_that_passes_fails_no_call(position, failures):
 
 
 @pytest.mark.parametrize("position", range(6))
-def test_a_failure_of_the_device_that_stays_is_that_of_its_text(position):
-    engine = start(OneErrorSlot, max_queued_tokens=100_000)
+@pytest.mark.parametrize("model", [OneErrorSlot, LateErrorSlot])
+def test_a_failure_of_the_device_that_stays_is_that_of_its_text(model, position):
+    engine = start(model, max_queued_tokens=100_000)
     hold(engine)
     calls = [call(engine, [i] * 60) for i in range(1, 7)]
     engine.model.failures[position + 1] = 100
