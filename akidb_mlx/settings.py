@@ -7,10 +7,13 @@ environment and use it instead.
 
 from __future__ import annotations
 
+import logging
 import os
 import reprlib
 import stat
 from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,11 +34,17 @@ from model_cache.config import cache_dir_from_environment, max_bytes_from_enviro
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+logger = logging.getLogger(__name__)
+
 DeviceName = Literal["auto", "gpu", "cpu"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 BackendName = Literal["auto", "mlx"]
 SummaryMode = Literal["auto", "abstractive", "extractive"]
 
+# Variables that are no settings: what they mean is on the page of the settings.
+_OTHER_VARIABLES = frozenset({"AKIDB_CONFIG", "AKIDB_MODEL", "AKIDB_PYTHON", "AKIDB_TEST_MODELS"})
+# From this similarity on, by difflib's measure, a variable's name is taken for a setting's with a slip in it.
+_SIMILAR = 0.85
 # Most bytes of the settings file.
 _MAX_FILE_BYTES = 1 << 20
 _LONGEST_SHOWN = 100
@@ -66,7 +75,7 @@ class Settings(BaseSettings):
 
     Raises:
         ConfigurationError: a name is unknown or a value unusable, whether it is an argument or comes from the
-            environment or the file; or the file cannot be read.
+            environment or the file; or the file cannot be read, or `$AKIDB_CONFIG` names one that does not exist.
     """
 
     model_config = SettingsConfigDict(env_prefix="AKIDB_", env_ignore_empty=True, extra="forbid", frozen=True)
@@ -127,6 +136,7 @@ class Settings(BaseSettings):
     if not TYPE_CHECKING:  # type checkers see the parameters that pydantic derives from the fields
 
         def __init__(self, **arguments: Any) -> None:
+            _warn_of_slips(tuple(sorted(name for name in os.environ if name.upper().startswith("AKIDB_"))))
             try:
                 super().__init__(**arguments)
             except ValidationError as error:
@@ -187,16 +197,30 @@ def _check_file(path: Path) -> None:
 
     Raises:
         OSError: it cannot be looked at.
-        ValueError: it is not a file, or too large.
+        ValueError: it is not a file, too large, or missing although `$AKIDB_CONFIG` names it.
     """
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
+        if os.environ.get("AKIDB_CONFIG"):
+            raise ValueError("AKIDB_CONFIG names it, and it does not exist") from None
         return
     if not stat.S_ISREG(found.st_mode) and not path.samefile(os.devnull):
         raise ValueError("it is not a file")
     if found.st_size > _MAX_FILE_BYTES:
         raise ValueError(f"it has more than {_MAX_FILE_BYTES} bytes")
+
+
+@lru_cache(maxsize=1)  # warns again only when the variables change
+def _warn_of_slips(variables: tuple[str, ...]) -> None:
+    """Warn of variables that are no settings and have nearly the name of one; AkiDB has variables of its own."""
+    for variable in variables:
+        name = variable.upper().removeprefix("AKIDB_").lower()
+        if name in Settings.model_fields or variable in _OTHER_VARIABLES:
+            continue
+        if similar := get_close_matches(name, Settings.model_fields, n=1, cutoff=_SIMILAR):
+            meant = f"AKIDB_{similar[0].upper()}"
+            logger.warning("the environment variable %s has no effect: is %s meant?", _shorten(variable), meant)
 
 
 def _describe_fault(fault: ErrorDetails, arguments: Mapping[str, Any]) -> str:

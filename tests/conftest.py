@@ -40,7 +40,7 @@ def _own_settings(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: p
         monkeypatch.delenv(f"AKIDB_{name}", raising=False)
     if request.node.get_closest_marker("default_device") is None:
         monkeypatch.setenv("AKIDB_DEVICE", "cpu")
-    monkeypatch.setenv("AKIDB_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("AKIDB_CONFIG", os.devnull)
     monkeypatch.setenv("AKIDB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 

@@ -12,6 +12,7 @@ from model_cache import ModelCache, ModelCacheError
 def file(monkeypatch, tmp_path):
     """The TOML file that settings are read from, for a test to write."""
     path = tmp_path / "mlx.toml"
+    path.touch()
     monkeypatch.setenv("AKIDB_CONFIG", str(path))
     monkeypatch.delenv("AKIDB_DEVICE")  # which goes before the file
     return path
@@ -62,7 +63,7 @@ def test_the_cache_follows_argument_environment_file_and_default(monkeypatch, fi
     assert repr(Settings().open_cache()) == _cache("/variable/models", 1)
     monkeypatch.setenv("AKIDB_CACHE_DIR", "")
     assert repr(Settings().open_cache()) == _cache("/file/models", 1)
-    file.unlink()
+    file.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     assert repr(Settings().open_cache()) == repr(ModelCache()) == _cache("/x/akidb/models", None)
 
@@ -118,6 +119,35 @@ def test_a_bad_file_is_named(file, content, problem, load):
     file.write_text(content)
     with pytest.raises(ConfigurationError, match=problem):
         load()
+
+
+def test_a_file_that_is_named_must_exist(monkeypatch, file):
+    file.unlink()
+    with pytest.raises(ConfigurationError, match=r"settings file .*mlx\.toml cannot be read: AKIDB_CONFIG names it"):
+        Settings()
+    monkeypatch.delenv("AKIDB_CONFIG")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(file.parent))
+    assert Settings().device == "auto"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("AKIDB_DEVCE", "AKIDB_DEVICE"),
+        ("akidb_token_buget", "AKIDB_TOKEN_BUDGET"),
+        ("AKIDB_CACHE_MAXBYTES", "AKIDB_CACHE_MAX_BYTES"),
+        ("AKIDB_CACHE_SIZE", None),
+        ("AKIDB_PORT", None),
+        ("AKIDB_LOG_LEVEL", None),
+        ("AKIDB_MODEL", None),
+    ],
+)
+def test_a_variable_with_nearly_the_name_of_a_setting_is_warned_of_once(monkeypatch, caplog, name, meant):
+    monkeypatch.setenv(name, "1")
+    Settings()
+    Settings()
+    expected = [] if meant is None else [f"the environment variable {name!r} has no effect: is {meant} meant?"]
+    assert [record.getMessage() for record in caplog.records] == expected
 
 
 @pytest.mark.parametrize(

@@ -34,12 +34,17 @@ def summarize(
     ] = False,
     mode: Annotated[
         SummaryMode | None,
-        typer.Option(envvar="AKIDB_SUMMARY_MODE", help="Kind of summary; auto is abstractive if a model is named."),
+        typer.Option(
+            help="Kind of summary; auto is abstractive if a model is named.", show_default="AKIDB_SUMMARY_MODE"
+        ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", envvar="AKIDB_SUMMARY_MODEL", help="Name, org/repo or directory of the language model."
+            "--model",
+            "-m",
+            help="Name, org/repo or directory of the language model.",
+            show_default="AKIDB_SUMMARY_MODEL",
         ),
     ] = None,
     max_words: Annotated[
