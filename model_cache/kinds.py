@@ -37,7 +37,7 @@ EMBEDDING = ModelKind(
         r"(config|config_sentence_transformers|sentence_[a-z-]{1,20}_config|modules|tokenizer|tokenizer_config"
         r"|special_tokens_map|added_tokens|generation_config|chat_template|adapter_config)\.json|chat_template\.jinja"
         r"|model(-\d{1,6}-of-\d{1,6})?\.safetensors|model\.safetensors\.index\.json"
-        r"|\d{1,3}_[A-Za-z]{1,40}/(config\.json|model\.safetensors)"
+        r"|[A-Za-z0-9_-]{1,40}/config\.json|\d{1,3}_[A-Za-z]{1,40}/model\.safetensors"
     ),
     weights=re.compile(r"[^/]+\.safetensors"),
     requirement="config.json, tokenizer.json and model.safetensors",

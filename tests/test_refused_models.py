@@ -203,6 +203,7 @@ def test_what_the_loader_must_see_is_fetched():
         "sentence_xlm-roberta_config.json",
         "2_Dense/config.json",
         "2_Normalize/config.json",
+        "pooling/config.json",
     ]
     assert all(map(EMBEDDING.needed.fullmatch, wanted))
     assert not any(map(EMBEDDING.needed.fullmatch, ["adapter_model.bin", "modeling.py", "data_config.json"]))
