@@ -327,7 +327,7 @@ def _load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) 
         settings.token_budget,
         stored_dtype=checkpoint.dtype,
         float16_overflows=checkpoint.architecture.float16_overflows,
-        hidden_size=checkpoint.hidden_size,
+        hidden_size=checkpoint.encoder_config.hidden_size,
     )
     return EmbeddingModel(checkpoint, plan)
 

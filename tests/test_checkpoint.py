@@ -240,7 +240,7 @@ def test_many_problems_are_counted(tmp_path):
         ("tiny-bert", {"vocab_size": 10**12}, "vocab_size = 1000000000000"),
         ("tiny-bert", {"num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000"),
         ("tiny-bert", {"position_embedding_type": "relative_key"}, "position_embedding_type"),
-        ("tiny-roberta", {"pad_token_id": "none"}, "pad_token_id must be an integer"),
+        ("tiny-roberta", {"pad_token_id": "none"}, "pad_token_id = 'none'"),
         ("tiny-qwen3", {"use_sliding_window": True}, "use_sliding_window"),
         ("tiny-qwen3", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6}}, "'yarn' are not supported"),
         ("tiny-qwen3", {"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "'linear' are not supported"),

@@ -1,20 +1,15 @@
 """The lists of known keys: complete with regard to the reference, with its defaults, and open to ordinary models."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from pydantic import AliasChoices
 from pydantic_core import PydanticUndefined
 
-from akidb_mlx.backends.mlx.encoders.bert import BertConfig, DistilBertConfig
-from akidb_mlx.backends.mlx.encoders.config import rope_thetas
-from akidb_mlx.backends.mlx.encoders.gemma3 import _DEFAULT_THETA as GEMMA_THETAS
-from akidb_mlx.backends.mlx.encoders.gemma3 import Gemma3Config
-from akidb_mlx.backends.mlx.encoders.qwen3 import _DEFAULT_THETA as QWEN_THETA
-from akidb_mlx.backends.mlx.encoders.qwen3 import Qwen3Config
 from akidb_mlx.checkpoint.architectures import ARCHITECTURES
-from akidb_mlx.checkpoint.config_keys import CONFIG_KEYS
+from akidb_mlx.checkpoint.architectures.rotary import RotaryConfig, rope_thetas
 from akidb_mlx.checkpoint.known_keys import KnownKeys, Only, is_empty
 from akidb_mlx.checkpoint.module_keys import (
     DENSE_KEYS,
@@ -35,14 +30,6 @@ MODULES = {
     "3_Normalize/config.json": NORMALIZE_KEYS,
     "config_sentence_transformers.json": MODEL_KEYS,
 }
-ENCODERS = {
-    "bert": BertConfig,
-    "distilbert": DistilBertConfig,
-    "roberta": BertConfig,
-    "xlm-roberta": BertConfig,
-    "qwen3": Qwen3Config,
-    "gemma3_text": Gemma3Config,
-}
 CONFIG = Path("config.json")
 
 
@@ -56,18 +43,21 @@ def names(field: object, name: str) -> list[str]:
     return [str(one) for one in alias.choices] if isinstance(alias, AliasChoices) else [alias or name]
 
 
-def test_every_architecture_has_a_list_and_an_encoder():
-    assert set(CONFIG_KEYS) == set(ARCHITECTURES) == set(ENCODERS) == set(REFERENCE["config.json"])
+def test_every_architecture_has_a_reference_and_an_encoder():
+    assert set(ARCHITECTURES) == set(REFERENCE["config.json"])
+    for architecture in ARCHITECTURES.values():
+        module, name = architecture.encoder.split(":")
+        assert callable(getattr(import_module(f"akidb_mlx.backends.mlx.encoders.{module}"), name))
 
 
-@pytest.mark.parametrize("model_type", CONFIG_KEYS)
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_every_key_of_the_references_class_is_listed(model_type):
-    assert set(REFERENCE["config.json"][model_type]) - listed(CONFIG_KEYS[model_type]) == set()
+    assert set(REFERENCE["config.json"][model_type]) - listed(ARCHITECTURES[model_type].keys) == set()
 
 
-@pytest.mark.parametrize("model_type", CONFIG_KEYS)
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_the_references_own_defaults_are_let_through(model_type):
-    CONFIG_KEYS[model_type].check(CONFIG, REFERENCE["config.json"][model_type])
+    ARCHITECTURES[model_type].keys.check(CONFIG, REFERENCE["config.json"][model_type])
 
 
 @pytest.mark.parametrize("file", MODULES)
@@ -75,39 +65,39 @@ def test_every_key_of_the_references_modules_is_listed(file):
     assert set(REFERENCE[file]) - listed(MODULES[file]) == set()
 
 
-@pytest.mark.parametrize("model_type", CONFIG_KEYS)
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_what_an_encoder_reads_is_not_called_harmless(model_type):
-    known = CONFIG_KEYS[model_type]
-    read = {key for name, field in ENCODERS[model_type].model_fields.items() for key in names(field, name)}
-    assert read - known.honoured - set(known.only) == set()
+    known = ARCHITECTURES[model_type].keys
+    assert ARCHITECTURES[model_type].config.keys() - known.honoured - set(known.only) == set()
 
 
-@pytest.mark.parametrize("known", [*CONFIG_KEYS.values(), *MODULES.values()])
+@pytest.mark.parametrize("known", [*(architecture.keys for architecture in ARCHITECTURES.values()), *MODULES.values()])
 def test_a_key_is_in_one_list(known):
     assert not known.honoured & set(known.only)
     assert not known.honoured & set(known.harmless)
     assert not set(known.only) & set(known.harmless)
 
 
-@pytest.mark.parametrize("model_type", CONFIG_KEYS)
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_defaults_are_the_references(model_type):
     """A default stands for a key that is missing, so another one than the reference's is a wrong vector in silence."""
     reference = REFERENCE["config.json"][model_type]
+    config = ARCHITECTURES[model_type].config
     compared = 0
-    for name, field in ENCODERS[model_type].model_fields.items():
+    for name, field in config.model_fields.items():
         for key in names(field, name):
             if field.default is not PydanticUndefined and key in reference:
                 found = reference[key]
-                derived = key == "layer_types" and field.default is None  # a list that depends on other keys
+                # Those depend on other keys.
+                derived = key in ("layer_types", "rope_parameters") and field.default is None
                 assert derived or field.default == found, key
                 compared += 1
     assert compared >= 1
-    padding = ARCHITECTURES[model_type].padding_id({})
-    assert padding in (None, reference["pad_token_id"])
-    rope = reference.get("rope_parameters")
-    if rope is not None:
-        defaults = GEMMA_THETAS if model_type == "gemma3_text" else {"full_attention": QWEN_THETA}
-        assert rope_thetas({}, defaults) == {kind: rope.get(kind, rope)["rope_theta"] for kind in defaults}
+    if issubclass(config, RotaryConfig):
+        rope = reference["rope_parameters"]
+        assert rope_thetas({}, config.default_thetas) == {
+            kind: rope.get(kind, rope)["rope_theta"] for kind in config.default_thetas
+        }
 
 
 @pytest.mark.slow
@@ -122,7 +112,7 @@ def test_the_installed_transformers_has_the_same_keys_and_defaults():
 @pytest.mark.parametrize("name", ORDINARY)
 def test_ordinary_models_are_let_through(name):
     config = ORDINARY[name]
-    CONFIG_KEYS[config["model_type"]].check(CONFIG, config)
+    ARCHITECTURES[config["model_type"]].keys.check(CONFIG, config)
 
 
 @pytest.mark.parametrize("value", [None, False, "", [], {}, {"a": {"b": []}, "c": None}, [[], None]])

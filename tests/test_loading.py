@@ -16,7 +16,7 @@ def new_model(directory, precision="auto"):
     from akidb_mlx.backends.mlx.plan import execution_plan
 
     checkpoint = read_checkpoint(directory)
-    plan = execution_plan("cpu", precision, None, checkpoint.dtype, False, checkpoint.hidden_size)
+    plan = execution_plan("cpu", precision, None, checkpoint.dtype, False, checkpoint.encoder_config.hidden_size)
     return EmbeddingModel(checkpoint, plan)
 
 

@@ -42,7 +42,7 @@ def add(directory, *names, shape=(4, 64)):
     [
         ("tiny-qwen3", {"is_causal": False}, "is_causal = False is not supported"),
         ("tiny-qwen3", {"use_bidirectional_attention": True}, "use_bidirectional_attention = True is not supported"),
-        ("tiny-qwen3", {"layer_types": ["sliding_attention"] * 4}, "layer_types.0 = 'sliding_attention'"),
+        ("tiny-qwen3", {"layer_types": ["sliding_attention"] * 4}, "layer_types of 'sliding_attention' are not supported"),
         ("tiny-qwen3", {"layer_types": ["full_attention"] * 3}, "3 layer_types for 4 layers"),
         ("tiny-qwen3", {"attn_logit_softcapping": 30.0}, "attn_logit_softcapping = 30.0 is a key that"),
         ("tiny-qwen3", {"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5 is not supported"),
@@ -70,7 +70,7 @@ def add(directory, *names, shape=(4, 64)):
         ("tiny-distilbert", {"layer_norm_eps": 1e-3}, "layer_norm_eps = 0.001 is not supported"),
         ("tiny-distilbert", {"hidden_size": 64}, "dim = 32, hidden_size = 64 mean the same and differ"),
         ("tiny-distilbert", {"num_attention_heads": 4}, "n_heads = 2, num_attention_heads = 4 mean the same"),
-        ("tiny-roberta", {"pad_token_id": -1}, "pad_token_id must be an integer of 0 or more, found -1"),
+        ("tiny-roberta", {"pad_token_id": -1}, "pad_token_id = -1 is not supported"),
         ("tiny-bert", {"layer_norm_eps": float("inf")}, "layer_norm_eps = inf is not supported"),
         ("tiny-bert", {"num_hidden_layers": "3"}, "num_hidden_layers = '3' is not supported"),
         ("tiny-bert", {"model_file": "model.py"}, "model_file = 'model.py' is not supported"),

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from akidb_mlx.checkpoint.architectures import ARCHITECTURES, Architecture, PoolingMode
-from akidb_mlx.checkpoint.config_keys import CONFIG_KEYS
+from akidb_mlx.checkpoint.architectures import ARCHITECTURES
+from akidb_mlx.checkpoint.architectures.architecture import Architecture, PoolingMode
+from akidb_mlx.checkpoint.architectures.config import EncoderConfig, parse_config
 from akidb_mlx.checkpoint.dense import DenseActivation, read_dense
 from akidb_mlx.checkpoint.files import is_file, read_json, read_optional_json
 from akidb_mlx.checkpoint.known_keys import cut
@@ -31,6 +32,7 @@ class Checkpoint:
         directory: the model directory.
         model_type: `model_type` in config.json; a key of `ARCHITECTURES`.
         config: the content of config.json.
+        encoder_config: what the encoder reads of it, checked.
         tensors: every stored tensor by the encoder's name for it; Dense layers are `dense.0`, `dense.1`, …
         quantization: the packing of the layers that have scales.
         dtype: the floating type that most tensors are stored in.
@@ -47,6 +49,7 @@ class Checkpoint:
     directory: Path
     model_type: str
     config: dict[str, Any]
+    encoder_config: EncoderConfig
     tensors: dict[str, StoredTensor]
     quantization: QuantizationConfig
     dtype: str
@@ -63,12 +66,6 @@ class Checkpoint:
     def architecture(self) -> Architecture:
         """Return the documented rules of this model type."""
         return ARCHITECTURES[self.model_type]
-
-    @property
-    def hidden_size(self) -> int:
-        """Return the size of a token's vector between layers; 0, which no encoder takes, where config.json has none."""
-        size = self.config.get("hidden_size", self.config.get("dim"))
-        return size if isinstance(size, int) else 0
 
     @property
     def quantization_summary(self) -> str | None:
@@ -92,7 +89,8 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         )
     architecture = ARCHITECTURES[model_type]
     check_additions(directory, config)
-    CONFIG_KEYS[model_type].check(config_path, config)
+    architecture.keys.check(config_path, config)
+    encoder_config = parse_config(architecture.config, config)
     modules = read_modules(directory)
     model = read_model_config(directory)
     transformer = read_transformer(directory)
@@ -107,6 +105,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         directory=directory,
         model_type=model_type,
         config=config,
+        encoder_config=encoder_config,
         tensors=tensors | dense_tensors,
         quantization=quantization,
         dtype=dtype,
@@ -116,7 +115,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         dense_activations=dense_activations,
         prompts=model["prompts"] if model.get("prompts") is not None else dict(architecture.prompts),
         truncate_dim=model.get("truncate_dim"),
-        max_tokens=_max_tokens(directory, config, architecture, transformer),
+        max_tokens=_max_tokens(directory, config, encoder_config, transformer),
         lower_case=transformer.get("do_lower_case") is True,
     )
 
@@ -129,7 +128,7 @@ def _check_layers(path: Path, quantization: QuantizationConfig, tensors: dict[st
 
 
 def _max_tokens(
-    directory: Path, config: dict[str, Any], architecture: Architecture, transformer: dict[str, Any]
+    directory: Path, config: dict[str, Any], encoder_config: EncoderConfig, transformer: dict[str, Any]
 ) -> int:
     """Return the smallest of the limits in the files; no position beyond `max_position_embeddings` was trained."""
     stated = transformer.get("max_seq_length")
@@ -142,7 +141,6 @@ def _max_tokens(
             f"{directory} does not say how many tokens the model takes: found max_seq_length or model_max_length "
             f"{reprlib.repr(stated)}, max_position_embeddings {reprlib.repr(positions)}"
         )
-    padding = architecture.padding_id(config)
-    if positions is not None and padding is not None:
-        limits[-1] -= padding + 1
+    if positions is not None:
+        limits[-1] -= encoder_config.reserved_positions
     return int(min(limits))

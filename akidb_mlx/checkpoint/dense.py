@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from akidb_mlx.checkpoint.architectures import Architecture
+from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.files import is_file, read_json
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.checkpoint.module_keys import DENSE_KEYS

@@ -1,6 +1,6 @@
 """The check that every key of a file is honoured, known to be harmless, or refused by name.
 
-`config_keys` and `module_keys` hold the lists. They are data, which tests and documents read too.
+`architectures` and `module_keys` hold the lists. They are data, which tests and documents read too.
 """
 
 from __future__ import annotations

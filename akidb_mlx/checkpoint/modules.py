@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from akidb_mlx.checkpoint.architectures import Architecture, PoolingMode
+from akidb_mlx.checkpoint.architectures.architecture import Architecture, PoolingMode
 from akidb_mlx.checkpoint.files import is_file, read_json, read_json_value, read_optional_json
 from akidb_mlx.checkpoint.known_keys import cut, is_empty
 from akidb_mlx.checkpoint.module_keys import (

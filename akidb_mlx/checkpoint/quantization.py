@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from akidb_mlx.checkpoint.architectures import Architecture
+from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.known_keys import KnownKeys, cut, honoured, is_empty
 from akidb_mlx.errors import ModelLoadError
 

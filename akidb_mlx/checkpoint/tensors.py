@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from akidb_mlx.checkpoint.architectures import Architecture
+from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.files import is_file
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.errors import ModelLoadError

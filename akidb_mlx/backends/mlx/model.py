@@ -84,7 +84,7 @@ class EmbeddingModel(Model):
         self._streams = cycle([streams[i : i + plan.lanes] for i in range(0, len(streams), plan.lanes)])
         self._all_streams = streams
         weights = WeightReader(checkpoint, plan)
-        self._encoder = build_encoder(checkpoint.model_type, checkpoint.config, weights, plan)
+        self._encoder = build_encoder(checkpoint, weights, plan)
         dimension = self._encoder.hidden_size
         self._dense: list[Linear] = []
         for number, _ in enumerate(checkpoint.dense_activations):

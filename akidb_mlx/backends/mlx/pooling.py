@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from akidb_mlx.backends.mlx.encoders import TokenBatch
-from akidb_mlx.checkpoint.architectures import PoolingMode
+from akidb_mlx.checkpoint.architectures.architecture import PoolingMode
 
 
 def pooled_positions(batch: TokenBatch, mode: PoolingMode) -> mx.array | None:

@@ -19,8 +19,7 @@ def table_rows(checkpoint: Checkpoint) -> int:
     stored = next((checkpoint.tensors[name] for name in _TABLES if name in checkpoint.tensors), None)
     if stored is not None and stored.shape:
         return stored.shape[0]
-    size = checkpoint.config.get("vocab_size")  # the encoder will miss the table
-    return size if isinstance(size, int) else 0
+    return checkpoint.encoder_config.vocab_size  # the encoder will miss the table
 
 
 def check_vocabulary(path: Path, tokenizer: Tokenizer, rows: int) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from importlib import import_module
+from typing import Protocol
 
 import mlx.core as mx
 
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.weights import WeightReader
+from akidb_mlx.checkpoint.architectures.config import EncoderConfig
+from akidb_mlx.checkpoint.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -78,22 +81,14 @@ class CausalEncoder(Encoder, Protocol):
         ...
 
 
-def build_encoder(model_type: str, config: dict[str, Any], weights: WeightReader, plan: ExecutionPlan) -> Encoder:
-    """Build the encoder of a `model_type`, with arrays that are still lazy.
+def build_encoder(checkpoint: Checkpoint, weights: WeightReader, plan: ExecutionPlan) -> Encoder:
+    """Build the encoder of a checkpoint's architecture, with arrays that are still lazy.
 
     Raises:
         ModelLoadError: config.json does not describe a model that is supported.
     """
-    from akidb_mlx.backends.mlx.encoders.bert import Bert
-    from akidb_mlx.backends.mlx.encoders.gemma3 import Gemma3
-    from akidb_mlx.backends.mlx.encoders.qwen3 import Qwen3
-
-    encoders: dict[str, Callable[[dict[str, Any], WeightReader, ExecutionPlan], Encoder]] = {
-        "bert": Bert,
-        "distilbert": Bert,
-        "roberta": Bert,
-        "xlm-roberta": Bert,
-        "qwen3": Qwen3,
-        "gemma3_text": Gemma3,
-    }
-    return encoders[model_type](config, weights, plan)
+    module, _, name = checkpoint.architecture.encoder.partition(":")
+    encoder: Callable[[EncoderConfig, WeightReader, ExecutionPlan], Encoder] = getattr(
+        import_module(f"{__name__}.{module}"), name
+    )
+    return encoder(checkpoint.encoder_config, weights, plan)

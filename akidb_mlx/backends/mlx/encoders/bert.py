@@ -2,63 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
 import mlx.core as mx
-from pydantic import AliasChoices, Field, PositiveFloat
 
 from akidb_mlx.backends.mlx.encoders import TokenBatch
-from akidb_mlx.backends.mlx.encoders.config import ActivationName, EncoderConfig, LayerCount, Size, parse_config
 from akidb_mlx.backends.mlx.layers import LayerNorm, at_positions
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.weights import WeightReader
-from akidb_mlx.checkpoint.architectures import ARCHITECTURES
+from akidb_mlx.checkpoint.architectures.bert import BertConfig, RobertaConfig
 from akidb_mlx.errors import ModelLoadError
-
-
-class BertConfig(EncoderConfig):
-    """The keys of config.json that are read."""
-
-    vocab_size: Size
-    hidden_size: Size
-    layers: LayerCount = Field(validation_alias="num_hidden_layers")
-    heads: Size = Field(validation_alias="num_attention_heads")
-    intermediate_size: Size
-    max_position_embeddings: Size
-    type_vocab_size: int = Field(2, ge=0, lt=1 << 24)
-    layer_norm_eps: PositiveFloat = 1e-12
-    hidden_act: ActivationName = "gelu"
-    position_embedding_type: Literal["absolute"] | None = "absolute"
-
-
-class DistilBertConfig(BertConfig):
-    """The keys of config.json under DistilBERT's names; it has no token types."""
-
-    hidden_size: Size = Field(validation_alias=AliasChoices("dim", "hidden_size"))
-    layers: LayerCount = Field(validation_alias=AliasChoices("n_layers", "num_hidden_layers"))
-    heads: Size = Field(validation_alias=AliasChoices("n_heads", "num_attention_heads"))
-    intermediate_size: Size = Field(validation_alias="hidden_dim")
-    hidden_act: ActivationName = Field("gelu", validation_alias="activation")
-    type_vocab_size: Literal[0] = 0
 
 
 class Bert:
     """A BERT encoder."""
 
-    def __init__(self, config: dict[str, Any], weights: WeightReader, plan: ExecutionPlan) -> None:
-        model_type = config["model_type"]
-        args = parse_config(DistilBertConfig if model_type == "distilbert" else BertConfig, config)
+    def __init__(self, args: BertConfig, weights: WeightReader, plan: ExecutionPlan) -> None:
         if args.hidden_size % args.heads:
             raise ModelLoadError(f"config.json: {args.heads} heads do not divide hidden_size {args.hidden_size}")
         size = args.hidden_size
         self.hidden_size = size
         self._plan = plan
-        self._padding_id = ARCHITECTURES[model_type].padding_id(config)
-        if self._padding_id is not None and self._padding_id + 1 >= args.max_position_embeddings:
-            raise ModelLoadError(
-                f"config.json: positions follow pad_token_id {self._padding_id}, and there are only "
-                f"{args.max_position_embeddings}"
-            )
+        self._padding_id = args.pad_token_id if isinstance(args, RobertaConfig) else None
         self._words = weights.embedding("embeddings.word_embeddings", args.vocab_size, size)
         self._positions = weights.embedding("embeddings.position_embeddings", args.max_position_embeddings, size)
         self._types = (

@@ -5,32 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import mlx.core as mx
-from pydantic import Field, PositiveFloat
 
 from akidb_mlx.backends.mlx.activations import Activation
 from akidb_mlx.backends.mlx.attention import Mask
-from akidb_mlx.backends.mlx.encoders.config import EncoderConfig, LayerCount, Size
 from akidb_mlx.backends.mlx.layers import Linear, RMSNorm, at_positions
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.rotary import Rotation
 from akidb_mlx.backends.mlx.weights import WeightReader
+from akidb_mlx.checkpoint.architectures.decoder import DecoderConfig
 
 # Of one layer, each (batch, key heads, length, head size).
 KeysAndValues = tuple[mx.array, mx.array]
-
-
-class DecoderConfig(EncoderConfig):
-    """The keys of config.json that both architectures have."""
-
-    vocab_size: Size
-    hidden_size: Size
-    layers: LayerCount = Field(validation_alias="num_hidden_layers")
-    heads: Size = Field(validation_alias="num_attention_heads")
-    key_heads: Size = Field(validation_alias="num_key_value_heads")
-    head_dim: Size
-    intermediate_size: Size
-    rms_norm_eps: PositiveFloat
-    attention_bias: bool = False
 
 
 @dataclass(frozen=True)

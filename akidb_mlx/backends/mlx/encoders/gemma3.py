@@ -3,64 +3,29 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
 
 import mlx.core as mx
-from pydantic import AliasChoices, Field, PositiveFloat
 
 from akidb_mlx.backends.mlx.encoders import TokenBatch
-from akidb_mlx.backends.mlx.encoders.blocks import DecoderConfig, GatedMLP, NormReader, RotaryAttention
-from akidb_mlx.backends.mlx.encoders.config import (
-    ActivationName,
-    LayerType,
-    Size,
-    check_layer_types,
-    parse_config,
-    rope_thetas,
-)
+from akidb_mlx.backends.mlx.encoders.blocks import GatedMLP, NormReader, RotaryAttention
 from akidb_mlx.backends.mlx.layers import at_positions
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.rotary import Rotation
 from akidb_mlx.backends.mlx.weights import WeightReader
-
-# The bases of the rotary frequencies where config.json gives none: transformers' defaults for this architecture.
-_DEFAULT_THETA: dict[LayerType, float] = {"sliding_attention": 1e4, "full_attention": 1e6}
-
-
-class Gemma3Config(DecoderConfig):
-    """The keys of config.json that are read."""
-
-    query_pre_attn_scalar: PositiveFloat
-    sliding_window: Size
-    hidden_activation: ActivationName = "gelu_pytorch_tanh"
-    use_bidirectional_attention: Literal[True]
-    layer_types: list[LayerType] | None = None
-    sliding_window_pattern: Size = Field(
-        6, validation_alias=AliasChoices("sliding_window_pattern", "_sliding_window_pattern")
-    )
-    attn_logit_softcapping: None = None
-
-    @property
-    def types(self) -> list[LayerType]:
-        """Return the type of each layer: newer files list them, older ones state the period of full attention."""
-        if self.layer_types is not None:
-            return self.layer_types
-        period = self.sliding_window_pattern
-        return ["sliding_attention" if (i + 1) % period else "full_attention" for i in range(self.layers)]
+from akidb_mlx.checkpoint.architectures.config import LayerType
+from akidb_mlx.checkpoint.architectures.gemma3 import Gemma3Config
 
 
 class Gemma3:
     """A bidirectional Gemma 3 encoder."""
 
-    def __init__(self, config: dict[str, Any], weights: WeightReader, plan: ExecutionPlan) -> None:
-        args = parse_config(Gemma3Config, config)
-        check_layer_types(args.types, args.layers)
+    def __init__(self, args: Gemma3Config, weights: WeightReader, plan: ExecutionPlan) -> None:
         norm = NormReader(weights, args.rms_norm_eps, plan.exact, offset=1.0)
         self.hidden_size = args.hidden_size
         self._plan = plan
         self._head_dim = args.head_dim
         self._types = args.types
-        self._theta = rope_thetas(config, _DEFAULT_THETA)
+        self._theta = args.thetas
         # Bidirectional: half of the configured window on each side (transformers' Gemma3TextConfig).
         self._reach = args.sliding_window // 2 + 1
         self._words = weights.embedding("embed_tokens", args.vocab_size, args.hidden_size)

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
 import mlx.core as mx
 
 from akidb_mlx.backends.mlx.attention import Mask
 from akidb_mlx.backends.mlx.encoders import Prefix, TokenBatch
-from akidb_mlx.backends.mlx.encoders.blocks import DecoderConfig, GatedMLP, KeysAndValues, NormReader, RotaryAttention
-from akidb_mlx.backends.mlx.encoders.config import ActivationName, check_layer_types, parse_config, rope_thetas
+from akidb_mlx.backends.mlx.encoders.blocks import GatedMLP, KeysAndValues, NormReader, RotaryAttention
 from akidb_mlx.backends.mlx.layers import at_positions
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.rotary import Rotation
 from akidb_mlx.backends.mlx.weights import WeightReader
-
-# The base of the rotary frequencies where config.json gives none: transformers' default.
-_DEFAULT_THETA = 1e4
-
-
-class Qwen3Config(DecoderConfig):
-    """The keys of config.json that are read."""
-
-    hidden_act: ActivationName = "silu"
-    use_sliding_window: Literal[False] | None = False
-    layer_types: list[Literal["full_attention"]] | None = None
+from akidb_mlx.checkpoint.architectures.qwen3 import Qwen3Config
 
 
 class Qwen3:
     """A causal Qwen3 encoder: each token sees itself and the tokens before it."""
 
-    def __init__(self, config: dict[str, Any], weights: WeightReader, plan: ExecutionPlan) -> None:
-        args = parse_config(Qwen3Config, config)
-        check_layer_types(args.layer_types, args.layers)
+    def __init__(self, args: Qwen3Config, weights: WeightReader, plan: ExecutionPlan) -> None:
         norm = NormReader(weights, args.rms_norm_eps, plan.exact)
         self.hidden_size = args.hidden_size
         self._plan = plan
         self._head_dim = args.head_dim
-        self._theta = rope_thetas(config, {"full_attention": _DEFAULT_THETA})["full_attention"]
+        self._theta = args.thetas["full_attention"]
         self._words = weights.embedding("embed_tokens", args.vocab_size, args.hidden_size)
         self._layers = [_Layer(f"layers.{i}", args, norm, plan) for i in range(args.layers)]
         self._norm = norm("norm", args.hidden_size)

@@ -1,71 +1,54 @@
-"""The part of config.json that encoders read, in each of the dialects it is written in."""
+"""The keys of config.json about rotary positions, in their newer and older forms."""
 
 from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Any, ClassVar, get_args
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import model_validator
+from typing_extensions import Self
 
-from akidb_mlx.checkpoint.config_keys import ROPE_KEYS
-from akidb_mlx.checkpoint.known_keys import is_empty
+from akidb_mlx.checkpoint.architectures.config import EncoderConfig, LayerType
+from akidb_mlx.checkpoint.known_keys import KnownKeys, harmless, honoured, is_empty, only
 from akidb_mlx.errors import ModelLoadError
 
-# Bounds far above any model, so that a hostile file cannot ask for endless layers or unrepresentable arrays.
-Size = Annotated[int, Field(gt=0, lt=1 << 24)]
-LayerCount = Annotated[int, Field(gt=0, le=1024)]
-# The name of an activation function; the plan knows those that there are.
-ActivationName = Annotated[str, Field(max_length=80)]
+ROTARY_ONLY = only("partial_rotary_factor", *(None, 1.0), reason="a part that is not rotated is not supported")
 
-LayerType = Literal["sliding_attention", "full_attention"]
+# The keys of an object in `rope_parameters` and of `rope_scaling`.
+ROPE_KEYS = KnownKeys(
+    honoured=honoured("rope_theta rope_type type"),
+    only=ROTARY_ONLY | only("factor attention_factor", *(None, 1.0), reason="positions are not scaled"),
+    harmless=harmless("original_max_position_embeddings", reason="is used by scaled positions only, which are refused"),
+)
 
 
-class EncoderConfig(BaseModel):
-    """The part of config.json that an architecture reads; `checkpoint.config_keys` decides about other keys.
+class RotaryConfig(EncoderConfig):
+    """The keys of config.json of an architecture with rotary positions.
 
-    Defaults are those of transformers' configuration classes; a key that has none here must be there.
+    Attributes:
+        default_thetas: the types of layers that the architecture has, with the base of each where config.json gives
+            none: transformers' defaults.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
+    default_thetas: ClassVar[Mapping[LayerType, float]]
 
+    rope_parameters: Any = None
+    rope_scaling: Any = None
+    rope_theta: Any = None
 
-Config = TypeVar("Config", bound=EncoderConfig)
+    @cached_property
+    def thetas(self) -> dict[LayerType, float]:
+        """Return the base of the rotary frequencies in the layers of each type."""
+        return rope_thetas({name: getattr(self, name) for name in self.model_fields_set}, self.default_thetas)
 
-
-def parse_config(kind: type[Config], config: dict[str, Any]) -> Config:
-    """Check config.json against an architecture.
-
-    Raises:
-        ModelLoadError: a key is missing, of the wrong type or has a value that is not supported, or two keys that
-            mean the same have different values.
-    """
-    for names in _synonyms(kind):
-        given = {name: config[name] for name in names if name in config}
-        if len({repr(value) for value in given.values()}) > 1:
-            shown = ", ".join(f"{name} = {reprlib.repr(value)}" for name, value in given.items())
-            raise ModelLoadError(f"config.json: {shown} mean the same and differ")
-    try:
-        return kind.model_validate(config)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(map(str, fault["loc"])) or "config"
-        if fault["type"] == "missing":
-            raise ModelLoadError(f"config.json lacks {key}, which has no default") from error
-        found = reprlib.repr(fault["input"])
-        raise ModelLoadError(f"config.json: {key} = {found} is not supported: {fault['msg']}") from error
-
-
-def check_layer_types(types: Sequence[LayerType] | None, layers: int) -> None:
-    """Check that config.json gives every layer a type, or none.
-
-    Raises:
-        ModelLoadError: it does not.
-    """
-    if types is not None and len(types) != layers:
-        raise ModelLoadError(f"config.json: {len(types)} layer_types for {layers} layers")
+    @model_validator(mode="after")
+    def _check_positions(self) -> Self:
+        _ = self.thetas
+        return self
 
 
 def rope_thetas(config: Mapping[str, Any], defaults: Mapping[LayerType, float]) -> dict[LayerType, float]:
@@ -132,9 +115,3 @@ def _read_object(config: Mapping[str, Any], key: str, where: str = "") -> dict[s
     if not isinstance(found, dict):
         raise ModelLoadError(f"config.json: {where}{key} must be an object, found {reprlib.repr(found)}")
     return found
-
-
-def _synonyms(kind: type[EncoderConfig]) -> list[list[str]]:
-    """Return the names of each key that has several."""
-    aliases = [field.validation_alias for field in kind.model_fields.values()]
-    return [[str(name) for name in alias.choices] for alias in aliases if isinstance(alias, AliasChoices)]

@@ -1,0 +1,73 @@
+"""The record of an architecture: its encoder, the keys of its config.json, and its publisher's documented rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from akidb_mlx.checkpoint.architectures.common_keys import READ
+from akidb_mlx.checkpoint.architectures.config import EncoderConfig
+from akidb_mlx.checkpoint.known_keys import KnownKeys, Only
+
+PoolingMode = Literal["mean", "cls", "last"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that is known of one `model_type` before a checkpoint is read.
+
+    Community conversions often lose the sentence-transformers files; the documented rules decide then. A rule that is
+    None means that there is none; a checkpoint without one of its own is refused.
+
+    Attributes:
+        encoder: the class that computes token vectors, as "module:Class" in a backend's `encoders/`.
+        config: the keys of its config.json that are read, with their types and defaults.
+        only: keys of config.json that would change the vectors, with the values that are supported.
+        harmless: keys of config.json that change no vector whatever their value, with the reason.
+        pooling: how the model's publisher pools, or None.
+        dense_layers: how many Dense layers, without activation, follow the pooling.
+        prompts: the prompts its publisher documents, by name.
+        final_token: the token that must end every text, for last-token pooling.
+        matryoshka: whether the published embedding models were trained for shorter vectors.
+        float16_overflows: whether activations leave the range of float16.
+        prefixes: strings that may precede a tensor's name.
+        renames: parts of tensors' names, and the standard architecture's names for them.
+        unused: tensors, by the start of their name, that are no part of token vectors and are not read.
+        original: the publisher's repository, for a person who lacks some of its files.
+    """
+
+    encoder: str
+    config: type[EncoderConfig]
+    only: Mapping[str, Only]
+    harmless: Mapping[str, str]
+    pooling: PoolingMode | None = None
+    dense_layers: int = 0
+    prompts: dict[str, str] = field(default_factory=dict)
+    final_token: str | None = None
+    matryoshka: bool = False
+    float16_overflows: bool = False
+    prefixes: tuple[str, ...] = ("model.",)
+    renames: dict[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    original: str | None = None
+
+    @cached_property
+    def keys(self) -> KnownKeys:
+        """Return the keys that its config.json may hold."""
+        read = (READ | self.config.keys()) - self.only.keys()
+        harmless = {key: reason for key, reason in self.harmless.items() if key not in read}
+        return KnownKeys(read, self.only, harmless)
+
+    def tensor_name(self, stored: str) -> str:
+        """Return the encoder's name for a tensor that is stored as `stored`."""
+        prefix = next((prefix for prefix in self.prefixes if stored.startswith(prefix)), "")
+        name = stored[len(prefix) :]
+        for part, standard in self.renames.items():
+            name = name.replace(part, standard)
+        return name
+
+    def layer_name(self, stored: str) -> str:
+        """Return the encoder's name for a layer whose tensors' names begin with `stored`."""
+        return self.tensor_name(f"{stored}.").removesuffix(".")

@@ -1,0 +1,73 @@
+"""Gemma 3. The prompts are those of google/embeddinggemma-300m's model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import AliasChoices, Field, PositiveFloat
+
+from akidb_mlx.checkpoint.architectures.architecture import Architecture
+from akidb_mlx.checkpoint.architectures.common_keys import HARMLESS, ONLY
+from akidb_mlx.checkpoint.architectures.config import ActivationName, LayerType, Size
+from akidb_mlx.checkpoint.architectures.decoder import DecoderConfig
+from akidb_mlx.checkpoint.architectures.rotary import ROTARY_ONLY
+from akidb_mlx.checkpoint.known_keys import Only
+
+
+class Gemma3Config(DecoderConfig):
+    """The keys of config.json that are read."""
+
+    default_thetas: ClassVar[Mapping[LayerType, float]] = {"sliding_attention": 1e4, "full_attention": 1e6}
+
+    rope_local_base_freq: Any = None
+    query_pre_attn_scalar: PositiveFloat
+    sliding_window: Size
+    hidden_activation: ActivationName = "gelu_pytorch_tanh"
+    use_bidirectional_attention: Literal[True]
+    sliding_window_pattern: Size = Field(
+        6, validation_alias=AliasChoices("sliding_window_pattern", "_sliding_window_pattern")
+    )
+    attn_logit_softcapping: None = None
+
+    @property
+    def types(self) -> list[LayerType]:
+        """Return the type of each layer: newer files list them, older ones state the period of full attention."""
+        if self.layer_types is not None:
+            return self.layer_types
+        period = self.sliding_window_pattern
+        return ["sliding_attention" if (i + 1) % period else "full_attention" for i in range(self.layers)]
+
+
+GEMMA3 = Architecture(
+    encoder="gemma3:Gemma3",
+    config=Gemma3Config,
+    only=ONLY
+    | ROTARY_ONLY
+    | {
+        "is_causal": Only((None, True), "only use_bidirectional_attention says here who sees whom"),
+        "hidden_act": Only((None, "gelu_pytorch_tanh"), "Gemma 3 names its activation hidden_activation"),
+    },
+    harmless=HARMLESS,
+    pooling="mean",
+    dense_layers=2,
+    prompts={
+        "query": "task: search result | query: ",
+        "document": "title: none | text: ",
+        "BitextMining": "task: search result | query: ",
+        "Clustering": "task: clustering | query: ",
+        "Classification": "task: classification | query: ",
+        "InstructionRetrieval": "task: code retrieval | query: ",
+        "MultilabelClassification": "task: classification | query: ",
+        "PairClassification": "task: sentence similarity | query: ",
+        "Reranking": "task: search result | query: ",
+        "Retrieval": "task: search result | query: ",
+        "Retrieval-query": "task: search result | query: ",
+        "Retrieval-document": "title: none | text: ",
+        "STS": "task: sentence similarity | query: ",
+        "Summarization": "task: summarization | query: ",
+    },
+    matryoshka=True,
+    float16_overflows=True,
+    original="google/embeddinggemma-300m",
+)
