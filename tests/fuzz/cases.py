@@ -71,7 +71,8 @@ class Case:
         rule = ARCHITECTURES[self.model.architecture]
         if self.community:
             contents.files.pop("sentence_bert_config.json", None)  # nothing stands for its limit
-        if rule.pooling is not None and MODULES not in contents.files:
+        # Without it the reference would take the mean, whatever the pooling's own file says.
+        if (rule.pooling is not None or POOLING_CONFIG in contents.files) and MODULES not in contents.files:
             contents.files[MODULES] = numbered(
                 [module("Transformer", ""), module("Pooling", "1_Pooling"), module("Normalize", "2_Normalize")]
             )
@@ -81,6 +82,7 @@ class Case:
         if rule.prompts:
             prompts = contents.files.setdefault("config_sentence_transformers.json", {})
             prompts.setdefault("prompts", dict(rule.prompts))
+        _follow_our_rules(contents)
         return contents
 
     def without(self, edit: Edit) -> "Case":
@@ -129,6 +131,21 @@ def draw_case(seed: int, number: int) -> Case:
                 case, contents = Case(case.model, case.seed, community, (*case.edits, edit)), changed
                 break
     return case
+
+
+def _follow_our_rules(contents: Contents) -> None:
+    """Change the reference's directory where docs/checkpoints.md says that the reference differs on purpose."""
+    prompts = contents.files.get("config_sentence_transformers.json", {}).get("prompts")
+    if isinstance(prompts, dict) and "document" not in prompts:
+        synonym = next((name for name in ("passage", "corpus") if name in prompts), None)
+        if synonym is not None:
+            prompts["document"] = prompts[synonym]
+    config = contents.files["config.json"]
+    positions = config.get("max_position_embeddings")
+    transformer = contents.files.get("sentence_bert_config.json", {})
+    limit = transformer.get("max_seq_length")
+    if config.get("model_type") in DECODERS and isinstance(positions, int) and isinstance(limit, int):
+        transformer["max_seq_length"] = min(limit, positions)
 
 
 def _is_lost(edit: Edit) -> bool:
