@@ -19,6 +19,8 @@ GOLDENS = Path(__file__).parent / "goldens"
 TEXTS: list[str] = json.loads((GOLDENS / "texts.json").read_text(encoding="utf-8"))["texts"]
 # Index of the one text that is longer than the 512 tokens of most tiny models.
 LONGEST = max(range(len(TEXTS)), key=lambda i: len(TEXTS[i]))
+# The tiny models whose vectors come from the weights as they are stored.
+TINY = sorted(path.stem for path in GOLDENS.glob("tiny-*.npz") if not path.stem.endswith("-4bit"))
 WEIGHTS = Path(os.environ.get("AKIDB_TEST_MODELS", Path.home() / ".cache" / "akidb-test-models"))
 
 

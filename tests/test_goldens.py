@@ -5,15 +5,9 @@ import pytest
 
 from akidb_mlx import EmbeddingService
 from benchmarks.quantize import quantize
-from tests.support import GOLDENS, LONGEST, TEXTS, copy_model, edit_json, golden, sts_pairs, sts_spearman
+from tests.support import GOLDENS, LONGEST, TEXTS, TINY, copy_model, edit_json, golden, sts_pairs, sts_spearman
 
-EXACT = [
-    ("tiny-bert", "none"),
-    ("tiny-distilbert", "none"),
-    ("tiny-roberta", "none"),
-    *(("tiny-qwen3", prompt) for prompt in ("none", "query")),
-    *(("tiny-gemma3", prompt) for prompt in ("none", "query", "document", "STS")),
-]
+EXACT = [(name, prompt) for name in TINY for prompt in golden(name)]
 
 
 def embed(service: EmbeddingService, prompt: str) -> np.ndarray:

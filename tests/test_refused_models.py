@@ -42,7 +42,11 @@ def add(directory, *names, shape=(4, 64)):
     [
         ("tiny-qwen3", {"is_causal": False}, "is_causal = False is not supported"),
         ("tiny-qwen3", {"use_bidirectional_attention": True}, "use_bidirectional_attention = True is not supported"),
-        ("tiny-qwen3", {"layer_types": ["sliding_attention"] * 4}, "layer_types of 'sliding_attention' are not supported"),
+        (
+            "tiny-qwen3",
+            {"layer_types": ["sliding_attention"] * 4},
+            "layer_types of 'sliding_attention' are not",
+        ),
         ("tiny-qwen3", {"layer_types": ["full_attention"] * 3}, "3 layer_types for 4 layers"),
         ("tiny-qwen3", {"attn_logit_softcapping": 30.0}, "attn_logit_softcapping = 30.0 is a key that"),
         ("tiny-qwen3", {"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5 is not supported"),

@@ -1,0 +1,87 @@
+"""Make tiny random models beside this file, and their vectors, with sentence-transformers.
+
+Run with sentence-transformers installed: python -m tests.goldens.make_models FAMILY..., names of files in recipes/.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One tiny model.
+
+    Attributes:
+        config: the transformers configuration; its vocabulary must hold the donor's tokens.
+        pooling: mode of sentence-transformers' Pooling module.
+        donor: the tiny model whose tokenizer it gets.
+        max_seq_length: most tokens of a text.
+        prompts: its named prompts; a golden array is made for each, and one for none.
+        change: a last change of the saved directory, before its vectors are computed: extra keys, other modules.
+        scale: standard deviation of what is added to every parameter, so that leaving out a norm or a bias shows.
+    """
+
+    config: Any
+    pooling: str
+    donor: str = "tiny-bert"
+    max_seq_length: int = 128
+    prompts: dict[str, str] = field(default_factory=dict)
+    change: Callable[[Path], None] | None = None
+    scale: float = 0.1
+
+
+def make(name: str, recipe: Recipe) -> None:
+    """Write a model's directory and its vectors."""
+    import numpy as np
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from transformers import AutoModel
+
+    torch.manual_seed(7)
+    model = AutoModel.from_config(recipe.config).float()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * recipe.scale)
+    out = HERE / name
+    shutil.rmtree(out, ignore_errors=True)
+    model.save_pretrained(out)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(HERE / recipe.donor / file, out)
+    transformer = Transformer(str(out), max_seq_length=recipe.max_seq_length)
+    modules = [transformer, Pooling(transformer.get_embedding_dimension(), recipe.pooling), Normalize()]
+    SentenceTransformer(modules=modules, prompts=recipe.prompts, device="cpu").save_pretrained(
+        str(out), create_model_card=False
+    )
+    if recipe.change is not None:
+        recipe.change(out)
+    reference = SentenceTransformer(str(out), device="cpu", local_files_only=True, model_kwargs={"dtype": "float32"})
+    texts = json.loads((HERE / "texts.json").read_text(encoding="utf-8"))["texts"]
+    arrays = {
+        key: reference.encode(texts, prompt=prompt, normalize_embeddings=True, batch_size=1).astype(np.float32)
+        for key, prompt in {"none": "", **recipe.prompts}.items()
+    }
+    np.savez(HERE / f"{name}.npz", **arrays)
+    print(name, {key: array.shape for key, array in arrays.items()})
+
+
+def main() -> None:
+    """Make the models of the families that are named."""
+    for family in sys.argv[1:]:
+        recipes: dict[str, Recipe] = importlib.import_module(f"tests.goldens.recipes.{family}").MODELS
+        for name, recipe in recipes.items():
+            make(name, recipe)
+
+
+if __name__ == "__main__":
+    main()
