@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
+from difflib import get_close_matches
 from pathlib import Path
 from typing import cast, get_args
 
@@ -11,6 +12,9 @@ from akidb_mlx.catalog import ModelRecord, SummaryModelRecord
 from akidb_mlx.errors import ConfigurationError, ModelLoadError, ModelNotFoundError
 from akidb_mlx.settings import DeviceName, Settings
 from model_cache import CorruptModelError, ModelCacheError
+
+# From this similarity on, by difflib's measure, a name is taken for one of the catalogue with a slip in it.
+_SIMILAR = 0.75
 
 
 def acquire_directory(
@@ -40,8 +44,16 @@ def acquire_directory(
     except CorruptModelError as error:
         raise ModelLoadError(str(error)) from error
     except ModelCacheError as error:
-        known = "" if record else f"; names known without a repository: {', '.join(catalog)}"
+        known = "" if record else f"; {_suggest(model_name, catalog)}"
         raise ModelNotFoundError(f"{error}{known}") from error
+
+
+def _suggest(model_name: str, catalog: Collection[str]) -> str:
+    """Return the names of the catalogue that a caller may have meant, or where to see them."""
+    similar = get_close_matches(model_name.lower(), catalog, cutoff=_SIMILAR)
+    if similar:
+        return f"did you mean {' or '.join(similar)}?"
+    return "`akidb-mlx models` lists the names known without a repository"
 
 
 def resolve_device(device: str | None, settings: Settings) -> DeviceName:

@@ -15,9 +15,9 @@ from typing import get_args
 import numpy as np
 from typing_extensions import Never, Unpack
 
-from akidb_mlx.catalog import CATALOG, is_repository
+from akidb_mlx.catalog import CATALOG, RERANKERS, find_record
 from akidb_mlx.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from akidb_mlx.checkpoint.prompts import choose_prompt, read_default_prompt_name
+from akidb_mlx.checkpoint.prompts import choose_prompt, choose_prompts, read_default_prompt_name
 from akidb_mlx.checkpoint.purpose import check_is_embedder
 from akidb_mlx.checkpoint.tokenizer import TextTokenizer, TokenizedText
 from akidb_mlx.deadline import Deadline
@@ -25,7 +25,7 @@ from akidb_mlx.embedder import Embedder
 from akidb_mlx.engine.backend import Model
 from akidb_mlx.engine.engine import Engine
 from akidb_mlx.engine.life import EngineCall, EngineLimits
-from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InvalidInputError
+from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InvalidInputError, ModelLoadError
 from akidb_mlx.options import (
     CallOptions,
     DimensionRange,
@@ -107,6 +107,8 @@ class EmbeddingService(Embedder):
         if not isinstance(auto_download, bool):
             raise InvalidInputError(f"auto_download must be True or False, found {auto_download!r}")
         parse_dimensions(dimensions, DimensionRange(default=1, native=None, cuttable=True, model=self._model_name))
+        if self._model_name in RERANKERS:
+            raise ModelLoadError(f"{self._model_name} is a reranker, which scores pairs of texts and has no vectors")
         self._record = CATALOG.get(self._model_name)
         self.allow_untrained_dimensions = settings.allow_untrained_dimensions
         mlx_import.check_installed()  # before a model is downloaded that could not run
@@ -118,10 +120,12 @@ class EmbeddingService(Embedder):
             directory = acquire_directory(resources, self._model_name, CATALOG, settings, auto_download)
             self._revision = directory.name if is_commit(directory.name) else None
             self._checkpoint = read_checkpoint(directory)
-            in_catalog = self._record is not None or (self._revision is not None and is_repository(self._model_name))
-            if not in_catalog and not settings.allow_unstated_pooling:
+            # A directory may have the name of a repository; only one of the cache is called after its commit.
+            card = self._record or (find_record(self._model_name) if self._revision is not None else None)
+            if card is None and not settings.allow_unstated_pooling:
                 check_is_embedder(self._checkpoint)
-            self._default_prompt = read_default_prompt_name(directory, self._checkpoint.prompts)
+            self._prompts = choose_prompts(self._checkpoint.prompts, card.prompts if card else {})
+            self._default_prompt = read_default_prompt_name(directory, self._prompts)
             self._engine = Engine(
                 partial(_load_model, self._checkpoint, chosen_device, settings),
                 EngineLimits(
@@ -158,7 +162,7 @@ class EmbeddingService(Embedder):
         self._engine.check_open()
         given = list_texts(texts)
         call = self.parse_options(options)
-        prompt = choose_prompt(self._checkpoint.prompts, call.input_type, call.prompt)
+        prompt = choose_prompt(self._prompts, call.input_type, call.prompt)
         tokenized: list[TokenizedText] = []
 
         def combine(parts: list[Vectors]) -> EmbeddingBatch:
@@ -242,7 +246,7 @@ class EmbeddingService(Embedder):
             "quantization": checkpoint.quantization_summary,
             "pooling": checkpoint.pooling,
             "pooling_source": checkpoint.pooling_source,
-            "prompts": sorted(checkpoint.prompts),
+            "prompts": sorted(self._prompts),
             "default_prompt": self._default_prompt,
             "matryoshka": self._matryoshka,
             "architecture": checkpoint.model_type,

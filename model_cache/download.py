@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -19,6 +21,11 @@ from model_cache.stored_model import StoredModel
 
 if TYPE_CHECKING:
     from model_cache.description import RemoteModel
+
+logger = logging.getLogger(__name__)
+
+# As the Hub names licences: "cc-by-nc-4.0".
+_NON_COMMERCIAL = re.compile(r"(^|[^a-z])nc([^a-z]|$)|non-?commercial", re.IGNORECASE)
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Progress | None]]
 
@@ -67,6 +74,8 @@ class Downloader:
         for model in stored:
             if model.record.commit == remote.commit and not model.record.find_damaged(model.path, check_hashes=True):
                 return self._store.point_ref_to(model, refs[0]) if refs else model
+        if remote.licence and _NON_COMMERCIAL.search(remote.licence):
+            logger.warning("%s: its licence, %s, forbids commercial use", repo, remote.licence)
         space = Space(self._store, self._evictor, remote)
         space.check_limit()
         staged = self._store.staging_folder(repo, remote.commit)

@@ -258,7 +258,7 @@ def test_services_share_a_process(service):
 
 
 def test_a_model_that_is_nowhere():
-    with pytest.raises(ModelNotFoundError, match="names known without a repository: qwen3-"):
+    with pytest.raises(ModelNotFoundError, match="`akidb-mlx models` lists the names known without a repository"):
         EmbeddingService("no-such-model")
     with pytest.raises(ModelNotFoundError, match="org/name is not on this machine"):
         EmbeddingService("org/name")

@@ -84,9 +84,8 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     config = read_json(config_path)
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
-        raise ModelLoadError(
-            f"{config_path}: model_type {reprlib.repr(model_type)} is not supported ({', '.join(ARCHITECTURES)})"
-        )
+        found = repr(cut(model_type)) if isinstance(model_type, str) else reprlib.repr(model_type)
+        raise ModelLoadError(f"{config_path}: model_type {found} is not supported ({', '.join(ARCHITECTURES)})")
     architecture = ARCHITECTURES[model_type]
     check_additions(directory, config)
     architecture.keys.check(config_path, config)

@@ -12,6 +12,14 @@ from akidb_mlx.errors import InvalidInputError, ModelLoadError
 _ROLES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 
+def choose_prompts(stored: Mapping[str, str], card: Mapping[str, str]) -> dict[str, str]:
+    """Return a model's prompts by name: those in its files, or those on its card where they hold none.
+
+    Files that sentence-transformers saved hold empty prompts where the model was given none.
+    """
+    return dict(stored) if any(stored.values()) or not card else {**stored, **card}
+
+
 def choose_prompt(prompts: Mapping[str, str], input_type: str | None, prompt: str | None) -> str:
     """Return the string to put before each text.
 

@@ -14,6 +14,7 @@ import typer
 
 from akidb_mlx import __version__
 from akidb_mlx.cli import models
+from akidb_mlx.cli.catalog import models as show_catalog
 from akidb_mlx.cli.doctor import doctor
 from akidb_mlx.cli.embed import embed
 from akidb_mlx.cli.entities import entities
@@ -38,6 +39,7 @@ app.command()(embed)
 app.command()(entities)
 app.command()(summarize)
 app.command()(models.pull)
+app.command("models")(show_catalog)
 app.command("list")(models.show_list)
 for command in (
     models.show,

@@ -107,7 +107,7 @@ def _print_report(report: dict[str, Any]) -> None:
         *_describe_backend(report["backend"]),
         ("settings", report["config_file"] or "no file: the home folder is not known (see AKIDB_CONFIG)"),
         ("cache", report["cache"]),
-        *(("model", _describe_model(name, where["path"])) for name, where in report["models"].items()),
+        *(("model", _describe_model(name, where["path"])) for name, where in report["models"].items() if where["path"]),
         ("self-test", _describe_self_test(report)),
     ]
     write_table(("", ""), rows, header=False)
@@ -124,10 +124,9 @@ def _describe_backend(backend: dict[str, Any]) -> list[tuple[str, str | Styled]]
     ]
 
 
-def _describe_model(name: str, path: str | None) -> Styled:
+def _describe_model(name: str, path: str) -> Styled:
     record = CATALOG[name]
-    state = [("found", "green"), (f" {path}", "")] if path else [("not found", "dim")]
-    return [(f"{name} ({record.description}; {record.licence}): ", ""), *state]
+    return [(f"{name} ({record.description}; {record.licence}): ", ""), ("found", "green"), (f" {path}", "")]
 
 
 def _describe_self_test(report: dict[str, Any]) -> Styled:

@@ -1,4 +1,4 @@
-"""Store the keys that transformers' configuration classes and sentence-transformers' modules have, with their defaults.
+"""Store all model types of transformers, and the keys and defaults of its configurations and the reference's modules.
 
 Run with sentence-transformers installed: python tests/goldens/make_reference_keys.py
 """
@@ -11,7 +11,7 @@ import sentence_transformers
 import transformers
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
-from transformers import AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig
 
 MODEL_TYPES = ("bert", "distilbert", "roberta", "xlm-roberta", "qwen3", "gemma3_text")
 
@@ -32,4 +32,5 @@ keys = {
     ),
 }
 (Path(__file__).parent / "reference_keys.json").write_text(json.dumps(keys, indent=1, sort_keys=True) + "\n")
+(Path(__file__).parent / "model_types.json").write_text(json.dumps(sorted(CONFIG_MAPPING), indent=1) + "\n")
 print(keys["versions"])

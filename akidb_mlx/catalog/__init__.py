@@ -1,0 +1,36 @@
+"""The models known by name, as frozen records.
+
+Everything else about a model is read from its own files. The records state what the models' cards say; no revision is
+pinned, because none could be checked.
+"""
+
+from __future__ import annotations
+
+from akidb_mlx.catalog.embedding import EMBEDDING_MODELS
+from akidb_mlx.catalog.record import Language, ModelRecord, SummaryModelRecord, Task
+from akidb_mlx.catalog.reranking import RERANKING_MODELS
+from akidb_mlx.catalog.summaries import SUMMARY_MODELS
+
+__all__ = [
+    "CATALOG",
+    "RERANKERS",
+    "SUMMARY_CATALOG",
+    "Language",
+    "ModelRecord",
+    "SummaryModelRecord",
+    "Task",
+    "find_record",
+]
+
+CATALOG: dict[str, ModelRecord] = {record.name: record for record in EMBEDDING_MODELS}
+RERANKERS: dict[str, ModelRecord] = {record.name: record for record in RERANKING_MODELS}
+SUMMARY_CATALOG: dict[str, SummaryModelRecord] = {record.name: record for record in SUMMARY_MODELS}
+
+
+def find_record(name: str) -> ModelRecord | None:
+    """Return the record of a model that is named as in the catalogue, or by its repository at any revision."""
+    known = CATALOG | RERANKERS
+    if name in known:
+        return known[name]
+    repo_id = name.partition("@")[0]
+    return next((record for record in known.values() if record.repo_id == repo_id), None)

@@ -1,0 +1,47 @@
+"""Rerankers, by what their cards state."""
+
+from __future__ import annotations
+
+from akidb_mlx.catalog.record import ModelRecord
+
+_MB = 10**6
+
+RERANKING_MODELS = (
+    *(
+        ModelRecord(
+            name=f"ms-marco-minilm-l{layers}",
+            repo_id=f"cross-encoder/ms-marco-MiniLM-L{layers}-v2",
+            description=f"MiniLM with {layers} layers, trained on MS MARCO: small and fast",
+            licence="Apache-2.0",
+            size=megabytes * _MB,
+            task="reranking",
+        )
+        for layers, megabytes in ((6, 91), (12, 130))
+    ),
+    *(
+        ModelRecord(
+            name=f"bge-reranker-{name}",
+            repo_id=f"BAAI/bge-reranker-{name}",
+            description=description,
+            licence=licence,
+            size=megabytes * _MB,
+            task="reranking",
+            languages=("multilingual",) if name == "v2-m3" else ("en", "zh"),
+            max_tokens=max_tokens,
+        )
+        for name, megabytes, licence, max_tokens, description in (
+            ("base", 1100, "MIT", 512, "BGE reranker, base"),
+            ("large", 2200, "MIT", 512, "BGE reranker, large"),
+            ("v2-m3", 2300, "Apache-2.0", 8192, "BGE reranker v2: long texts"),
+        )
+    ),
+    ModelRecord(
+        name="gte-reranker-modernbert-base",
+        repo_id="Alibaba-NLP/gte-reranker-modernbert-base",
+        description="GTE reranker on ModernBERT: English, long texts and code",
+        licence="Apache-2.0",
+        size=300 * _MB,
+        task="reranking",
+        max_tokens=8192,
+    ),
+)
