@@ -141,11 +141,15 @@ def _follow_our_rules(contents: Contents) -> None:
         if synonym is not None:
             prompts["document"] = prompts[synonym]
     config = contents.files["config.json"]
-    positions = config.get("max_position_embeddings")
+    positions, kind = config.get("max_position_embeddings"), config.get("model_type")
+    if kind in ("roberta", "xlm-roberta") and isinstance(padding := config.get("pad_token_id", 1), int):
+        positions = positions and positions - padding - 1
+    elif kind not in DECODERS:
+        return
     transformer = contents.files.get("sentence_bert_config.json", {})
-    limit = transformer.get("max_seq_length")
-    if config.get("model_type") in DECODERS and isinstance(positions, int) and isinstance(limit, int):
-        transformer["max_seq_length"] = min(limit, positions)
+    limit = transformer.get("max_seq_length", contents.files.get("tokenizer_config.json", {}).get("model_max_length"))
+    if isinstance(positions, int) and isinstance(limit, int) and limit > positions > 0:
+        contents.files["sentence_bert_config.json"] = {**transformer, "max_seq_length": positions}
 
 
 def _is_lost(edit: Edit) -> bool:

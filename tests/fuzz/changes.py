@@ -190,7 +190,7 @@ def _own_prefix(contents: Contents, file: str) -> None:
     """Store the tensors as a model with a head does."""
     kind = contents.files["config.json"].get("model_type")
     prefix = {"xlm-roberta": "roberta", "qwen3": "model", "gemma3_text": "model"}.get(kind, kind)
-    _rename(lambda key: f"{prefix}.{key}")(contents, file)
+    _rename(lambda key: f"{prefix}.{key.removeprefix(f'{prefix}.')}")(contents, file)  # it may be drawn twice
 
 
 def _shards(contents: Contents, file: str) -> None:
