@@ -34,7 +34,7 @@ from rich.table import Column, Table
 
 from akidb_mlx import EmbeddingService
 from akidb_mlx.errors import AkidbMlxError
-from benchmarks import environments, random_qwen3
+from benchmarks import environments, random_modernbert, random_qwen3
 from benchmarks.contestants import MODULES, NAIVE, OURS, REFERENCE, ModelFiles
 from benchmarks.processes import Worker, WorkerError
 from benchmarks.workloads import CALLERS, NAMES, PLANS, QUERIES, Workload, mean_tokens, workloads
@@ -42,6 +42,9 @@ from tests.support import WEIGHTS
 
 _MIN_COSINE = 0.999
 _COLD_STARTS = 5
+# Models of which the weights are random, and those whose real ones are fetched beforehand.
+_RANDOM = {"qwen3": random_qwen3.ensure, "modernbert": random_modernbert.ensure}
+_REAL = {"gemma": "embeddinggemma-300m", "mpnet": "all-mpnet-base-v2"}
 _UNITS = {"encode": "texts/s", "callers": "texts/s", "busy": "ms", "cold": "s"}
 
 Vectors = NDArray[np.float32]
@@ -187,7 +190,7 @@ def find_model(name: str, device: str = "cpu") -> ModelFiles | None:
         except AkidbMlxError:
             return None
     else:
-        directory = random_qwen3.ensure() if name == "qwen3" else WEIGHTS / "embeddinggemma-300m"
+        directory = _RANDOM[name]() if name in _RANDOM else WEIGHTS / _REAL[name]
         if not directory.is_dir():
             return None
         model = str(directory)

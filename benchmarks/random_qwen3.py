@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,9 @@ from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
+from benchmarks import random_models
 from tests.support import GOLDENS, edit_json, sts_pairs
 
-_DIRECTORY = Path.home() / ".cache" / "akidb-bench" / "qwen3-0.6b-random"
 _HIDDEN, _INTERMEDIATE, _LAYERS, _VOCABULARY = 1024, 3072, 28, 151669
 _HEAD_SIZE, _QUERY_HEADS, _KEY_HEADS = 128, 16, 8
 _MAX_TOKENS = 32768
@@ -55,13 +54,7 @@ _CONFIG = {
 
 def ensure() -> Path:
     """Return the model's directory, and make it first if it is absent."""
-    if not _DIRECTORY.is_dir():
-        _DIRECTORY.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=_DIRECTORY.parent) as folder:
-            made = Path(folder) / _DIRECTORY.name
-            _write(made)
-            made.rename(_DIRECTORY)
-    return _DIRECTORY
+    return random_models.ensure("qwen3-0.6b-random", _write)
 
 
 def _write(directory: Path) -> None:
@@ -89,8 +82,8 @@ def _train_tokenizer(directory: Path) -> None:
 
 
 def _weights() -> dict[str, NDArray[np.float32]]:
-    """Return random weights, scaled so that rounding errors stay as small as in a trained model."""
-    random = np.random.default_rng(20)
+    """Return random weights by their names."""
+    random = random_models.RandomWeights()
     queries, keys = _QUERY_HEADS * _HEAD_SIZE, _KEY_HEADS * _HEAD_SIZE
     matrices = {
         "self_attn.q_proj": (queries, _HIDDEN),
@@ -108,14 +101,9 @@ def _weights() -> dict[str, NDArray[np.float32]]:
         "self_attn.k_norm": _HEAD_SIZE,
     }
 
-    def normal(shape: int | tuple[int, int], scale: float) -> NDArray[np.float32]:
-        values: NDArray[np.float32] = random.standard_normal(shape, np.float32)
-        values *= np.float32(scale)
-        return values
-
-    weights = {"embed_tokens.weight": normal((_VOCABULARY, _HIDDEN), 0.02), "norm.weight": 1 + normal(_HIDDEN, 0.1)}
+    weights = {"embed_tokens.weight": random.matrix(_VOCABULARY, _HIDDEN), "norm.weight": random.norm(_HIDDEN)}
     for layer in range(_LAYERS):
         prefix = f"layers.{layer}"
-        weights |= {f"{prefix}.{name}.weight": normal(shape, 0.02) for name, shape in matrices.items()}
-        weights |= {f"{prefix}.{name}.weight": 1 + normal(size, 0.1) for name, size in norms.items()}
+        weights |= {f"{prefix}.{name}.weight": random.matrix(*shape) for name, shape in matrices.items()}
+        weights |= {f"{prefix}.{name}.weight": random.norm(size) for name, size in norms.items()}
     return weights

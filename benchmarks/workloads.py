@@ -55,6 +55,8 @@ class Plan:
 PLANS = {
     "minilm": Plan(sts=2758, mixed=256, naive_texts=16, services=True),
     "gemma": Plan(sts=256, mixed=64, naive_texts=8, prompt="STS"),
+    "mpnet": Plan(sts=512, mixed=96, naive_texts=8),
+    "modernbert": Plan(sts=256, mixed=64, naive_texts=8),
     "qwen3": Plan(sts=64, mixed=24, naive_texts=4, queries=64),
 }
 NAMES = ("sts", "mixed", "queries", "callers", "busy", "cold")
