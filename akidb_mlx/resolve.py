@@ -15,6 +15,8 @@ from model_cache import CorruptModelError, ModelCacheError
 
 # From this similarity on, by difflib's measure, a name is taken for one of the catalogue with a slip in it.
 _SIMILAR = 0.75
+# So many names are listed in an error.
+_FEW = 5
 
 
 def acquire_directory(
@@ -53,6 +55,8 @@ def _suggest(model_name: str, catalog: Collection[str]) -> str:
     similar = get_close_matches(model_name.lower(), catalog, cutoff=_SIMILAR)
     if similar:
         return f"did you mean {' or '.join(similar)}?"
+    if len(catalog) <= _FEW:
+        return f"names known without a repository: {', '.join(catalog)}"
     return "`akidb-mlx models` lists the names known without a repository"
 
 

@@ -13,7 +13,6 @@ from akidb_mlx import __version__
 from akidb_mlx.catalog import CATALOG
 from akidb_mlx.cli.output import Styled, write_json, write_table
 from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InferenceError
-from akidb_mlx.service import EmbeddingService
 from akidb_mlx.settings import Settings, config_file, load_settings
 from model_cache import ModelCache, ModelCacheError
 
@@ -80,6 +79,8 @@ def _find(cache: ModelCache, repo_id: str) -> dict[str, str | None]:
 
 def _self_test(model: str, settings: Settings) -> dict[str, Any]:
     """Load a model, time one short text and check that similar texts get similar vectors."""
+    from akidb_mlx.service import EmbeddingService  # other commands need not wait for it
+
     try:
         start = time.perf_counter()
         with EmbeddingService(model, settings=settings.without_dimensions()) as service:

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-from akidb_mlx.checkpoint.architectures.architecture import Architecture
-from akidb_mlx.checkpoint.architectures.bert import BERT, DISTILBERT, ROBERTA
-from akidb_mlx.checkpoint.architectures.gemma3 import GEMMA3
-from akidb_mlx.checkpoint.architectures.qwen3 import QWEN3
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 
-ARCHITECTURES: dict[str, Architecture] = {
-    "bert": BERT,
-    "distilbert": DISTILBERT,
-    "roberta": ROBERTA,
-    "xlm-roberta": ROBERTA,
-    "qwen3": QWEN3,
-    "gemma3_text": GEMMA3,
-}
+from akidb_mlx.checkpoint.architectures.architecture import Architecture
+
+
+class _Architectures(Mapping[str, Architecture]):
+    """The records by name, each imported when it is asked for: a process reads few of them."""
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self._places = places
+
+    def __getitem__(self, model_type: str) -> Architecture:
+        module, _, name = self._places[model_type].partition(":")
+        record: Architecture = getattr(import_module(f"{__name__}.{module}"), name)
+        return record
+
+    def __contains__(self, model_type: object) -> bool:
+        return model_type in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+ARCHITECTURES = _Architectures(
+    {
+        "bert": "bert:BERT",
+        "distilbert": "bert:DISTILBERT",
+        "roberta": "bert:ROBERTA",
+        "xlm-roberta": "bert:ROBERTA",
+        "qwen3": "qwen3:QWEN3",
+        "gemma3_text": "gemma3:GEMMA3",
+    }
+)

@@ -25,7 +25,7 @@ class EncoderConfig(BaseModel):
     Defaults are those of transformers' configuration classes; a key that has none here must be there.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False, defer_build=True)
 
     vocab_size: Size
     hidden_size: Size
