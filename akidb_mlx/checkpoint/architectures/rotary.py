@@ -118,6 +118,9 @@ class RotaryConfig(EncoderConfig):
             raise ModelLoadError(f"{refused}: values for all layers beside objects for each type of layer")
         if nested and not (several and name == "rope_parameters"):
             raise ModelLoadError(f"{refused}: it must hold values for all layers, not objects for each type of layer")
+        rope_type = found.get("rope_type", "default")
+        if several and found.get("type", rope_type) != rope_type:
+            raise ModelLoadError(f"{refused}: its type must be called rope_type, the only name that transformers reads")
         if several and name == "rope_parameters" and not nested and not is_empty(found):
             raise ModelLoadError(f"{refused}: it must hold an object for each of {', '.join(cls.default_thetas)}")
         objects: dict[LayerType, RopeObject] = {}
