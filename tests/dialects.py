@@ -50,6 +50,25 @@ class Dialect:
 
 
 _DEFAULT_ROPE = {"rope_type": "default"}
+# Every type of scaled rotary positions, with an original length that short texts leave.
+_YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 8.0, "original_max_position_embeddings": 24}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 1e4,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 24,
+}
+_SCALED = {
+    "linear": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.5},
+    "dynamic": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.5},
+    "yarn": _YARN,
+    "yarn-mscale": {**_YARN, "mscale": 0.7, "mscale_all_dim": 1.2, "beta_fast": 4, "beta_slow": 0.5},
+    "yarn-untruncated": {**_YARN, "truncate": False, "attention_factor": 1.3},
+    "llama3": _LLAMA3,
+    "proportional": {"rope_type": "proportional", "rope_theta": 1e4, "partial_rotary_factor": 0.3, "factor": 1.5},
+}
 
 DIALECTS = {
     "xlm-roberta-without-pad": Dialect("tiny-roberta", {"model_type": "xlm-roberta", "pad_token_id": None}),
@@ -71,6 +90,28 @@ DIALECTS = {
     "qwen3-theta-beside": Dialect("tiny-qwen3", {"rope_parameters": _DEFAULT_ROPE, "rope_theta": 50.0}),
     "qwen3-theta-twice": Dialect(
         "tiny-qwen3", {"rope_parameters": {**_DEFAULT_ROPE, "rope_theta": 50.0}, "rope_theta": 1e6}
+    ),
+    **{
+        f"qwen3-{name}": Dialect("tiny-qwen3", {"rope_parameters": scaled, "max_position_embeddings": 192})
+        for name, scaled in _SCALED.items()
+    },
+    "qwen3-older-linear": Dialect(
+        "tiny-qwen3", {"rope_parameters": None, "rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 2.5}}
+    ),
+    "qwen3-yarn-without-original": Dialect(
+        "tiny-qwen3",
+        {
+            "rope_parameters": {"type": "yarn", "factor": 4.0},
+            "rope_theta": 500.0,
+            "max_position_embeddings": 128,
+        },
+    ),
+    "gemma3-linear": Dialect(
+        "tiny-gemma3",
+        {"rope_parameters": None, "rope_theta": 1e4, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+    ),
+    "gemma3-scaled-types": Dialect(
+        "tiny-gemma3", {"rope_parameters": {"full_attention": _YARN, "sliding_attention": _LLAMA3}}
     ),
     "gemma3-without-thetas": Dialect("tiny-gemma3", {"rope_parameters": None}),
     "gemma3-mixed-thetas": Dialect(
