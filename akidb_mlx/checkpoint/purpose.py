@@ -23,6 +23,8 @@ HEADS = {
     "vocab_transform.": "a model of masked words",
     "vocab_layer_norm.": "a model of masked words",
     "vocab_projector.": "a model of masked words",
+    "head.": "a model of masked words, a classifier or a cross-encoder (reranker)",
+    "decoder.": "a model of masked words",
     "pre_classifier.": "a classifier or a cross-encoder (reranker)",
     "classifier.": "a classifier or a cross-encoder (reranker)",
     "score.": "a classifier or a cross-encoder (reranker)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.architectures.bert import BERT, DISTILBERT, ROBERTA
 from akidb_mlx.checkpoint.architectures.gemma3 import GEMMA3
+from akidb_mlx.checkpoint.architectures.modernbert import MODERNBERT
 from akidb_mlx.checkpoint.architectures.qwen3 import QWEN3
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -12,6 +13,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "distilbert": DISTILBERT,
     "roberta": ROBERTA,
     "xlm-roberta": ROBERTA,
+    "modernbert": MODERNBERT,
     "qwen3": QWEN3,
     "gemma3_text": GEMMA3,
 }
