@@ -6,6 +6,7 @@ from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.architectures.bert import BERT, DISTILBERT, ROBERTA
 from akidb_mlx.checkpoint.architectures.gemma3 import GEMMA3
 from akidb_mlx.checkpoint.architectures.modernbert import MODERNBERT
+from akidb_mlx.checkpoint.architectures.mpnet import MPNET
 from akidb_mlx.checkpoint.architectures.qwen3 import QWEN3
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -14,6 +15,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "roberta": ROBERTA,
     "xlm-roberta": ROBERTA,
     "modernbert": MODERNBERT,
+    "mpnet": MPNET,
     "qwen3": QWEN3,
     "gemma3_text": GEMMA3,
 }
