@@ -9,7 +9,7 @@ from pydantic import AliasChoices
 from pydantic_core import PydanticUndefined
 
 from akidb_mlx.checkpoint.architectures import ARCHITECTURES
-from akidb_mlx.checkpoint.architectures.rotary import RotaryConfig, rope_thetas
+from akidb_mlx.checkpoint.architectures.rotary import RotaryConfig
 from akidb_mlx.checkpoint.known_keys import KnownKeys, Only, is_empty
 from akidb_mlx.checkpoint.module_keys import (
     DENSE_KEYS,
@@ -95,7 +95,7 @@ def test_defaults_are_the_references(model_type):
     assert compared >= 1
     if issubclass(config, RotaryConfig):
         rope = reference["rope_parameters"]
-        assert rope_thetas({}, config.default_thetas) == {
+        assert {kind: found.content["rope_theta"] for kind, found in config.rope_objects({}).items()} == {
             kind: rope.get(kind, rope)["rope_theta"] for kind in config.default_thetas
         }
 

@@ -29,6 +29,7 @@ from akidb_mlx.backends.mlx.attention import (
     vectorised_attention,
 )
 from akidb_mlx.backends.mlx.rotary import Rotation, fused_rotation, tabulated_rotation
+from akidb_mlx.checkpoint.architectures.rotary import RotaryPositions
 from akidb_mlx.errors import ConfigurationError, ModelLoadError
 from akidb_mlx.runtime import cpu_runtime
 from akidb_mlx.runtime.device import find_device
@@ -140,9 +141,9 @@ class ExecutionPlan:
             return additive_mask(visible, bias)
         return visible if bias is None else biased_mask(visible, bias.astype(self.dtype))
 
-    def rotation(self, length: int, dimensions: int, theta: float, offset: int = 0) -> Rotation:
+    def rotation(self, length: int, positions: RotaryPositions, offset: int = 0) -> Rotation:
         """Return the rotation of `length` positions from `offset` on; see `rotary.tabulated_rotation`."""
-        return (tabulated_rotation if self.exact else fused_rotation)(length, dimensions, theta, offset)
+        return (tabulated_rotation if self.exact else fused_rotation)(length, positions, offset)
 
 
 def execution_plan(

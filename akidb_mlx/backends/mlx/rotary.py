@@ -3,35 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import mlx.core as mx
+
+from akidb_mlx.checkpoint.architectures.rotary import RotaryPositions
 
 # Rotates arrays (..., length, dimensions) by the positions of their tokens.
 Rotation = Callable[[mx.array], mx.array]
 
 
-def fused_rotation(length: int, dimensions: int, theta: float, offset: int = 0) -> Rotation:
+def fused_rotation(length: int, positions: RotaryPositions, offset: int = 0) -> Rotation:
     """Return the rotation that MLX's own kernel computes; see `tabulated_rotation` for the arguments."""
     del length  # the kernel takes it from the array
-    return partial(mx.fast.rope, dims=dimensions, traditional=False, base=theta, scale=1.0, offset=offset)
+    plain = positions.frequencies is None
+    base, wavelengths = (positions.theta, None) if plain else (None, 1 / mx.array(positions.frequencies))
+
+    def rotate(x: mx.array) -> mx.array:
+        if positions.amplitude != 1:
+            x = x * positions.amplitude
+        return mx.fast.rope(
+            x, positions.dimensions, traditional=False, base=base, scale=1.0, offset=offset, freqs=wavelengths
+        )
+
+    return rotate
 
 
-def tabulated_rotation(length: int, dimensions: int, theta: float, offset: int = 0) -> Rotation:
+def tabulated_rotation(length: int, positions: RotaryPositions, offset: int = 0) -> Rotation:
     """Return a rotation whose sines and cosines are computed once, for all heads and layers that use it.
 
     MLX's kernel for the CPU would compute them anew for each.
 
     Args:
         length: number of positions.
-        dimensions: size of a head.
-        theta: base of the frequencies.
+        positions: their frequencies.
         offset: the first position.
     """
-    half = dimensions // 2
-    frequencies = 1.0 / mx.power(theta, mx.arange(half, dtype=mx.float32) / half)
+    half = positions.dimensions // 2
+    if positions.frequencies is None:
+        frequencies = 1.0 / mx.power(positions.theta, mx.arange(half, dtype=mx.float32) / half)
+    else:
+        frequencies = mx.array(positions.frequencies)
     angles = mx.arange(offset, offset + length, dtype=mx.float32)[:, None] * frequencies
     cos, sin = mx.cos(angles), mx.sin(angles)
+    if positions.amplitude != 1:
+        cos, sin = cos * positions.amplitude, sin * positions.amplitude
 
     def rotate(x: mx.array) -> mx.array:
         first, second = x[..., :half], x[..., half:]

@@ -59,12 +59,16 @@ def parse_config(kind: type[Config], config: dict[str, Any]) -> Config:
     try:
         return kind.model_validate(config)
     except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(map(str, fault["loc"])) or "config"
-        if fault["type"] == "missing":
-            raise ModelLoadError(f"config.json lacks {key}, which has no default") from error
-        found = reprlib.repr(fault["input"])
-        raise ModelLoadError(f"config.json: {key} = {found} is not supported: {fault['msg']}") from error
+        raise describe_fault(error) from error
+
+
+def describe_fault(error: ValidationError, where: str = "") -> ModelLoadError:
+    """Return the error for a key of config.json that is missing or not supported; `where` is the way to it."""
+    fault = error.errors()[0]
+    key = where + (".".join(map(str, fault["loc"])) or "config")
+    if fault["type"] == "missing":
+        return ModelLoadError(f"config.json lacks {key}, which has no default")
+    return ModelLoadError(f"config.json: {key} = {reprlib.repr(fault['input'])} is not supported: {fault['msg']}")
 
 
 def _names(name: str, field: FieldInfo) -> list[str]:

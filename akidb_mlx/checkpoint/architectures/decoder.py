@@ -22,6 +22,11 @@ class DecoderConfig(RotaryConfig):
     attention_bias: bool = False
     layer_types: list[LayerType] | None = None
 
+    @property
+    def head_size(self) -> int:
+        """Return the size of a head."""
+        return self.head_dim
+
     @model_validator(mode="after")
     def _check_layer_types(self) -> Self:
         types = self.layer_types

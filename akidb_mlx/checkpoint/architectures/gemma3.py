@@ -19,7 +19,12 @@ class Gemma3Config(DecoderConfig):
     """The keys of config.json that are read."""
 
     default_thetas: ClassVar[Mapping[LayerType, float]] = {"sliding_attention": 1e4, "full_attention": 1e6}
+    older_thetas: ClassVar[Mapping[LayerType, str]] = {
+        "sliding_attention": "rope_local_base_freq",
+        "full_attention": "rope_theta",
+    }
 
+    max_position_embeddings: Size = 131_072
     rope_local_base_freq: Any = None
     query_pre_attn_scalar: PositiveFloat
     sliding_window: Size

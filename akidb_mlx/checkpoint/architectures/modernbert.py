@@ -20,9 +20,13 @@ class ModernBertConfig(RotaryConfig):
     """The keys of config.json that are read."""
 
     default_thetas: ClassVar[Mapping[LayerType, float]] = {"full_attention": 160_000.0, "sliding_attention": 1e4}
+    older_thetas: ClassVar[Mapping[LayerType, str]] = {
+        "full_attention": "global_rope_theta",
+        "sliding_attention": "local_rope_theta",
+    }
 
-    rope_theta: Any = Field(None, validation_alias="global_rope_theta")
-    rope_local_base_freq: Any = Field(None, validation_alias="local_rope_theta")
+    global_rope_theta: Any = None
+    local_rope_theta: Any = None
     layers: LayerCount = Field(validation_alias="num_hidden_layers")
     heads: Size = Field(validation_alias="num_attention_heads")
     intermediate_size: Size
@@ -35,6 +39,11 @@ class ModernBertConfig(RotaryConfig):
     local_attention: Size = 128
     layer_types: list[LayerType] | None = None
     global_attn_every_n_layers: Size = 3
+
+    @property
+    def head_size(self) -> int:
+        """Return the size of a head."""
+        return self.hidden_size // self.heads
 
     @property
     def types(self) -> list[LayerType]:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.architectures.common_keys import HARMLESS, ONLY
-from akidb_mlx.checkpoint.architectures.config import ActivationName, LayerType
+from akidb_mlx.checkpoint.architectures.config import ActivationName, LayerType, Size
 from akidb_mlx.checkpoint.architectures.decoder import DecoderConfig
 from akidb_mlx.checkpoint.architectures.rotary import ROTARY_ONLY
 from akidb_mlx.checkpoint.known_keys import Only, harmless
@@ -18,6 +18,7 @@ class Qwen3Config(DecoderConfig):
 
     default_thetas: ClassVar[Mapping[LayerType, float]] = {"full_attention": 1e4}
 
+    max_position_embeddings: Size = 32_768
     hidden_act: ActivationName = "silu"
     use_sliding_window: Literal[False] | None = False
 

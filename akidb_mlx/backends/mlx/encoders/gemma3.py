@@ -23,9 +23,8 @@ class Gemma3:
         norm = NormReader(weights, args.rms_norm_eps, plan.exact, offset=1.0)
         self.hidden_size = args.hidden_size
         self._plan = plan
-        self._head_dim = args.head_dim
         self._types = args.types
-        self._theta = args.thetas
+        self._positions = args.rotations
         # Bidirectional: half of the configured window on each side (transformers' Gemma3TextConfig).
         self._reach = args.sliding_window // 2 + 1
         self._words = weights.embedding("embed_tokens", args.vocab_size, args.hidden_size)
@@ -35,7 +34,7 @@ class Gemma3:
     def __call__(self, batch: TokenBatch, token_positions: mx.array | None = None) -> mx.array:
         """Compute token vectors; see `Encoder`."""
         length = batch.ids.shape[1]
-        rotations = {kind: self._plan.rotation(length, self._head_dim, theta) for kind, theta in self._theta.items()}
+        rotations = {kind: self._plan.rotation(length, positions) for kind, positions in self._positions.items()}
         masks = {
             kind: None if visible is None else self._plan.mask(visible) for kind, visible in self._masks(batch).items()
         }

@@ -25,8 +25,7 @@ class ModernBert:
         self.hidden_size = args.hidden_size
         self._plan = plan
         self._types = args.types
-        self._head_dim = args.hidden_size // args.heads
-        self._thetas = args.thetas
+        self._positions = args.rotations
         # Half of the window on each side.
         self._reach = args.local_attention // 2 + 1
         self._words = weights.embedding("embeddings.tok_embeddings", args.vocab_size, args.hidden_size)
@@ -37,7 +36,7 @@ class ModernBert:
     def __call__(self, batch: TokenBatch, token_positions: mx.array | None = None) -> mx.array:
         """Compute token vectors; see `Encoder`."""
         length = batch.ids.shape[1]
-        rotations = {kind: self._plan.rotation(length, self._head_dim, theta) for kind, theta in self._thetas.items()}
+        rotations = {kind: self._plan.rotation(length, positions) for kind, positions in self._positions.items()}
         masks = {kind: self._plan.mask(visible) for kind, visible in visible_keys(batch, self._reach).items()}
         x = self._norm(self._words(batch.ids))
         for kind, layer in zip(self._types[:-1], self._layers[:-1], strict=True):

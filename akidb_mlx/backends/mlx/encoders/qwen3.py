@@ -21,8 +21,7 @@ class Qwen3:
         norm = NormReader(weights, args.rms_norm_eps, plan.exact)
         self.hidden_size = args.hidden_size
         self._plan = plan
-        self._head_dim = args.head_dim
-        self._theta = args.thetas["full_attention"]
+        self._positions = args.rotations["full_attention"]
         self._words = weights.embedding("embed_tokens", args.vocab_size, args.hidden_size)
         self._layers = [_Layer(f"layers.{i}", args, norm, plan) for i in range(args.layers)]
         self._norm = norm("norm", args.hidden_size)
@@ -32,7 +31,7 @@ class Qwen3:
         offset = batch.prefix.length if batch.prefix else 0
         past = batch.prefix.layers if batch.prefix else [None] * len(self._layers)
         length = batch.ids.shape[1]
-        rotate = self._plan.rotation(length, self._head_dim, self._theta, offset=offset)
+        rotate = self._plan.rotation(length, self._positions, offset)
         x = self._words(batch.ids)
         for layer, keys_and_values in zip(self._layers[:-1], past, strict=False):
             x, _ = layer(x, rotate, "causal", keys_and_values)
@@ -45,7 +44,7 @@ class Qwen3:
 
     def prefix(self, ids: mx.array) -> Prefix:
         """Compute the keys and values of every layer for tokens (1, length)."""
-        rotate = self._plan.rotation(ids.shape[1], self._head_dim, self._theta)
+        rotate = self._plan.rotation(ids.shape[1], self._positions)
         x = self._words(ids)
         layers = []
         for layer in self._layers:
