@@ -87,7 +87,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         found = repr(cut(model_type)) if isinstance(model_type, str) else reprlib.repr(model_type)
         raise ModelLoadError(f"{config_path}: model_type {found} is not supported ({', '.join(ARCHITECTURES)})")
     architecture = ARCHITECTURES[model_type]
-    check_additions(directory, config)
+    check_additions(directory, config, architecture.own_code)
     architecture.keys.check(config_path, config)
     encoder_config = parse_config(architecture.config, config)
     modules = read_modules(directory)
@@ -133,7 +133,7 @@ def _max_tokens(
     stated = transformer.get("max_seq_length")
     if stated is None:
         stated = read_optional_json(directory / "tokenizer_config.json").get("model_max_length")
-    positions = config.get("max_position_embeddings")
+    positions = config.get("max_position_embeddings", getattr(encoder_config, "max_position_embeddings", None))
     limits = [limit for limit in (stated, positions) if limit is not None]
     if not limits or not all(isinstance(limit, int) and limit > 0 for limit in limits):
         raise ModelLoadError(

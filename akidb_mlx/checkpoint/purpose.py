@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ HEADS = {
     "vocab_transform.": "a model of masked words",
     "vocab_layer_norm.": "a model of masked words",
     "vocab_projector.": "a model of masked words",
+    "head.": "a model of masked words, a classifier or a cross-encoder (reranker)",
+    "decoder.": "a model of masked words",
     "pre_classifier.": "a classifier or a cross-encoder (reranker)",
     "classifier.": "a classifier or a cross-encoder (reranker)",
     "score.": "a classifier or a cross-encoder (reranker)",
@@ -34,8 +36,13 @@ _CODE = ("AutoConfig", "AutoModel", "AutoTokenizer")
 _FILES = "modules.json, 1_Pooling/config.json or config_sentence_transformers.json"
 
 
-def check_additions(directory: Path, config: Mapping[str, Any]) -> None:
+def check_additions(directory: Path, config: Mapping[str, Any], own_code: Collection[str] = ()) -> None:
     """Refuse a model that is more than its weights: an adapter or code beside them.
+
+    Args:
+        directory: the model directory.
+        config: the content of config.json.
+        own_code: the architecture's; such code computes what is computed here, and is not run.
 
     Raises:
         ModelLoadError: there is one.
@@ -48,7 +55,9 @@ def check_additions(directory: Path, config: Mapping[str, Any]) -> None:
             )
     code = config.get("auto_map")
     if isinstance(code, dict):
-        entry = next((f"{name} = {reprlib.repr(code[name])}" for name in _CODE if code.get(name)), None)
+        asked = {name: code[name] for name in _CODE if code.get(name)}
+        others = {name: path for name, path in asked.items() if str(path).rpartition("--")[2] not in own_code}
+        entry = next((f"{name} = {reprlib.repr(path)}" for name, path in others.items()), None)
     else:
         entry = reprlib.repr(code) if code else None
     if entry is not None:

@@ -13,7 +13,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 from transformers import CONFIG_MAPPING, AutoConfig
 
-MODEL_TYPES = ("bert", "distilbert", "roberta", "xlm-roberta", "qwen3", "gemma3_text")
+MODEL_TYPES = (
+    *("bert", "distilbert", "roberta", "xlm-roberta", "modernbert", "mpnet", "nomic_bert", "gte"),
+    *("qwen3", "gemma3_text"),
+)
 
 
 def parameters(module: type) -> set[str]:

@@ -99,12 +99,22 @@ def in_blocks(attention: Attention, max_scores: int, without_scores: Collection[
     return blocked
 
 
-def additive_mask(visible: mx.array) -> mx.array:
-    """Return the summand of the scores for an array that is True where a key may be seen.
+def additive_mask(visible: mx.array | None, bias: mx.array | None = None) -> mx.array:
+    """Return the summand of the scores for an array that is True where a key may be seen, and a bias of the scores.
 
-    It is made by a product, because `mx.where` would not vectorise.
+    It is made by a product, because `mx.where` would not vectorise, and laid out key by key, as `vectorised_attention`
+    reads it. At least one of the two must be given; both are (batch or 1, heads or 1, length or 1, key length).
     """
-    return (1 - visible.astype(mx.float32)) * _MASKED
+    parts = [] if bias is None else [bias.astype(mx.float32).swapaxes(-1, -2)]
+    if visible is not None:
+        parts.append((1 - visible.swapaxes(-1, -2).astype(mx.float32)) * _MASKED)
+    return mx.contiguous(sum(parts[1:], parts[0])).swapaxes(-1, -2)
+
+
+def biased_mask(visible: mx.array | None, bias: mx.array) -> mx.array:
+    """Return a bias as the mask of `fused_attention`, in the type of its queries; see `additive_mask`."""
+    # A finite number, which stays finite when a score is added to it.
+    return bias if visible is None else mx.where(visible, bias, mx.array(mx.finfo(bias.dtype).min / 2, bias.dtype))
 
 
 def _causal_mask(length: int, key_length: int) -> mx.array:

@@ -103,9 +103,9 @@ class RMSNorm:
 
 
 class LayerNorm:
-    """(x - mean(x)) / √(var(x) + eps) * weight + bias (Ba et al. 2016)."""
+    """(x - mean(x)) / √(var(x) + eps) * weight + bias (Ba et al. 2016); a bias of None is not added."""
 
-    def __init__(self, weight: mx.array, bias: mx.array, eps: float, exact: bool) -> None:
+    def __init__(self, weight: mx.array, bias: mx.array | None, eps: float, exact: bool) -> None:
         self._weight, self._bias, self._eps = weight, bias, eps
         self._average = _average(weight.size) if exact else None
 
@@ -114,7 +114,8 @@ class LayerNorm:
         if self._average is None:
             return mx.fast.layer_norm(x, self._weight, self._bias, self._eps)
         centred = x - x @ self._average
-        return centred * mx.rsqrt(mx.square(centred) @ self._average + self._eps) * self._weight + self._bias
+        scaled = centred * mx.rsqrt(mx.square(centred) @ self._average + self._eps) * self._weight
+        return scaled if self._bias is None else scaled + self._bias
 
 
 def at_positions(x: mx.array, positions: mx.array) -> mx.array:

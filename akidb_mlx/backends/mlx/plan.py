@@ -23,6 +23,7 @@ from akidb_mlx.backends.mlx.attention import (
     METAL_HEAD_SIZES,
     Attention,
     additive_mask,
+    biased_mask,
     fused_attention,
     in_blocks,
     vectorised_attention,
@@ -127,12 +128,18 @@ class ExecutionPlan:
         # One kernel for the chain of element-wise operations. MLX's CPU backend would need a C++ compiler for it.
         return mx.compile(function, shapeless=True) if self.device_name == "gpu" else function
 
-    def mask(self, visible: mx.array) -> mx.array:
-        """Return the mask for `attention` of an array that is True where a query may see a key.
+    def mask(self, visible: mx.array | None, bias: mx.array | None = None) -> mx.array | None:
+        """Return the mask for `attention`, which is made once and serves all layers.
 
-        It is made once and serves all layers.
+        Args:
+            visible: True where a query (second to last axis) may see a key (last axis); None where it sees all.
+            bias: added to the scores, (1, heads, length, key length); None for none.
         """
-        return additive_mask(visible) if self.exact else visible
+        if visible is None and bias is None:
+            return None
+        if self.exact:
+            return additive_mask(visible, bias)
+        return visible if bias is None else biased_mask(visible, bias.astype(self.dtype))
 
     def rotation(self, length: int, positions: RotaryPositions, offset: int = 0) -> Rotation:
         """Return the rotation of `length` positions from `offset` on; see `rotary.tabulated_rotation`."""

@@ -35,6 +35,10 @@ ARCHITECTURES = _Architectures(
         "distilbert": "bert:DISTILBERT",
         "roberta": "bert:ROBERTA",
         "xlm-roberta": "bert:ROBERTA",
+        "modernbert": "modernbert:MODERNBERT",
+        "mpnet": "mpnet:MPNET",
+        "nomic_bert": "nomic_bert:NOMIC_BERT",
+        "gte": "gte:GTE",
         "qwen3": "qwen3:QWEN3",
         "gemma3_text": "gemma3:GEMMA3",
     }

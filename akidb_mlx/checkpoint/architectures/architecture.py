@@ -35,6 +35,7 @@ class Architecture:
         prefixes: strings that may precede a tensor's name.
         renames: parts of tensors' names, and the standard architecture's names for them.
         unused: tensors, by the start of their name, that are no part of token vectors and are not read.
+        own_code: the publisher's classes, named in auto_map as "module.Class", that compute what the encoder does.
         original: the publisher's repository, for a person who lacks some of its files.
     """
 
@@ -51,6 +52,7 @@ class Architecture:
     prefixes: tuple[str, ...] = ("model.",)
     renames: dict[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
+    own_code: tuple[str, ...] = ()
     original: str | None = None
 
     @cached_property

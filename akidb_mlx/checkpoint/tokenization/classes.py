@@ -19,6 +19,8 @@ from akidb_mlx.errors import ModelLoadError
 
 # Classes that take a tokenizer.json as it is.
 _PLAIN = ("TokenizersBackend", "PreTrainedTokenizer")
+# Architectures whose published files name wrong classes, so that transformers takes a tokenizer.json as it is.
+_ALWAYS_PLAIN = ("modernbert",)
 _QWEN2_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -67,6 +69,8 @@ def find_class(path: Path, tokenizer_class: Any, model_type: str) -> TokenizerCl
     Raises:
         ModelLoadError: the class is not known.
     """
+    if model_type in _ALWAYS_PLAIN:
+        return None
     name = _OF_ARCHITECTURES.get(model_type, _PLAIN[0]) if tokenizer_class is None else tokenizer_class
     plain_name = str(name).removesuffix("Fast")
     if plain_name in _PLAIN:
@@ -166,6 +170,9 @@ _ROBERTA_TOKENS = {
 _CLASSES = {
     "BertTokenizer": _BERT,
     "DistilBertTokenizer": _BERT,
+    "MPNetTokenizer": TokenizerClass(
+        "WordPiece", _ROBERTA_TOKENS | {"unk_token": "[UNK]"}, _build_bert, ("cls_token", "sep_token")
+    ),
     "RobertaTokenizer": TokenizerClass("BPE", _ROBERTA_TOKENS, _build_roberta, ("cls_token", "sep_token")),
     "XLMRobertaTokenizer": TokenizerClass("Unigram", _ROBERTA_TOKENS, _build_xlm_roberta, ("bos_token", "eos_token")),
     "Qwen2Tokenizer": TokenizerClass(
@@ -192,6 +199,9 @@ _OF_ARCHITECTURES = {
     "distilbert": "BertTokenizer",
     "roberta": "RobertaTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer",
+    "mpnet": "MPNetTokenizer",
+    "nomic_bert": "BertTokenizer",
+    "gte": "XLMRobertaTokenizer",
     "qwen3": "Qwen2Tokenizer",
     "gemma3_text": "GemmaTokenizer",
 }

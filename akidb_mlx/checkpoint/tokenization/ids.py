@@ -11,7 +11,7 @@ from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.errors import ModelLoadError
 
 # The table of token vectors, by the encoders' names for it.
-_TABLES = ("embed_tokens.weight", "embeddings.word_embeddings.weight")
+_TABLES = ("embed_tokens.weight", "embeddings.word_embeddings.weight", "embeddings.tok_embeddings.weight")
 
 
 def table_rows(checkpoint: Checkpoint) -> int:

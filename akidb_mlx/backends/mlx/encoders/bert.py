@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from akidb_mlx.backends.mlx.encoders import TokenBatch
+from akidb_mlx.backends.mlx.encoders.blocks import mask_at
 from akidb_mlx.backends.mlx.layers import LayerNorm, at_positions
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.weights import WeightReader
@@ -38,10 +39,14 @@ class Bert:
         if self._types is not None:
             x = x + self._types(mx.array([0]))  # a single text is all of the first type
         x = self._norm(x)
-        mask = self._plan.mask(batch.mask()[:, None, None, :]) if batch.padded else None
+        mask = self._mask(batch)
         for layer in self._layers[:-1]:
             x = layer(x, mask)
         return self._layers[-1](x, mask, token_positions)
+
+    def _mask(self, batch: TokenBatch) -> mx.array | None:
+        """Return the mask of all layers."""
+        return self._plan.mask(batch.mask()[:, None, None, :] if batch.padded else None)
 
     def _position_ids(self, ids: mx.array) -> mx.array:
         if self._padding_id is None:
@@ -75,6 +80,7 @@ class _Layer:
         queries, keys, values = mx.split(joined, 3, axis=1)
         if token_positions is not None:
             queries, x = at_positions(queries, token_positions), at_positions(x, token_positions)
+            mask = mask_at(mask, token_positions)
         attended = self._attention(queries, keys, values, self._scale, mask)
         x = self._attention_norm(x + self._output(attended))
         return self._norm(x + self._down(self._activation(self._up(x))))

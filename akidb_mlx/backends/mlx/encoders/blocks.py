@@ -1,4 +1,4 @@
-"""The blocks that Qwen3 and Gemma 3 share: rotary attention and gated MLP."""
+"""The blocks that encoders share: norms, attention and gated MLP."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from akidb_mlx.backends.mlx.activations import Activation
 from akidb_mlx.backends.mlx.attention import Mask
-from akidb_mlx.backends.mlx.layers import Linear, RMSNorm, at_positions
+from akidb_mlx.backends.mlx.layers import LayerNorm, Linear, RMSNorm, at_positions
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.rotary import Rotation
 from akidb_mlx.backends.mlx.weights import WeightReader
@@ -30,6 +30,72 @@ class NormReader:
     def __call__(self, name: str, size: int) -> RMSNorm:
         """Return the norm stored under `name`, over `size` values."""
         return RMSNorm(self.weights.vector(f"{name}.weight", size, self.offset), self.eps, self.exact)
+
+
+@dataclass(frozen=True)
+class LayerNormReader:
+    """Reads layer norms, with or without `bias`."""
+
+    weights: WeightReader
+    eps: float
+    exact: bool
+    bias: bool = True
+
+    def __call__(self, name: str, size: int) -> LayerNorm:
+        """Return the norm stored under `name`, over `size` values."""
+        weight = self.weights.vector(f"{name}.weight", size)
+        bias = self.weights.vector(f"{name}.bias", size) if self.bias else None
+        return LayerNorm(weight, bias, self.eps, self.exact)
+
+
+class SelfAttention:
+    """Attention of as many key heads as query heads, whose tokens see both sides.
+
+    Args:
+        query_key_value: one product for the outputs of all heads' queries, then of their keys, then of their values.
+        output: maps the heads' results, side by side.
+        heads: how many.
+        plan: decides how attention is computed.
+    """
+
+    def __init__(self, query_key_value: Linear, output: Linear, heads: int, plan: ExecutionPlan) -> None:
+        self._attention = plan.attention
+        self._query_key_value, self._output, self._heads = query_key_value, output, heads
+
+    def __call__(
+        self,
+        x: mx.array,
+        mask: mx.array | None,
+        rotate: Rotation | None = None,
+        token_positions: mx.array | None = None,
+    ) -> mx.array:
+        """Compute attention.
+
+        Args:
+            x: (batch, length, hidden).
+            mask: the keys that a query sees, as `plan.mask` gives them; None for all.
+            rotate: the rotation of queries and keys by their positions; None for none.
+            token_positions: (batch,), for each text the position of the one query that is wanted; None for all.
+
+        Returns:
+            (batch, length, hidden), or (batch, 1, hidden) with `token_positions`.
+        """
+        batch, length, _ = x.shape
+        joined = self._query_key_value(x).reshape(batch, length, 3 * self._heads, -1).swapaxes(1, 2)
+        if rotate is not None:
+            turned, values = mx.split(joined, [2 * self._heads], axis=1)
+            queries, keys = mx.split(rotate(turned), 2, axis=1)
+        else:
+            queries, keys, values = mx.split(joined, 3, axis=1)
+        if token_positions is not None:
+            queries, mask = at_positions(queries, token_positions), mask_at(mask, token_positions)
+        scale = float(queries.shape[-1] ** -0.5)
+        return self._output(self._attention(queries, keys, values, scale, mask))
+
+
+def mask_at(mask: mx.array | None, positions: mx.array) -> mx.array | None:
+    """Return the part of a mask that is for the one query of each text at its position (batch,)."""
+    return mask if mask is None or mask.shape[2] == 1 else at_positions(mask, positions)
 
 
 class RotaryAttention:
@@ -102,17 +168,30 @@ class RotaryAttention:
         return self._output(attended), new
 
 
-class GatedMLP:
-    """down(activation(gate(x)) * up(x)) (Shazeer 2020); gate and up are one product, their outputs side by side."""
+class GatedLinearUnit:
+    """down(activation(gate(x)) * up(x)) (Shazeer 2020).
 
-    def __init__(self, weights: WeightReader, name: str, args: DecoderConfig, activation: Activation) -> None:
-        self._gate_up: Linear = weights.fused_linear(
-            [f"{name}.gate_proj", f"{name}.up_proj"], [args.intermediate_size] * 2, args.hidden_size
-        )
-        self._down = weights.linear(f"{name}.down_proj", args.hidden_size, args.intermediate_size)
-        self._activation = activation
+    Args:
+        gate_up: one product for both, their outputs side by side.
+        down: maps the result back.
+        activation: of the gate.
+        gate_first: whether the gate is the first half of the product.
+    """
+
+    def __init__(self, gate_up: Linear, down: Linear, activation: Activation, gate_first: bool = True) -> None:
+        self._gate_up, self._down, self._activation, self._gate_first = gate_up, down, activation, gate_first
 
     def __call__(self, x: mx.array) -> mx.array:
         """Map (..., hidden) to the same shape."""
-        gate, up = mx.split(self._gate_up(x), 2, axis=-1)
+        halves = mx.split(self._gate_up(x), 2, axis=-1)
+        gate, up = halves if self._gate_first else halves[::-1]
         return self._down(self._activation(gate) * up)
+
+
+class GatedMLP(GatedLinearUnit):
+    """A gated linear unit whose gate and up are stored apart, as the decoders' are."""
+
+    def __init__(self, weights: WeightReader, name: str, args: DecoderConfig, activation: Activation) -> None:
+        size, width = args.hidden_size, args.intermediate_size
+        gate_up = weights.fused_linear([f"{name}.gate_proj", f"{name}.up_proj"], [width] * 2, size)
+        super().__init__(gate_up, weights.linear(f"{name}.down_proj", size, width), activation)
