@@ -31,7 +31,7 @@ class Checkpoint:
     Attributes:
         directory: the model directory.
         model_type: `model_type` in config.json; a key of `ARCHITECTURES`.
-        config: the content of config.json.
+        config: the content of config.json, or its part that describes the encoder of texts.
         encoder_config: what the encoder reads of it, checked.
         tensors: every stored tensor by the encoder's name for it; Dense layers are `dense.0`, `dense.1`, …
         quantization: the packing of the layers that have scales.
@@ -89,7 +89,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         )
     architecture = ARCHITECTURES[model_type]
     check_additions(directory, config)
-    architecture.keys.check(config_path, config)
+    config = _text_config(config_path, config, architecture)
     encoder_config = parse_config(architecture.config, config)
     modules = read_modules(directory)
     model = read_model_config(directory)
@@ -118,6 +118,22 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         max_tokens=_max_tokens(directory, config, encoder_config, transformer),
         lower_case=transformer.get("do_lower_case") is True,
     )
+
+
+def _text_config(path: Path, config: dict[str, Any], architecture: Architecture) -> dict[str, Any]:
+    """Return the keys that describe the encoder of texts, once all keys of the file are known."""
+    wrapper = architecture.wrapper
+    if wrapper is None:
+        architecture.keys.check(path, config)
+        return config
+    wrapper.check(path, config)
+    text = config.get("text_config")
+    if not isinstance(text, dict):
+        raise ModelLoadError(f"{path}: text_config must be an object, found {reprlib.repr(text)}")
+    architecture.keys.check(path, text, "text_config.")
+    # The keys of the whole model count where they are outside `text_config` only.
+    outer = {key: value for key, value in config.items() if key in wrapper.honoured and key != "text_config"}
+    return {key: value for key, value in text.items() if key not in wrapper.honoured} | outer
 
 
 def _check_layers(path: Path, quantization: QuantizationConfig, tensors: dict[str, StoredTensor]) -> None:

@@ -13,7 +13,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 from transformers import AutoConfig
 
-MODEL_TYPES = ("bert", "distilbert", "roberta", "xlm-roberta", "qwen3", "gemma3_text")
+MODEL_TYPES = (
+    *("bert", "distilbert", "roberta", "xlm-roberta", "qwen3", "gemma3_text"),
+    *("embedding_gemma2", "embedding_gemma2_text"),
+)
 
 
 def parameters(module: type) -> set[str]:

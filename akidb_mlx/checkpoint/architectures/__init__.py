@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.architectures.bert import BERT, DISTILBERT, ROBERTA
+from akidb_mlx.checkpoint.architectures.embedding_gemma2 import EMBEDDING_GEMMA2, EMBEDDING_GEMMA2_TEXT
 from akidb_mlx.checkpoint.architectures.gemma3 import GEMMA3
 from akidb_mlx.checkpoint.architectures.qwen3 import QWEN3
 
@@ -14,4 +15,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     "xlm-roberta": ROBERTA,
     "qwen3": QWEN3,
     "gemma3_text": GEMMA3,
+    "embedding_gemma2": EMBEDDING_GEMMA2,
+    "embedding_gemma2_text": EMBEDDING_GEMMA2_TEXT,
 }

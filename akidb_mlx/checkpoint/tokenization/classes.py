@@ -194,4 +194,6 @@ _OF_ARCHITECTURES = {
     "xlm-roberta": "XLMRobertaTokenizer",
     "qwen3": "Qwen2Tokenizer",
     "gemma3_text": "GemmaTokenizer",
+    "embedding_gemma2": "GemmaTokenizer",
+    "embedding_gemma2_text": "GemmaTokenizer",
 }
