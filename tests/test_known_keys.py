@@ -136,7 +136,11 @@ def test_the_installed_transformers_has_the_same_keys_and_defaults():
 @pytest.mark.parametrize("name", ORDINARY)
 def test_ordinary_models_are_let_through(name):
     config = ORDINARY[name]
-    ARCHITECTURES[config["model_type"]].keys.check(CONFIG, config)
+    rule = ARCHITECTURES[config["model_type"]]
+    if rule.wrapper:
+        rule.wrapper.check(CONFIG, config)
+        config = config["text_config"]
+    rule.keys.check(CONFIG, config)
 
 
 @pytest.mark.parametrize("value", [None, False, "", [], {}, {"a": {"b": []}, "c": None}, [[], None]])
