@@ -18,9 +18,9 @@ from akidb_mlx.engine.backend import Model, ModelFacts, Step, TokenRows
 from akidb_mlx.errors import ModelLoadError
 from akidb_mlx.vectors import TokenIds, Vectors
 
-# Most tokens of texts that are computed together. A text with more is computed in blocks of so many.
+# Most tokens of texts that are computed together.
 _TOKEN_BUDGET = 1 << 14
-# Texts of more tokens are summed one by one; others together, place by place.
+# Texts of more tokens are summed one by one, in blocks of so many; others together, place by place.
 _LONG = 512
 
 _Array = NDArray[np.generic]
@@ -119,7 +119,9 @@ class StaticModel(Model):
         return means
 
     def _sum(self, ids: TokenIds) -> Vectors:
-        blocks = [ids[start : start + _TOKEN_BUDGET] for start in range(0, len(ids), _TOKEN_BUDGET)]
+        blocks = [
+            ids[start : start + _LONG] for start in range(0, len(ids), _LONG)
+        ]  # a long chain of sums would be inexact
         return np.sum([self._rows(block).sum(axis=0, dtype=np.float32) for block in blocks], axis=0)
 
     def _rows(self, ids: TokenIds) -> _Array:
