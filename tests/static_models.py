@@ -34,7 +34,7 @@ class StaticForm:
 
     @property
     def model2vec(self) -> bool:
-        """Whether model2vec is its reference."""
+        """Return whether model2vec is its reference."""
         return self.config is not None
 
     def make(self, directory: Path) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ _TOKEN_BUDGET = 1 << 14
 # Texts of more tokens are summed one by one, in blocks of so many; others together, place by place.
 _LONG = 512
 
-_Array = NDArray[np.generic]
+_Array = NDArray[np.floating[Any] | np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,10 @@ class StaticModel(Model):
         return means
 
     def _sum(self, ids: TokenIds) -> Vectors:
-        blocks = [
-            ids[start : start + _LONG] for start in range(0, len(ids), _LONG)
-        ]  # a long chain of sums would be inexact
-        return np.sum([self._rows(block).sum(axis=0, dtype=np.float32) for block in blocks], axis=0)
+        # In blocks, since a long chain of sums would be inexact.
+        blocks = [ids[start : start + _LONG] for start in range(0, len(ids), _LONG)]
+        sums: Vectors = np.stack([self._rows(block).sum(axis=0, dtype=np.float32) for block in blocks])
+        return sums.sum(axis=0, dtype=np.float32)
 
     def _rows(self, ids: TokenIds) -> _Array:
         """Return the tokens' vectors, in the type of the table unless they are weighted."""
