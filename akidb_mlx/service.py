@@ -19,6 +19,7 @@ from akidb_mlx.catalog import CATALOG, RERANKERS, find_record
 from akidb_mlx.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from akidb_mlx.checkpoint.prompts import choose_prompt, choose_prompts, read_default_prompt_name
 from akidb_mlx.checkpoint.purpose import check_is_embedder
+from akidb_mlx.checkpoint.static_tokenizer import PackedTexts, StaticTokenizer
 from akidb_mlx.checkpoint.tokenizer import TextTokenizer, TokenizedText
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.embedder import Embedder
@@ -136,7 +137,8 @@ class EmbeddingService(Embedder):
                 ),
             )
             resources.callback(self._engine.close)
-            self._tokenizer = TextTokenizer(self._checkpoint)  # while the engine loads the weights
+            kind = TextTokenizer if self._checkpoint.static is None else StaticTokenizer
+            self._tokenizer = kind(self._checkpoint)  # while the engine loads the weights
             self._facts = self._engine.wait_until_loaded()
             sizes = DimensionRange(self._facts.dimension, self._facts.dimension, self._cuttable, self._model_name)
             self._dimension = self._choose_dimension(dimensions, settings, sizes)
@@ -163,13 +165,14 @@ class EmbeddingService(Embedder):
         given = list_texts(texts)
         call = self.parse_options(options)
         prompt = choose_prompt(self._prompts, call.input_type, call.prompt)
-        tokenized: list[TokenizedText] = []
+        token_counts: list[int] = []
+        truncated: list[bool] = []
 
         def combine(parts: list[Vectors]) -> EmbeddingBatch:
             return EmbeddingBatch(
                 vectors=parts[0] if len(parts) == 1 else np.concatenate([_no_vectors(call.dimensions), *parts]),
-                token_counts=[text.token_count for text in tokenized],
-                truncated=[text.truncated for text in tokenized],
+                token_counts=token_counts,
+                truncated=truncated,
                 model=self._model_name,
                 dimension=call.dimensions,
             )
@@ -179,7 +182,9 @@ class EmbeddingService(Embedder):
             for part in _slices(given):
                 if opened.future.done():
                     break
-                tokenized += self._add(opened, part, len(tokenized), call, prompt, deadline)
+                counts, cut = self._add(opened, part, len(token_counts), call, prompt, deadline)
+                token_counts += counts
+                truncated += cut
             opened.end()
         except AkidbMlxError as error:
             opened.fail(error)
@@ -197,25 +202,36 @@ class EmbeddingService(Embedder):
         call: CallOptions,
         prompt: str,
         deadline: Deadline,
-    ) -> list[TokenizedText]:
-        """Tokenise some texts of a call, the first of index `first`, and queue them."""
+    ) -> tuple[list[int], list[bool]]:
+        """Tokenise some texts of a call, the first of index `first`, and queue them.
+
+        Returns:
+            For each text, how many tokens the model reads, and whether it was cut.
+        """
         began = time.monotonic()
-        tokenized = self._tokenizer(texts, prompt, call.on_overflow, first, deadline)
+        read: PackedTexts | list[TokenizedText]
+        if isinstance(self._tokenizer, StaticTokenizer):
+            read = self._tokenizer.pack(texts, prompt, call.on_overflow, first, deadline)
+            windows, token_counts, truncated = read.windows, read.token_counts, read.truncated
+        else:
+            read = self._tokenizer(texts, prompt, call.on_overflow, first, deadline)
+            windows = [[len(window) for window in text.windows] for text in read]
+            token_counts, truncated = [text.token_count for text in read], [text.truncated for text in read]
         self._engine.metrics.observe("tokenize", time.monotonic() - began)
-        truncated = sum(text.truncated for text in tokenized)
-        self._engine.metrics.count({"texts": len(texts), "truncated_texts": truncated})
-        windows = [[len(window) for window in text.windows] for text in tokenized]
-        sequences = [window for text in tokenized for window in text.windows]
-        owners = [first + index for index, counts in enumerate(windows) for _ in counts]
-        prefix = self._shared_prefix(sequences, prompt, deadline)
-        opened.add(
-            [ids[len(prefix) :] for ids in sequences],
-            owners,
-            prefix.tobytes(),
-            partial(finish_vectors, windows=windows, dimensions=call.dimensions, normalize=call.normalize, first=first),
-            _expected_tokens(texts, prompt),
+        self._engine.metrics.count({"texts": len(texts), "truncated_texts": sum(truncated)})
+        finish = partial(
+            finish_vectors, windows=windows, dimensions=call.dimensions, normalize=call.normalize, first=first
         )
-        return tokenized
+        owners = [first + index for index, counts in enumerate(windows) for _ in counts]
+        expected_tokens = _expected_tokens(texts, prompt)
+        if isinstance(read, PackedTexts):
+            opened.add_packed(read.ids, read.lengths, owners, finish, expected_tokens)
+        else:
+            sequences = [window for text in read for window in text.windows]
+            prefix = self._shared_prefix(sequences, prompt, deadline)
+            bodies = [ids[len(prefix) :] for ids in sequences]
+            opened.add(bodies, owners, prefix.tobytes(), finish, expected_tokens)
+        return token_counts, truncated
 
     def _shared_prefix(self, sequences: list[TokenIds], prompt: str, deadline: Deadline) -> TokenIds:
         """Return the tokens of the prompt that the model should compute once for all sequences, or none."""
@@ -321,6 +337,10 @@ def _parse_settings(settings: Settings | None) -> Settings:
 
 def _load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) -> Model:
     """Load the model on the owner thread, where MLX is imported for the first time."""
+    if checkpoint.static is not None:
+        from akidb_mlx.backends.static import StaticModel
+
+        return StaticModel(checkpoint.static)
     mlx_import.prepare(settings.allow_tf32)
     from akidb_mlx.backends.mlx.model import EmbeddingModel
     from akidb_mlx.backends.mlx.plan import execution_plan

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from akidb_mlx.runtime import cpu_runtime
-from benchmarks.contestants import NAIVE, OURS, REFERENCE
+from benchmarks.contestants import MODEL2VEC, NAIVE, OURS, REFERENCE
 
 ROOT = Path(__file__).parent.parent
 CORES = cpu_runtime.cores()
@@ -31,14 +31,22 @@ _REQUIREMENTS = {
         "transformers==5.23.0",
         f"{_MLX}=={version('mlx')}",
     ],
+    MODEL2VEC: ["model2vec==0.10.0"],
 }
 _DISTRIBUTIONS = {
     OURS: ["akidb-mlx", "mlx"],
     REFERENCE: ["sentence-transformers", "transformers", "torch"],
     "mlx-embeddings": ["mlx-embeddings", "mlx", "mlx-lm", "transformers"],
+    MODEL2VEC: ["model2vec", "numpy", "tokenizers"],
 }
 # The environment of each contestant.
-_ENVIRONMENTS = {OURS: OURS, REFERENCE: REFERENCE, "mlx-embeddings": "mlx-embeddings", NAIVE: "mlx-embeddings"}
+_ENVIRONMENTS = {
+    OURS: OURS,
+    REFERENCE: REFERENCE,
+    "mlx-embeddings": "mlx-embeddings",
+    NAIVE: "mlx-embeddings",
+    MODEL2VEC: MODEL2VEC,
+}
 
 
 def find_python(contestant: str) -> Path | None:

@@ -16,11 +16,13 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from model_cache.errors import CorruptModelError, InvalidModelNameError
-from model_cache.kinds import EMBEDDING, SPACY, kind_of
+from model_cache.kinds import EMBEDDING, SPACY, STATIC, kind_of
 
 INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
+_STATIC_FOLDER = "0_StaticEmbedding"
 _BLOCK = 1 << 22
+_LONGEST_MODULES = 1 << 16
 # How file systems say that they cannot flush a drive: those on a network, and some on foreign disks.
 _UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
 _LONGEST_HEADER = 16 << 20  # a hundred times what an embedding model has
@@ -101,9 +103,23 @@ def find_missing(folder: Path) -> list[str]:
     """
     if (folder / SPACY.marker).is_file() and not (folder / EMBEDDING.marker).is_file():
         required = _spacy_files(folder / SPACY.marker)
+    elif is_static(folder):
+        below = f"{_STATIC_FOLDER}/" if (folder / _STATIC_FOLDER).is_dir() else ""
+        required = [STATIC.marker, f"{below}tokenizer.json", f"{below}{_WEIGHTS}"]
     else:
         required = ["config.json", "tokenizer.json", *weight_files(folder)]
     return [name for name in required if not (folder / name).is_file()]
+
+
+def is_static(folder: Path) -> bool:
+    """Return whether a folder is that of a static model of sentence-transformers, which has no config.json."""
+    if (folder / EMBEDDING.marker).is_file():
+        return False
+    try:
+        with open_regular(folder / STATIC.marker) as file:
+            return b".StaticEmbedding" in file.read(_LONGEST_MODULES)
+    except OSError:
+        return False
 
 
 def weight_files(folder: Path) -> list[str]:

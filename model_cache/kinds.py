@@ -42,6 +42,16 @@ EMBEDDING = ModelKind(
     weights=re.compile(r"[^/]+\.safetensors"),
     requirement="config.json, tokenizer.json and model.safetensors",
 )
+# sentence-transformers' static models have no config.json: their table lies beside modules.json or in a folder.
+STATIC = ModelKind(
+    marker="modules.json",
+    needed=re.compile(
+        r"(config_sentence_transformers|modules|tokenizer)\.json|model\.safetensors|[A-Za-z0-9_-]{1,40}/config\.json"
+        r"|0_StaticEmbedding/(tokenizer\.json|model\.safetensors)"
+    ),
+    weights=re.compile(r"(0_StaticEmbedding/)?model\.safetensors"),
+    requirement="modules.json, tokenizer.json and model.safetensors",
+)
 # msgpack, JSON and NumPy arrays; config.cfg may name functions, but only those of installed packages are found.
 SPACY = ModelKind(
     marker="config.cfg",
@@ -58,4 +68,10 @@ SPACY = ModelKind(
 
 def kind_of(names: Collection[str]) -> ModelKind:
     """Return the kind of model that files with these names make up: an embedding model unless they show another."""
-    return SPACY if SPACY.marker in names and EMBEDDING.marker not in names else EMBEDDING
+    if EMBEDDING.marker in names:
+        return EMBEDDING
+    if SPACY.marker in names:
+        return SPACY
+    # A model that pools token vectors has a config.json, which an incomplete repository may lack.
+    pools = any(name.startswith("1_Pooling/") for name in names)
+    return STATIC if STATIC.matches(names) and not pools else EMBEDDING

@@ -42,7 +42,8 @@ def resolve_directory(name: str) -> Path | None:
         raise InvalidModelNameError(f"{name!r} is in a home folder that is not known: expected a directory") from error
     # os.path returns False where a Path raises: in a working directory that may not be read.
     is_directory = os.path.isdir(directory)  # noqa: PTH112
-    if any(os.path.isfile(directory / kind.marker) for kind in (EMBEDDING, SPACY)):  # noqa: PTH113
+    known = any(os.path.isfile(directory / kind.marker) for kind in (EMBEDDING, SPACY))  # noqa: PTH113
+    if known or files.is_static(directory):
         return directory.resolve()
     if directory.is_absolute() or is_directory or name.startswith((".", "~")):
         raise ModelUnavailableError(f"{directory} {_describe_fault(directory, is_directory)}")

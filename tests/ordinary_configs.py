@@ -95,6 +95,35 @@ _GEMMA3: dict[str, Any] = {
     "use_cache": True,
     "vocab_size": 262144,
 }
+_EMBEDDING_GEMMA2_TEXT: dict[str, Any] = {
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 2,
+    "dtype": "bfloat16",
+    "embedding_dim": 768,
+    "eos_token_id": 1,
+    "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "hidden_size": 512,
+    "hidden_size_per_layer_input": 512,
+    "initializer_range": 0.02,
+    "intermediate_size": 2048,
+    "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 4,
+    "max_position_embeddings": 262144,
+    "model_type": "embedding_gemma2_text",
+    "num_attention_heads": 4,
+    "num_hidden_layers": 24,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+    "per_layer_config": {f"{i:02d}": {"head_dim": 512, "num_key_value_heads": 1} for i in (5, 11, 17, 23)},
+    "rms_norm_eps": 1e-06,
+    "rope_parameters": {
+        "full_attention": {"rope_theta": 1000000.0, "rope_type": "default"},
+        "sliding_attention": {"rope_theta": 10000.0, "rope_type": "default"},
+    },
+    "sliding_window": 512,
+    "vocab_size": 262144,
+}
 _PACKING = {"group_size": 64, "bits": 4, "mode": "affine"}
 
 ORDINARY: dict[str, dict[str, Any]] = {
@@ -222,4 +251,22 @@ ORDINARY: dict[str, dict[str, Any]] = {
     },
     "EmbeddingGemma": _GEMMA3,
     "EmbeddingGemma of mlx-embeddings": _GEMMA3 | {"quantization": _PACKING, "torch_dtype": "bfloat16"},
+    "EmbeddingGemma 2": {
+        "architectures": ["EmbeddingGemma2Model"],
+        "audio_config": {"hidden_size": 1024, "model_type": "gemma4_audio"},
+        "audio_token_id": 258881,
+        "boa_token_id": 256000,
+        "boi_token_id": 255999,
+        "dtype": "bfloat16",
+        "eoa_token_index": 258883,
+        "eoi_token_id": 258882,
+        "image_token_id": 258880,
+        "initializer_range": 0.02,
+        "model_type": "embedding_gemma2",
+        "text_config": _EMBEDDING_GEMMA2_TEXT,
+        "transformers_version": "5.23.0",
+        "video_token_id": 258884,
+        "vision_config": {"hidden_size": 768, "model_type": "gemma4_vision"},
+    },
+    "EmbeddingGemma 2, the text tower": _EMBEDDING_GEMMA2_TEXT,
 }

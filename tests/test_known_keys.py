@@ -33,6 +33,12 @@ MODULES = {
 CONFIG = Path("config.json")
 
 
+def reference_of(model_type: str) -> dict[str, object]:
+    """The reference's keys and defaults of an encoder; those of `text_config` where its file has other towers too."""
+    stored = REFERENCE["config.json"][model_type]
+    return stored["text_config"] if ARCHITECTURES[model_type].wrapper else stored
+
+
 def listed(known: KnownKeys) -> set[str]:
     return known.honoured | set(known.only) | set(known.harmless)
 
@@ -52,12 +58,23 @@ def test_every_architecture_has_a_reference_and_an_encoder():
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_every_key_of_the_references_class_is_listed(model_type):
-    assert set(REFERENCE["config.json"][model_type]) - listed(ARCHITECTURES[model_type].keys) == set()
+    assert set(reference_of(model_type)) - listed(ARCHITECTURES[model_type].keys) == set()
+
+
+@pytest.mark.parametrize("model_type", [name for name, architecture in ARCHITECTURES.items() if architecture.wrapper])
+def test_every_key_around_a_text_config_is_listed_and_its_default_let_through(model_type):
+    wrapper, reference = ARCHITECTURES[model_type].wrapper, REFERENCE["config.json"][model_type]
+    assert set(reference) - listed(wrapper) == set()
+    wrapper.check(CONFIG, reference)
+    read = ARCHITECTURES[model_type].config.model_fields
+    defaults = {key: field.default for key, field in read.items() if key in reference and key in wrapper.honoured}
+    assert defaults
+    assert defaults == {key: reference[key] for key in defaults}
 
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_the_references_own_defaults_are_let_through(model_type):
-    ARCHITECTURES[model_type].keys.check(CONFIG, REFERENCE["config.json"][model_type])
+    ARCHITECTURES[model_type].keys.check(CONFIG, reference_of(model_type))
 
 
 @pytest.mark.parametrize("file", MODULES)
@@ -71,7 +88,14 @@ def test_what_an_encoder_reads_is_not_called_harmless(model_type):
     assert ARCHITECTURES[model_type].config.keys() - known.honoured - set(known.only) == set()
 
 
-@pytest.mark.parametrize("known", [*(architecture.keys for architecture in ARCHITECTURES.values()), *MODULES.values()])
+@pytest.mark.parametrize(
+    "known",
+    [
+        *(architecture.keys for architecture in ARCHITECTURES.values()),
+        *(architecture.wrapper for architecture in ARCHITECTURES.values() if architecture.wrapper),
+        *MODULES.values(),
+    ],
+)
 def test_a_key_is_in_one_list(known):
     assert not known.honoured & set(known.only)
     assert not known.honoured & set(known.harmless)
@@ -81,7 +105,7 @@ def test_a_key_is_in_one_list(known):
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_defaults_are_the_references(model_type):
     """A default stands for a key that is missing, so another one than the reference's is a wrong vector in silence."""
-    reference = REFERENCE["config.json"][model_type]
+    reference = reference_of(model_type)
     config = ARCHITECTURES[model_type].config
     compared = 0
     for name, field in config.model_fields.items():
@@ -89,7 +113,7 @@ def test_defaults_are_the_references(model_type):
             if field.default is not PydanticUndefined and key in reference:
                 found = reference[key]
                 # Those depend on other keys.
-                derived = key in ("layer_types", "rope_parameters") and field.default is None
+                derived = key in ("layer_types", "rope_parameters", "per_layer_config") and field.default is None
                 assert derived or field.default == found, key
                 compared += 1
     assert compared >= 1
@@ -112,7 +136,11 @@ def test_the_installed_transformers_has_the_same_keys_and_defaults():
 @pytest.mark.parametrize("name", ORDINARY)
 def test_ordinary_models_are_let_through(name):
     config = ORDINARY[name]
-    ARCHITECTURES[config["model_type"]].keys.check(CONFIG, config)
+    rule = ARCHITECTURES[config["model_type"]]
+    if rule.wrapper:
+        rule.wrapper.check(CONFIG, config)
+        config = config["text_config"]
+    rule.keys.check(CONFIG, config)
 
 
 @pytest.mark.parametrize("value", [None, False, "", [], {}, {"a": {"b": []}, "c": None}, [[], None]])

@@ -14,12 +14,14 @@ from typing import Any
 from akidb_mlx.checkpoint.architectures import ARCHITECTURES
 from akidb_mlx.checkpoint.architectures.architecture import Architecture, PoolingMode
 from akidb_mlx.checkpoint.architectures.config import EncoderConfig, parse_config
+from akidb_mlx.checkpoint.architectures.static import STATIC
 from akidb_mlx.checkpoint.dense import DenseActivation, read_dense
 from akidb_mlx.checkpoint.files import is_file, read_json, read_optional_json
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.checkpoint.modules import read_model_config, read_modules, read_pooling, read_transformer
 from akidb_mlx.checkpoint.purpose import check_additions, check_heads
 from akidb_mlx.checkpoint.quantization import QuantizationConfig, read_quantization
+from akidb_mlx.checkpoint.static import StaticTable, read_static
 from akidb_mlx.checkpoint.tensors import StoredTensor, float_type, read_tensors
 from akidb_mlx.errors import ModelLoadError
 
@@ -30,8 +32,8 @@ class Checkpoint:
 
     Attributes:
         directory: the model directory.
-        model_type: `model_type` in config.json; a key of `ARCHITECTURES`.
-        config: the content of config.json.
+        model_type: `model_type` in config.json, a key of `ARCHITECTURES`; for a static model "model2vec" or "static".
+        config: the content of config.json, or its part that describes the encoder of texts.
         encoder_config: what the encoder reads of it, checked.
         tensors: every stored tensor by the encoder's name for it; Dense layers are `dense.0`, `dense.1`, …
         quantization: the packing of the layers that have scales.
@@ -44,6 +46,7 @@ class Checkpoint:
         truncate_dim: how many values of a vector its publisher keeps by default, or None for all.
         max_tokens: most tokens of a text that the model reads, special tokens included.
         lower_case: whether texts are lower-cased before the tokenizer's own normalisation.
+        static: the table of a static model, which has no encoder and no `tensors`; None for any other.
     """
 
     directory: Path
@@ -61,15 +64,18 @@ class Checkpoint:
     truncate_dim: int | None
     max_tokens: int
     lower_case: bool
+    static: StaticTable | None = None
 
     @property
     def architecture(self) -> Architecture:
         """Return the documented rules of this model type."""
-        return ARCHITECTURES[self.model_type]
+        return ARCHITECTURES[self.model_type] if self.static is None else STATIC
 
     @property
     def quantization_summary(self) -> str | None:
         """Describe how the quantised layers are packed; None where no layer is quantised."""
+        if self.static is not None:
+            return self.static.dtype if self.static.dtype == "int8" else None
         layers = {name.removesuffix(".scales") for name in self.tensors if name.endswith(".scales")}
         return "; ".join(sorted({str(self.quantization.of(layer)) for layer in layers})) or None
 
@@ -81,6 +87,8 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         ModelLoadError: a file is missing or malformed, or asks for something that is not supported.
     """
     config_path = directory / "config.json"
+    if (static := read_static(directory, read_optional_json(config_path))) is not None:
+        return _static_checkpoint(directory, static)
     config = read_json(config_path)
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
@@ -88,7 +96,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         raise ModelLoadError(f"{config_path}: model_type {found} is not supported ({', '.join(ARCHITECTURES)})")
     architecture = ARCHITECTURES[model_type]
     check_additions(directory, config, architecture.own_code)
-    architecture.keys.check(config_path, config)
+    config = _text_config(config_path, config, architecture)
     encoder_config = parse_config(architecture.config, config)
     modules = read_modules(directory)
     model = read_model_config(directory)
@@ -117,6 +125,45 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         max_tokens=_max_tokens(directory, config, encoder_config, transformer),
         lower_case=transformer.get("do_lower_case") is True,
     )
+
+
+def _static_checkpoint(directory: Path, static: StaticTable) -> Checkpoint:
+    """Return the description of a static model."""
+    model = read_model_config(directory)
+    return Checkpoint(
+        directory=directory,
+        model_type="model2vec" if static.model2vec else "static",
+        config={},
+        encoder_config=EncoderConfig(vocab_size=static.tokens, hidden_size=static.dimension),
+        tensors={},
+        quantization=QuantizationConfig(None, {}),
+        dtype=static.dtype,
+        pooling="mean",
+        pooling_source="config.json" if static.model2vec else "modules.json",
+        stated_embedder=True,
+        dense_activations=(),
+        prompts=model.get("prompts") or {},
+        truncate_dim=model.get("truncate_dim"),
+        max_tokens=static.max_tokens,
+        lower_case=False,
+        static=static,
+    )
+
+
+def _text_config(path: Path, config: dict[str, Any], architecture: Architecture) -> dict[str, Any]:
+    """Return the keys that describe the encoder of texts, once all keys of the file are known."""
+    wrapper = architecture.wrapper
+    if wrapper is None:
+        architecture.keys.check(path, config)
+        return config
+    wrapper.check(path, config)
+    text = config.get("text_config")
+    if not isinstance(text, dict):
+        raise ModelLoadError(f"{path}: text_config must be an object, found {reprlib.repr(text)}")
+    architecture.keys.check(path, text, "text_config.")
+    # The keys of the whole model count where they are outside `text_config` only.
+    outer = {key: value for key, value in config.items() if key in wrapper.honoured and key != "text_config"}
+    return {key: value for key, value in text.items() if key not in wrapper.honoured} | outer
 
 
 def _check_layers(path: Path, quantization: QuantizationConfig, tensors: dict[str, StoredTensor]) -> None:

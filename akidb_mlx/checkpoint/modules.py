@@ -49,6 +49,28 @@ def read_modules(directory: Path) -> Modules:
     path = directory / "modules.json"
     if not is_file(path):
         return Modules(False, directory / "1_Pooling", ())
+    listed = list_modules(path)
+    kinds, folders = [kind for kind, _ in listed], [folder for _, folder in listed]
+    last = len(kinds) - 1 if kinds[-1:] == ["Normalize"] else len(kinds)
+    if kinds[:2] != ["Transformer", "Pooling"] or any(kind != "Dense" for kind in kinds[2:last]):
+        raise ModelLoadError(
+            f"{path} lists {cut(', '.join(kinds)) or 'nothing'}; supported: Transformer, Pooling, any Dense, Normalize"
+        )
+    if folders[0].parts:
+        raise ModelLoadError(
+            f"{path}: the Transformer lies in the folder {cut(str(folders[0]))!r}, as in sentence-transformers' old "
+            "layout, and is read from the model directory itself only; load the model with a recent "
+            "sentence-transformers and save it again"
+        )
+    return Modules(True, directory / folders[1], tuple(directory / folder for folder in folders[2:last]))
+
+
+def list_modules(path: Path) -> list[tuple[str, Path]]:
+    """Return the name and the folder of each module that modules.json lists, in order.
+
+    Raises:
+        ModelLoadError: it is malformed, names a folder outside, or a Normalize that does something else.
+    """
     entries = read_json_value(path)
     try:
         types = [str(entry["type"]) for entry in entries]
@@ -58,24 +80,13 @@ def read_modules(directory: Path) -> Modules:
     for number, entry in enumerate(entries):
         MODULE_KEYS.check(path, entry, f"{number}.")
     kinds = [name.rpartition(".")[2] if name.startswith(_LIBRARY) else name for name in types]
-    last = len(kinds) - 1 if kinds[-1:] == ["Normalize"] else len(kinds)
-    if kinds[:2] != ["Transformer", "Pooling"] or any(kind != "Dense" for kind in kinds[2:last]):
-        raise ModelLoadError(
-            f"{path} lists {cut(', '.join(kinds)) or 'nothing'}; supported: Transformer, Pooling, any Dense, Normalize"
-        )
-    for folder in folders:
+    for kind, folder in zip(kinds, folders, strict=True):
         if folder.is_absolute() or ".." in folder.parts:
             raise ModelLoadError(f"{path}: {cut(str(folder))!r} is not a folder inside the model directory")
-    if folders[0].parts:
-        raise ModelLoadError(
-            f"{path}: the Transformer lies in the folder {cut(str(folders[0]))!r}, as in sentence-transformers' old "
-            "layout, and is read from the model directory itself only; load the model with a recent "
-            "sentence-transformers and save it again"
-        )
-    if last < len(kinds):
-        normalize = directory / folders[last] / "config.json"
-        NORMALIZE_KEYS.check(normalize, read_optional_json(normalize))
-    return Modules(True, directory / folders[1], tuple(directory / folder for folder in folders[2:last]))
+        if kind == "Normalize":
+            normalize = path.parent / folder / "config.json"
+            NORMALIZE_KEYS.check(normalize, read_optional_json(normalize))
+    return list(zip(kinds, folders, strict=True))
 
 
 def read_pooling(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tokenizers import Encoding
 
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.tokenization.loading import load_tokenizer
@@ -124,18 +125,14 @@ class TextTokenizer:
     ) -> TokenizedText:
         special = len(self._before) + len(self._after)
         if not len(body) and not special:
-            raise InvalidInputError(f"text {index} yields no token: found {text[:40]!r}", index)
+            raise no_token_error(index, text)
         if len(body) <= self._capacity:
             return TokenizedText((self._frame(body),), len(body) + special, truncated=False)
         if on_overflow == "truncate":
             kept = body[-self._capacity :] if self._keeps_end else body[: self._capacity]
             return TokenizedText((self._frame(kept),), self.max_tokens, truncated=True)
         if on_overflow == "error":
-            raise InvalidInputError(
-                f"text {index} has {len(body) + special} tokens and the model takes {self.max_tokens}: "
-                "shorten it, or pass on_overflow='truncate' or 'chunk'",
-                index,
-            )
+            raise too_long_error(index, len(body) + special, self.max_tokens)
         return self._chunk(index, text, prompt, deadline)
 
     def _chunk(self, index: int, text: str, prompt: str, deadline: Deadline) -> TokenizedText:
@@ -171,13 +168,30 @@ class TextTokenizer:
 
     def _encode(self, texts: list[str], deadline: Deadline = NEVER) -> list[TokenIds]:
         """Return the token ids of each text, without special tokens."""
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in self._encodings(texts, deadline)]
+
+    def _encodings(self, texts: list[str], deadline: Deadline) -> list[Encoding]:
         longest = _LONG if deadline.left() is None else _LONG_BEFORE_DEADLINE
-        ids: list[TokenIds] = []
+        encodings: list[Encoding] = []
         for piece in _pieces(texts, longest):
             deadline.check()
             long = sum(map(len, piece)) > longest
-            ids += (self._long if long else self._short).encode(piece, deadline)
-        return ids
+            encodings += (self._long if long else self._short).encode(piece, deadline)
+        return encodings
+
+
+def no_token_error(index: int, text: str) -> InvalidInputError:
+    """Return the error of a text of which a model would read nothing."""
+    return InvalidInputError(f"text {index} yields no token: found {text[:40]!r}", index)
+
+
+def too_long_error(index: int, tokens: int, max_tokens: int) -> InvalidInputError:
+    """Return the error of a text that may not be cut."""
+    return InvalidInputError(
+        f"text {index} has {tokens} tokens and the model takes {max_tokens}: shorten it, or pass "
+        "on_overflow='truncate' or 'chunk'",
+        index,
+    )
 
 
 def _pieces(texts: list[str], characters: int) -> Iterator[list[str]]:

@@ -30,6 +30,7 @@ class ModelFacts:
         precision: type of the activations, as in "float32".
         allow_tf32: whether the device rounds the factors of float32 products to TF32.
         weight_bytes: memory that its weights take.
+        packed: whether it takes sequences one after another, without padding.
     """
 
     dimension: int
@@ -44,6 +45,7 @@ class ModelFacts:
     precision: str
     allow_tf32: bool
     weight_bytes: int
+    packed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,8 @@ class TokenRows:
     """Sequences that run together, padded on the right.
 
     Attributes:
-        ids: (rows, length) int32; padding is 0.
+        ids: (rows, length) int32; padding is 0. For a model that takes them packed: (1, tokens), the tokens of all
+            rows, one row after another.
         lengths: (rows,) int32, how many tokens of each row are not padding; at least 1.
         prefix: (n,) int32, tokens that stand before those of every row; empty where there are none.
     """
@@ -72,7 +75,7 @@ class TokenRows:
                     f"a batch holds the tokens {ids.min()} to {ids.max()}, and the model has 0 to "
                     f"{facts.vocabulary_size - 1}"
                 )
-        length = len(self.prefix) + self.ids.shape[1]
+        length = int(self.lengths.max()) if facts.packed else len(self.prefix) + self.ids.shape[1]
         if length > facts.max_tokens:
             raise InferenceError(f"a batch holds sequences of {length} tokens, and the model takes {facts.max_tokens}")
 

@@ -24,6 +24,11 @@ class TokenSequence(Protocol):
         """Return the tokens, without the prefix of the batch."""
         ...
 
+    @property
+    def lengths(self) -> TokenIds | None:
+        """Return, for a packed sequence, the length of each of those that it holds one after another; else None."""
+        ...
+
 
 Sequence = TypeVar("Sequence", bound=TokenSequence)
 
@@ -66,6 +71,11 @@ class Batch(Generic[Sequence]):
         return sum(len(sequences[0].ids) for sequences in self.waiting_for.values())
 
     @property
+    def vectors(self) -> int:
+        """Return the number of vectors that the model computes."""
+        return self.size
+
+    @property
     def full(self) -> bool:
         """Return whether another sequence would be too much."""
         return self.padded_tokens + self.length > self.limit or self.padded_tokens + self.length / 2 > self.target
@@ -92,8 +102,8 @@ class Batch(Generic[Sequence]):
             ids[row, : len(sequence.ids)] = sequence.ids
         return TokenRows(ids, lengths, np.frombuffer(self.prefix, np.int32))
 
-    def rows(self) -> Iterator[tuple[int, Sequence]]:
-        """Yield every sequence with the row of its vector."""
+    def rows(self) -> Iterator[tuple[int | slice, Sequence]]:
+        """Yield every sequence with the row of its vector, or the rows of its vectors."""
         for row, sequences in enumerate(self.waiting_for.values()):
             for sequence in sequences:
                 yield row, sequence
@@ -105,6 +115,57 @@ class Batch(Generic[Sequence]):
         return replace(self, waiting_for=dict(entries[:middle])), replace(self, waiting_for=dict(entries[middle:]))
 
 
+class PackedBatch(Batch[Sequence]):
+    """Packed sequences that run together, for a model that needs no padding."""
+
+    @property
+    def padded_tokens(self) -> int:
+        """Return the number of tokens that the model computes."""
+        return self.tokens
+
+    @property
+    def vectors(self) -> int:
+        """Return the number of vectors that the model computes."""
+        return sum(len(_lengths(sequence)) for sequence in self._distinct())
+
+    @property
+    def full(self) -> bool:
+        """Return whether another sequence would be too much."""
+        return self.tokens >= self.target
+
+    def add(self, sequence: Sequence) -> bool:
+        """Add a sequence; return False where it would be too much."""
+        key = sequence.ids.tobytes() + _lengths(sequence).tobytes()
+        if key not in self.waiting_for and self.waiting_for and self.tokens + len(sequence.ids) > self.limit:
+            return False
+        self.waiting_for.setdefault(key, []).append(sequence)
+        return True
+
+    def token_rows(self) -> TokenRows:
+        """Return the sequences one after another; see `Batch.token_rows`."""
+        distinct = self._distinct()
+        ids = np.concatenate([sequence.ids for sequence in distinct])
+        lengths = np.concatenate([_lengths(sequence) for sequence in distinct])
+        return TokenRows(ids[None], lengths, np.empty(0, np.int32))
+
+    def rows(self) -> Iterator[tuple[int | slice, Sequence]]:
+        """Yield every sequence with the rows of its vectors."""
+        start = 0
+        for sequences in self.waiting_for.values():
+            stop = start + len(_lengths(sequences[0]))
+            for sequence in sequences:
+                yield slice(start, stop), sequence
+            start = stop
+
+    def _distinct(self) -> list[Sequence]:
+        return [sequences[0] for sequences in self.waiting_for.values()]
+
+
+def _lengths(sequence: TokenSequence) -> TokenIds:
+    assert sequence.lengths is not None
+    return sequence.lengths
+
+
 def padded_length(length: int, facts: ModelFacts) -> int:
     """Return the length that a sequence is padded to before it joins others.
 
@@ -112,6 +173,8 @@ def padded_length(length: int, facts: ModelFacts) -> int:
     bits set, `max_tokens` at most: every length to 16, every second to 32, every fourth to 64, …. There are 8 lengths
     for each doubling, and at most an eighth of a row is padding.
     """
+    if facts.packed:
+        return 1  # there is no length that packed sequences must share
     if not facts.bucket_lengths:
         return length
     step = 1 << max(length.bit_length() - 4, 0)

@@ -16,7 +16,7 @@ from akidb_mlx.engine.backend import Model, ModelFacts
 from akidb_mlx.engine.batching import padded_length
 from akidb_mlx.engine.metrics import Metrics, Outcome
 from akidb_mlx.engine.request_queue import RequestQueue
-from akidb_mlx.engine.requests import Request, RequestPart, distinct_sequences
+from akidb_mlx.engine.requests import QueuedSequence, Request, RequestPart, distinct_sequences
 from akidb_mlx.engine.step_loop import StepLoop
 from akidb_mlx.errors import (
     AkidbMlxError,
@@ -183,8 +183,34 @@ class EngineCall:
         """
         facts = self._life.wait_until_loaded(self._request.deadline.left())
         part = RequestPart(self._request, texts, facts.dimension, prefix, finish)
-        distinct = distinct_sequences(part, sequences)
-        self._life.queue.add(part, distinct, partial(padded_length, facts=facts), expected_tokens)
+        self._queue(part, distinct_sequences(part, sequences), facts, expected_tokens)
+
+    def add_packed(
+        self,
+        ids: TokenIds,
+        lengths: TokenIds,
+        texts: Sequence[int],
+        finish: Callable[[Vectors], Vectors],
+        expected_tokens: int,
+    ) -> None:
+        """Queue some sequences of the call for a model that takes them packed; see `add`.
+
+        Args:
+            ids: the tokens of all sequences, one after another.
+            lengths: the length of each, at least 1.
+            texts: for each, the index of its text in the call.
+            finish: likewise.
+            expected_tokens: likewise.
+        """
+        facts = self._life.wait_until_loaded(self._request.deadline.left())
+        part = RequestPart(self._request, texts, facts.dimension, b"", finish)
+        packed = QueuedSequence(ids, part, list(range(len(lengths))), lengths)
+        self._queue(part, [packed] if len(lengths) else [], facts, expected_tokens)
+
+    def _queue(
+        self, part: RequestPart, sequences: list[QueuedSequence], facts: ModelFacts, expected_tokens: int
+    ) -> None:
+        self._life.queue.add(part, sequences, partial(padded_length, facts=facts), expected_tokens)
 
     def end(self) -> None:
         """Note that nothing more is added."""

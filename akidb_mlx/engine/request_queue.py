@@ -17,7 +17,7 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from akidb_mlx.engine.batching import Batch
+from akidb_mlx.engine.batching import Batch, PackedBatch
 from akidb_mlx.engine.requests import CallFuture, QueuedSequence, Request, RequestPart
 from akidb_mlx.errors import ServiceClosedError, ServiceOverloadedError
 from akidb_mlx.runtime.locks import ExclusiveLock
@@ -191,10 +191,10 @@ class RequestQueue:
                 self._sleep(delay, lambda: self.closed)
         return bool(self._turns)
 
-    def take(self, lanes: int, token_budget: int) -> list[Batch[QueuedSequence]]:
+    def take(self, lanes: int, token_budget: int, packed: bool = False) -> list[Batch[QueuedSequence]]:
         """Return what runs next: `lanes` batches at most, of about equal size, which divide what waits if it is little.
 
-        Nothing runs of a call whose deadline has passed.
+        Nothing runs of a call whose deadline has passed. With `packed`, all sequences that wait are packed.
         """
         self._fail_late()
         with self._exclusive:
@@ -205,7 +205,7 @@ class RequestQueue:
             target = _FILL * limit
             batches: list[Batch[QueuedSequence]] = []
             while self._turns and len(batches) < lanes:
-                batch = self._fill(limit, target, token_budget // _PADDING_SHARE)
+                batch = self._fill(PackedBatch if packed else Batch, limit, target, token_budget // _PADDING_SHARE)
                 if batch.full:  # lanes that have as much to do are done together
                     limit, target = max(limit, batch.padded_tokens), batch.padded_tokens
                 batches.append(batch)
@@ -235,11 +235,13 @@ class RequestQueue:
         for request in requests:
             request.fail(error)
 
-    def _fill(self, limit: int, target: float, most_padding: int) -> Batch[QueuedSequence]:
+    def _fill(
+        self, kind: type[Batch[QueuedSequence]], limit: int, target: float, most_padding: int
+    ) -> Batch[QueuedSequence]:
         """Return the batch of the call whose turn it is."""
         first = self._turns[0]
         prefix, longest = max(first.waiting, key=lambda key: key[1])
-        batch: Batch[QueuedSequence] = Batch(prefix, longest, limit, target, most_padding)
+        batch = kind(prefix, longest, limit, target, most_padding)
         lengths = {length for request in self._turns for start, length in request.waiting if start == prefix}
         for length in sorted(lengths, reverse=True):
             if length <= longest and not self._add_all(batch, length):

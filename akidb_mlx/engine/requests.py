@@ -33,12 +33,16 @@ class QueuedSequence:
     Attributes:
         ids: its tokens, without the prefix of its part.
         part: the part that its vector belongs to.
-        rows: the rows of the part that it fills; several where a call holds a sequence more than once.
+        rows: the rows of the part that it fills; several where a call holds a sequence more than once, or where it is
+            packed.
+        lengths: for a packed sequence, which holds the tokens of several one after another, the length of each; else
+            None.
     """
 
     ids: TokenIds
     part: RequestPart
     rows: list[int]
+    lengths: TokenIds | None = None
 
 
 class RequestPart:
@@ -200,7 +204,9 @@ class Request:
         """Resolve the call with an error; one that is not ours becomes an `InferenceError` that names the text."""
         failure = error
         if not isinstance(error, AkidbMlxError):
-            index = None if sequence is None else sequence.part.texts[sequence.rows[0]]
+            index = None
+            if sequence is not None and sequence.lengths is None:
+                index = sequence.part.texts[sequence.rows[0]]
             where = "" if index is None else f" on text {index}"
             failure = InferenceError(f"the forward pass failed{where}: {type(error).__name__}: {error}", index)
             failure.__cause__ = error

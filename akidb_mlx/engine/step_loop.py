@@ -73,7 +73,7 @@ class StepLoop:
                 self._model.release_memory()
                 self.memory = self._model.memory()
                 idle = True
-            batches = [] if queue.finished else queue.take(facts.lanes, facts.token_budget)
+            batches = [] if queue.finished else queue.take(facts.lanes, facts.token_budget, facts.packed)
             started = self._start(batches) if batches else None
             if not facts.pipelined and started is not None:
                 running, started = started, None
@@ -196,7 +196,7 @@ class StepLoop:
 
     def _count(self, batches: list[Batch[QueuedSequence]]) -> None:
         sequences = [sequence for batch in batches for _, sequence in batch.rows()]
-        computed = sum(batch.size for batch in batches)
+        computed = sum(batch.vectors for batch in batches)
         self._metrics.count(
             {
                 "batches": len(batches),

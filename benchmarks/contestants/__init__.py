@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 OURS, REFERENCE, NAIVE = "akidb-mlx", "sentence-transformers", "naive-mlx"
+MODEL2VEC = "model2vec"  # in `benchmarks.static_models` only
 # The module of each, in the order of the table.
 MODULES = {
     OURS: "akidb",

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contestants import MODULES, Encode, ModelFiles, Prompt
+from benchmarks.contestants import MODEL2VEC, MODULES, Encode, ModelFiles, Prompt
 
 Answer = dict[str, Any]
 
@@ -111,4 +111,5 @@ def serve(make_worker: Callable[[], object]) -> None:
 
 
 if __name__ == "__main__":
-    serve(lambda: Worker(importlib.import_module(f"benchmarks.contestants.{MODULES[sys.argv[1]]}")))
+    modules = {**MODULES, MODEL2VEC: "model2vec"}
+    serve(lambda: Worker(importlib.import_module(f"benchmarks.contestants.{modules[sys.argv[1]]}")))

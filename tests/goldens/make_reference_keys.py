@@ -15,7 +15,7 @@ from transformers import CONFIG_MAPPING, AutoConfig
 
 MODEL_TYPES = (
     *("bert", "distilbert", "roberta", "xlm-roberta", "modernbert", "mpnet", "nomic_bert", "gte"),
-    *("qwen3", "gemma3_text"),
+    *("qwen3", "gemma3_text", "embedding_gemma2", "embedding_gemma2_text"),
 )
 
 

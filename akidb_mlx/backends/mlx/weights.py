@@ -66,6 +66,15 @@ class WeightReader:
         joined = self._hand_out(mx.concatenate(plain).astype(self._plan.dtype))
         return Linear(joined, joined_bias, self._plan.exact)
 
+    def split_linear(self, name: str, parts: int, outputs: int, inputs: int) -> list[Linear]:
+        """Return a linear layer without bias as `parts` layers of so many of its outputs each."""
+        matrix = self._matrix(name, parts * outputs, inputs)
+        rows = [mx.arange(part * outputs, (part + 1) * outputs) for part in range(parts)]
+        if isinstance(matrix, QuantizedMatrix) and not self._plan.exact:
+            return [Linear(self._hand_out(matrix.rows(part)), None, self._plan.exact) for part in rows]
+        plain = (matrix.dequantize() if isinstance(matrix, QuantizedMatrix) else matrix).astype(self._plan.dtype)
+        return [Linear(self._hand_out(plain[part]), None, self._plan.exact) for part in rows]
+
     def embedding(self, name: str, rows: int, size: int) -> Embedding:
         """Return a table of vectors. A quantised one stays so: only the rows that are looked up are dequantised."""
         table = self._matrix(name, rows, size)

@@ -41,5 +41,7 @@ ARCHITECTURES = _Architectures(
         "gte": "gte:GTE",
         "qwen3": "qwen3:QWEN3",
         "gemma3_text": "gemma3:GEMMA3",
+        "embedding_gemma2": "embedding_gemma2:EMBEDDING_GEMMA2",
+        "embedding_gemma2_text": "embedding_gemma2:EMBEDDING_GEMMA2_TEXT",
     }
 )

@@ -26,6 +26,8 @@ class Architecture:
         config: the keys of its config.json that are read, with their types and defaults.
         only: keys of config.json that would change the vectors, with the values that are supported.
         harmless: keys of config.json that change no vector whatever their value, with the reason.
+        wrapper: the keys of a config.json that describes the encoder in its object `text_config`, beside towers for
+            images and sounds; None where config.json is the encoder's own.
         pooling: how the model's publisher pools, or None.
         dense_layers: how many Dense layers, without activation, follow the pooling.
         prompts: the prompts its publisher documents, by name.
@@ -43,6 +45,7 @@ class Architecture:
     config: type[EncoderConfig]
     only: Mapping[str, Only]
     harmless: Mapping[str, str]
+    wrapper: KnownKeys | None = None
     pooling: PoolingMode | None = None
     dense_layers: int = 0
     prompts: dict[str, str] = field(default_factory=dict)

@@ -204,4 +204,6 @@ _OF_ARCHITECTURES = {
     "gte": "XLMRobertaTokenizer",
     "qwen3": "Qwen2Tokenizer",
     "gemma3_text": "GemmaTokenizer",
+    "embedding_gemma2": "GemmaTokenizer",
+    "embedding_gemma2_text": "GemmaTokenizer",
 }

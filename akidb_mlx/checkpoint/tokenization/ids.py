@@ -16,6 +16,8 @@ _TABLES = ("embed_tokens.weight", "embeddings.word_embeddings.weight", "embeddin
 
 def table_rows(checkpoint: Checkpoint) -> int:
     """Return how many tokens the model has vectors for, by the stored table and not by config.json."""
+    if checkpoint.static is not None:
+        return checkpoint.static.tokens
     stored = next((checkpoint.tensors[name] for name in _TABLES if name in checkpoint.tensors), None)
     if stored is not None and stored.shape:
         return stored.shape[0]

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel, WordPiece
 from tokenizers.normalizers import Lowercase, Sequence
 
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.files import is_file
+from akidb_mlx.checkpoint.static import UNLIMITED, StaticTable
 from akidb_mlx.checkpoint.tokenization.added_tokens import add_tokens
 from akidb_mlx.checkpoint.tokenization.classes import TokenizerClass, find_class
-from akidb_mlx.checkpoint.tokenization.files import TokenizerFiles, parse_token, read_tokenizer_files
+from akidb_mlx.checkpoint.tokenization.files import TokenizerFiles, parse_token, read_description, read_tokenizer_files
 from akidb_mlx.checkpoint.tokenization.frame import Frame, read_frame
 from akidb_mlx.checkpoint.tokenization.ids import check_id, check_vocabulary, table_rows
 from akidb_mlx.checkpoint.tokenization.parsing import parse_tokenizer
@@ -30,12 +32,16 @@ class LoadedTokenizer:
         frame: the special tokens around a text.
         keeps_end: whether a text that is too long loses its beginning instead of its end.
         without_vector: the tokens, by id, that a text may spell and the model has no vector for.
+        unknown: the token for unknown words, where a static model leaves it out.
+        longest_text: most characters of a text that are read, where a static model cuts texts by characters too.
     """
 
     tokenizer: Tokenizer
     frame: Frame
     keeps_end: bool
     without_vector: dict[int, str]
+    unknown: int | None = None
+    longest_text: int | None = None
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> LoadedTokenizer:
@@ -45,6 +51,8 @@ def load_tokenizer(checkpoint: Checkpoint) -> LoadedTokenizer:
         ModelLoadError: a file is missing or malformed, asks for something that is not known, or the vocabulary, the
             padding or the special tokens around a text are not in the model's table of token vectors.
     """
+    if checkpoint.static is not None:
+        return _load_static(checkpoint.static)
     files = read_tokenizer_files(checkpoint.directory)
     config = files.config
     named_class = config.get("tokenizer_class") or checkpoint.config.get("tokenizer_class")
@@ -71,9 +79,33 @@ def load_tokenizer(checkpoint: Checkpoint) -> LoadedTokenizer:
     _check_other_ids(checkpoint, frame, padding)
     truncation = files.description.get("truncation") or {}
     side = config.get("truncation_side") or str(truncation.get("direction", "right")).lower()
+    return LoadedTokenizer(tokenizer, frame, side == "left", _without_vector(tokenizer, rows))
+
+
+def _load_static(table: StaticTable) -> LoadedTokenizer:
+    """Load the tokenizer of a static model, which is tokenizer.json as it is and puts nothing around a text."""
+    content, description = read_description(table.tokenizer)
+    tokenizer = parse_tokenizer(table.tokenizer, content, description)
+    check_vocabulary(table.tokenizer, tokenizer, table.tokens)
+    _check_unknown_token(table.tokenizer, tokenizer)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    without_vector = _without_vector(tokenizer, table.tokens)
+    if not table.model2vec:
+        return LoadedTokenizer(tokenizer, Frame(), table.keeps_end, without_vector)
+    if hasattr(tokenizer.model, "unk_token"):
+        name = tokenizer.model.unk_token
+        unknown = None if name is None else tokenizer.token_to_id(name)
+    else:  # Unigram
+        unknown = description["model"].get("unk_id")
+    median = int(np.median([len(token) for token in tokenizer.get_vocab()]))
+    longest = None if table.max_tokens == UNLIMITED else table.max_tokens * median
+    return LoadedTokenizer(tokenizer, Frame(), False, without_vector, unknown, longest)
+
+
+def _without_vector(tokenizer: Tokenizer, rows: int) -> dict[int, str]:
     tokens = tokenizer.get_added_tokens_decoder()
-    without_vector = {number: token.content for number, token in tokens.items() if number >= rows}
-    return LoadedTokenizer(tokenizer, frame, side == "left", without_vector)
+    return {number: token.content for number, token in tokens.items() if number >= rows}
 
 
 def _lower_case_first(tokenizer: Tokenizer) -> None:

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.errors import InferenceError
 from akidb_mlx.runtime.abandonment import run_until
 from akidb_mlx.runtime.locks import ExclusiveLock, Latch, hold_until
-from akidb_mlx.vectors import TokenIds
 
 
 class LockedTokenizer:
@@ -24,8 +22,8 @@ class LockedTokenizer:
         self._tokenizer = tokenizer
         self._lock = ExclusiveLock()
 
-    def encode(self, texts: list[str], deadline: Deadline) -> list[TokenIds]:
-        """Return the token ids of each text, without special tokens.
+    def encode(self, texts: list[str], deadline: Deadline) -> list[Encoding]:
+        """Return the encoding of each text, without special tokens.
 
         Raises:
             InferenceError: the tokenizer failed.
@@ -49,8 +47,8 @@ class LongTexts:
         self._abandoned: Latch | None = None
         self._lock = ExclusiveLock()
 
-    def encode(self, texts: list[str], deadline: Deadline) -> list[TokenIds]:
-        """Return the token ids of each text, without special tokens; raises what `LockedTokenizer.encode` does."""
+    def encode(self, texts: list[str], deadline: Deadline) -> list[Encoding]:
+        """Return the encoding of each text, without special tokens; raises what `LockedTokenizer.encode` does."""
         while True:
             if (
                 deadline.left() is not None
@@ -66,26 +64,25 @@ class LongTexts:
                     continue  # left behind by a caller for whose turn this one waited
                 return self._encode_until(texts, deadline)
 
-    def _encode_until(self, texts: list[str], deadline: Deadline) -> list[TokenIds]:
+    def _encode_until(self, texts: list[str], deadline: Deadline) -> list[Encoding]:
         """Tokenise on another thread, and leave it with its tokenizer when the deadline passes."""
         kept, load = self._tokenizer, self._load
 
-        def work() -> tuple[Tokenizer, list[TokenIds]]:
+        def work() -> tuple[Tokenizer, list[Encoding]]:
             tokenizer = kept or load()
             return tokenizer, _encode(tokenizer, texts)
 
         def leave(done: Latch) -> None:
             self._tokenizer, self._abandoned = None, done
 
-        self._tokenizer, ids = run_until(deadline, work, leave)
-        return ids
+        self._tokenizer, encodings = run_until(deadline, work, leave)
+        return encodings
 
 
-def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[TokenIds]:
+def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
     try:
-        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return list(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a native panic is no Exception
         raise InferenceError(f"the tokenizer failed: {type(error).__name__}: {error}") from error
-    return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]

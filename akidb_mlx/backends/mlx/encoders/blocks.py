@@ -108,6 +108,7 @@ class RotaryAttention:
         norm: reads the norms of a query head and a key head.
         scale: factor of the products of queries and keys.
         plan: decides how attention is computed.
+        value_norm: the norm of a value head, where values are normalised too.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class RotaryAttention:
         norm: NormReader,
         scale: float,
         plan: ExecutionPlan,
+        value_norm: RMSNorm | None = None,
     ) -> None:
         self._attention = plan.attention
         self._heads, self._key_heads = args.heads, args.key_heads
@@ -130,6 +132,7 @@ class RotaryAttention:
         self._output = weights.linear(f"{name}.o_proj", args.hidden_size, query_size, bias=args.attention_bias)
         self._query_norm = norm(f"{name}.q_norm", args.head_dim)
         self._key_norm = norm(f"{name}.k_norm", args.head_dim)
+        self._value_norm = value_norm
 
     def __call__(
         self,
@@ -156,6 +159,7 @@ class RotaryAttention:
         joined = self._query_key_value(x).reshape(batch, length, self._heads + 2 * self._key_heads, -1).swapaxes(1, 2)
         queries, keys, values = mx.split(joined, [self._heads, self._heads + self._key_heads], axis=1)
         queries, keys = rotate(self._query_norm(queries)), rotate(self._key_norm(keys))
+        values = values if self._value_norm is None else self._value_norm(values)
         new = keys, values
         if past is not None:
             keys, values = (
