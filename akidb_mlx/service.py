@@ -22,7 +22,7 @@ from akidb_mlx.checkpoint.purpose import check_is_embedder
 from akidb_mlx.checkpoint.tokenizer import TextTokenizer, TokenizedText
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.embedder import Embedder
-from akidb_mlx.engine.backend import Model
+from akidb_mlx.engine.backend import BatchKey, Model
 from akidb_mlx.engine.engine import Engine
 from akidb_mlx.engine.life import EngineCall, EngineLimits
 from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InvalidInputError
@@ -207,7 +207,7 @@ class EmbeddingService(Embedder):
         opened.add(
             [ids[len(prefix) :] for ids in sequences],
             owners,
-            prefix.tobytes(),
+            BatchKey(prefix.tobytes()),
             partial(finish_vectors, windows=windows, dimensions=call.dimensions, normalize=call.normalize, first=first),
             _expected_tokens(texts, prompt),
         )
