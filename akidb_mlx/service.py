@@ -17,7 +17,7 @@ from typing_extensions import Never, Unpack
 
 from akidb_mlx.catalog import CATALOG, is_repository
 from akidb_mlx.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from akidb_mlx.checkpoint.prompts import choose_prompt, read_default_prompt_name
+from akidb_mlx.checkpoint.prompts import choose_prompt, choose_route, read_default_prompt_name
 from akidb_mlx.checkpoint.purpose import check_is_embedder
 from akidb_mlx.checkpoint.tokenizer import TextTokenizer, TokenizedText
 from akidb_mlx.deadline import Deadline
@@ -159,6 +159,7 @@ class EmbeddingService(Embedder):
         given = list_texts(texts)
         call = self.parse_options(options)
         prompt = choose_prompt(self._checkpoint.prompts, call.input_type, call.prompt)
+        route = choose_route(self._checkpoint.routes, call.input_type)
         tokenized: list[TokenizedText] = []
 
         def combine(parts: list[Vectors]) -> EmbeddingBatch:
@@ -175,7 +176,7 @@ class EmbeddingService(Embedder):
             for part in _slices(given):
                 if opened.future.done():
                     break
-                tokenized += self._add(opened, part, len(tokenized), call, prompt, deadline)
+                tokenized += self._add(opened, part, len(tokenized), call, prompt, route, deadline)
             opened.end()
         except AkidbMlxError as error:
             opened.fail(error)
@@ -192,6 +193,7 @@ class EmbeddingService(Embedder):
         first: int,
         call: CallOptions,
         prompt: str,
+        route: str,
         deadline: Deadline,
     ) -> list[TokenizedText]:
         """Tokenise some texts of a call, the first of index `first`, and queue them."""
@@ -203,11 +205,15 @@ class EmbeddingService(Embedder):
         windows = [[len(window) for window in text.windows] for text in tokenized]
         sequences = [window for text in tokenized for window in text.windows]
         owners = [first + index for index, counts in enumerate(windows) for _ in counts]
+        unpooled = 0
+        if not self._checkpoint.heads[route].pooling.include_prompt:
+            unpooled = self._tokenizer.prompt_length(prompt, deadline)
+            _check_pooled(sequences, owners, unpooled)
         prefix = self._shared_prefix(sequences, prompt, deadline)
         opened.add(
             [ids[len(prefix) :] for ids in sequences],
             owners,
-            BatchKey(prefix.tobytes()),
+            BatchKey(prefix.tobytes(), unpooled, route),
             partial(finish_vectors, windows=windows, dimensions=call.dimensions, normalize=call.normalize, first=first),
             _expected_tokens(texts, prompt),
         )
@@ -335,6 +341,17 @@ def _load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) 
 def _expected_tokens(texts: list[str], prompt: str) -> int:
     """Estimate how many tokens texts have, before they are tokenised."""
     return sum((len(prompt) + len(text)) // _CHARACTERS_PER_TOKEN + 2 for text in texts)
+
+
+def _check_pooled(sequences: list[TokenIds], owners: list[int], unpooled: int) -> None:
+    """Refuse a text of which the pooling would take no token."""
+    for ids, index in zip(sequences, owners, strict=True):
+        if len(ids) <= unpooled:
+            raise InvalidInputError(
+                f"text {index} has no token left beside its prompt of {unpooled}, which this model does not pool: use "
+                "another prompt, or none",
+                index,
+            )
 
 
 def _no_vectors(dimensions: int) -> Vectors:

@@ -101,7 +101,7 @@ class EmbeddingModel(Model):
             allow_tf32=device.rounds_to_tf32(plan.device),
             weight_bytes=weight_bytes,
         )
-        if not np.isfinite(self._try()).all():
+        if not all(np.isfinite(self._try(route)).all() for route in self._heads):
             raise ModelLoadError(
                 f"{checkpoint.directory} computes values that are not finite in {plan.precision}: "
                 "its weights are damaged, or need a wider precision"
@@ -158,10 +158,10 @@ class EmbeddingModel(Model):
         allocator.release_memory()
         self._claim.release()
 
-    def _try(self) -> Vectors:
-        """Return the vectors of a few tokens."""
+    def _try(self, route: str) -> Vectors:
+        """Return the vectors of a few tokens that take a route."""
         lengths = np.array(self._plan.trial_lengths, np.int32)
-        rows = TokenRows(np.zeros((len(lengths), lengths.max()), np.int32), lengths, np.empty(0, np.int32))
+        rows = TokenRows(np.zeros((len(lengths), lengths.max()), np.int32), lengths, np.empty(0, np.int32), route=route)
         with device_lock:
             return self.start([rows]).result()[0]
 

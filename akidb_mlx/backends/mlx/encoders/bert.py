@@ -36,7 +36,7 @@ class Bert:
         """Compute token vectors; see `Encoder`."""
         x = self._words(batch.ids) + self._positions(self._position_ids(batch.ids))
         if self._types is not None:
-            x = x + self._types(mx.array(0))  # a single text is all of the first type
+            x = x + self._types(mx.array([0]))  # a single text is all of the first type
         x = self._norm(x)
         mask = self._plan.mask(batch.mask()[:, None, None, :]) if batch.padded else None
         for layer in self._layers[:-1]:
