@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import reprlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
@@ -35,6 +35,7 @@ from akidb_mlx.options import (
     parse_timeout,
     refuse_arguments,
 )
+from akidb_mlx.quantized import OutputVectors, quantize
 from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics
 from akidb_mlx.resolve import acquire_directory, resolve_device
 from akidb_mlx.runtime import mlx_import
@@ -164,7 +165,7 @@ class EmbeddingService(Embedder):
 
         def combine(parts: list[Vectors]) -> EmbeddingBatch:
             return EmbeddingBatch(
-                vectors=parts[0] if len(parts) == 1 else np.concatenate([_no_vectors(call.dimensions), *parts]),
+                vectors=parts[0] if len(parts) == 1 else np.concatenate([_no_vectors(call), *parts]),
                 token_counts=[text.token_count for text in tokenized],
                 truncated=[text.truncated for text in tokenized],
                 model=self._model_name,
@@ -214,7 +215,7 @@ class EmbeddingService(Embedder):
             [ids[len(prefix) :] for ids in sequences],
             owners,
             BatchKey(prefix.tobytes(), unpooled, route),
-            partial(finish_vectors, windows=windows, dimensions=call.dimensions, normalize=call.normalize, first=first),
+            partial(_finish, windows=windows, call=call, first=first),
             _expected_tokens(texts, prompt),
         )
         return tokenized
@@ -354,8 +355,14 @@ def _check_pooled(sequences: list[TokenIds], owners: list[int], unpooled: int) -
             )
 
 
-def _no_vectors(dimensions: int) -> Vectors:
-    return np.empty((0, dimensions), dtype=np.float32)
+def _finish(pooled: Vectors, windows: Sequence[Sequence[int]], call: CallOptions, first: int) -> OutputVectors:
+    """Make vectors of the caller's size, length and type of those that the model computed."""
+    vectors = finish_vectors(pooled, windows, call.dimensions, call.normalize, first)
+    return quantize(vectors, call.output_dtype, call.ranges)
+
+
+def _no_vectors(call: CallOptions) -> OutputVectors:
+    return quantize(np.empty((0, call.dimensions), np.float32), call.output_dtype, call.ranges)
 
 
 def _slices(texts: list[str]) -> Iterator[list[str]]:
