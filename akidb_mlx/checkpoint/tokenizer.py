@@ -68,7 +68,7 @@ class TextTokenizer:
             raise ModelLoadError(
                 f"{checkpoint.directory}: max_tokens {self.max_tokens} leaves no room beside the special tokens"
             )
-        if not self._after and not all(head.pooling.include_prompt for head in checkpoint.heads.values()):
+        if not len(self._after) and not all(head.pooling.include_prompt for head in checkpoint.heads.values()):
             raise ModelLoadError(
                 f"{checkpoint.directory}: include_prompt = False is not supported with a tokenizer that ends no text "
                 "with a special token: the reference counts the prompt's tokens by it"
