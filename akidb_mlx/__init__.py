@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from akidb_mlx.options import EmbedOptions
     from akidb_mlx.pool import ModelPool
+    from akidb_mlx.quantized import calibration_ranges, dequantize, hamming_distances, quantize, rescore
     from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics
     from akidb_mlx.service import EmbeddingService
     from akidb_mlx.settings import Settings
@@ -64,6 +65,11 @@ __all__ = [
     "Settings",
     "Summarizer",
     "__version__",
+    "calibration_ranges",
+    "dequantize",
+    "hamming_distances",
+    "quantize",
+    "rescore",
 ]
 
 _MODULES = {
@@ -79,6 +85,10 @@ _MODULES = {
     "ServiceMetrics": "reports",
     "Settings": "settings",
     "Summarizer": "summarization",
+    **dict.fromkeys(
+        ("calibration_ranges", "dequantize", "hamming_distances", "quantize", "rescore"),
+        "quantized",
+    ),
 }
 
 # A library leaves it to the program where its messages go.

@@ -21,8 +21,9 @@ from akidb_mlx.runtime.owner import check_may_wait
 if TYPE_CHECKING:
     import asyncio
 
+    from akidb_mlx.quantized import OutputVectors
     from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics
-    from akidb_mlx.vectors import EmbeddingBatch, Vectors
+    from akidb_mlx.vectors import EmbeddingBatch
 
 
 class Embedder(Closeable):
@@ -83,13 +84,17 @@ class Embedder(Closeable):
         vectors: list[list[float]] = self.embed_array(texts, **options).tolist()
         return vectors
 
-    def embed_array(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> Vectors:
-        """Return the vectors as float32, shape (texts, dimension), C-contiguous; see `embed_detailed`."""
+    def embed_array(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> OutputVectors:
+        """Return the vectors as float32, shape (texts, dimension), C-contiguous; see `embed_detailed`.
+
+        `output_dtype` chooses another type, see `EmbedOptions`.
+        """
         return self.embed_detailed(texts, **options).vectors
 
     def embed_bytes(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> bytes:
-        """Return the vectors as little-endian float32, row by row; see `embed_detailed`."""
-        return self.embed_array(texts, **options).astype("<f4", copy=False).tobytes()
+        """Return the vectors of `embed_array` row by row, little-endian; see `embed_detailed`."""
+        vectors = self.embed_array(texts, **options)
+        return vectors.astype(vectors.dtype.newbyteorder("<"), copy=False).tobytes()
 
     def embed_detailed(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> EmbeddingBatch:
         """Embed texts, and report how many tokens of each were read and which were cut.
@@ -118,7 +123,7 @@ class Embedder(Closeable):
         finally:
             future.cancel()  # a wait that was interrupted drops the call; one that is done is not touched
 
-    async def aembed(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> Vectors:
+    async def aembed(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> OutputVectors:
         """Embed texts without blocking the event loop; see `embed_array`.
 
         Texts are tokenised on a thread of the loop's default executor. Cancelling the task drops what has not run.

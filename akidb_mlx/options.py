@@ -7,17 +7,17 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from numpy.typing import ArrayLike
 from typing_extensions import TypedDict
 
 from akidb_mlx.errors import InvalidInputError
+from akidb_mlx.quantized import OUTPUT_DTYPES, OutputDtype, Ranges, check_ranges
 from akidb_mlx.texts import check_string
 
 OverflowPolicy = Literal["truncate", "error", "chunk"]
-OVERFLOW_POLICIES: tuple[OverflowPolicy, ...] = ("truncate", "error", "chunk")
-
-OutputDtype = Literal["float32"]
+OVERFLOW_POLICIES: tuple[OverflowPolicy, ...] = get_args(OverflowPolicy)
 
 # Arguments that `EmbeddingService` had in the first package, and what takes their place.
 _FORMER_ARGUMENTS = {
@@ -44,7 +44,10 @@ class EmbedOptions(TypedDict, total=False):
             the model again and computing. Then it fails with `DeadlineExceededError`, and what has not run is
             dropped. None (default) waits. A future of `submit` fails when its turn would come; its own
             `result(timeout=…)` fails at once.
-        output_dtype: type of the vectors' values; "float32" (default) is the only one so far.
+        output_dtype: type of the vectors' values: "float32" (default), "float16", "int8", "uint8", or one bit for each,
+            eight to a byte, as "binary" (int8) or "ubinary" (uint8). Vectors are cut and normalised before.
+        ranges: for int8 and uint8, the smallest and the largest value of each dimension, (2, dimensions); see
+            `akidb_mlx.calibration_ranges`.
     """
 
     input_type: str | None
@@ -54,6 +57,7 @@ class EmbedOptions(TypedDict, total=False):
     on_overflow: OverflowPolicy
     timeout: float | None
     output_dtype: OutputDtype
+    ranges: ArrayLike | None
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class CallOptions:
     normalize: bool
     on_overflow: OverflowPolicy
     timeout: float | None
+    output_dtype: OutputDtype
+    ranges: Ranges | None
 
 
 @dataclass(frozen=True)
@@ -117,15 +123,18 @@ def parse_options(options: EmbedOptions, dimensions: DimensionRange) -> CallOpti
             f"on_overflow must be one of {', '.join(OVERFLOW_POLICIES)}, found {_shown(on_overflow)}"
         )
     output_dtype = options.get("output_dtype", "float32")
-    if output_dtype != "float32":
-        raise InvalidInputError(f"output_dtype must be 'float32', found {_shown(output_dtype)}: no other is made yet")
+    if output_dtype not in OUTPUT_DTYPES:
+        raise InvalidInputError(f"output_dtype must be one of {', '.join(OUTPUT_DTYPES)}, found {_shown(output_dtype)}")
+    size = parse_dimensions(options.get("dimensions"), dimensions)
     return CallOptions(
         input_type=input_type,
         prompt=prompt,
-        dimensions=parse_dimensions(options.get("dimensions"), dimensions),
+        dimensions=size,
         normalize=normalize,
         on_overflow=on_overflow,
         timeout=parse_timeout(options.get("timeout")),
+        output_dtype=output_dtype,
+        ranges=check_ranges(output_dtype, options.get("ranges"), size),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import reprlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
@@ -17,13 +17,13 @@ from typing_extensions import Never, Unpack
 
 from akidb_mlx.catalog import CATALOG, RERANKERS, find_record
 from akidb_mlx.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from akidb_mlx.checkpoint.prompts import choose_prompt, choose_prompts, read_default_prompt_name
+from akidb_mlx.checkpoint.prompts import choose_prompt, choose_prompts, choose_route, read_default_prompt_name
 from akidb_mlx.checkpoint.purpose import check_is_embedder
 from akidb_mlx.checkpoint.static_tokenizer import PackedTexts, StaticTokenizer
 from akidb_mlx.checkpoint.tokenizer import TextTokenizer, TokenizedText
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.embedder import Embedder
-from akidb_mlx.engine.backend import Model
+from akidb_mlx.engine.backend import BatchKey, Model
 from akidb_mlx.engine.engine import Engine
 from akidb_mlx.engine.life import EngineCall, EngineLimits
 from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InvalidInputError, ModelLoadError
@@ -36,6 +36,7 @@ from akidb_mlx.options import (
     parse_timeout,
     refuse_arguments,
 )
+from akidb_mlx.quantized import OutputVectors, quantize
 from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics
 from akidb_mlx.resolve import acquire_directory, resolve_device
 from akidb_mlx.runtime import mlx_import
@@ -165,12 +166,13 @@ class EmbeddingService(Embedder):
         given = list_texts(texts)
         call = self.parse_options(options)
         prompt = choose_prompt(self._prompts, call.input_type, call.prompt)
+        route = choose_route(self._checkpoint.routes, call.input_type)
         token_counts: list[int] = []
         truncated: list[bool] = []
 
         def combine(parts: list[Vectors]) -> EmbeddingBatch:
             return EmbeddingBatch(
-                vectors=parts[0] if len(parts) == 1 else np.concatenate([_no_vectors(call.dimensions), *parts]),
+                vectors=parts[0] if len(parts) == 1 else np.concatenate([_no_vectors(call), *parts]),
                 token_counts=token_counts,
                 truncated=truncated,
                 model=self._model_name,
@@ -182,7 +184,7 @@ class EmbeddingService(Embedder):
             for part in _slices(given):
                 if opened.future.done():
                     break
-                counts, cut = self._add(opened, part, len(token_counts), call, prompt, deadline)
+                counts, cut = self._add(opened, part, len(token_counts), call, prompt, route, deadline)
                 token_counts += counts
                 truncated += cut
             opened.end()
@@ -201,6 +203,7 @@ class EmbeddingService(Embedder):
         first: int,
         call: CallOptions,
         prompt: str,
+        route: str,
         deadline: Deadline,
     ) -> tuple[list[int], list[bool]]:
         """Tokenise some texts of a call, the first of index `first`, and queue them.
@@ -219,18 +222,25 @@ class EmbeddingService(Embedder):
             token_counts, truncated = [text.token_count for text in read], [text.truncated for text in read]
         self._engine.metrics.observe("tokenize", time.monotonic() - began)
         self._engine.metrics.count({"texts": len(texts), "truncated_texts": sum(truncated)})
-        finish = partial(
-            finish_vectors, windows=windows, dimensions=call.dimensions, normalize=call.normalize, first=first
-        )
+        finish = partial(_finish, windows=windows, call=call, first=first)
         owners = [first + index for index, counts in enumerate(windows) for _ in counts]
         expected_tokens = _expected_tokens(texts, prompt)
         if isinstance(read, PackedTexts):
             opened.add_packed(read.ids, read.lengths, owners, finish, expected_tokens)
-        else:
-            sequences = [window for text in read for window in text.windows]
-            prefix = self._shared_prefix(sequences, prompt, deadline)
-            bodies = [ids[len(prefix) :] for ids in sequences]
-            opened.add(bodies, owners, prefix.tobytes(), finish, expected_tokens)
+            return token_counts, truncated
+        sequences = [window for text in read for window in text.windows]
+        unpooled = 0
+        if not self._checkpoint.heads[route].pooling.include_prompt:
+            unpooled = self._tokenizer.prompt_length(prompt, deadline)
+            _check_pooled(sequences, owners, unpooled)
+        prefix = self._shared_prefix(sequences, prompt, deadline)
+        opened.add(
+            [ids[len(prefix) :] for ids in sequences],
+            owners,
+            BatchKey(prefix.tobytes(), unpooled, route),
+            finish,
+            expected_tokens,
+        )
         return token_counts, truncated
 
     def _shared_prefix(self, sequences: list[TokenIds], prompt: str, deadline: Deadline) -> TokenIds:
@@ -361,8 +371,25 @@ def _expected_tokens(texts: list[str], prompt: str) -> int:
     return sum((len(prompt) + len(text)) // _CHARACTERS_PER_TOKEN + 2 for text in texts)
 
 
-def _no_vectors(dimensions: int) -> Vectors:
-    return np.empty((0, dimensions), dtype=np.float32)
+def _check_pooled(sequences: list[TokenIds], owners: list[int], unpooled: int) -> None:
+    """Refuse a text of which the pooling would take no token."""
+    for ids, index in zip(sequences, owners, strict=True):
+        if len(ids) <= unpooled:
+            raise InvalidInputError(
+                f"text {index} has no token left beside its prompt of {unpooled}, which this model does not pool: use "
+                "another prompt, or none",
+                index,
+            )
+
+
+def _finish(pooled: Vectors, windows: Sequence[Sequence[int]], call: CallOptions, first: int) -> OutputVectors:
+    """Make vectors of the caller's size, length and type of those that the model computed."""
+    vectors = finish_vectors(pooled, windows, call.dimensions, call.normalize, first)
+    return quantize(vectors, call.output_dtype, call.ranges)
+
+
+def _no_vectors(call: CallOptions) -> OutputVectors:
+    return quantize(np.empty((0, call.dimensions), np.float32), call.output_dtype, call.ranges)
 
 
 def _slices(texts: list[str]) -> Iterator[list[str]]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from akidb_mlx.errors import InferenceError
+from akidb_mlx.quantized import OutputVectors
 
 # (rows, dimension) float32.
 Vectors = NDArray[np.float32]
@@ -27,14 +28,15 @@ class EmbeddingBatch:
     """The result of one call. Batches compare and hash by identity.
 
     Attributes:
-        vectors: (texts, dimension) float32, C-contiguous, in the order of the texts.
+        vectors: (texts, dimension) float32, C-contiguous, in the order of the texts; or of another type that the call
+            asked for, and then (texts, dimension / 8, rounded up) for packed bits.
         token_counts: tokens that the model read of each text, its prompt and special tokens included.
         truncated: for each text, whether tokens were cut off.
         model: name of the model.
-        dimension: size of a vector.
+        dimension: size of a vector, before its bits are packed.
     """
 
-    vectors: Vectors
+    vectors: OutputVectors
     token_counts: list[int]
     truncated: list[bool]
     model: str

@@ -31,13 +31,25 @@ class ModelKind:
         return self.marker in names and any(map(self.weights.fullmatch, names))
 
 
+# The folder of a module as sentence-transformers names it, below a model or below its Router.
+_MODULE = r"\d{1,3}_[A-Za-z]{1,40}"
+_ROUTED_MODULE = r"[A-Za-z0-9_-]{1,40}_\d{1,3}_[A-Za-z]{1,40}"
+# At the top of a repository, it means that even the encoder is one of each route's modules.
+ROUTER = "router_config.json"
+ROUTER_FIRST = (
+    f"is asymmetric from its encoders on: its first module is a Router ({ROUTER}), whose encoders lie in folders of "
+    "their own, which is not supported; save each route as a model of its own: "
+    "SentenceTransformer(modules=list(model[0].sub_modules['query'])).save_pretrained(…)"
+)
+
 EMBEDDING = ModelKind(
     marker="config.json",
     needed=re.compile(
         r"(config|config_sentence_transformers|sentence_[a-z-]{1,20}_config|modules|tokenizer|tokenizer_config"
         r"|special_tokens_map|added_tokens|generation_config|chat_template|adapter_config)\.json|chat_template\.jinja"
         r"|model(-\d{1,6}-of-\d{1,6})?\.safetensors|model\.safetensors\.index\.json"
-        r"|[A-Za-z0-9_-]{1,40}/config\.json|\d{1,3}_[A-Za-z]{1,40}/model\.safetensors"
+        rf"|[A-Za-z0-9_-]{{1,40}}/config\.json|{_MODULE}/model\.safetensors"
+        rf"|{_MODULE}/router_config\.json|{_MODULE}/{_ROUTED_MODULE}/(config\.json|model\.safetensors)"
     ),
     weights=re.compile(r"[^/]+\.safetensors"),
     requirement="config.json, tokenizer.json and model.safetensors",

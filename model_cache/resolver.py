@@ -15,7 +15,7 @@ from model_cache.errors import (
     ModelUnavailableError,
 )
 from model_cache.folders import delete_empty
-from model_cache.kinds import EMBEDDING, SPACY
+from model_cache.kinds import EMBEDDING, ROUTER, ROUTER_FIRST, SPACY
 from model_cache.names import RepoName, is_commit
 from model_cache.packages import package_of
 from model_cache.record import CacheRecord
@@ -54,6 +54,8 @@ def _describe_fault(directory: Path, is_directory: bool) -> str:
     """Say why a path is not the folder of a model, and what to do about it."""
     if not is_directory:
         return "is not a directory: expected the folder of a model"
+    if os.path.isfile(directory / ROUTER):  # noqa: PTH113
+        return ROUTER_FIRST
     if os.path.isfile(directory / "0_Transformer" / "config.json"):  # noqa: PTH113
         return (
             "holds its model in 0_Transformer, as in sentence-transformers' old layout: load it with a recent "

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from akidb_mlx.deadline import Deadline
-from akidb_mlx.engine.backend import ModelFacts
+from akidb_mlx.engine.backend import BatchKey, ModelFacts
 from akidb_mlx.engine.engine import Engine
 from akidb_mlx.engine.life import EngineLimits
 
@@ -194,7 +194,7 @@ def call(engine, *sequences, timeout=None, finish=lambda vectors: vectors):
     opened = open_call(engine, lambda parts: np.concatenate(parts).tolist() if parts else [], 0, timeout)
     if sequences:
         ids = [np.array(sequence, np.int32) for sequence in sequences]
-        opened.add(ids, range(len(ids)), b"", finish, 0)
+        opened.add(ids, range(len(ids)), BatchKey(), finish, 0)
     opened.end()
     return opened.future
 

@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 from akidb_mlx.embedder import Embedder
 from akidb_mlx.errors import ServiceClosedError
 from akidb_mlx.options import EmbedOptions
+from akidb_mlx.quantized import quantize
 from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics
 from akidb_mlx.texts import list_texts
 from akidb_mlx.vectors import EmbeddingBatch
@@ -48,6 +49,7 @@ class FakeEmbedder(Embedder):
         rows = [encode(text, call.dimensions) for text in given]
         future: Future[EmbeddingBatch] = Future()
         vectors = np.stack(rows) if rows else np.empty((0, call.dimensions), np.float32)
+        vectors = quantize(vectors, call.output_dtype, call.ranges)
         self.open.wait()
         future.set_result(
             EmbeddingBatch(vectors, [len(text) for text in given], [False] * len(given), self.name, call.dimensions)

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from scipy.special import erf, expit
 
+from tests.support import golden
+
 GRID = np.concatenate([np.linspace(-30, 30, 200_001), np.logspace(1, 6, 501), -np.logspace(1, 6, 501)])
 X = GRID.astype(np.float32).astype(np.float64)
 REFERENCE = {
@@ -45,3 +47,18 @@ def test_the_negative_exponential_equals_numpys():
     assert (np.abs(found - exact) <= allowed)[:-3].all()
     assert (found[-3:] < 1e-18).all()
     assert (found > 1e-30).all()
+
+
+def test_the_activations_of_dense_modules_are_torchs():
+    """Each to the rounding of float32."""
+    import mlx.core as mx
+
+    from akidb_mlx.backends.mlx.activations import DENSE
+    from akidb_mlx.checkpoint.head import DENSE_ACTIVATIONS
+
+    assert set(DENSE) == set(DENSE_ACTIVATIONS)
+    stored = golden("outputs")
+    for name, function in DENSE.items():
+        with mx.stream(mx.cpu):
+            found = np.array(function(mx.array(stored["x"])))
+        assert np.allclose(found, stored[name], rtol=2e-6, atol=1e-6), name

@@ -5,6 +5,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from akidb_mlx.engine.backend import BatchKey
 from akidb_mlx.engine.batching import Batch, padded_length
 from tests.engines import FakeModel
 
@@ -40,7 +41,7 @@ def item(ids):
 
 
 def test_a_batch_takes_what_its_limits_allow():
-    batch = Batch(b"", length=10, limit=60, target=40, most_padding=3)
+    batch = Batch(BatchKey(), length=10, limit=60, target=40, most_padding=3)
     assert batch.add(item([1] * 10))
     assert batch.add(item([2] * 8))
     assert not batch.add(item([3] * 8))  # 4 tokens of padding
@@ -52,7 +53,7 @@ def test_a_batch_takes_what_its_limits_allow():
 
 @given(st.integers(1, 300), st.integers(1, 400))
 def test_a_batch_is_as_near_to_its_target_as_its_limit_allows(length, limit):
-    batch = Batch(b"", length, limit, target=0.9 * limit, most_padding=0)
+    batch = Batch(BatchKey(), length, limit, target=0.9 * limit, most_padding=0)
     while batch.add(item([batch.size + 1] * length)):
         pass
     assert batch.size == 1 or batch.padded_tokens <= limit
@@ -63,20 +64,20 @@ def test_a_batch_is_as_near_to_its_target_as_its_limit_allows(length, limit):
 
 
 def test_a_longer_sequence_runs_alone():
-    batch = Batch(b"", length=100, limit=40, target=40, most_padding=3)
+    batch = Batch(BatchKey(), length=100, limit=40, target=40, most_padding=3)
     assert batch.add(item([1] * 97))
     assert not batch.add(item([2] * 100))
 
 
 def test_equal_sequences_run_once():
-    batch = Batch(b"", length=3, limit=3, target=3, most_padding=0)
+    batch = Batch(BatchKey(), length=3, limit=3, target=3, most_padding=0)
     items = [item([1, 2, 3]), item([1, 2, 3])]
     assert all(batch.add(one) for one in items)
     assert (batch.size, list(batch.rows())) == (1, [(0, items[0]), (0, items[1])])
 
 
 def test_halves_hold_everything_once():
-    batch = Batch(b"", length=2, limit=100, target=100, most_padding=10)
+    batch = Batch(BatchKey(), length=2, limit=100, target=100, most_padding=10)
     for i in range(5):
         batch.add(item([i, i]))
     halves = batch.halves()
@@ -86,7 +87,7 @@ def test_halves_hold_everything_once():
 
 def test_token_rows_are_padded_with_zeros_on_the_right():
     prefix = np.array([7, 8], np.int32)
-    batch = Batch(prefix.tobytes(), length=3, limit=100, target=100, most_padding=10)
+    batch = Batch(BatchKey(prefix.tobytes()), length=3, limit=100, target=100, most_padding=10)
     assert all(batch.add(item(ids)) for ids in ([1, 2, 3], [4], [5, 6]))
     rows = batch.token_rows()
     assert rows.ids.tolist() == [[1, 2, 3], [4, 0, 0], [5, 6, 0]]

@@ -51,7 +51,8 @@ def test_the_published_file_describes_layers_of_two_kinds():
     args = parse_config(rule.config, config["text_config"])
     assert args.types == (["sliding_attention"] * 5 + ["full_attention"]) * 4
     assert args.head_sizes == {"sliding_attention": (256, 2), "full_attention": (512, 1)}
-    assert args.thetas == {"sliding_attention": 1e4, "full_attention": 1e6}
+    bases = {kind: positions.theta for kind, positions in args.rotations.items()}
+    assert bases == {"sliding_attention": 1e4, "full_attention": 1e6}
     assert args.placeholder_ids == (258_880, 258_884, 258_881)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from akidb_mlx.engine import engine as engine_module
+from akidb_mlx.engine.backend import BatchKey
 from akidb_mlx.errors import (
     AkidbMlxError,
     DeadlineExceededError,
@@ -109,7 +110,7 @@ def test_a_part_that_comes_after_the_end_of_its_life_does_not_run_in_the_next(en
     opened = open_call(engine, lambda parts: parts)
     kill(engine, monkeypatch)
     assert call(engine, [5]).result(5) == [[1, 5]]
-    opened.add([np.array([6], np.int32)], [0], b"", lambda vectors: vectors, 0)
+    opened.add([np.array([6], np.int32)], [0], BatchKey(), lambda vectors: vectors, 0)
     opened.end()
     with pytest.raises(ServiceClosedError, match="owner thread died"):
         opened.future.result(5)
@@ -329,7 +330,7 @@ def test_draining_does_not_spin_while_a_call_is_tokenised(engine, monkeypatch):
     closing.start()
     time.sleep(0.3)
     assert len(looks) < 20
-    opened.add([np.array([3], np.int32)], [0], b"", lambda vectors: vectors, 0)
+    opened.add([np.array([3], np.int32)], [0], BatchKey(), lambda vectors: vectors, 0)
     opened.end()
     assert opened.future.result(5) == [[1, 3]]
     closing.join(5)

@@ -17,7 +17,9 @@ ROOT = Path(akidb_mlx.__file__).parent.parent
 # The modules of each layer; those below a name belong to it unless they are listed themselves.
 LAYERS = {
     "errors": ["akidb_mlx.errors", "akidb_mlx.deadline"],
-    "values": [f"akidb_mlx.{name}" for name in ("closeable", "catalog", "texts", "vectors", "options", "reports")],
+    "values": [
+        f"akidb_mlx.{name}" for name in ("closeable", "catalog", "texts", "quantized", "vectors", "options", "reports")
+    ],
     "settings": ["akidb_mlx.settings"],
     "runtime": ["akidb_mlx.runtime"],
     "checkpoint": ["akidb_mlx.checkpoint"],
@@ -74,6 +76,7 @@ def test_the_public_names():
     assert set(akidb_mlx.__all__) == errors_of_the_tree | {
         *("Embedder", "EmbeddingService", "EmbeddingBatch", "EmbedOptions", "ModelInfo", "ServiceMetrics", "Health"),
         *("ModelPool", "Entity", "EntityExtractor", "Summarizer", "Settings", "__version__"),
+        *("calibration_ranges", "dequantize", "hamming_distances", "quantize", "rescore"),
     }
     assert dir(akidb_mlx) == akidb_mlx.__all__
     assert all(getattr(akidb_mlx, name) for name in akidb_mlx.__all__)

@@ -108,8 +108,8 @@ def test_a_key_of_the_configuration(tmp_path, name, changes, problem):
         ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}, "model_type = 'SparseEncoder'"),
         ("config_sentence_transformers.json", {"truncate_dim": 0}, "truncate_dim must be an integer of 1 or more"),
         ("config_sentence_transformers.json", {"temperature": 2}, "temperature = 2 is a key that"),
-        ("1_Pooling/config.json", {"include_prompt": None}, "include_prompt = None is not supported"),
-        ("1_Pooling/config.json", {"include_prompt": 0}, "include_prompt = 0 is not supported"),
+        ("1_Pooling/config.json", {"include_prompt": None}, "include_prompt must be true or false, found None"),
+        ("1_Pooling/config.json", {"include_prompt": 0}, "include_prompt must be true or false, found 0"),
         ("1_Pooling/config.json", {"pooling_mode_mean_tokens": "no"}, "must be true or false, found 'no'"),
         ("1_Pooling/config.json", {"pooling_mode": ""}, "pooling [''] is not supported"),
         ("1_Pooling/config.json", {"token_weights": "idf"}, "token_weights = 'idf' is a key that"),
@@ -128,10 +128,10 @@ def test_a_key_of_a_modules_file(tmp_path, file, changes, problem):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"use_residual": True}, "use_residual = True is not supported"),
+        ({"use_residual": 1}, "use_residual must be true or false, found 1"),
         ({"module_input_name": "token_embeddings"}, "module_input_name = 'token_embeddings' is not supported"),
         ({"module_output_name": "other"}, "module_output_name = 'other' is not supported"),
-        ({"activation_function": "torch.nn.modules.activation.ReLU"}, "activation torch.nn.modules.activation.ReLU"),
+        ({"activation_function": "torch.nn.modules.activation.PReLU"}, "activation torch.nn.modules.activation.PReLU"),
         # The reference does not trust it, and takes Tanh.
         ({"activation_function": "my_code.Identity"}, "activation my_code.Identity is not supported"),
         ({"out_features": 63}, "out_features is 63 and dense.0.weight has 256 rows"),

@@ -11,6 +11,7 @@ import pytest
 
 from akidb_mlx import EmbeddingBatch, EmbeddingService, Settings
 from akidb_mlx.deadline import Deadline
+from akidb_mlx.engine.backend import BatchKey
 from akidb_mlx.errors import (
     AkidbMlxError,
     ConfigurationError,
@@ -132,7 +133,7 @@ def test_chunks_are_averaged_by_token_count(service, name):
     one = service(name)
     (text,) = one._tokenizer([LONG], "", "chunk")
     opened = one._engine.open_call(lambda parts: parts[0], 0, Deadline(None))
-    opened.add(text.windows, [0] * len(text.windows), b"", lambda pooled: pooled, 0)
+    opened.add(text.windows, [0] * len(text.windows), BatchKey(), lambda pooled: pooled, 0)
     opened.end()
     windows = opened.future.result()
     windows = windows / np.linalg.norm(windows, axis=1, keepdims=True)

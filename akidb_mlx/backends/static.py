@@ -122,8 +122,9 @@ class StaticModel(Model):
     def _sum(self, ids: TokenIds) -> Vectors:
         # In blocks, since a long chain of sums would be inexact.
         blocks = [ids[start : start + _LONG] for start in range(0, len(ids), _LONG)]
-        sums: Vectors = np.stack([self._rows(block).sum(axis=0, dtype=np.float32) for block in blocks])
-        return sums.sum(axis=0, dtype=np.float32)
+        sums = np.stack([self._rows(block).sum(axis=0, dtype=np.float32) for block in blocks])
+        total: Vectors = sums.sum(axis=0, dtype=np.float32)
+        return total
 
     def _rows(self, ids: TokenIds) -> _Array:
         """Return the tokens' vectors, in the type of the table unless they are weighted."""

@@ -7,20 +7,23 @@ are silent.
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from akidb_mlx.checkpoint.architectures import ARCHITECTURES
-from akidb_mlx.checkpoint.architectures.architecture import Architecture, PoolingMode
+from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.architectures.config import EncoderConfig, parse_config
 from akidb_mlx.checkpoint.architectures.static import STATIC
-from akidb_mlx.checkpoint.dense import DenseActivation, read_dense
 from akidb_mlx.checkpoint.files import is_file, read_json, read_optional_json
+from akidb_mlx.checkpoint.head import Head, Pooling
+from akidb_mlx.checkpoint.head_modules import HeadReader
 from akidb_mlx.checkpoint.known_keys import cut
-from akidb_mlx.checkpoint.modules import read_model_config, read_modules, read_pooling, read_transformer
+from akidb_mlx.checkpoint.modules import EVERY_ROLE, ModuleList, read_modules
 from akidb_mlx.checkpoint.purpose import check_additions, check_heads
 from akidb_mlx.checkpoint.quantization import QuantizationConfig, read_quantization
+from akidb_mlx.checkpoint.sentence_config import read_model_config, read_transformer
 from akidb_mlx.checkpoint.static import StaticTable, read_static
 from akidb_mlx.checkpoint.tensors import StoredTensor, float_type, read_tensors
 from akidb_mlx.errors import ModelLoadError
@@ -35,13 +38,12 @@ class Checkpoint:
         model_type: `model_type` in config.json, a key of `ARCHITECTURES`; for a static model "model2vec" or "static".
         config: the content of config.json, or its part that describes the encoder of texts.
         encoder_config: what the encoder reads of it, checked.
-        tensors: every stored tensor by the encoder's name for it; Dense layers are `dense.0`, `dense.1`, …
+        tensors: every stored tensor by the name that the encoder or a module after it uses.
         quantization: the packing of the layers that have scales.
         dtype: the floating type that most tensors are stored in.
-        pooling: how token vectors become one vector.
-        pooling_source: the file or rule that decided the pooling, for a person.
+        heads: for each route, what follows the encoder; a model without a Router has one route, "".
+        routes: the route of a text for each role that has one: "query", "document" or None.
         stated_embedder: whether sentence-transformers' files say that it is an embedding model.
-        dense_activations: one for each Dense layer after the pooling.
         prompts: named prompts.
         truncate_dim: how many values of a vector its publisher keeps by default, or None for all.
         max_tokens: most tokens of a text that the model reads, special tokens included.
@@ -56,10 +58,9 @@ class Checkpoint:
     tensors: dict[str, StoredTensor]
     quantization: QuantizationConfig
     dtype: str
-    pooling: PoolingMode
-    pooling_source: str
+    heads: Mapping[str, Head]
+    routes: Mapping[str | None, str]
     stated_embedder: bool
-    dense_activations: tuple[DenseActivation, ...]
     prompts: dict[str, str]
     truncate_dim: int | None
     max_tokens: int
@@ -70,6 +71,16 @@ class Checkpoint:
     def architecture(self) -> Architecture:
         """Return the documented rules of this model type."""
         return ARCHITECTURES[self.model_type] if self.static is None else STATIC
+
+    @property
+    def pooling(self) -> str:
+        """Return how token vectors become one vector, as in "mean" or "cls+mean"; the ways of several routes."""
+        return "; ".join(dict.fromkeys(str(head.pooling) for head in self.heads.values()))
+
+    @property
+    def pooling_source(self) -> str:
+        """Return the files or the rule that decide the pooling, for a person."""
+        return "; ".join(dict.fromkeys(head.pooling.source for head in self.heads.values()))
 
     @property
     def quantization_summary(self) -> str | None:
@@ -99,27 +110,27 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     config = _text_config(config_path, config, architecture)
     encoder_config = parse_config(architecture.config, config)
     modules = read_modules(directory)
+    _check_folders(directory, modules)
     model = read_model_config(directory)
     transformer = read_transformer(directory)
     tensors = read_tensors(directory, architecture)
     check_heads(tensors)
-    pooling, pooling_source = read_pooling(directory, model_type, architecture, modules)
+    reader = HeadReader(directory, config, architecture, modules, tensors)
+    heads = {route: reader.read(chain) for route, chain in modules.chains.items()}
     dtype = float_type(tensors.values())
     quantization = read_quantization(config_path, config, architecture)
     _check_layers(config_path, quantization, tensors)
-    dense_activations, dense_tensors = read_dense(directory, config, architecture, modules, tensors)
     return Checkpoint(
         directory=directory,
         model_type=model_type,
         config=config,
         encoder_config=encoder_config,
-        tensors=tensors | dense_tensors,
+        tensors=tensors | reader.tensors,
         quantization=quantization,
         dtype=dtype,
-        pooling=pooling,
-        pooling_source=pooling_source,
-        stated_embedder=modules.listed or bool(model) or is_file(modules.pooling / "config.json"),
-        dense_activations=dense_activations,
+        heads=heads,
+        routes=modules.routes,
+        stated_embedder=modules.listed or bool(model) or is_file(directory / "1_Pooling/config.json"),
         prompts=model["prompts"] if model.get("prompts") is not None else dict(architecture.prompts),
         truncate_dim=model.get("truncate_dim"),
         max_tokens=_max_tokens(directory, config, encoder_config, transformer),
@@ -138,10 +149,9 @@ def _static_checkpoint(directory: Path, static: StaticTable) -> Checkpoint:
         tensors={},
         quantization=QuantizationConfig(None, {}),
         dtype=static.dtype,
-        pooling="mean",
-        pooling_source="config.json" if static.model2vec else "modules.json",
+        heads={"": Head(Pooling(("mean",), source="config.json" if static.model2vec else "modules.json"))},
+        routes=EVERY_ROLE,
         stated_embedder=True,
-        dense_activations=(),
         prompts=model.get("prompts") or {},
         truncate_dim=model.get("truncate_dim"),
         max_tokens=static.max_tokens,
@@ -190,3 +200,15 @@ def _max_tokens(
     if positions is not None:
         limits[-1] -= encoder_config.reserved_positions
     return int(min(limits))
+
+
+def _check_folders(directory: Path, modules: ModuleList) -> None:
+    """Refuse an encoder that is not in the model's own folder: another may lie there."""
+    for chain in modules.chains.values():
+        if chain[0].folder != directory:
+            raise ModelLoadError(
+                f"{directory / 'modules.json'}: the Transformer lies in the folder "
+                f"{cut(str(chain[0].folder.relative_to(directory)))!r}, as in sentence-transformers' old layout, and "
+                "is read from the model directory itself only; load the model with a recent sentence-transformers and "
+                "save it again"
+            )

@@ -74,8 +74,7 @@ POOLING_FLAGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 POOLING_KEYS = KnownKeys(
-    honoured=frozenset({"pooling_mode", *POOLING_FLAGS}),
-    only=only("include_prompt", True, reason="the prompt's tokens are always pooled with the text's"),
+    honoured=frozenset({"pooling_mode", "include_prompt", *POOLING_FLAGS}),
     harmless=harmless("word_embedding_dimension embedding_dimension", reason="the size is read from config.json"),
 )
 
@@ -85,8 +84,15 @@ _SENTENCE_ONLY = only(
     reason="only the vector of the whole text is supported",
 )
 DENSE_KEYS = KnownKeys(
-    honoured=honoured("out_features bias activation_function"),
-    only=_SENTENCE_ONLY | only("use_residual", *(None, False), reason="the layer's input is not added to its output"),
+    honoured=honoured("out_features bias activation_function use_residual"),
+    only=_SENTENCE_ONLY,
     harmless=harmless("in_features", reason="the size is read from the weights"),
 )
 NORMALIZE_KEYS = KnownKeys(honoured=frozenset(), only=_SENTENCE_ONLY)
+LAYER_NORM_KEYS = KnownKeys(
+    honoured=frozenset(), harmless=harmless("dimension", reason="the size is read from the weights")
+)
+DROPOUT_KEYS = KnownKeys(honoured=frozenset(), harmless=harmless("dropout", reason="is for training"))
+
+ROUTER_KEYS = KnownKeys(honoured=honoured("types structure parameters"))
+ROUTER_PARAMETER_KEYS = KnownKeys(honoured=honoured("default_route allow_empty_key route_mappings"))

@@ -46,6 +46,24 @@ def choose_prompt(prompts: Mapping[str, str], input_type: str | None, prompt: st
     )
 
 
+def choose_route(routes: Mapping[str | None, str], input_type: str | None) -> str:
+    """Return the route that texts take through a model: that of their role, or the default one.
+
+    Args:
+        routes: those of the model, by "query", "document" or None.
+        input_type: None, "query", "document" or the name of a prompt, which is no role.
+
+    Raises:
+        InvalidInputError: the model has no route for such texts.
+    """
+    role = input_type if input_type in _ROLES else None
+    if role not in routes:
+        given = "no role" if role is None else f"the role {role!r}"
+        known = ", ".join(repr(one) for one in routes if one is not None) or "none"
+        raise InvalidInputError(f"this model has no route for texts with {given}: give input_type one of {known}")
+    return routes[role]
+
+
 def read_default_prompt_name(directory: Path, prompts: Mapping[str, str]) -> str | None:
     """Return the name of the prompt that sentence-transformers puts before texts of a call that names none.
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from akidb_mlx.checkpoint.architectures.static import MODEL2VEC_KEYS
-from akidb_mlx.checkpoint.files import is_file
+from akidb_mlx.checkpoint.files import is_file, read_optional_json
 from akidb_mlx.checkpoint.known_keys import cut
+from akidb_mlx.checkpoint.module_keys import NORMALIZE_KEYS
 from akidb_mlx.checkpoint.modules import list_modules
 from akidb_mlx.checkpoint.tensors import StoredTensor, read_header
 from akidb_mlx.checkpoint.tokenization.files import read_description
@@ -76,14 +77,16 @@ def read_static(directory: Path, config: Mapping[str, Any]) -> StaticTable | Non
         ModelLoadError: a file is missing or malformed, or asks for something that is not supported.
     """
     path = directory / "modules.json"
-    modules = list_modules(path) if is_file(path) else []
-    listed = [kind for kind, _ in modules]
+    modules = list_modules(path) if is_file(path) else ()
+    listed = [module.kind for module in modules]
     model2vec = config.get("model_type") == "model2vec"
     if not model2vec and listed[:1] != ["StaticEmbedding"]:
         return None
     if listed and listed not in (["StaticEmbedding"], ["StaticEmbedding", "Normalize"]):
         raise ModelLoadError(f"{path} lists {cut(', '.join(listed))}; supported: StaticEmbedding, Normalize")
-    folder = directory / modules[0][1] if modules else directory
+    for module in modules[1:]:
+        NORMALIZE_KEYS.check(module.folder / "config.json", read_optional_json(module.folder / "config.json"))
+    folder = modules[0].folder if modules else directory
     if model2vec and folder != directory:
         raise ModelLoadError(f"{path}: a model of model2vec lies in the model directory itself, not in {folder.name}")
     tokenizer = folder / "tokenizer.json"

@@ -69,6 +69,11 @@ class TextTokenizer:
             raise ModelLoadError(
                 f"{checkpoint.directory}: max_tokens {self.max_tokens} leaves no room beside the special tokens"
             )
+        if not len(self._after) and not all(head.pooling.include_prompt for head in checkpoint.heads.values()):
+            raise ModelLoadError(
+                f"{checkpoint.directory}: include_prompt = False is not supported with a tokenizer that ends no text "
+                "with a special token: the reference counts the prompt's tokens by it"
+            )
 
     @property
     def _capacity(self) -> int:
@@ -119,6 +124,17 @@ class TextTokenizer:
                 self._prefixes.clear()
             self._prefixes[prompt] = np.concatenate([self._before, variants[0][:count]])
         return self._prefixes[prompt]
+
+    def prompt_length(self, prompt: str, deadline: Deadline = NEVER) -> int:
+        """Return how many tokens of each text with this prompt count as the prompt's, the special ones before included.
+
+        As in sentence-transformers, they are those of the prompt alone without the last special token, also where the
+        text changes the last of them.
+        """
+        if not prompt:
+            return 0
+        (ids,) = self._encode([prompt], deadline)
+        return min(len(self._frame(ids)), self.max_tokens) - 1
 
     def _fit(
         self, index: int, body: TokenIds, text: str, prompt: str, on_overflow: OverflowPolicy, deadline: Deadline

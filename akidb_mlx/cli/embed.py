@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from akidb_mlx.cli.inputs import open_texts
 from akidb_mlx.cli.output import is_terminal, report, write_json, write_table
 from akidb_mlx.cli.slices import map_slices
+from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.options import EmbedOptions, OverflowPolicy
+from akidb_mlx.quantized import OutputDtype, Ranges
 from akidb_mlx.service import EmbeddingService
 from akidb_mlx.settings import DeviceName
 from akidb_mlx.vectors import EmbeddingBatch
@@ -48,6 +53,15 @@ def embed(
     on_overflow: Annotated[
         OverflowPolicy, typer.Option(help="Treatment of a text that is too long for the model.")
     ] = "truncate",
+    output_dtype: Annotated[
+        OutputDtype, typer.Option(help="Type of the values; binary and ubinary are bits, eight to a byte.")
+    ] = "float32",
+    ranges: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file for int8 and uint8: a list of each value's lower bounds and one of its upper bounds."
+        ),
+    ] = None,
     device: Annotated[DeviceName | None, typer.Option(envvar="AKIDB_DEVICE", help="Device to compute on.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object, at the end.")] = False,
 ) -> None:
@@ -62,6 +76,8 @@ def embed(
         "dimensions": dimensions,
         "normalize": normalize,
         "on_overflow": on_overflow,
+        "output_dtype": output_dtype,
+        "ranges": None if ranges is None else _read_ranges(ranges),
     }
     source = open_texts(texts, slice_size=_SLICE)
     for_person = is_terminal() and not as_json
@@ -85,6 +101,15 @@ def embed(
         report(f"{cut} of {count} texts were cut to the model's limit (see --on-overflow)")
 
 
+def _read_ranges(path: Path) -> Ranges:
+    try:
+        return np.array(json.loads(path.read_text(encoding="utf-8")), np.float32)
+    except OSError as error:
+        raise InvalidInputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidInputError(f"{path} must hold two JSON lists of numbers of one length: {error}") from error
+
+
 def _write_json(model: str, dimension: int, batches: list[EmbeddingBatch]) -> None:
     result = {
         "model": model,
@@ -103,10 +128,15 @@ def _show(texts: list[str], batch: EmbeddingBatch, *, header: bool) -> None:
     columns = (
         Column("text", width=_SHOWN_CHARACTERS, no_wrap=True),
         Column("tokens", width=6, justify="right"),
-        Column(f"first {_SHOWN_VALUES} of {batch.dimension} values", width=9 * _SHOWN_VALUES - 2, no_wrap=True),
+        Column(f"first {_SHOWN_VALUES} of {batch.vectors.shape[1]} values", width=9 * _SHOWN_VALUES - 2, no_wrap=True),
     )
+    shown = "+.4f" if batch.vectors.dtype.kind == "f" else "+d"
     rows = (
-        (text[:_SHOWN_CHARACTERS], str(count), "  ".join(f"{value:+.4f}" for value in vector[:_SHOWN_VALUES]))
+        (
+            text[:_SHOWN_CHARACTERS],
+            str(count),
+            "  ".join(format(value, shown) for value in vector[:_SHOWN_VALUES].tolist()),
+        )
         for text, count, vector in zip(texts, batch.token_counts, batch.vectors, strict=True)
     )
     write_table(columns, rows, header=header)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from akidb_mlx.errors import InferenceError
 from akidb_mlx.vectors import TokenIds, TokenMatrix, Vectors
@@ -48,6 +48,20 @@ class ModelFacts:
     packed: bool = False
 
 
+class BatchKey(NamedTuple):
+    """All that the sequences of a batch have in common.
+
+    Attributes:
+        prefix: bytes of the token ids that all begin with, and that are left out of them.
+        unpooled: how many tokens of each, from its beginning on, are left out of the pooling.
+        route: the route that they take through the modules of the model.
+    """
+
+    prefix: bytes = b""
+    unpooled: int = 0
+    route: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class TokenRows:
     """Sequences that run together, padded on the right.
@@ -57,11 +71,15 @@ class TokenRows:
             rows, one row after another.
         lengths: (rows,) int32, how many tokens of each row are not padding; at least 1.
         prefix: (n,) int32, tokens that stand before those of every row; empty where there are none.
+        unpooled: how many tokens of each row, from its beginning on, are left out of the pooling.
+        route: the route that the rows take through the modules of the model.
     """
 
     ids: TokenMatrix
     lengths: TokenIds
     prefix: TokenIds
+    unpooled: int = 0
+    route: str = ""
 
     def check(self, facts: ModelFacts) -> None:
         """Refuse tokens and positions that the model has no vectors for: a device would read foreign memory for them.

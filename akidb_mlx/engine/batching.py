@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from akidb_mlx.engine.backend import ModelFacts, TokenRows
+from akidb_mlx.engine.backend import BatchKey, ModelFacts, TokenRows
 from akidb_mlx.vectors import TokenIds
 
 
@@ -38,7 +38,7 @@ class Batch(Generic[Sequence]):
     """Sequences that run together.
 
     Attributes:
-        prefix: the bytes of the token ids that all begin with; computed once and not again for each.
+        key: all that they have in common; a prefix is computed once and not again for each.
         length: the length that all are padded to.
         limit: most tokens, padding included; a single longer sequence runs alone.
         target: the number of tokens that the batch should come nearest to.
@@ -47,7 +47,7 @@ class Batch(Generic[Sequence]):
             calls are computed once.
     """
 
-    prefix: bytes
+    key: BatchKey
     length: int
     limit: int
     target: float
@@ -100,7 +100,8 @@ class Batch(Generic[Sequence]):
         for row, (sequence, *_) in enumerate(self.waiting_for.values()):
             lengths[row] = len(sequence.ids)
             ids[row, : len(sequence.ids)] = sequence.ids
-        return TokenRows(ids, lengths, np.frombuffer(self.prefix, np.int32))
+        prefix = np.frombuffer(self.key.prefix, np.int32)
+        return TokenRows(ids, lengths, prefix, self.key.unpooled, self.key.route)
 
     def rows(self) -> Iterator[tuple[int | slice, Sequence]]:
         """Yield every sequence with the row of its vector, or the rows of its vectors."""

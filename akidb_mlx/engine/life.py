@@ -12,7 +12,7 @@ from threading import get_ident
 from typing import Any
 
 from akidb_mlx.deadline import Deadline
-from akidb_mlx.engine.backend import Model, ModelFacts
+from akidb_mlx.engine.backend import BatchKey, Model, ModelFacts
 from akidb_mlx.engine.batching import padded_length
 from akidb_mlx.engine.metrics import Metrics, Outcome
 from akidb_mlx.engine.request_queue import RequestQueue
@@ -163,7 +163,7 @@ class EngineCall:
         self,
         sequences: Sequence[TokenIds],
         texts: Sequence[int],
-        prefix: bytes,
+        key: BatchKey,
         finish: Callable[[Vectors], Vectors],
         expected_tokens: int,
     ) -> None:
@@ -172,7 +172,7 @@ class EngineCall:
         Args:
             sequences: their token ids.
             texts: for each, the index of its text in the call.
-            prefix: bytes of the token ids that all begin with, left out of them.
+            key: all that they have in common.
             finish: makes a part of the result of their pooled vectors (sequences, native dimension), on the owner
                 thread.
             expected_tokens: the number that had been expected of them.
@@ -182,7 +182,7 @@ class EngineCall:
             DeadlineExceededError: the deadline passed while the model was loaded again.
         """
         facts = self._life.wait_until_loaded(self._request.deadline.left())
-        part = RequestPart(self._request, texts, facts.dimension, prefix, finish)
+        part = RequestPart(self._request, texts, facts.dimension, key, finish)
         self._queue(part, distinct_sequences(part, sequences), facts, expected_tokens)
 
     def add_packed(
@@ -203,7 +203,7 @@ class EngineCall:
             expected_tokens: likewise.
         """
         facts = self._life.wait_until_loaded(self._request.deadline.left())
-        part = RequestPart(self._request, texts, facts.dimension, b"", finish)
+        part = RequestPart(self._request, texts, facts.dimension, BatchKey(), finish)
         packed = QueuedSequence(ids, part, list(range(len(lengths))), lengths)
         self._queue(part, [packed] if len(lengths) else [], facts, expected_tokens)
 

@@ -240,9 +240,9 @@ class RequestQueue:
     ) -> Batch[QueuedSequence]:
         """Return the batch of the call whose turn it is."""
         first = self._turns[0]
-        prefix, longest = max(first.waiting, key=lambda key: key[1])
-        batch = kind(prefix, longest, limit, target, most_padding)
-        lengths = {length for request in self._turns for start, length in request.waiting if start == prefix}
+        key, longest = max(first.waiting, key=lambda place: place[1])
+        batch = kind(key, longest, limit, target, most_padding)
+        lengths = {length for request in self._turns for other, length in request.waiting if other == key}
         for length in sorted(lengths, reverse=True):
             if length <= longest and not self._add_all(batch, length):
                 break
@@ -254,13 +254,13 @@ class RequestQueue:
     def _add_all(self, batch: Batch[QueuedSequence], length: int) -> bool:
         """Add the sequences of this length, of all calls in turn; return False when the batch takes no more."""
         for request in self._turns:
-            sequences = request.waiting.get((batch.prefix, length))
+            sequences = request.waiting.get((batch.key, length))
             while sequences:
                 if not batch.add(sequences[0]):
                     return False
                 self._tokens -= len(sequences.popleft().ids)
                 if not sequences:
-                    del request.waiting[batch.prefix, length]
+                    del request.waiting[batch.key, length]
                 if request.begun is None:
                     request.begun = time.monotonic()
         return True

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from akidb_mlx.deadline import Deadline
+from akidb_mlx.engine.backend import BatchKey
 from akidb_mlx.errors import AkidbMlxError, InferenceError
 from akidb_mlx.runtime.owner import on_owner_thread
 from akidb_mlx.vectors import TokenIds, Vectors
@@ -50,7 +51,7 @@ class RequestPart:
 
     Attributes:
         request: the call.
-        prefix: the bytes of the token ids that all sequences begin with, and that are left out of them.
+        key: all that its sequences have in common.
         pooled: (sequences, native dimension), filled as batches are done.
         missing: how many rows are not filled.
         finish: makes of the pooled vectors those that the call's result is combined from.
@@ -63,11 +64,11 @@ class RequestPart:
         request: Request,
         texts: Sequence[int],
         dimension: int,
-        prefix: bytes,
+        key: BatchKey,
         finish: Callable[[Vectors], Vectors],
     ) -> None:
         self.request = request
-        self.prefix = prefix
+        self.key = key
         self.pooled = np.empty((len(texts), dimension), dtype=np.float32)
         self.missing = len(texts)
         self.finish = finish
@@ -163,7 +164,7 @@ class Request:
         future: the caller's; it can be cancelled until it is done.
         deadline: when the call is dropped.
         expected_tokens: how many tokens the parts that are still to come will have, by estimate.
-        waiting: the sequences that wait, by prefix and padded length.
+        waiting: the sequences that wait, by the key of their part and padded length.
         begun: when its first sequence was taken, by `time.monotonic`.
     """
 
@@ -172,7 +173,7 @@ class Request:
         self.future = CallFuture()
         self.deadline = deadline
         self.expected_tokens = expected_tokens
-        self.waiting: dict[tuple[bytes, int], deque[QueuedSequence]] = {}
+        self.waiting: dict[tuple[BatchKey, int], deque[QueuedSequence]] = {}
         self.begun: float | None = None
         self._combine = combine
         self._parts: list[RequestPart] = []
@@ -187,7 +188,7 @@ class Request:
         """Queue a part's sequences; `padded` maps a length to the one that it is padded to."""
         self._parts.append(part)
         for sequence in sequences:
-            self.waiting.setdefault((part.prefix, padded(len(sequence.ids))), deque()).append(sequence)
+            self.waiting.setdefault((part.key, padded(len(sequence.ids))), deque()).append(sequence)
 
     def finish_part(self, part: RequestPart) -> None:
         """Finish a part all of whose rows are filled; the last one resolves the call."""

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+# The roles of texts that sentence-transformers knows; `encode_query` and `encode_document` pass them on.
+_TASKS = ("query", "document")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Recipe:
         donor: the tiny model whose tokenizer it gets.
         max_seq_length: most tokens of a text.
         prompts: its named prompts; a golden array is made for each, and one for none.
+        modules: makes the modules after the Transformer, for the size of its vectors; if None, a Pooling of that
+            mode and a Normalize.
         change: a last change of the saved directory, before its vectors are computed: extra keys, other modules.
         scale: standard deviation of what is added to every parameter, so that leaving out a norm or a bias shows.
     """
@@ -36,6 +40,7 @@ class Recipe:
     donor: str = "tiny-bert"
     max_seq_length: int = 128
     prompts: dict[str, str] = field(default_factory=dict)
+    modules: Callable[[int], list[Any]] | None = None
     change: Callable[[Path], None] | None = None
     scale: float = 0.1
 
@@ -59,8 +64,9 @@ def make(name: str, recipe: Recipe) -> None:
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(HERE / recipe.donor / file, out)
     transformer = Transformer(str(out), max_seq_length=recipe.max_seq_length)
-    modules = [transformer, Pooling(transformer.get_embedding_dimension(), recipe.pooling), Normalize()]
-    SentenceTransformer(modules=modules, prompts=recipe.prompts, device="cpu").save_pretrained(
+    size = transformer.get_embedding_dimension()
+    after = [Pooling(size, recipe.pooling), Normalize()] if recipe.modules is None else recipe.modules(size)
+    SentenceTransformer(modules=[transformer, *after], prompts=recipe.prompts, device="cpu").save_pretrained(
         str(out), create_model_card=False
     )
     if recipe.change is not None:
@@ -68,7 +74,9 @@ def make(name: str, recipe: Recipe) -> None:
     reference = SentenceTransformer(str(out), device="cpu", local_files_only=True, model_kwargs={"dtype": "float32"})
     texts = json.loads((HERE / "texts.json").read_text(encoding="utf-8"))["texts"]
     arrays = {
-        key: reference.encode(texts, prompt=prompt, normalize_embeddings=True, batch_size=1).astype(np.float32)
+        key: reference.encode(
+            texts, prompt=prompt, task=key if key in _TASKS else None, normalize_embeddings=True, batch_size=1
+        ).astype(np.float32)
         for key, prompt in {"none": "", **recipe.prompts}.items()
     }
     np.savez(HERE / f"{name}.npz", **arrays)

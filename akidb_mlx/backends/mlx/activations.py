@@ -103,3 +103,25 @@ VECTORISED: dict[str, Activation] = {
     "silu": vectorised_silu,
     "relu": relu,
 }
+
+# The classes of torch.nn that a Dense module may name, by the functions that they compute with their own defaults.
+DENSE: dict[str, Activation] = {
+    "CELU": lambda x: mx.where(x > 0, x, mx.expm1(x)),
+    "ELU": lambda x: mx.where(x > 0, x, mx.expm1(x)),
+    "GELU": gelu,
+    "Hardsigmoid": lambda x: mx.clip(x / 6 + 0.5, 0, 1),
+    "Hardswish": lambda x: x * mx.clip(x / 6 + 0.5, 0, 1),
+    "Hardtanh": lambda x: mx.clip(x, -1, 1),
+    "Identity": lambda x: x,
+    "LeakyReLU": lambda x: mx.where(x > 0, x, 0.01 * x),
+    "LogSigmoid": lambda x: -mx.logaddexp(-x, 0),
+    "Mish": lambda x: x * mx.tanh(mx.logaddexp(x, 0)),
+    "ReLU": relu,
+    "ReLU6": lambda x: mx.clip(x, 0, 6),
+    "SELU": lambda x: 1.0507009873554805 * mx.where(x > 0, x, 1.6732632423543772 * mx.expm1(x)),
+    "SiLU": silu,
+    "Sigmoid": mx.sigmoid,
+    "Softplus": lambda x: mx.logaddexp(x, 0),
+    "Softsign": lambda x: x / (1 + mx.abs(x)),
+    "Tanh": mx.tanh,
+}

@@ -13,9 +13,8 @@ import mlx.core as mx
 import numpy as np
 
 from akidb_mlx.backends.mlx.encoders import CausalEncoder, Prefix, TokenBatch, build_encoder
-from akidb_mlx.backends.mlx.layers import Linear
+from akidb_mlx.backends.mlx.head import build_heads
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
-from akidb_mlx.backends.mlx.pooling import pool, pooled_positions
 from akidb_mlx.backends.mlx.weights import WeightReader
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.tokenization.ids import table_rows
@@ -52,7 +51,7 @@ class DeviceStep(Step):
 
 
 class EmbeddingModel(Model):
-    """An encoder with its pooling and Dense layers, on its device."""
+    """An encoder and what follows it, on its device."""
 
     def __init__(self, checkpoint: Checkpoint, plan: ExecutionPlan) -> None:
         """Load the weights, and try the model on a few tokens.
@@ -75,8 +74,6 @@ class EmbeddingModel(Model):
         """Load the weights, and try the model."""
         plan = self._plan
         allocator.limit_memory(plan.device)
-        self._pooling = checkpoint.pooling
-        self._dense_activations = checkpoint.dense_activations
         self._prefixes: OrderedDict[bytes, Prefix] = OrderedDict()
         # A stream has one place for an error, which whoever looks first takes away. Where two steps are in flight, each
         # has streams of its own, so that the error of one is not found by the other.
@@ -85,17 +82,11 @@ class EmbeddingModel(Model):
         self._all_streams = streams
         weights = WeightReader(checkpoint, plan)
         self._encoder = build_encoder(checkpoint, weights, plan)
-        dimension = self._encoder.hidden_size
-        self._dense: list[Linear] = []
-        for number, _ in enumerate(checkpoint.dense_activations):
-            name = f"dense.{number}"
-            outputs = checkpoint.tensors[f"{name}.weight"].shape[0]
-            self._dense.append(weights.linear(name, outputs, dimension, bias=weights.has(f"{name}.bias")))
-            dimension = outputs
+        self._heads = build_heads(checkpoint, weights, plan, self._encoder.hidden_size)
         weights.check_complete()
         weight_bytes = weights.evaluate()
         self._facts = ModelFacts(
-            dimension=dimension,
+            dimension=next(iter(self._heads.values())).dimension,
             max_tokens=checkpoint.max_tokens,
             vocabulary_size=table_rows(checkpoint),
             token_budget=plan.token_budget,
@@ -103,13 +94,14 @@ class EmbeddingModel(Model):
             pipelined=plan.pipelined,
             bucket_lengths=plan.bucket_lengths,
             # Last-token pooling needs only later tokens, which see the prefix through its keys and values.
-            shares_prefixes=hasattr(self._encoder, "prefix") and self._pooling == "last",
+            shares_prefixes=hasattr(self._encoder, "prefix")
+            and all(head.pooling.modes == ("last",) for head in checkpoint.heads.values()),
             device=plan.device_name,
             precision=plan.precision,
             allow_tf32=device.rounds_to_tf32(plan.device),
             weight_bytes=weight_bytes,
         )
-        if not np.isfinite(self._try()).all():
+        if not all(np.isfinite(self._try(route)).all() for route in self._heads):
             raise ModelLoadError(
                 f"{checkpoint.directory} computes values that are not finite in {plan.precision}: "
                 "its weights are damaged, or need a wider precision"
@@ -162,14 +154,14 @@ class EmbeddingModel(Model):
 
     def close(self) -> None:
         """Free the weights; the last call."""
-        del self._encoder, self._dense, self._prefixes
+        del self._encoder, self._heads, self._prefixes
         allocator.release_memory()
         self._claim.release()
 
-    def _try(self) -> Vectors:
-        """Return the vectors of a few tokens."""
+    def _try(self, route: str) -> Vectors:
+        """Return the vectors of a few tokens that take a route."""
         lengths = np.array(self._plan.trial_lengths, np.int32)
-        rows = TokenRows(np.zeros((len(lengths), lengths.max()), np.int32), lengths, np.empty(0, np.int32))
+        rows = TokenRows(np.zeros((len(lengths), lengths.max()), np.int32), lengths, np.empty(0, np.int32), route=route)
         with device_lock:
             return self.start([rows]).result()[0]
 
@@ -192,9 +184,5 @@ class EmbeddingModel(Model):
     def _forward(self, rows: TokenRows, prefix: Prefix | None) -> mx.array:
         """Return the vectors (rows, dimension) in float32, lazily."""
         padded = bool((rows.lengths < rows.ids.shape[1]).any())
-        batch = TokenBatch(mx.array(rows.ids), mx.array(rows.lengths), padded=padded, prefix=prefix)
-        vectors = pool(self._encoder(batch, pooled_positions(batch, self._pooling)), batch, self._pooling)
-        for layer, activation in zip(self._dense, self._dense_activations, strict=True):
-            vectors = layer(vectors.astype(self._plan.dtype))
-            vectors = mx.tanh(vectors) if activation == "tanh" else vectors
-        return vectors.astype(mx.float32)
+        batch = TokenBatch(mx.array(rows.ids), mx.array(rows.lengths), padded, prefix, rows.unpooled)
+        return self._heads[rows.route](self._encoder, batch)

@@ -15,8 +15,10 @@ Rotation = Callable[[mx.array], mx.array]
 def fused_rotation(length: int, positions: RotaryPositions, offset: int = 0) -> Rotation:
     """Return the rotation that MLX's own kernel computes; see `tabulated_rotation` for the arguments."""
     del length  # the kernel takes it from the array
-    plain = positions.frequencies is None
-    base, wavelengths = (positions.theta, None) if plain else (None, 1 / mx.array(positions.frequencies))
+    base: float | None = positions.theta
+    wavelengths: mx.array | None = None
+    if positions.frequencies is not None:
+        base, wavelengths = None, 1 / mx.array(positions.frequencies)
 
     def rotate(x: mx.array) -> mx.array:
         if positions.amplitude != 1:

@@ -11,7 +11,7 @@ from akidb_mlx.checkpoint.architectures.common_keys import READ
 from akidb_mlx.checkpoint.architectures.config import EncoderConfig
 from akidb_mlx.checkpoint.known_keys import KnownKeys, Only
 
-PoolingMode = Literal["mean", "cls", "last"]
+PoolingMode = Literal["mean", "cls", "last", "max", "mean_sqrt_len_tokens", "weightedmean"]
 
 
 @dataclass(frozen=True)

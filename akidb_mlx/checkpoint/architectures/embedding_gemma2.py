@@ -44,6 +44,7 @@ class EmbeddingGemma2TextConfig(DecoderConfig):
     """The keys of config.json that are read."""
 
     default_thetas: ClassVar[Mapping[LayerType, float]] = {"sliding_attention": 1e4, "full_attention": 1e6}
+    older_thetas: ClassVar[Mapping[LayerType, str]] = {}
 
     pad_token_id: _TokenId = 0
     sliding_window: Size = 512
@@ -55,6 +56,10 @@ class EmbeddingGemma2TextConfig(DecoderConfig):
     sliding_window_pattern: Size = 6
     global_head_dim: Size = 512
     num_global_key_value_heads: Size = 1
+
+    def head_size_of(self, kind: LayerType) -> int:
+        """Return the size of a head in the layers of a type."""
+        return self.head_sizes[kind].head_dim if kind in self.head_sizes else self.head_dim
 
     @property
     def placeholder_ids(self) -> tuple[int, ...]:

@@ -77,11 +77,16 @@ class RotaryConfig(EncoderConfig):
     def head_size(self) -> int:
         """Return the size of a head."""
 
+    def head_size_of(self, kind: LayerType) -> int:
+        """Return the size of a head in the layers of a type; the same in all unless an architecture says otherwise."""
+        del kind
+        return self.head_size
+
     @cached_property
     def rotations(self) -> dict[LayerType, RotaryPositions]:
         """Return the rotation in the layers of each type."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
-        return {kind: self._positions(rope) for kind, rope in self.rope_objects(given).items()}
+        return {kind: self._positions(rope, self.head_size_of(kind)) for kind, rope in self.rope_objects(given).items()}
 
     @model_validator(mode="after")
     def _check_positions(self) -> Self:
@@ -127,11 +132,12 @@ class RotaryConfig(EncoderConfig):
         for kind, default in cls.default_thetas.items():
             applies = nested or kind == "full_attention"
             own = (_read_object(found, kind, f"{name}.") if nested else found) if applies else {}
-            theta = config.get(cls.older_thetas[kind], default)
+            older = cls.older_thetas.get(kind)
+            theta = default if older is None else config.get(older, default)
             objects[kind] = RopeObject(f"{name}.{kind}." if nested else f"{name}.", {"rope_theta": theta, **own})
         return objects
 
-    def _positions(self, rope: RopeObject) -> RotaryPositions:
+    def _positions(self, rope: RopeObject, size: int) -> RotaryPositions:
         """Return the rotation that an object of rotary parameters asks for."""
         theta, kind = rope.content["rope_theta"], rope.content.get("rope_type", rope.content.get("type", "default"))
         scaling = SCALINGS.get(kind) if isinstance(kind, str) else None
@@ -143,8 +149,8 @@ class RotaryConfig(EncoderConfig):
         _rope_keys(scaling, self.other_rope_keys).check(Path("config.json"), rope.content, rope.where)
         if not isinstance(theta, (int, float)) or isinstance(theta, bool) or not 0 < theta < math.inf:
             raise ModelLoadError(f"config.json: the rotary base must be a positive number, found {reprlib.repr(theta)}")
-        if self.head_size % 2:
-            raise ModelLoadError(f"config.json: heads of {self.head_size} values cannot be rotated in pairs")
+        if size % 2:
+            raise ModelLoadError(f"config.json: heads of {size} values cannot be rotated in pairs")
         if scaling is DynamicScaling and "max_position_embeddings" not in self.model_fields_set:
             raise ModelLoadError("config.json lacks max_position_embeddings, which rope_type 'dynamic' needs")
         if len(self.default_thetas) > 1 and rope.content.get("truncate") is False:
@@ -152,21 +158,22 @@ class RotaryConfig(EncoderConfig):
                 f"config.json: {rope.where}truncate = False is not supported: transformers does not read it there"
             )
         if scaling is None:
-            return RotaryPositions(self.head_size, float(theta))
+            return RotaryPositions(size, float(theta))
         parameters = dict(rope.content)
         if scaling.has_original:
             parameters.setdefault("original_max_position_embeddings", self.max_position_embeddings)
-        return self._scaled(scaling, parameters, rope.where, float(theta))
+        return _scaled(scaling, parameters, rope.where, float(theta), size)
 
-    def _scaled(
-        self, scaling: type[RotaryScaling], parameters: Mapping[str, Any], where: str, theta: float
-    ) -> RotaryPositions:
-        try:
-            scaled = scaling.model_validate(parameters)
-        except ValidationError as error:
-            raise describe_fault(error, where) from error
-        frequencies = scaled.frequencies(theta, self.head_size)
-        return RotaryPositions(self.head_size, theta, tuple(map(float, frequencies)), scaled.amplitude)
+
+def _scaled(
+    scaling: type[RotaryScaling], parameters: Mapping[str, Any], where: str, theta: float, size: int
+) -> RotaryPositions:
+    try:
+        scaled = scaling.model_validate(parameters)
+    except ValidationError as error:
+        raise describe_fault(error, where) from error
+    frequencies = scaled.frequencies(theta, size)
+    return RotaryPositions(size, theta, tuple(map(float, frequencies)), scaled.amplitude)
 
 
 def _rope_keys(scaling: type[RotaryScaling] | None, others: frozenset[str]) -> KnownKeys:

@@ -37,12 +37,14 @@ class TokenBatch:
         lengths: (batch,) int32, tokens of each text before the padding.
         padded: whether any text is shorter than `length`.
         prefix: the tokens before `ids`, the same for all texts; None for none.
+        unpooled: how many tokens of each text, from its beginning on, are left out of the pooling.
     """
 
     ids: mx.array
     lengths: mx.array
     padded: bool
     prefix: Prefix | None = None
+    unpooled: int = 0
 
     def mask(self) -> mx.array:
         """Return (batch, length) bool: True where a token is not padding."""

@@ -33,8 +33,7 @@ class EmbeddingGemma2:
         self.hidden_size = args.embedding_dim
         self._plan = plan
         self._types = args.types
-        self._thetas = args.thetas
-        self._head_dims = {kind: size.head_dim for kind, size in args.head_sizes.items()}
+        self._positions = args.rotations
         self._reach = args.sliding_window + 1  # a radius, inclusive
         self._placeholders, self._padding = args.placeholder_ids, args.pad_token_id
         self._scale = math.sqrt(args.hidden_size)
@@ -53,14 +52,8 @@ class EmbeddingGemma2:
     def __call__(self, batch: TokenBatch, token_positions: mx.array | None = None) -> mx.array:
         """Compute token vectors; see `Encoder`."""
         length = batch.ids.shape[1]
-        rotations = {
-            kind: self._plan.rotation(length, head_dim, self._thetas[kind])
-            for kind, head_dim in self._head_dims.items()
-        }
-        masks = {
-            kind: None if visible is None else self._plan.mask(visible)
-            for kind, visible in visible_keys(batch, self._reach).items()
-        }
+        rotations = {kind: self._plan.rotation(length, positions) for kind, positions in self._positions.items()}
+        masks = {kind: self._plan.mask(visible) for kind, visible in visible_keys(batch, self._reach).items()}
         words = self._words(self._without_placeholders(batch.ids)) * self._scale
         x = words
         for kind, layer, project in zip(self._types, self._layers, self._per_layer_projections, strict=True):
