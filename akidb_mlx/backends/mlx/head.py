@@ -1,4 +1,4 @@
-"""What follows the encoder: from the vectors of a text's tokens to the model's output for the text.
+"""The part of a model after the encoder: from the vectors of a text's tokens to the output for the text.
 
 A model holds one `Head`. It asks the encoder for the token vectors that it needs, and turns them into one row for each
 text. `EmbeddingHead` pools them and applies the modules after the pooling.
@@ -32,7 +32,7 @@ Step = Callable[[mx.array], mx.array]
 
 
 class Head(Protocol):
-    """What a model does with the vectors of its encoder.
+    """The way from the vectors of an encoder to the output of a model.
 
     Attributes:
         dimension: size of a row of its output.
