@@ -19,7 +19,8 @@ def list_texts(texts: Iterable[str]) -> list[str]:
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise InvalidInputError(f"text {index} must be a string, found {type(text).__name__}", index)
-        check_string(f"text {index}", text, index)
+        if not text.isascii():
+            check_string(f"text {index}", text, index)
     return texts
 
 

@@ -104,34 +104,38 @@ class StaticModel(Model):
         # The longest first, so that those with a token in a place are always the first ones.
         order = np.argsort(-lengths, kind="stable")
         starts, counts = (np.cumsum(lengths) - lengths)[order], lengths[order]
-        sums = np.empty((len(lengths), self._vectors.shape[1]), np.float32)
+        sums, space = (np.empty((len(lengths), self._facts.dimension), np.float32) for _ in range(2))
         long = int(np.searchsorted(-counts, -_LONG))  # how many have more tokens
         for text in range(long):
             sums[text] = self._sum(ids[starts[text] : starts[text] + counts[text]])
         starts, short, rest = starts[long:], counts[long:], sums[long:]
         if len(short):
-            rest[:] = self._rows(ids[starts])
+            self._gather(ids[starts], rest)
             holders = len(short) - np.searchsorted(short[::-1], np.arange(int(short[0])), side="right")
             for place, texts in enumerate(holders[1:].tolist(), 1):
-                rest[:texts] += self._rows(ids[starts[:texts] + place])
+                rest[:texts] += self._gather(ids[starts[:texts] + place], space[:texts])
         sums /= counts[:, None]
-        means = np.empty_like(sums)
-        means[order] = sums
-        return means
+        space[order] = sums
+        return space
 
     def _sum(self, ids: TokenIds) -> Vectors:
-        # In blocks, since a long chain of sums would be inexact.
+        """Return the sum of tokens' vectors, in blocks, since a long chain of sums would be inexact."""
+        space = np.empty((min(len(ids), _LONG), self._facts.dimension), np.float32)
         blocks = [ids[start : start + _LONG] for start in range(0, len(ids), _LONG)]
-        sums = np.stack([self._rows(block).sum(axis=0, dtype=np.float32) for block in blocks])
-        total: Vectors = sums.sum(axis=0, dtype=np.float32)
-        return total
+        sums: Vectors = np.stack([self._gather(block, space[: len(block)]).sum(axis=0) for block in blocks])
+        return sums.sum(axis=0)
 
-    def _rows(self, ids: TokenIds) -> _Array:
-        """Return the tokens' vectors, in the type of the table unless they are weighted."""
-        if self._mapping is None:
-            return self._vectors[ids]
-        rows = self._vectors[self._mapping[ids]]
-        return rows if self._weights is None else rows * self._weights[ids][:, None]
+    def _gather(self, ids: TokenIds, into: Vectors) -> Vectors:
+        """Write the tokens' vectors (tokens, dimension) into an array, and return it."""
+        rows = ids if self._mapping is None else self._mapping[ids]
+        if self._vectors.dtype == np.float32:
+            # All rows are in the table; with another mode, NumPy would copy them once more.
+            np.take(self._vectors, rows, axis=0, out=into, mode="clip")
+        else:
+            into[:] = self._vectors[rows]
+        if self._weights is not None:
+            into *= self._weights[ids][:, None]
+        return into
 
 
 def _load(tensor: StoredTensor) -> _Array:
