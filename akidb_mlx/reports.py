@@ -22,7 +22,7 @@ class ModelInfo(TypedDict):
         precision: type of the activations, as in "float32".
         allow_tf32: whether the device rounds the factors of float32 products to TF32, as was tried at load.
         quantization: how the weights are packed; None where none are.
-        pooling: how token vectors become one vector: "mean", "cls" or "last".
+        pooling: how token vectors become one vector, as in "mean", "cls" or "last"; "cls+mean" for two side by side.
         pooling_source: the file or rule that says so.
         prompts: names of the model's prompts.
         default_prompt: the one that its files ask for by default, which is applied only where `input_type` names it.

@@ -60,6 +60,9 @@ def test_dropout_and_the_last_normalize_change_nothing(tmp_path):
     edit_modules(directory, lambda modules: [modules.pop(7), modules.pop(4)])
     with load(directory) as one:
         assert np.abs(one.embed_array(TEXTS) - golden("tiny-bert-modules")["none"]).max() <= 2e-5
+    with load(GOLDENS / "tiny-bert-modules") as one:  # the last Normalize is the choice of a call
+        raw = one.embed_array(TEXTS[:3], normalize=False)
+    assert np.abs(np.linalg.norm(raw, axis=1) - 1).min() > 1e-2
 
 
 def test_a_normalize_before_other_modules_counts(tmp_path):

@@ -1,6 +1,6 @@
-"""The part of a model after the encoder: from the vectors of a text's tokens to the output for the text.
+"""The head of a model: from the vectors of a text's tokens to the model's output for the text.
 
-A model holds one `Head`. It asks the encoder for the token vectors that it needs, and turns them into one row for each
+A `Head` asks the encoder for the token vectors that it needs, and turns them into one row for each
 text. `EmbeddingHead` pools them and applies the modules after the pooling.
 """
 
@@ -32,7 +32,7 @@ Step = Callable[[mx.array], mx.array]
 
 
 class Head(Protocol):
-    """The way from the vectors of an encoder to the output of a model.
+    """Turns the vectors of an encoder into the output of a model.
 
     Attributes:
         dimension: size of a row of its output.
