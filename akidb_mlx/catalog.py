@@ -43,6 +43,23 @@ class SummaryModelRecord:
     description: str
 
 
+@dataclass(frozen=True)
+class RerankerRecord:
+    """A reranker that may be asked for by a short name.
+
+    Attributes:
+        name: the short name.
+        repo_id: the repository on the Hub.
+        licence: SPDX identifier, or the name of the licence's terms.
+        description: one line for a person who chooses.
+    """
+
+    name: str
+    repo_id: str
+    licence: str
+    description: str
+
+
 CATALOG: dict[str, ModelRecord] = {
     record.name: record
     for record in (
@@ -93,6 +110,37 @@ SUMMARY_CATALOG: dict[str, SummaryModelRecord] = {
             repo_id="mlx-community/gemma-3-270m-it-4bit",
             licence="Gemma terms of use",
             description="Gemma 3 270M, 4-bit: small and fast, 32 768 tokens of context",
+        ),
+    )
+}
+
+
+RERANKER_CATALOG: dict[str, RerankerRecord] = {
+    record.name: record
+    for record in (
+        RerankerRecord(
+            name="ms-marco-minilm-l6-v2",
+            repo_id="cross-encoder/ms-marco-MiniLM-L6-v2",
+            licence="Apache-2.0",
+            description="MiniLM-L6 trained on MS MARCO: English, small and fast",
+        ),
+        RerankerRecord(
+            name="bge-reranker-base",
+            repo_id="BAAI/bge-reranker-base",
+            licence="MIT",
+            description="XLM-RoBERTa base: English and Chinese",
+        ),
+        RerankerRecord(
+            name="bge-reranker-v2-m3",
+            repo_id="BAAI/bge-reranker-v2-m3",
+            licence="Apache-2.0",
+            description="XLM-RoBERTa large: multilingual",
+        ),
+        RerankerRecord(
+            name="qwen3-reranker-0.6b",
+            repo_id="Qwen/Qwen3-Reranker-0.6B",
+            licence="Apache-2.0",
+            description="Qwen3 0.6B that answers yes or no: multilingual, instructions",
         ),
     )
 }

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import cast, get_args
 
-from akidb_mlx.catalog import ModelRecord, SummaryModelRecord
+from akidb_mlx.catalog import ModelRecord, RerankerRecord, SummaryModelRecord
 from akidb_mlx.errors import ConfigurationError, ModelLoadError, ModelNotFoundError
 from akidb_mlx.settings import DeviceName, Settings
 from model_cache import CorruptModelError, ModelCacheError
@@ -16,7 +16,7 @@ from model_cache import CorruptModelError, ModelCacheError
 def acquire_directory(
     resources: ExitStack,
     model_name: str,
-    catalog: Mapping[str, ModelRecord] | Mapping[str, SummaryModelRecord],
+    catalog: Mapping[str, ModelRecord] | Mapping[str, SummaryModelRecord] | Mapping[str, RerankerRecord],
     settings: Settings,
     download: bool,
 ) -> Path:

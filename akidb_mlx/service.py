@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import reprlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
 from os import PathLike, fspath
-from typing import get_args
+from typing import TypeVar, get_args
 
 import numpy as np
 from typing_extensions import Never, Unpack
@@ -53,8 +53,9 @@ _SLICE_TEXTS, _SLICE_CHARACTERS = 1024, 1 << 18
 # Used to estimate the tokens of a text for the queue's bound.
 _CHARACTERS_PER_TOKEN = 4
 # Tokens that a prompt must have for a batch of its own to pay.
-_MIN_PREFIX = 8
+MIN_PREFIX = 8
 _NO_TOKENS: TokenIds = np.empty(0, np.int32)
+_Text = TypeVar("_Text", bound=Sized)
 
 
 class EmbeddingService(Embedder):
@@ -99,8 +100,8 @@ class EmbeddingService(Embedder):
             TypeError: there is no such argument; the message names what took the place of the first package's.
         """
         refuse_arguments(unknown)
-        self._model_name = _parse_name(model_name)
-        settings = _parse_settings(settings)
+        self._model_name = parse_name(model_name)
+        settings = parse_settings(settings)
         chosen_device = resolve_device(device, settings)
         if backend not in get_args(BackendName):
             raise ConfigurationError(f"backend must be one of {', '.join(get_args(BackendName))}, found {backend!r}")
@@ -123,13 +124,8 @@ class EmbeddingService(Embedder):
                 check_is_embedder(self._checkpoint)
             self._default_prompt = read_default_prompt_name(directory, self._checkpoint.prompts)
             self._engine = Engine(
-                partial(_load_model, self._checkpoint, chosen_device, settings),
-                EngineLimits(
-                    max_queued_requests=settings.max_queued_requests,
-                    max_queued_tokens=settings.max_queued_tokens,
-                    coalesce_delay_s=settings.coalesce_delay_ms / 1000,
-                    stuck_after_s=settings.stuck_after_s,
-                ),
+                partial(load_model, self._checkpoint, chosen_device, settings),
+                engine_limits(settings),
             )
             resources.callback(self._engine.close)
             self._tokenizer = TextTokenizer(self._checkpoint)  # while the engine loads the weights
@@ -170,9 +166,9 @@ class EmbeddingService(Embedder):
                 dimension=call.dimensions,
             )
 
-        opened = self._engine.open_call(combine, _expected_tokens(given, prompt), deadline)
+        opened = self._engine.open_call(combine, expected_tokens(given, prompt), deadline)
         try:
-            for part in _slices(given):
+            for part in slices(given):
                 if opened.future.done():
                     break
                 tokenized += self._add(opened, part, len(tokenized), call, prompt, deadline)
@@ -209,7 +205,7 @@ class EmbeddingService(Embedder):
             owners,
             prefix.tobytes(),
             partial(finish_vectors, windows=windows, dimensions=call.dimensions, normalize=call.normalize, first=first),
-            _expected_tokens(texts, prompt),
+            expected_tokens(texts, prompt),
         )
         return tokenized
 
@@ -218,7 +214,7 @@ class EmbeddingService(Embedder):
         if self._facts.shares_prefixes and prompt:
             prefix = self._tokenizer.prefix(prompt, deadline)
             size = len(prefix)
-            if size >= _MIN_PREFIX and all(len(ids) > size and np.array_equal(ids[:size], prefix) for ids in sequences):
+            if size >= MIN_PREFIX and all(len(ids) > size and np.array_equal(ids[:size], prefix) for ids in sequences):
                 return prefix
         return _NO_TOKENS
 
@@ -301,7 +297,12 @@ class EmbeddingService(Embedder):
         return self._matryoshka or self.allow_untrained_dimensions
 
 
-def _parse_name(model_name: str | PathLike[str]) -> str:
+def parse_name(model_name: str | PathLike[str]) -> str:
+    """Return a model's name as a string.
+
+    Raises:
+        InvalidInputError: it is none.
+    """
     if not isinstance(model_name, (str, PathLike)) or not isinstance(name := fspath(model_name), str) or not name:
         raise InvalidInputError(
             f"model_name must be a catalogue name, 'org/repo' or a directory, found {reprlib.repr(model_name)}"
@@ -309,13 +310,28 @@ def _parse_name(model_name: str | PathLike[str]) -> str:
     return name
 
 
-def _parse_settings(settings: Settings | None) -> Settings:
+def parse_settings(settings: Settings | None) -> Settings:
+    """Return the settings that a caller gave, or else those of the environment and the TOML file.
+
+    Raises:
+        InvalidInputError: they are something else.
+    """
     if settings is not None and not isinstance(settings, Settings):
         raise InvalidInputError(f"settings must be akidb_mlx.Settings or None, found {type(settings).__name__}")
     return settings or load_settings()
 
 
-def _load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) -> Model:
+def engine_limits(settings: Settings) -> EngineLimits:
+    """Return the bounds of an engine that the settings ask for."""
+    return EngineLimits(
+        max_queued_requests=settings.max_queued_requests,
+        max_queued_tokens=settings.max_queued_tokens,
+        coalesce_delay_s=settings.coalesce_delay_ms / 1000,
+        stuck_after_s=settings.stuck_after_s,
+    )
+
+
+def load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) -> Model:
     """Load the model on the owner thread, where MLX is imported for the first time."""
     mlx_import.prepare(settings.allow_tf32)
     from akidb_mlx.backends.mlx.model import EmbeddingModel
@@ -332,7 +348,7 @@ def _load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) 
     return EmbeddingModel(checkpoint, plan)
 
 
-def _expected_tokens(texts: list[str], prompt: str) -> int:
+def expected_tokens(texts: list[str], prompt: str) -> int:
     """Estimate how many tokens texts have, before they are tokenised."""
     return sum((len(prompt) + len(text)) // _CHARACTERS_PER_TOKEN + 2 for text in texts)
 
@@ -341,13 +357,13 @@ def _no_vectors(dimensions: int) -> Vectors:
     return np.empty((0, dimensions), dtype=np.float32)
 
 
-def _slices(texts: list[str]) -> Iterator[list[str]]:
-    """Yield the texts in pieces that are tokenised at once."""
+def slices(texts: list[_Text], size: Callable[[_Text], int] = len) -> Iterator[list[_Text]]:
+    """Yield texts, or pairs of texts, in pieces that are tokenised at once; `size` counts the characters of one."""
     start = characters = 0
     for end, text in enumerate(texts):
-        characters += len(text)
+        characters += size(text)
         if end - start >= _SLICE_TEXTS or (characters > _SLICE_CHARACTERS and end > start):
             yield texts[start:end]
-            start, characters = end, len(text)
+            start, characters = end, size(text)
     if start < len(texts):
         yield texts[start:]

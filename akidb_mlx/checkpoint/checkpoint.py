@@ -20,6 +20,7 @@ from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.checkpoint.modules import read_model_config, read_modules, read_pooling, read_transformer
 from akidb_mlx.checkpoint.purpose import check_additions, check_heads
 from akidb_mlx.checkpoint.quantization import QuantizationConfig, read_quantization
+from akidb_mlx.checkpoint.scoring import Scoring
 from akidb_mlx.checkpoint.tensors import StoredTensor, float_type, read_tensors
 from akidb_mlx.errors import ModelLoadError
 
@@ -44,6 +45,7 @@ class Checkpoint:
         truncate_dim: how many values of a vector its publisher keeps by default, or None for all.
         max_tokens: most tokens of a text that the model reads, special tokens included.
         lower_case: whether texts are lower-cased before the tokenizer's own normalisation.
+        scoring: how a reranker scores a pair of texts; None in an embedding model.
     """
 
     directory: Path
@@ -61,6 +63,7 @@ class Checkpoint:
     truncate_dim: int | None
     max_tokens: int
     lower_case: bool
+    scoring: Scoring | None = None
 
     @property
     def architecture(self) -> Architecture:
@@ -81,14 +84,8 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         ModelLoadError: a file is missing or malformed, or asks for something that is not supported.
     """
     config_path = directory / "config.json"
-    config = read_json(config_path)
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
-        raise ModelLoadError(
-            f"{config_path}: model_type {reprlib.repr(model_type)} is not supported ({', '.join(ARCHITECTURES)})"
-        )
+    config, model_type = read_config(config_path)
     architecture = ARCHITECTURES[model_type]
-    check_additions(directory, config)
     architecture.keys.check(config_path, config)
     encoder_config = parse_config(architecture.config, config)
     modules = read_modules(directory)
@@ -99,7 +96,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     pooling, pooling_source = read_pooling(directory, model_type, architecture, modules)
     dtype = float_type(tensors.values())
     quantization = read_quantization(config_path, config, architecture)
-    _check_layers(config_path, quantization, tensors)
+    check_layers(config_path, quantization, tensors)
     dense_activations, dense_tensors = read_dense(directory, config, architecture, modules, tensors)
     return Checkpoint(
         directory=directory,
@@ -115,19 +112,36 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         dense_activations=dense_activations,
         prompts=model["prompts"] if model.get("prompts") is not None else dict(architecture.prompts),
         truncate_dim=model.get("truncate_dim"),
-        max_tokens=_max_tokens(directory, config, encoder_config, transformer),
+        max_tokens=read_max_tokens(directory, config, encoder_config, transformer),
         lower_case=transformer.get("do_lower_case") is True,
     )
 
 
-def _check_layers(path: Path, quantization: QuantizationConfig, tensors: dict[str, StoredTensor]) -> None:
+def read_config(path: Path) -> tuple[dict[str, Any], str]:
+    """Return the content of config.json, and its `model_type`.
+
+    Raises:
+        ModelLoadError: it is missing or malformed, of no architecture that is supported, or has an adapter or code
+            beside it.
+    """
+    config = read_json(path)
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
+        raise ModelLoadError(
+            f"{path}: model_type {reprlib.repr(model_type)} is not supported ({', '.join(ARCHITECTURES)})"
+        )
+    check_additions(path.parent, config)
+    return config, model_type
+
+
+def check_layers(path: Path, quantization: QuantizationConfig, tensors: dict[str, StoredTensor]) -> None:
     """Refuse a packing for a layer that is not stored: it would be looked up under another name, and be lost."""
     for layer, packing in quantization.overrides.items():
         if packing is not None and f"{layer}.weight" not in tensors:
             raise ModelLoadError(f"{path}: quantization names {cut(layer)!r}, and {cut(layer)}.weight is not stored")
 
 
-def _max_tokens(
+def read_max_tokens(
     directory: Path, config: dict[str, Any], encoder_config: EncoderConfig, transformer: dict[str, Any]
 ) -> int:
     """Return the smallest of the limits in the files; no position beyond `max_position_embeddings` was trained."""

@@ -54,11 +54,14 @@ class TokenRows:
         ids: (rows, length) int32; padding is 0.
         lengths: (rows,) int32, how many tokens of each row are not padding; at least 1.
         prefix: (n,) int32, tokens that stand before those of every row; empty where there are none.
+        segments: (rows,) int32, how many leading tokens of each row are of the first token type, the others being of
+            the second; None where all tokens of all rows are of the first.
     """
 
     ids: TokenMatrix
     lengths: TokenIds
     prefix: TokenIds
+    segments: TokenIds | None = None
 
     def check(self, facts: ModelFacts) -> None:
         """Refuse tokens and positions that the model has no vectors for: a device would read foreign memory for them.

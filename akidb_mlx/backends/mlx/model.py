@@ -16,6 +16,7 @@ from akidb_mlx.backends.mlx.encoders import CausalEncoder, Prefix, TokenBatch, b
 from akidb_mlx.backends.mlx.layers import Linear
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.pooling import pool, pooled_positions
+from akidb_mlx.backends.mlx.scoring import Classifier, TokenLogits, build_scoring_head
 from akidb_mlx.backends.mlx.weights import WeightReader
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.tokenization.ids import table_rows
@@ -92,6 +93,10 @@ class EmbeddingModel(Model):
             outputs = checkpoint.tensors[f"{name}.weight"].shape[0]
             self._dense.append(weights.linear(name, outputs, dimension, bias=weights.has(f"{name}.bias")))
             dimension = outputs
+        self._scoring_head: Classifier | TokenLogits | None = None
+        if checkpoint.scoring is not None:
+            self._scoring_head = build_scoring_head(checkpoint, self._encoder.hidden_size, weights, plan)
+            dimension = self._scoring_head.dimension
         weights.check_complete()
         weight_bytes = weights.evaluate()
         self._facts = ModelFacts(
@@ -162,7 +167,7 @@ class EmbeddingModel(Model):
 
     def close(self) -> None:
         """Free the weights; the last call."""
-        del self._encoder, self._dense, self._prefixes
+        del self._encoder, self._dense, self._scoring_head, self._prefixes
         allocator.release_memory()
         self._claim.release()
 
@@ -192,7 +197,10 @@ class EmbeddingModel(Model):
     def _forward(self, rows: TokenRows, prefix: Prefix | None) -> mx.array:
         """Return the vectors (rows, dimension) in float32, lazily."""
         padded = bool((rows.lengths < rows.ids.shape[1]).any())
-        batch = TokenBatch(mx.array(rows.ids), mx.array(rows.lengths), padded=padded, prefix=prefix)
+        segments = None if rows.segments is None else mx.array(rows.segments)
+        batch = TokenBatch(mx.array(rows.ids), mx.array(rows.lengths), padded, prefix, segments)
+        if self._scoring_head is not None:
+            return self._scoring_head(self._encoder, batch)
         vectors = pool(self._encoder(batch, pooled_positions(batch, self._pooling)), batch, self._pooling)
         for layer, activation in zip(self._dense, self._dense_activations, strict=True):
             vectors = layer(vectors.astype(self._plan.dtype))

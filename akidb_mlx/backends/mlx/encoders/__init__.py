@@ -37,12 +37,15 @@ class TokenBatch:
         lengths: (batch,) int32, tokens of each text before the padding.
         padded: whether any text is shorter than `length`.
         prefix: the tokens before `ids`, the same for all texts; None for none.
+        segments: (batch,) int32, how many leading tokens of each text are of the first token type, the others being of
+            the second; None where all are of the first.
     """
 
     ids: mx.array
     lengths: mx.array
     padded: bool
     prefix: Prefix | None = None
+    segments: mx.array | None = None
 
     def mask(self) -> mx.array:
         """Return (batch, length) bool: True where a token is not padding."""
