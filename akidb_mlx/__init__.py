@@ -6,8 +6,8 @@
         vectors = service.embed_array(["Hello, world!"])  # float32, shape (1, 384)
 
 The names in `__all__` are public, and so are the modules `akidb_mlx.errors`, `akidb_mlx.catalog`, `akidb_mlx.ml_funcs`,
-`akidb_mlx.entities`, `akidb_mlx.reranking` and `akidb_mlx.summarization`; all other modules may change in any release. Importing this package
-costs next to nothing: a name is loaded when it is first used.
+`akidb_mlx.entities`, `akidb_mlx.reranking` and `akidb_mlx.summarization`; all other modules may change in any release.
+Importing this package costs next to nothing: a name is loaded when it is first used.
 """
 
 from __future__ import annotations

@@ -146,8 +146,7 @@ def _read_model_config(directory: Path) -> dict[str, Any]:
     config = {"model_type": "SentenceTransformer", **read_optional_json(path)}
     if config["model_type"] == "SentenceTransformer":
         raise ModelLoadError(
-            f"{directory} is an embedding model by its modules.json, and not a reranker: use "
-            "akidb_mlx.EmbeddingService"
+            f"{directory} is an embedding model by its modules.json, and not a reranker: use akidb_mlx.EmbeddingService"
         )
     RERANKER_MODEL_KEYS.check(path, config)
     prompts = config.get("prompts")

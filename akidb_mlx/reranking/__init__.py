@@ -1,10 +1,4 @@
-"""Scores of pairs of texts, and documents in the order of their scores for a query.
-
-    from akidb_mlx import Reranker
-
-    with Reranker("ms-marco-minilm-l6-v2") as reranker:
-        ranked = reranker.rerank("How many people live in Berlin?", ["Berlin has 3.5 million inhabitants.", "Hello!"])
-"""
+"""Scores of pairs of a query and a document, and documents in the order of their scores for a query."""
 
 from akidb_mlx.reranking.options import RerankOptions
 from akidb_mlx.reranking.reports import RerankerInfo

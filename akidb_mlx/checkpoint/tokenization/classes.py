@@ -173,7 +173,9 @@ _CLASSES = {
     "BertTokenizer": _BERT,
     "DistilBertTokenizer": _DISTILBERT,
     "RobertaTokenizer": TokenizerClass("BPE", _ROBERTA_TOKENS, _build_roberta, ("cls_token", "sep_token"), 2),
-    "XLMRobertaTokenizer": TokenizerClass("Unigram", _ROBERTA_TOKENS, _build_xlm_roberta, ("bos_token", "eos_token"), 2),
+    "XLMRobertaTokenizer": TokenizerClass(
+        "Unigram", _ROBERTA_TOKENS, _build_xlm_roberta, ("bos_token", "eos_token"), 2
+    ),
     "Qwen2Tokenizer": TokenizerClass(
         "BPE",
         dict.fromkeys(("unk_token", "eos_token", "pad_token"), "<|endoftext|>"),
