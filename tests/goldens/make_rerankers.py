@@ -44,7 +44,7 @@ def _save(name: str, model: Any, donor: str, post_processor: Any, **config: Any)
     torch.manual_seed(7)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.3)
+            parameter.add_(torch.randn_like(parameter) * 0.2)
     out = HERE / name
     shutil.rmtree(out, ignore_errors=True)
     model.float().save_pretrained(out)
