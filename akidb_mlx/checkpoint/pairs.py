@@ -185,7 +185,8 @@ class TemplatePairs(PairTokenizer):
         tokenized = []
         for index, ids in enumerate(self._texts.encode(rendered, deadline), first):
             size = len(ids)
-            windows, truncated = (ids,), size > self.max_tokens and on_overflow != "chunk"
+            windows: tuple[TokenIds, ...] = (ids,)
+            truncated = size > self.max_tokens and on_overflow != "chunk"
             if not size:
                 raise InvalidInputError(f"pair {index} yields no token", index)
             if size > self.max_tokens:

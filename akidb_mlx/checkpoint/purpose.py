@@ -94,7 +94,7 @@ def check_is_embedder(checkpoint: Checkpoint) -> None:
         return
     raise ModelLoadError(
         f"{directory} does not say that it is an embedding model: it has none of {_FILES}, and its tokenizer does not "
-        f"end every text with {token}, so it may be a chat model or a reranker (use akidb_mlx.Reranker); add the files "
-        f"from the original model ({architecture.original}), or insist with Settings(allow_unstated_pooling=True) or, in the environment, "
-        "AKIDB_ALLOW_UNSTATED_POOLING=1"
+        f"end every text with {token}, so it may be a chat model or a reranker (use akidb_mlx.Reranker); "
+        f"add the files from the original model ({architecture.original}), or insist with "
+        "Settings(allow_unstated_pooling=True) or, in the environment, AKIDB_ALLOW_UNSTATED_POOLING=1"
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,12 @@ from akidb_mlx.checkpoint.architectures import ARCHITECTURES
 from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.architectures.config import parse_config
 from akidb_mlx.checkpoint.checkpoint import Checkpoint, check_layers, read_config, read_max_tokens
-from akidb_mlx.checkpoint.files import is_file, read_json, read_json_value, read_optional_json
-from akidb_mlx.checkpoint.known_keys import cut, is_empty
-from akidb_mlx.checkpoint.module_keys import (
-    LOADING_ARGUMENTS,
-    LOGIT_SCORE_KEYS,
-    MODULE_KEYS,
-    PROCESSING_KEYS,
-    RERANKER_MODALITY_KEYS,
-    RERANKER_MODEL_KEYS,
-    RERANKER_TRANSFORMER_KEYS,
-    TRANSFORMER_FILES,
-)
+from akidb_mlx.checkpoint.files import read_optional_json
+from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.checkpoint.pair_template import ChatTemplate, PairTemplate, QwenTemplate, find_template, message_format
 from akidb_mlx.checkpoint.purpose import find_head
 from akidb_mlx.checkpoint.quantization import read_quantization
+from akidb_mlx.checkpoint.reranker_files import RerankerFiles, read_layout
 from akidb_mlx.checkpoint.scoring import ACTIVATIONS, Scoring
 from akidb_mlx.checkpoint.tensors import StoredTensor, float_type, read_tensors
 from akidb_mlx.checkpoint.tokenization.files import STANDARD_TOKENS, read_description
@@ -38,30 +28,8 @@ from akidb_mlx.checkpoint.tokenization.frame import appends_end_token
 from akidb_mlx.checkpoint.tokenization.parsing import parse_tokenizer
 from akidb_mlx.errors import ModelLoadError
 
-_LIBRARY = "sentence_transformers."
-# The tasks of a Transformer module, by the modules that follow it in a reranker.
-_TASKS = {(): "sequence-classification", ("LogitScore",): "text-generation"}
 # The answers whose logits are compared where no file names others.
 _ANSWERS = ("yes", "no")
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """What sentence-transformers' files, or their absence, say.
-
-    Attributes:
-        answers: whether the logits of a language model are compared, and not those of a classifier.
-        listed: whether modules.json is there.
-        transformer: the configuration of the Transformer module.
-        model: config_sentence_transformers.json.
-        tokens: the tokens that a LogitScore module names.
-    """
-
-    answers: bool
-    listed: bool = False
-    transformer: dict[str, Any] = field(default_factory=dict)
-    model: dict[str, Any] = field(default_factory=dict)
-    tokens: tuple[int, ...] | None = None
 
 
 def read_reranker(directory: Path) -> Checkpoint:
@@ -76,7 +44,7 @@ def read_reranker(directory: Path) -> Checkpoint:
     architecture = ARCHITECTURES[model_type]
     architecture.reranker_keys.check(config_path, config)
     encoder_config = parse_config(architecture.config, config)
-    layout = _read_layout(directory, config)
+    layout = read_layout(directory, config)
     tensors = read_tensors(directory, architecture)
     quantization = read_quantization(config_path, config, architecture)
     check_layers(config_path, quantization, tensors)
@@ -107,110 +75,11 @@ def read_reranker(directory: Path) -> Checkpoint:
     )
 
 
-def _read_layout(directory: Path, config: Mapping[str, Any]) -> _Layout:
-    path = directory / "modules.json"
-    if not is_file(path):
-        names = config.get("architectures")
-        name = names[0] if isinstance(names, list) and names else None
-        return _Layout(answers=isinstance(name, str) and name.endswith("ForCausalLM"))
-    entries = read_json_value(path)
-    if not isinstance(entries, list) or not all(
-        isinstance(entry, dict) and isinstance(entry.get("type"), str) and isinstance(entry.get("path"), str)
-        for entry in entries
-    ):
-        raise ModelLoadError(f"{path} must be a list of objects with `type` and `path`")
-    for number, entry in enumerate(entries):
-        MODULE_KEYS.check(path, entry, f"{number}.")
-    model = _read_model_config(directory)
-    kinds = tuple(
-        kind.rpartition(".")[2] if kind.startswith(_LIBRARY) else kind for kind in (entry["type"] for entry in entries)
-    )
-    task = _TASKS.get(kinds[1:]) if kinds[:1] == ("Transformer",) else None
-    if task is None or entries[0]["path"]:
-        raise ModelLoadError(
-            f"{path} lists {cut(', '.join(kinds)) or 'nothing'}; supported in a reranker: Transformer, in the model "
-            "directory itself, alone or with LogitScore"
-        )
-    transformer = _read_transformer(directory, task)
-    tokens = None
-    if kinds[1:]:
-        folder = Path(entries[1]["path"])
-        if folder.is_absolute() or ".." in folder.parts:
-            raise ModelLoadError(f"{path}: {cut(str(folder))!r} is not a folder inside the model directory")
-        tokens = _read_tokens(directory / folder / "config.json")
-    return _Layout(bool(kinds[1:]), True, transformer, model, tokens)
-
-
-def _read_model_config(directory: Path) -> dict[str, Any]:
-    path = directory / "config_sentence_transformers.json"
-    config = {"model_type": "SentenceTransformer", **read_optional_json(path)}
-    if config["model_type"] == "SentenceTransformer":
-        raise ModelLoadError(
-            f"{directory} is an embedding model by its modules.json, and not a reranker: use akidb_mlx.EmbeddingService"
-        )
-    RERANKER_MODEL_KEYS.check(path, config)
-    prompts = config.get("prompts")
-    if prompts is not None and not (
-        isinstance(prompts, dict) and all(isinstance(prompt, str) for prompt in prompts.values())
-    ):
-        raise ModelLoadError(f"{path}: prompts must map names to strings, found {reprlib.repr(prompts)}")
-    if not isinstance(config.get("default_prompt_name"), str | None):
-        raise ModelLoadError(f"{path}: default_prompt_name must be a string")
-    return config
-
-
-def _read_transformer(directory: Path, task: str) -> dict[str, Any]:
-    found = ((directory / name, read_optional_json(directory / name)) for name in TRANSFORMER_FILES)
-    path, config = next(((path, config) for path, config in found if config), (directory / TRANSFORMER_FILES[0], {}))
-    RERANKER_TRANSFORMER_KEYS.check(path, config)
-    stated = config.get("transformer_task", "feature-extraction")
-    output = config.get("module_output_name")
-    if stated != task or output not in (None, "causal_logits" if task == "text-generation" else "scores"):
-        raise ModelLoadError(
-            f"{path}: transformer_task {reprlib.repr(stated)} with module_output_name {reprlib.repr(output)} is not "
-            f"supported; {task!r} is"
-        )
-    if not isinstance(config.get("do_lower_case"), bool | None):
-        raise ModelLoadError(f"{path}: do_lower_case must be true or false")
-    for key in ("model", "processor", "tokenizer", "config"):
-        for name in (f"{key}_args", f"{key}_kwargs"):
-            _check_object(path, name, config.get(name))
-            LOADING_ARGUMENTS.check(path, config.get(name) or {}, f"{name}.")
-    modalities = config.get("modality_config")
-    _check_object(path, "modality_config", modalities)
-    for name, modality in (modalities or {}).items():
-        if name in ("text", "message"):
-            _check_object(path, f"modality_config.{name}", modality)
-            RERANKER_MODALITY_KEYS.check(path, modality or {}, f"modality_config.{name}.")
-    processing = config.get("processing_kwargs")
-    _check_object(path, "processing_kwargs", processing)
-    PROCESSING_KEYS.check(path, processing or {}, "processing_kwargs.")
-    _check_object(path, "processing_kwargs.chat_template", (processing or {}).get("chat_template"))
-    return config
-
-
-def _check_object(path: Path, name: str, value: Any) -> None:
-    if not isinstance(value, dict) and not is_empty(value):
-        raise ModelLoadError(f"{path}: {name} must be an object, found {reprlib.repr(value)}")
-
-
-def _read_tokens(path: Path) -> tuple[int, ...]:
-    config = read_json(path)
-    LOGIT_SCORE_KEYS.check(path, config)
-    tokens = [config.get("true_token_id"), config.get("false_token_id")]
-    if tokens[1] is None:
-        tokens.pop()
-    for token in tokens:
-        if not isinstance(token, int) or isinstance(token, bool) or token < 0:
-            raise ModelLoadError(f"{path}: true_token_id and false_token_id must be tokens, found {tokens}")
-    return tuple(tokens)
-
-
 def _read_classifier(
     directory: Path,
     config: Mapping[str, Any],
     architecture: Architecture,
-    layout: _Layout,
+    layout: RerankerFiles,
     tensors: Mapping[str, StoredTensor],
 ) -> Scoring:
     layers = architecture.classifier
@@ -246,7 +115,7 @@ def _read_answers(
     directory: Path,
     config: Mapping[str, Any],
     architecture: Architecture,
-    layout: _Layout,
+    layout: RerankerFiles,
     tensors: Mapping[str, StoredTensor],
 ) -> Scoring:
     head = architecture.language_head
@@ -307,7 +176,7 @@ def _read_label_names(path: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"LABEL_{number}" for number in range(count))
 
 
-def _read_activation(directory: Path, config: Mapping[str, Any], layout: _Layout, labels: int) -> str:
+def _read_activation(directory: Path, config: Mapping[str, Any], layout: RerankerFiles, labels: int) -> str:
     """Return the activation: of CrossEncoder's own file, else of config.json in its newer and older form."""
     path = directory / "config.json"
     stated = config.get("sentence_transformers")
@@ -336,13 +205,13 @@ def _find_answers(directory: Path) -> tuple[int, ...]:
     """Return the tokens of the answers in the vocabulary."""
     path = directory / "tokenizer.json"
     tokenizer = parse_tokenizer(path, *read_description(path))
-    tokens = [tokenizer.token_to_id(answer) for answer in _ANSWERS]
-    if None in tokens:
+    tokens = [token for answer in _ANSWERS if (token := tokenizer.token_to_id(answer)) is not None]
+    if len(tokens) < len(_ANSWERS):
         raise ModelLoadError(f"{path}: the answers {', '.join(_ANSWERS)} are not both tokens, as a reranker's are")
     return tuple(tokens)
 
 
-def _read_template(directory: Path, layout: _Layout) -> PairTemplate | None:
+def _read_template(directory: Path, layout: RerankerFiles) -> PairTemplate | None:
     """Return the template that makes one text of a pair; None where the files say that the tokenizer frames pairs."""
     found = find_template(directory)
     modalities = layout.transformer.get("modality_config") or {}
@@ -364,5 +233,5 @@ def _read_template(directory: Path, layout: _Layout) -> PairTemplate | None:
         raise ModelLoadError(f"{directory}: processing_kwargs.chat_template.{clash.pop()} is not supported")
     tokenizer = read_optional_json(directory / "tokenizer_config.json")
     special = {key: tokenizer[key] for key in STANDARD_TOKENS if tokenizer.get(key)}
-    named = {key: token["content"] if isinstance(token, dict) else token for key, token in special.items()}
+    named = {key: token.get("content") if isinstance(token, dict) else token for key, token in special.items()}
     return ChatTemplate(path, source, message_format(source) if form == "auto" else form, {**named, **arguments})

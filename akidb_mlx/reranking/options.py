@@ -100,7 +100,8 @@ def list_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
                     f"the {name} of pair {index} must be a string, found {type(text).__name__}", index
                 )
             check_string(f"the {name} of pair {index}", text, index)
-        listed.append(texts)
+        query, document = texts
+        listed.append((query, document))
     return listed
 
 

@@ -75,7 +75,7 @@ class WeightReader:
 
     def chosen_rows(self, name: str, rows: int, size: int, chosen: Sequence[int]) -> mx.array:
         """Return (chosen, size) float32, some rows of a layer's weight."""
-        matrix, indices = self._matrix(name, rows, size), mx.array(chosen)
+        matrix, indices = self._matrix(name, rows, size), mx.array(list(chosen))
         found = matrix.rows(indices).dequantize() if isinstance(matrix, QuantizedMatrix) else matrix[indices]
         return self._hand_out(found.astype(mx.float32))
 
