@@ -88,8 +88,8 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     architecture = ARCHITECTURES[model_type]
     architecture.keys.check(config_path, config)
     encoder_config = parse_config(architecture.config, config)
+    model = read_model_config(directory)  # first, since it says whether this is another kind of model
     modules = read_modules(directory)
-    model = read_model_config(directory)
     transformer = read_transformer(directory)
     tensors = read_tensors(directory, architecture)
     check_heads(tensors)

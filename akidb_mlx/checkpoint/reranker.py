@@ -196,7 +196,7 @@ def _read_activation(directory: Path, config: Mapping[str, Any], layout: Reranke
     package, _, kind = str(name).rpartition(".")
     if kind not in ACTIVATIONS or not f"{package}.".startswith("torch.nn."):
         raise ModelLoadError(
-            f"{path}: activation {reprlib.repr(name)} is not supported ({', '.join(ACTIVATIONS)} of torch.nn)"
+            f"{path}: activation {cut(repr(name))} is not supported ({', '.join(ACTIVATIONS)} of torch.nn)"
         )
     return kind
 

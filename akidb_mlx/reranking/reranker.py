@@ -274,15 +274,23 @@ class Reranker(Closeable):
 
     def _check_rerank(self, query: str, documents: Iterable[str], top_k: int | None) -> tuple[int | None, list[Pair]]:
         most = parse_top_k(top_k)
+        self.check_orders()
+        if not isinstance(query, str):
+            raise InvalidInputError(f"query must be a string, found {type(query).__name__}")
+        check_string("query", query)
+        return most, [(query, document) for document in list_texts(documents)]
+
+    def check_orders(self) -> None:
+        """Refuse a model that does not give one score for each pair, by which documents could be ordered.
+
+        Raises:
+            InvalidInputError: it gives several.
+        """
         if self._scoring.labels != 1:
             raise InvalidInputError(
                 f"rerank orders documents by one score, and {self._model_name} gives {self._scoring.labels} for each "
                 "pair: use scores"
             )
-        if not isinstance(query, str):
-            raise InvalidInputError(f"query must be a string, found {type(query).__name__}")
-        check_string("query", query)
-        return most, [(query, document) for document in list_texts(documents)]
 
     def get_model_info(self) -> RerankerInfo:
         """Report the model and how it runs, as plain types; takes no lock and waits for nothing."""
