@@ -56,6 +56,11 @@ MODEL_KEYS = KnownKeys(
         *(None, "SentenceTransformer"),
         reason="sparse and multi-vector models and cross-encoders (rerankers: use akidb_mlx.Reranker) do not give one "
         "vector for a text",
+    )
+    | only(
+        "activation_fn keep_in_fp32_modules",
+        None,
+        reason="it belongs to a cross-encoder (reranker): use akidb_mlx.Reranker",
     ),
     harmless=_MODEL_HARMLESS,
 )
