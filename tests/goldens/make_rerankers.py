@@ -131,6 +131,17 @@ def roberta(name: str) -> Any:
     return _cross_encoder(out)
 
 
+def roberta_class(name: str) -> Any:
+    """The class RobertaTokenizer, which frames pairs whatever tokenizer.json says."""
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    sizes = _SIZES | {"vocab_size": 910, "hidden_size": 24}
+    config = RobertaConfig(**sizes, max_position_embeddings=80, type_vocab_size=1, pad_token_id=0, num_labels=1)
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>"}
+    model = RobertaForSequenceClassification(config)
+    return _cross_encoder(_save(name, model, "tiny-qwen3", None, tokenizer_class="RobertaTokenizer", **special))
+
+
 def xlm_roberta(name: str) -> Any:
     """As bge-reranker-base: two separators by a template, one label, no activation named."""
     from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
@@ -261,6 +272,7 @@ MODELS: dict[str, Callable[[str], Any]] = {
     "reranker-bert": bert,
     "reranker-bert-labels": bert_labels,
     "reranker-roberta": roberta,
+    "reranker-roberta-class": roberta_class,
     "reranker-xlm-roberta": xlm_roberta,
     "reranker-distilbert": distilbert,
     "reranker-qwen3": qwen3,
