@@ -6,8 +6,8 @@
         vectors = service.embed_array(["Hello, world!"])  # float32, shape (1, 384)
 
 The names in `__all__` are public, and so are the modules `akidb_mlx.errors`, `akidb_mlx.catalog`, `akidb_mlx.ml_funcs`,
-`akidb_mlx.entities` and `akidb_mlx.summarization`; all other modules may change in any release. Importing this package
-costs next to nothing: a name is loaded when it is first used.
+`akidb_mlx.entities`, `akidb_mlx.reranking` and `akidb_mlx.summarization`; all other modules may change in any release.
+Importing this package costs next to nothing: a name is loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from akidb_mlx.pool import ModelPool
     from akidb_mlx.quantized import calibration_ranges, dequantize, hamming_distances, quantize, rescore
     from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics
+    from akidb_mlx.reranking import Reranker, RerankerInfo, RerankOptions, ScoreBatch
     from akidb_mlx.service import EmbeddingService
     from akidb_mlx.settings import Settings
     from akidb_mlx.summarization import Summarizer
@@ -59,6 +60,10 @@ __all__ = [
     "ModelNotFoundError",
     "ModelPool",
     "ReentrantCallError",
+    "RerankOptions",
+    "Reranker",
+    "RerankerInfo",
+    "ScoreBatch",
     "ServiceClosedError",
     "ServiceMetrics",
     "ServiceOverloadedError",
@@ -82,6 +87,10 @@ _MODULES = {
     "Health": "reports",
     "ModelInfo": "reports",
     "ModelPool": "pool",
+    "RerankOptions": "reranking",
+    "Reranker": "reranking",
+    "RerankerInfo": "reranking",
+    "ScoreBatch": "reranking",
     "ServiceMetrics": "reports",
     "Settings": "settings",
     "Summarizer": "summarization",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import reprlib
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import Unpack
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from akidb_mlx.quantized import OutputVectors
     from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics
     from akidb_mlx.vectors import EmbeddingBatch
+
+
+_Result = TypeVar("_Result")
 
 
 class Embedder(Closeable):
@@ -111,32 +114,14 @@ class Embedder(Closeable):
             ServiceClosedError: the embedder takes no more calls.
             ReentrantCallError: the call would wait for the thread that it was made on.
         """
-        check_may_wait()
-        deadline = Deadline(parse_timeout(options.get("timeout")))
-        future = self.submit(texts, **options)
-        try:
-            return future.result(deadline.left())
-        except DeadlineExceededError:
-            raise
-        except FutureTimeoutError:
-            raise deadline.error() from None
-        finally:
-            future.cancel()  # a wait that was interrupted drops the call; one that is done is not touched
+        return wait_for(partial(self.submit, texts, **options), options.get("timeout"))
 
     async def aembed(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> OutputVectors:
         """Embed texts without blocking the event loop; see `embed_array`.
 
         Texts are tokenised on a thread of the loop's default executor. Cancelling the task drops what has not run.
         """
-        import asyncio  # which a program that has a loop has imported already
-
-        submitted = asyncio.get_running_loop().run_in_executor(None, partial(self.submit, texts, **options))
-        try:
-            future = await asyncio.shield(submitted)
-        except asyncio.CancelledError:
-            submitted.add_done_callback(_cancel_submitted)
-            raise
-        return (await asyncio.wrap_future(future)).vectors
+        return (await wait_async(partial(self.submit, texts, **options))).vectors
 
     def parse_options(self, options: EmbedOptions) -> CallOptions:
         """Check the options of one call against the model, and fill in the defaults.
@@ -159,7 +144,44 @@ class Embedder(Closeable):
         return f"<{type(self).__name__} {name}: {info['dimension']} dimensions, {info['status']}>"
 
 
-def _cancel_submitted(submitted: asyncio.Future[Future[EmbeddingBatch]]) -> None:
+def wait_for(submit: Callable[[], Future[_Result]], timeout: Any) -> _Result:
+    """Submit a call, and wait for its result.
+
+    Args:
+        submit: begins the call.
+        timeout: seconds for submitting and waiting together, or None.
+
+    Raises:
+        DeadlineExceededError: the timeout passed.
+        ReentrantCallError: the call would wait for the thread that it was made on.
+    """
+    check_may_wait()
+    deadline = Deadline(parse_timeout(timeout))
+    future = submit()
+    try:
+        return future.result(deadline.left())
+    except DeadlineExceededError:
+        raise
+    except FutureTimeoutError:
+        raise deadline.error() from None
+    finally:
+        future.cancel()  # a wait that was interrupted drops the call; one that is done is not touched
+
+
+async def wait_async(submit: Callable[[], Future[_Result]]) -> _Result:
+    """Submit a call on a thread of the loop's default executor, and wait for its result without blocking the loop."""
+    import asyncio  # which a program that has a loop has imported already
+
+    submitted = asyncio.get_running_loop().run_in_executor(None, submit)
+    try:
+        future = await asyncio.shield(submitted)
+    except asyncio.CancelledError:
+        submitted.add_done_callback(_cancel_submitted)
+        raise
+    return await asyncio.wrap_future(future)
+
+
+def _cancel_submitted(submitted: asyncio.Future[Future[_Result]]) -> None:
     """Cancel a call whose caller has gone while it was being submitted."""
     if not submitted.cancelled() and submitted.exception() is None:
         submitted.result().cancel()

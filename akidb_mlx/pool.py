@@ -8,19 +8,23 @@ from contextlib import contextmanager
 from functools import partial
 from math import inf
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, cast
+
+from typing_extensions import TypeVar
 
 from akidb_mlx.closeable import Closeable
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.options import is_number, parse_timeout
 from akidb_mlx.pool_manager import PoolManager
-from akidb_mlx.pool_models import LoadedModel, ModelRequest
+from akidb_mlx.pool_models import LoadedModel, ModelRequest, Poolable
 from akidb_mlx.runtime import process
 from akidb_mlx.runtime.owner import check_may_wait, on_owner_thread
 
 if TYPE_CHECKING:
     from akidb_mlx.embedder import Embedder
+
+_Model = TypeVar("_Model", bound=Poolable, default="Embedder")
 
 
 def load_service(model: str) -> Embedder:
@@ -30,8 +34,8 @@ def load_service(model: str) -> Embedder:
     return EmbeddingService(model)
 
 
-class ModelPool(Closeable):
-    """Embedders by model name, safe to use from any thread.
+class ModelPool(Closeable, Generic[_Model]):
+    """Embedders by model name, or other models that `load` makes, safe to use from any thread.
 
         with ModelPool(max_bytes=4 << 30, keep_alive_s=300) as pool, pool.use("minilm-l6-v2") as embedder:
             vectors = embedder.embed(["Hello, world!"])
@@ -50,14 +54,15 @@ class ModelPool(Closeable):
         max_bytes: int | None = None,
         *,
         keep_alive_s: float | None = None,
-        load: Callable[[str], Embedder] = load_service,
+        load: Callable[[str], _Model] = load_service,  # type: ignore[assignment]  # as the type's default says
     ) -> None:
         """Create an empty pool.
 
         Args:
             max_bytes: most bytes of weights in memory; None for no bound.
             keep_alive_s: seconds after which a model that nobody used is unloaded; None for never.
-            load: makes an embedder of a model's name, as in `partial(EmbeddingService, device="cpu")`.
+            load: makes an embedder of a model's name, as in `partial(EmbeddingService, device="cpu")`, or something
+                else that has a model, as in `Reranker`.
 
         Raises:
             InvalidInputError: a limit is no number of 0 or more.
@@ -70,7 +75,7 @@ class ModelPool(Closeable):
         weakref.finalize(self, self._manager.stop).atexit = False
 
     @contextmanager
-    def use(self, model: str, timeout: float | None = None) -> Iterator[Embedder]:
+    def use(self, model: str, timeout: float | None = None) -> Iterator[_Model]:
         """Yield the embedder of a model, which is not unloaded inside the `with` block.
 
         Args:
@@ -92,7 +97,7 @@ class ModelPool(Closeable):
         deadline = Deadline(parse_timeout(timeout))
         lease = _Lease(self._manager, model)
         try:
-            yield lease.wait(deadline)
+            yield cast("_Model", lease.wait(deadline))  # made by `load`
         finally:
             lease.release()
 
@@ -144,7 +149,7 @@ class _Lease:
         self._request = ModelRequest(model)
         self._release = partial(manager.post, partial(manager.release, self._request))
 
-    def wait(self, deadline: Deadline) -> Embedder:
+    def wait(self, deadline: Deadline) -> Poolable:
         """Ask for the model and wait for it."""
         self._manager.send(partial(self._manager.admit, self._request))
         return self._request.wait(deadline)

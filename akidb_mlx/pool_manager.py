@@ -8,16 +8,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from akidb_mlx.errors import ConfigurationError, ServiceClosedError, ServiceOverloadedError
-from akidb_mlx.pool_models import LoadedModel, ModelRequest, PooledModel
+from akidb_mlx.pool_models import LoadedModel, ModelRequest, Poolable, PooledModel
 from akidb_mlx.runtime import process
 from akidb_mlx.runtime.actor import Actor
 from akidb_mlx.runtime.locks import Latch
-
-if TYPE_CHECKING:
-    from akidb_mlx.embedder import Embedder
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +32,7 @@ class PoolManager(Actor):
         closed: set once the pool is closed and the memory of its models is free.
     """
 
-    def __init__(self, max_bytes: float, keep_alive_s: float, load: Callable[[str], Embedder]) -> None:
+    def __init__(self, max_bytes: float, keep_alive_s: float, load: Callable[[str], Poolable]) -> None:
         """Create a manager without models.
 
         Args:
@@ -209,7 +206,7 @@ class PoolManager(Actor):
 
     def _run_load(self, model: PooledModel) -> None:
         """Load a model, on a thread of its own."""
-        embedder: Embedder | None = None
+        embedder: Poolable | None = None
         try:
             embedder = self._load(model.name)
             size = embedder.get_model_info()["weight_bytes"]
@@ -220,7 +217,7 @@ class PoolManager(Actor):
         else:
             self.post(partial(self._end_load, model, embedder, size))
 
-    def _end_load(self, model: PooledModel, embedder: Embedder, size: int) -> None:
+    def _end_load(self, model: PooledModel, embedder: Poolable, size: int) -> None:
         """Keep a model that was loaded, if there is capacity now that its size is known."""
         model.embedder, model.weight_bytes, model.last_used = embedder, size, time.monotonic()
         self._known_bytes[model.name] = size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from typing_extensions import TypedDict
 
@@ -13,7 +13,16 @@ from akidb_mlx.runtime.locks import Latch
 
 if TYPE_CHECKING:
     from akidb_mlx.deadline import Deadline
-    from akidb_mlx.embedder import Embedder
+
+
+class Poolable(Protocol):
+    """An object with a model in memory: an `Embedder` or a `Reranker`."""
+
+    def get_model_info(self) -> Any:
+        """Report at least `weight_bytes` and `status`, as `ModelInfo` has them."""
+
+    def close(self, drain: bool = False) -> None:
+        """Free the model; with `drain`, first finish every call that was made."""
 
 
 class LoadedModel(TypedDict):
@@ -49,7 +58,7 @@ class PooledModel:
 
     name: str
     weight_bytes: int
-    embedder: Embedder | None = None
+    embedder: Poolable | None = None
     status: Literal["loading", "ready", "closing"] = "loading"
     uses: int = 0
     pinned: bool = False
@@ -77,7 +86,7 @@ class ModelRequest:
         self._error: BaseException | None = None
         self._answered = Latch()
 
-    def wait(self, deadline: Deadline) -> Embedder:
+    def wait(self, deadline: Deadline) -> Poolable:
         """Wait for the answer: return the embedder, or raise the error."""
         if not self._answered.wait(deadline.left()):
             raise self.refusal or deadline.error()

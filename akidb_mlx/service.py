@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import reprlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
 from os import PathLike, fspath
-from typing import get_args
+from typing import TypeVar, get_args
 
 import numpy as np
 from typing_extensions import Never, Unpack
@@ -55,8 +55,9 @@ _SLICE_TEXTS, _SLICE_CHARACTERS = 1024, 1 << 18
 # Used to estimate the tokens of a text for the queue's bound.
 _CHARACTERS_PER_TOKEN = 4
 # Tokens that a prompt must have for a batch of its own to pay.
-_MIN_PREFIX = 8
+MIN_PREFIX = 8
 _NO_TOKENS: TokenIds = np.empty(0, np.int32)
+_Text = TypeVar("_Text", bound=Sized)
 
 
 class EmbeddingService(Embedder):
@@ -101,8 +102,8 @@ class EmbeddingService(Embedder):
             TypeError: there is no such argument; the message names what took the place of the first package's.
         """
         refuse_arguments(unknown)
-        self._model_name = _parse_name(model_name)
-        settings = _parse_settings(settings)
+        self._model_name = parse_name(model_name)
+        settings = parse_settings(settings)
         chosen_device = resolve_device(device, settings)
         if backend not in get_args(BackendName):
             raise ConfigurationError(f"backend must be one of {', '.join(get_args(BackendName))}, found {backend!r}")
@@ -110,7 +111,7 @@ class EmbeddingService(Embedder):
             raise InvalidInputError(f"auto_download must be True or False, found {auto_download!r}")
         parse_dimensions(dimensions, DimensionRange(default=1, native=None, cuttable=True, model=self._model_name))
         if self._model_name in RERANKERS:
-            raise ModelLoadError(f"{self._model_name} is a reranker, which scores pairs of texts and has no vectors")
+            raise ModelLoadError(f"{self._model_name} is a reranker, which has no vectors: use akidb_mlx.Reranker")
         self._record = CATALOG.get(self._model_name)
         self.allow_untrained_dimensions = settings.allow_untrained_dimensions
         mlx_import.check_installed()  # before a model is downloaded that could not run
@@ -129,13 +130,8 @@ class EmbeddingService(Embedder):
             self._prompts = choose_prompts(self._checkpoint.prompts, card.prompts if card else {})
             self._default_prompt = read_default_prompt_name(directory, self._prompts)
             self._engine = Engine(
-                partial(_load_model, self._checkpoint, chosen_device, settings),
-                EngineLimits(
-                    max_queued_requests=settings.max_queued_requests,
-                    max_queued_tokens=settings.max_queued_tokens,
-                    coalesce_delay_s=settings.coalesce_delay_ms / 1000,
-                    stuck_after_s=settings.stuck_after_s,
-                ),
+                partial(load_model, self._checkpoint, chosen_device, settings),
+                engine_limits(settings),
             )
             resources.callback(self._engine.close)
             kind = TextTokenizer if self._checkpoint.static is None else StaticTokenizer
@@ -179,9 +175,9 @@ class EmbeddingService(Embedder):
                 dimension=call.dimensions,
             )
 
-        opened = self._engine.open_call(combine, _expected_tokens(given, prompt), deadline)
+        opened = self._engine.open_call(combine, expected_tokens(given, prompt), deadline)
         try:
-            for part in _slices(given):
+            for part in slices(given):
                 if opened.future.done():
                     break
                 counts, cut = self._add(opened, part, len(token_counts), call, prompt, route, deadline)
@@ -224,9 +220,9 @@ class EmbeddingService(Embedder):
         self._engine.metrics.count({"texts": len(texts), "truncated_texts": sum(truncated)})
         finish = partial(_finish, windows=windows, call=call, first=first)
         owners = [first + index for index, counts in enumerate(windows) for _ in counts]
-        expected_tokens = _expected_tokens(texts, prompt)
+        expected = expected_tokens(texts, prompt)
         if isinstance(read, PackedTexts):
-            opened.add_packed(read.ids, read.lengths, owners, finish, expected_tokens)
+            opened.add_packed(read.ids, read.lengths, owners, finish, expected)
             return token_counts, truncated
         sequences = [window for text in read for window in text.windows]
         unpooled = 0
@@ -239,7 +235,7 @@ class EmbeddingService(Embedder):
             owners,
             BatchKey(prefix.tobytes(), unpooled, route),
             finish,
-            expected_tokens,
+            expected,
         )
         return token_counts, truncated
 
@@ -248,7 +244,7 @@ class EmbeddingService(Embedder):
         if self._facts.shares_prefixes and prompt:
             prefix = self._tokenizer.prefix(prompt, deadline)
             size = len(prefix)
-            if size >= _MIN_PREFIX and all(len(ids) > size and np.array_equal(ids[:size], prefix) for ids in sequences):
+            if size >= MIN_PREFIX and all(len(ids) > size and np.array_equal(ids[:size], prefix) for ids in sequences):
                 return prefix
         return _NO_TOKENS
 
@@ -331,7 +327,12 @@ class EmbeddingService(Embedder):
         return self._matryoshka or self.allow_untrained_dimensions
 
 
-def _parse_name(model_name: str | PathLike[str]) -> str:
+def parse_name(model_name: str | PathLike[str]) -> str:
+    """Return a model's name as a string.
+
+    Raises:
+        InvalidInputError: it is none.
+    """
     if not isinstance(model_name, (str, PathLike)) or not isinstance(name := fspath(model_name), str) or not name:
         raise InvalidInputError(
             f"model_name must be a catalogue name, 'org/repo' or a directory, found {reprlib.repr(model_name)}"
@@ -339,13 +340,28 @@ def _parse_name(model_name: str | PathLike[str]) -> str:
     return name
 
 
-def _parse_settings(settings: Settings | None) -> Settings:
+def parse_settings(settings: Settings | None) -> Settings:
+    """Return the settings that a caller gave, or else those of the environment and the TOML file.
+
+    Raises:
+        InvalidInputError: they are something else.
+    """
     if settings is not None and not isinstance(settings, Settings):
         raise InvalidInputError(f"settings must be akidb_mlx.Settings or None, found {type(settings).__name__}")
     return settings or load_settings()
 
 
-def _load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) -> Model:
+def engine_limits(settings: Settings) -> EngineLimits:
+    """Return the bounds of an engine that the settings ask for."""
+    return EngineLimits(
+        max_queued_requests=settings.max_queued_requests,
+        max_queued_tokens=settings.max_queued_tokens,
+        coalesce_delay_s=settings.coalesce_delay_ms / 1000,
+        stuck_after_s=settings.stuck_after_s,
+    )
+
+
+def load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) -> Model:
     """Load the model on the owner thread, where MLX is imported for the first time."""
     if checkpoint.static is not None:
         from akidb_mlx.backends.static import StaticModel
@@ -366,7 +382,7 @@ def _load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) 
     return EmbeddingModel(checkpoint, plan)
 
 
-def _expected_tokens(texts: list[str], prompt: str) -> int:
+def expected_tokens(texts: list[str], prompt: str) -> int:
     """Estimate how many tokens texts have, before they are tokenised."""
     return sum((len(prompt) + len(text)) // _CHARACTERS_PER_TOKEN + 2 for text in texts)
 
@@ -392,13 +408,13 @@ def _no_vectors(call: CallOptions) -> OutputVectors:
     return quantize(np.empty((0, call.dimensions), np.float32), call.output_dtype, call.ranges)
 
 
-def _slices(texts: list[str]) -> Iterator[list[str]]:
-    """Yield the texts in pieces that are tokenised at once."""
+def slices(texts: list[_Text], size: Callable[[_Text], int] = len) -> Iterator[list[_Text]]:
+    """Yield texts, or pairs of texts, in pieces that are tokenised at once; `size` counts the characters of one."""
     start = characters = 0
     for end, text in enumerate(texts):
-        characters += len(text)
+        characters += size(text)
         if end - start >= _SLICE_TEXTS or (characters > _SLICE_CHARACTERS and end > start):
             yield texts[start:end]
-            start, characters = end, len(text)
+            start, characters = end, size(text)
     if start < len(texts):
         yield texts[start:]

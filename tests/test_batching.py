@@ -37,7 +37,7 @@ def test_a_cpu_pads_no_sequence_by_itself():
 
 
 def item(ids):
-    return SimpleNamespace(ids=np.array(ids, np.int32))
+    return SimpleNamespace(segment=0, ids=np.array(ids, np.int32))
 
 
 def test_a_batch_takes_what_its_limits_allow():

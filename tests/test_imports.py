@@ -28,6 +28,7 @@ LAYERS = {
     "engine": ["akidb_mlx.engine"],
     "backends": ["akidb_mlx.backends"],
     "service": [f"akidb_mlx.{name}" for name in ("resolve", "service", "pool", "pool_manager", "pool_models")],
+    "reranking": ["akidb_mlx.reranking"],
     "entities": ["akidb_mlx.entities"],
     "summarization": ["akidb_mlx.summarization"],
     "ml_funcs": ["akidb_mlx.ml_funcs"],
@@ -63,10 +64,11 @@ _LIBRARY = {
 }
 BELOW["service"] = _LIBRARY | {"model_cache"}
 BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "model_cache", "mlx", "mlx_lm"}
+BELOW["reranking"] = BELOW["service"] | {"service"}
 BELOW["ml_funcs"] = BELOW["service"] | {"service", "entities", "summarization"}
-BELOW["cli"] = BELOW["ml_funcs"] | {"ml_funcs", "top"}
+BELOW["cli"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "top"}
 # The package itself re-exports names of all layers on demand.
-BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs"}
+BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking"}
 
 HEAVY = ("transformers", "torch", "mlx", "mlx_lm", "spacy", "numpy", "tokenizers", "pydantic")
 
@@ -75,6 +77,7 @@ def test_the_public_names():
     errors_of_the_tree = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
     assert set(akidb_mlx.__all__) == errors_of_the_tree | {
         *("Embedder", "EmbeddingService", "EmbeddingBatch", "EmbedOptions", "ModelInfo", "ServiceMetrics", "Health"),
+        *("Reranker", "RerankerInfo", "RerankOptions", "ScoreBatch"),
         *("ModelPool", "Entity", "EntityExtractor", "Summarizer", "Settings", "__version__"),
         *("calibration_ranges", "dequantize", "hamming_distances", "quantize", "rescore"),
     }
@@ -196,6 +199,7 @@ def test_no_layer_imports_one_above_it():
         ("akidb_mlx.summarization.language_model", "from akidb_mlx.backends.mlx import plan", True),
         ("akidb_mlx.entities.extractor", "from akidb_mlx.service import EmbeddingService", True),
         ("akidb_mlx.cli.doctor", "from akidb_mlx import __version__", False),
+        ("akidb_mlx.service", "from akidb_mlx.reranking import Reranker", True),
         ("akidb_mlx.texts", "import json, numpy", False),
         ("model_cache.store", "import akidb_mlx.errors", True),
     ],

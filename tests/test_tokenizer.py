@@ -55,7 +55,7 @@ def test_windows_cover_a_long_text_and_overlap(name):
     """Every token of the text is in a window, in order; neighbours share an eighth of a window; each has the prompt."""
     read = tokenizer(GOLDENS / name)
     before, after = read._before.tolist(), read._after.tolist()
-    whole, prompt = (read._encode([text])[0].tolist() for text in (LONG, "query: "))
+    whole, prompt = (read.encode([text])[0].tolist() for text in (LONG, "query: "))
     (chunked,) = read([LONG], "query: ", "chunk")
     width = read.max_tokens - len(before) - len(after) - len(prompt)
     rebuilt: list[int] = []

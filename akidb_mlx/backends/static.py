@@ -122,8 +122,9 @@ class StaticModel(Model):
         """Return the sum of tokens' vectors, in blocks, since a long chain of sums would be inexact."""
         space = np.empty((min(len(ids), _LONG), self._facts.dimension), np.float32)
         blocks = [ids[start : start + _LONG] for start in range(0, len(ids), _LONG)]
-        sums: Vectors = np.stack([self._gather(block, space[: len(block)]).sum(axis=0) for block in blocks])
-        return sums.sum(axis=0)
+        sums = np.stack([self._gather(block, space[: len(block)]).sum(axis=0) for block in blocks])
+        total: Vectors = sums.sum(axis=0)
+        return total
 
     def _gather(self, ids: TokenIds, into: Vectors) -> Vectors:
         """Write the tokens' vectors (tokens, dimension) into an array, and return it."""

@@ -9,7 +9,7 @@ _MB = 10**6
 RERANKING_MODELS = (
     *(
         ModelRecord(
-            name=f"ms-marco-minilm-l{layers}",
+            name=f"ms-marco-minilm-l{layers}-v2",
             repo_id=f"cross-encoder/ms-marco-MiniLM-L{layers}-v2",
             description=f"MiniLM with {layers} layers, trained on MS MARCO: small and fast",
             licence="Apache-2.0",
@@ -34,6 +34,16 @@ RERANKING_MODELS = (
             ("large", 2200, "MIT", 512, "BGE reranker, large"),
             ("v2-m3", 2300, "Apache-2.0", 8192, "BGE reranker v2: long texts"),
         )
+    ),
+    ModelRecord(
+        name="qwen3-reranker-0.6b",
+        repo_id="Qwen/Qwen3-Reranker-0.6B",
+        description="Qwen3-Reranker 0.6B: a language model that answers yes or no; instructions, long texts",
+        licence="Apache-2.0",
+        size=1200 * _MB,
+        task="reranking",
+        languages=("multilingual",),
+        max_tokens=32768,
     ),
     ModelRecord(
         name="gte-reranker-modernbert-base",

@@ -23,6 +23,7 @@ from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.checkpoint.modules import EVERY_ROLE, ModuleList, read_modules
 from akidb_mlx.checkpoint.purpose import check_additions, check_heads
 from akidb_mlx.checkpoint.quantization import QuantizationConfig, read_quantization
+from akidb_mlx.checkpoint.scoring import Scoring
 from akidb_mlx.checkpoint.sentence_config import read_model_config, read_transformer
 from akidb_mlx.checkpoint.static import StaticTable, read_static
 from akidb_mlx.checkpoint.tensors import StoredTensor, float_type, read_tensors
@@ -49,6 +50,7 @@ class Checkpoint:
         max_tokens: most tokens of a text that the model reads, special tokens included.
         lower_case: whether texts are lower-cased before the tokenizer's own normalisation.
         static: the table of a static model, which has no encoder and no `tensors`; None for any other.
+        scoring: how a reranker scores a pair of texts; None in an embedding model.
     """
 
     directory: Path
@@ -66,6 +68,7 @@ class Checkpoint:
     max_tokens: int
     lower_case: bool
     static: StaticTable | None = None
+    scoring: Scoring | None = None
 
     @property
     def architecture(self) -> Architecture:
@@ -100,18 +103,13 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     config_path = directory / "config.json"
     if (static := read_static(directory, read_optional_json(config_path))) is not None:
         return _static_checkpoint(directory, static)
-    config = read_json(config_path)
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
-        found = repr(cut(model_type)) if isinstance(model_type, str) else reprlib.repr(model_type)
-        raise ModelLoadError(f"{config_path}: model_type {found} is not supported ({', '.join(ARCHITECTURES)})")
+    config, model_type = read_config(config_path)
     architecture = ARCHITECTURES[model_type]
-    check_additions(directory, config, architecture.own_code)
     config = _text_config(config_path, config, architecture)
     encoder_config = parse_config(architecture.config, config)
+    model = read_model_config(directory)  # first, since it says whether this is another kind of model
     modules = read_modules(directory)
     _check_folders(directory, modules)
-    model = read_model_config(directory)
     transformer = read_transformer(directory)
     tensors = read_tensors(directory, architecture)
     check_heads(tensors)
@@ -119,7 +117,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     heads = {route: reader.read(chain) for route, chain in modules.chains.items()}
     dtype = float_type(tensors.values())
     quantization = read_quantization(config_path, config, architecture)
-    _check_layers(config_path, quantization, tensors)
+    check_layers(config_path, quantization, tensors)
     return Checkpoint(
         directory=directory,
         model_type=model_type,
@@ -133,7 +131,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         stated_embedder=modules.listed or bool(model) or is_file(directory / "1_Pooling/config.json"),
         prompts=model["prompts"] if model.get("prompts") is not None else dict(architecture.prompts),
         truncate_dim=model.get("truncate_dim"),
-        max_tokens=_max_tokens(directory, config, encoder_config, transformer),
+        max_tokens=read_max_tokens(directory, config, encoder_config, transformer),
         lower_case=transformer.get("do_lower_case") is True,
     )
 
@@ -160,6 +158,22 @@ def _static_checkpoint(directory: Path, static: StaticTable) -> Checkpoint:
     )
 
 
+def read_config(path: Path) -> tuple[dict[str, Any], str]:
+    """Return the content of config.json, and its `model_type`.
+
+    Raises:
+        ModelLoadError: it is missing or malformed, of no architecture that is supported, or has an adapter or code
+            beside it.
+    """
+    config = read_json(path)
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
+        found = repr(cut(model_type)) if isinstance(model_type, str) else reprlib.repr(model_type)
+        raise ModelLoadError(f"{path}: model_type {found} is not supported ({', '.join(ARCHITECTURES)})")
+    check_additions(path.parent, config, ARCHITECTURES[model_type].own_code)
+    return config, model_type
+
+
 def _text_config(path: Path, config: dict[str, Any], architecture: Architecture) -> dict[str, Any]:
     """Return the keys that describe the encoder of texts, once all keys of the file are known."""
     wrapper = architecture.wrapper
@@ -176,14 +190,14 @@ def _text_config(path: Path, config: dict[str, Any], architecture: Architecture)
     return {key: value for key, value in text.items() if key not in wrapper.honoured} | outer
 
 
-def _check_layers(path: Path, quantization: QuantizationConfig, tensors: dict[str, StoredTensor]) -> None:
+def check_layers(path: Path, quantization: QuantizationConfig, tensors: dict[str, StoredTensor]) -> None:
     """Refuse a packing for a layer that is not stored: it would be looked up under another name, and be lost."""
     for layer, packing in quantization.overrides.items():
         if packing is not None and f"{layer}.weight" not in tensors:
             raise ModelLoadError(f"{path}: quantization names {cut(layer)!r}, and {cut(layer)}.weight is not stored")
 
 
-def _max_tokens(
+def read_max_tokens(
     directory: Path, config: dict[str, Any], encoder_config: EncoderConfig, transformer: dict[str, Any]
 ) -> int:
     """Return the smallest of the limits in the files; no position beyond `max_position_embeddings` was trained."""

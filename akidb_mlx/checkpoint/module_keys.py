@@ -45,17 +45,45 @@ LOADING_ARGUMENTS = KnownKeys(
     ),
 )
 
+_MODEL_HARMLESS = {
+    **harmless("__version__ requirements", reason="tells which versions wrote the model"),
+    **harmless("similarity_fn_name", reason="is used to compare vectors, not to compute them"),
+}
 MODEL_KEYS = KnownKeys(
     honoured=honoured("prompts default_prompt_name truncate_dim"),
     only=only(
         "model_type",
         *(None, "SentenceTransformer"),
-        reason="cross-encoders (rerankers), sparse and multi-vector models do not give one vector for a text",
+        reason="sparse and multi-vector models and cross-encoders (rerankers: use akidb_mlx.Reranker) do not give one "
+        "vector for a text",
+    )
+    | only(
+        "activation_fn keep_in_fp32_modules",
+        None,
+        reason="it belongs to a cross-encoder (reranker): use akidb_mlx.Reranker",
     ),
-    harmless={
-        **harmless("__version__ requirements", reason="tells which versions wrote the model"),
-        **harmless("similarity_fn_name", reason="is used to compare vectors, not to compute them"),
-    },
+    harmless=_MODEL_HARMLESS,
+)
+# The same files of a CrossEncoder.
+RERANKER_MODEL_KEYS = KnownKeys(
+    honoured=honoured("prompts default_prompt_name activation_fn"),
+    only=only("model_type", "CrossEncoder", reason="it is not a reranker"),
+    harmless=_MODEL_HARMLESS | harmless("keep_in_fp32_modules", reason="chooses a precision"),
+)
+RERANKER_TRANSFORMER_KEYS = KnownKeys(
+    honoured=TRANSFORMER_KEYS.honoured | honoured("transformer_task processing_kwargs module_output_name"),
+    only={key: rule for key, rule in TRANSFORMER_KEYS.only.items() if key.startswith(("query_", "document_", "token"))},
+    harmless=TRANSFORMER_KEYS.harmless,
+)
+RERANKER_MODALITY_KEYS = KnownKeys(
+    honoured=honoured("format"),
+    only=only("method", "forward", reason="a reranker's logits are read")
+    | only("method_output_name", "logits", reason="a reranker's logits are read"),
+)
+PROCESSING_KEYS = KnownKeys(honoured=honoured("chat_template"))
+LOGIT_SCORE_KEYS = KnownKeys(
+    honoured=honoured("true_token_id false_token_id"),
+    only=only("module_input_name", *(None, "causal_logits"), reason="the score is made of a language model's logits"),
 )
 
 MODULE_KEYS = KnownKeys(

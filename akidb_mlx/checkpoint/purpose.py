@@ -1,4 +1,4 @@
-"""Refusal of models that are not embedding models, or that are more than their weights."""
+"""Refusal of models that are not what they are loaded as, or that are more than their weights."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from akidb_mlx.errors import ModelLoadError
 if TYPE_CHECKING:
     from akidb_mlx.checkpoint.checkpoint import Checkpoint
 
+_LANGUAGE_MODEL = "a language model"
+_RERANKER = "a classifier or a cross-encoder (reranker)"
 # Tensors of heads, by the start of their names, and the models that have them.
 HEADS = {
-    "lm_head.": "a language model",
+    "lm_head.": _LANGUAGE_MODEL,
     "cls.": "a model of masked words or of sentence pairs",
     "vocab_transform.": "a model of masked words",
     "vocab_layer_norm.": "a model of masked words",
     "vocab_projector.": "a model of masked words",
     "head.": "a model of masked words, a classifier or a cross-encoder (reranker)",
     "decoder.": "a model of masked words",
-    "pre_classifier.": "a classifier or a cross-encoder (reranker)",
-    "classifier.": "a classifier or a cross-encoder (reranker)",
-    "score.": "a classifier or a cross-encoder (reranker)",
+    "pre_classifier.": _RERANKER,
+    "classifier.": _RERANKER,
+    "score.": _RERANKER,
     "qa_outputs.": "a model that answers questions",
 }
 _ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
@@ -74,13 +76,19 @@ def check_heads(tensors: Mapping[str, StoredTensor]) -> None:
         ModelLoadError: a tensor belongs to one.
     """
     for name, tensor in tensors.items():
-        kind = next((kind for start, kind in HEADS.items() if name.startswith(start)), None)
+        kind = find_head(name)
         if kind is not None:
+            other = "use akidb_mlx.Reranker for a reranker; " if kind in (_RERANKER, _LANGUAGE_MODEL) else ""
             raise ModelLoadError(
                 f"{tensor.file}: {cut(tensor.key)} belongs to the head of {kind}, so this is not an embedding model; "
-                "if its token vectors are to be pooled nevertheless, load and save it with sentence-transformers, "
-                "which leaves the head out"
+                f"{other}if its token vectors are to be pooled nevertheless, load and save it with "
+                "sentence-transformers, which leaves the head out"
             )
+
+
+def find_head(name: str) -> str | None:
+    """Return the kind of model that a tensor's name shows, where it belongs to a head."""
+    return next((kind for start, kind in HEADS.items() if name.startswith(start)), None)
 
 
 def check_is_embedder(checkpoint: Checkpoint) -> None:
@@ -95,7 +103,7 @@ def check_is_embedder(checkpoint: Checkpoint) -> None:
         return
     raise ModelLoadError(
         f"{directory} does not say that it is an embedding model: it has none of {_FILES}, and its tokenizer does not "
-        f"end every text with {token}, so it may be a chat model or a reranker; add the files from the original model "
-        f"({architecture.original}), or insist with Settings(allow_unstated_pooling=True) or, in the environment, "
-        "AKIDB_ALLOW_UNSTATED_POOLING=1"
+        f"end every text with {token}, so it may be a chat model or a reranker (use akidb_mlx.Reranker); "
+        f"add the files from the original model ({architecture.original}), or insist with "
+        "Settings(allow_unstated_pooling=True) or, in the environment, AKIDB_ALLOW_UNSTATED_POOLING=1"
     )

@@ -75,7 +75,7 @@ class StaticTokenizer(TextTokenizer):
                 raise too_long_error(first + index, int(lengths[index]), self.max_tokens)
             truncated |= over
             places = np.arange(len(ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-            if self._keeps_end:
+            if self.keeps_end:
                 places = np.repeat(lengths, lengths) - 1 - places
             ids, lengths = _select(ids, lengths, places < self.max_tokens)
         if self._unknown is not None:  # after the cut, as in model2vec
@@ -88,9 +88,9 @@ class StaticTokenizer(TextTokenizer):
         counts = lengths.tolist()
         return PackedTexts(ids, lengths, [[count] for count in counts], counts, truncated.tolist())
 
-    def _encode(self, texts: list[str], deadline: Deadline = NEVER) -> list[TokenIds]:
+    def encode(self, texts: list[str], deadline: Deadline = NEVER) -> list[TokenIds]:
         """Return the token ids of each text, without unknown ones where the model leaves them out."""
-        encoded = super()._encode(texts, deadline)
+        encoded = super().encode(texts, deadline)
         return encoded if self._unknown is None else [ids[ids != self._unknown] for ids in encoded]
 
     def _check_all_vectors(self, ids: TokenIds, lengths: TokenIds, first: int) -> None:
@@ -99,7 +99,7 @@ class StaticTokenizer(TextTokenizer):
         if missing.any():
             at = int(np.argmax(missing))
             index = int(np.searchsorted(np.cumsum(lengths), at, side="right"))
-            self._check_vectors(first + index, (ids[at : at + 1],))
+            self.check_vectors(f"text {first + index}", first + index, (ids[at : at + 1],))
 
 
 def _select(ids: TokenIds, lengths: TokenIds, kept: NDArray[np.bool_]) -> tuple[TokenIds, TokenIds]:

@@ -49,6 +49,8 @@ class TextTokenizer:
 
     Attributes:
         max_tokens: most tokens in one sequence, special tokens included.
+        keeps_end: whether a text that is too long loses its beginning instead of its end.
+        pair_frame: the special tokens around the texts of a pair, in a reranker.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -62,7 +64,8 @@ class TextTokenizer:
         self._short = LockedTokenizer(loaded.tokenizer)
         self._long = LongTexts(lambda: load_tokenizer(checkpoint).tokenizer)
         self._before, self._after = (np.array(ids, np.int32) for ids in (loaded.frame.before, loaded.frame.after))
-        self._keeps_end = loaded.keeps_end
+        self.keeps_end = loaded.keeps_end
+        self.pair_frame = loaded.pair_frame
         self._without_vector = loaded.without_vector
         self._prefixes: dict[str, TokenIds] = {}
         if self._capacity < 1:
@@ -103,20 +106,20 @@ class TextTokenizer:
                 policy "error", or the prompt leaves no room to chunk beside it; the text's index is named.
             DeadlineExceededError: the deadline passed.
         """
-        bodies = self._encode([prompt + text for text in texts], deadline)
+        bodies = self.encode([prompt + text for text in texts], deadline)
         fitted = [
             self._fit(index, body, text, prompt, on_overflow, deadline)
             for index, (body, text) in enumerate(zip(bodies, texts, strict=True), first)
         ]
         if self._without_vector:
             for index, text in enumerate(fitted, first):
-                self._check_vectors(index, text.windows)
+                self.check_vectors(f"text {index}", index, text.windows)
         return fitted
 
     def prefix(self, prompt: str, deadline: Deadline = NEVER) -> TokenIds:
         """Return the tokens that every text with this prompt begins with."""
         if prompt not in self._prefixes:
-            variants = self._encode([prompt + continuation for continuation in _CONTINUATIONS], deadline)
+            variants = self.encode([prompt + continuation for continuation in _CONTINUATIONS], deadline)
             shortest = min(map(len, variants))
             same = np.all([ids[:shortest] == variants[0][:shortest] for ids in variants], axis=0)
             count = shortest if same.all() else int(np.argmin(same))
@@ -133,7 +136,7 @@ class TextTokenizer:
         """
         if not prompt:
             return 0
-        (ids,) = self._encode([prompt], deadline)
+        (ids,) = self.encode([prompt], deadline)
         return min(len(self._frame(ids)), self.max_tokens) - 1
 
     def _fit(
@@ -145,7 +148,7 @@ class TextTokenizer:
         if len(body) <= self._capacity:
             return TokenizedText((self._frame(body),), len(body) + special, truncated=False)
         if on_overflow == "truncate":
-            kept = body[-self._capacity :] if self._keeps_end else body[: self._capacity]
+            kept = body[-self._capacity :] if self.keeps_end else body[: self._capacity]
             return TokenizedText((self._frame(kept),), self.max_tokens, truncated=True)
         if on_overflow == "error":
             raise too_long_error(index, len(body) + special, self.max_tokens)
@@ -153,28 +156,27 @@ class TextTokenizer:
 
     def _chunk(self, index: int, text: str, prompt: str, deadline: Deadline) -> TokenizedText:
         """Return overlapping windows over the text, each behind the whole prompt."""
-        (body,) = self._encode([text], deadline)
-        prompt_ids = self._encode([prompt], deadline)[0] if prompt else self._before[:0]
+        (body,) = self.encode([text], deadline)
+        prompt_ids = self.encode([prompt], deadline)[0] if prompt else self._before[:0]
         width = self._capacity - len(prompt_ids)
-        step = width - width // _OVERLAP
-        if step < 1:
+        starts = window_starts(len(body), width)
+        if starts is None:
             raise InvalidInputError(
                 f"text {index} cannot be chunked: its prompt of {len(prompt_ids)} tokens fills the {self.max_tokens} "
                 "that the model takes; use a shorter prompt",
                 index,
             )
-        starts = range(0, max(len(body) - width + step, 1), step)
         windows = tuple(self._frame(prompt_ids, body[start : start + width]) for start in starts)
         count = len(self._before) + len(prompt_ids) + len(body) + len(self._after)
         return TokenizedText(windows, count, truncated=False)
 
-    def _check_vectors(self, index: int, windows: tuple[TokenIds, ...]) -> None:
+    def check_vectors(self, name: str, index: int, windows: tuple[TokenIds, ...]) -> None:
         """Refuse a text with a token that the tokenizer knows and the model does not."""
         for window in windows:
             number = int(window.max())  # they are the tokens beyond the table
             if number in self._without_vector:
                 raise InvalidInputError(
-                    f"text {index} spells {self._without_vector[number]!r}, a token that the model has no vector for: "
+                    f"{name} spells {self._without_vector[number]!r}, a token that the model has no vector for: "
                     "leave it out",
                     index,
                 )
@@ -182,8 +184,8 @@ class TextTokenizer:
     def _frame(self, *body: TokenIds) -> TokenIds:
         return np.concatenate([self._before, *body, self._after])
 
-    def _encode(self, texts: list[str], deadline: Deadline = NEVER) -> list[TokenIds]:
-        """Return the token ids of each text, without special tokens."""
+    def encode(self, texts: list[str], deadline: Deadline = NEVER) -> list[TokenIds]:
+        """Return the token ids of each text, without special tokens; may be called from any thread."""
         return [np.array(encoding.ids, dtype=np.int32) for encoding in self._encodings(texts, deadline)]
 
     def _encodings(self, texts: list[str], deadline: Deadline) -> list[Encoding]:
@@ -208,6 +210,12 @@ def too_long_error(index: int, tokens: int, max_tokens: int) -> InvalidInputErro
         "on_overflow='truncate' or 'chunk'",
         index,
     )
+
+
+def window_starts(size: int, width: int) -> range | None:
+    """Return where overlapping windows of `width` tokens over `size` tokens begin; None for windows too narrow."""
+    step = width - width // _OVERLAP
+    return range(0, max(size - width + step, 1), step) if step >= 1 else None
 
 
 def _pieces(texts: list[str], characters: int) -> Iterator[list[str]]:

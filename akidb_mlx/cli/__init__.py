@@ -19,6 +19,7 @@ from akidb_mlx.cli.doctor import doctor
 from akidb_mlx.cli.embed import embed
 from akidb_mlx.cli.entities import entities
 from akidb_mlx.cli.output import report, write_line
+from akidb_mlx.cli.rerank import rerank
 from akidb_mlx.cli.streams import open_streams, require_utf8
 from akidb_mlx.cli.summarize import summarize
 from akidb_mlx.errors import AkidbMlxError, InvalidInputError
@@ -36,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(embed)
+app.command()(rerank)
 app.command()(entities)
 app.command()(summarize)
 app.command()(models.pull)

@@ -73,6 +73,8 @@ class TokenRows:
         prefix: (n,) int32, tokens that stand before those of every row; empty where there are none.
         unpooled: how many tokens of each row, from its beginning on, are left out of the pooling.
         route: the route that the rows take through the modules of the model.
+        segments: (rows,) int32, how many leading tokens of each row are of the first token type, the others being of
+            the second; None where all tokens of all rows are of the first.
     """
 
     ids: TokenMatrix
@@ -80,6 +82,7 @@ class TokenRows:
     prefix: TokenIds
     unpooled: int = 0
     route: str = ""
+    segments: TokenIds | None = None
 
     def check(self, facts: ModelFacts) -> None:
         """Refuse tokens and positions that the model has no vectors for: a device would read foreign memory for them.

@@ -29,6 +29,11 @@ class TokenSequence(Protocol):
         """Return, for a packed sequence, the length of each of those that it holds one after another; else None."""
         ...
 
+    @property
+    def segment(self) -> int:
+        """Return how many leading tokens are of the first token type; 0 where the model is not told of types."""
+        ...
+
 
 Sequence = TypeVar("Sequence", bound=TokenSequence)
 
@@ -43,8 +48,8 @@ class Batch(Generic[Sequence]):
         limit: most tokens, padding included; a single longer sequence runs alone.
         target: the number of tokens that the batch should come nearest to.
         most_padding: how many of them may be padding.
-        waiting_for: for the bytes of each distinct sequence, those that wait for its vector. Equal sequences of several
-            calls are computed once.
+        waiting_for: for the segment and the bytes of each distinct sequence, those that wait for its vector. Equal
+            sequences of several calls are computed once.
     """
 
     key: BatchKey
@@ -52,7 +57,7 @@ class Batch(Generic[Sequence]):
     limit: int
     target: float
     most_padding: int
-    waiting_for: dict[bytes, list[Sequence]] = field(default_factory=dict)
+    waiting_for: dict[tuple[int, bytes], list[Sequence]] = field(default_factory=dict)
     _padding: int = field(default=0, init=False)
 
     @property
@@ -82,7 +87,7 @@ class Batch(Generic[Sequence]):
 
     def add(self, sequence: Sequence) -> bool:
         """Add a sequence that is not longer than `length`; return False where it would be too much, or too padded."""
-        key = sequence.ids.tobytes()
+        key = sequence.segment, sequence.ids.tobytes()
         if key in self.waiting_for:
             self.waiting_for[key].append(sequence)
             return True
@@ -96,12 +101,13 @@ class Batch(Generic[Sequence]):
     def token_rows(self) -> TokenRows:
         """Return the distinct sequences as the backend takes them, in the order of the rows that it returns."""
         ids = np.zeros((self.size, self.length), np.int32)
-        lengths = np.empty(self.size, np.int32)
+        lengths, segments = np.empty((2, self.size), np.int32)
         for row, (sequence, *_) in enumerate(self.waiting_for.values()):
-            lengths[row] = len(sequence.ids)
+            lengths[row], segments[row] = len(sequence.ids), sequence.segment
             ids[row, : len(sequence.ids)] = sequence.ids
-        prefix = np.frombuffer(self.key.prefix, np.int32)
-        return TokenRows(ids, lengths, prefix, self.key.unpooled, self.key.route)
+        key = self.key
+        types = segments if segments.any() else None
+        return TokenRows(ids, lengths, np.frombuffer(key.prefix, np.int32), key.unpooled, key.route, types)
 
     def rows(self) -> Iterator[tuple[int | slice, Sequence]]:
         """Yield every sequence with the row of its vector, or the rows of its vectors."""
@@ -136,7 +142,7 @@ class PackedBatch(Batch[Sequence]):
 
     def add(self, sequence: Sequence) -> bool:
         """Add a sequence; return False where it would be too much."""
-        key = sequence.ids.tobytes() + _lengths(sequence).tobytes()
+        key = 0, sequence.ids.tobytes() + _lengths(sequence).tobytes()
         if key not in self.waiting_for and self.waiting_for and self.tokens + len(sequence.ids) > self.limit:
             return False
         self.waiting_for.setdefault(key, []).append(sequence)

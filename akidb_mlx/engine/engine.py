@@ -36,12 +36,13 @@ class Engine(process.ModelOwner):
         metrics: counters and timings.
     """
 
-    def __init__(self, load: Callable[[], Model], limits: EngineLimits) -> None:
+    def __init__(self, load: Callable[[], Model], limits: EngineLimits, facade: str = "EmbeddingService") -> None:
         """Start loading the model on an owner thread.
 
         Args:
             load: makes the model; called on the owner thread, again if that has to be replaced.
             limits: bounds of the queue.
+            facade: the class that callers use, for messages.
 
         Raises:
             ServiceClosedError: this process was forked from one that had an engine.
@@ -50,10 +51,11 @@ class Engine(process.ModelOwner):
         self.metrics = Metrics()
         self._load = load
         self._limits = limits
+        self._facade = facade
         self._restarts = 0
         self._restarting = ExclusiveLock()
         self._stopped = False
-        self._life = EngineLife(load, limits, self.metrics)
+        self._life = EngineLife(load, limits, self.metrics, facade)
         process.stop_at_exit(self)
         self._life.begin()
 
@@ -182,7 +184,7 @@ class Engine(process.ModelOwner):
             if self._life is dead and self._replaceable(dead):
                 self._restarts += 1
                 logger.warning("the owner thread died; loading the model again on another")
-                life = EngineLife(self._load, self._limits, self.metrics)
+                life = EngineLife(self._load, self._limits, self.metrics, self._facade)
                 self._life = life
                 if self._stopped:  # meanwhile, and the queue that was closed was the old one
                     life.queue.close()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from threading import get_ident
 from typing import Any
 
@@ -58,11 +59,12 @@ class EngineLife:
         loop: runs the model; None while it is loading.
     """
 
-    def __init__(self, load: Callable[[], Model], limits: EngineLimits, metrics: Metrics) -> None:
-        """Make a life that has not begun; `load` makes the model, on the owner thread."""
+    def __init__(self, load: Callable[[], Model], limits: EngineLimits, metrics: Metrics, facade: str) -> None:
+        """Make a life that has not begun; `load` makes the model, on the owner thread; `facade` is for messages."""
         self._load = load
         self._limits = limits
         self._metrics = metrics
+        self._facade = facade
         self._loaded: Future[ModelFacts] = Future()
         self.queue = RequestQueue(limits.max_queued_requests, limits.max_queued_tokens, self._count_outcome)
         self.ended = Latch()
@@ -110,8 +112,8 @@ class EngineLife:
     def closed_error(self) -> ServiceClosedError:
         """Return the error of a call that comes too late."""
         if self.status == "failed":
-            return ServiceClosedError("the service's owner thread died; create a new EmbeddingService")
-        return ServiceClosedError("the service is closed; create a new EmbeddingService")
+            return ServiceClosedError(f"the service's owner thread died; create a new {self._facade}")
+        return ServiceClosedError(f"the service is closed; create a new {self._facade}")
 
     def _run(self) -> None:
         outcome: ModelStatus = "failed"
@@ -166,6 +168,7 @@ class EngineCall:
         key: BatchKey,
         finish: Callable[[Vectors], Vectors],
         expected_tokens: int,
+        segments: Iterable[int] = repeat(0),
     ) -> None:
         """Queue some sequences of the call, none empty.
 
@@ -176,6 +179,7 @@ class EngineCall:
             finish: makes a part of the result of their pooled vectors (sequences, native dimension), on the owner
                 thread.
             expected_tokens: the number that had been expected of them.
+            segments: for each, how many of its tokens are of the first token type; 0 where the model is not told.
 
         Raises:
             ServiceClosedError: the engine was closed meanwhile.
@@ -183,7 +187,7 @@ class EngineCall:
         """
         facts = self._life.wait_until_loaded(self._request.deadline.left())
         part = RequestPart(self._request, texts, facts.dimension, key, finish)
-        self._queue(part, distinct_sequences(part, sequences), facts, expected_tokens)
+        self._queue(part, distinct_sequences(part, sequences, segments), facts, expected_tokens)
 
     def add_packed(
         self,
@@ -204,7 +208,7 @@ class EngineCall:
         """
         facts = self._life.wait_until_loaded(self._request.deadline.left())
         part = RequestPart(self._request, texts, facts.dimension, BatchKey(), finish)
-        packed = QueuedSequence(ids, part, list(range(len(lengths))), lengths)
+        packed = QueuedSequence(ids, part, list(range(len(lengths))), lengths=lengths)
         self._queue(part, [packed] if len(lengths) else [], facts, expected_tokens)
 
     def _queue(

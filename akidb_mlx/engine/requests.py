@@ -6,11 +6,12 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class QueuedSequence:
         part: the part that its vector belongs to.
         rows: the rows of the part that it fills; several where a call holds a sequence more than once, or where it is
             packed.
+        segment: how many leading tokens are of the first token type; 0 where the model is not told of types.
         lengths: for a packed sequence, which holds the tokens of several one after another, the length of each; else
             None.
     """
@@ -43,6 +45,7 @@ class QueuedSequence:
     ids: TokenIds
     part: RequestPart
     rows: list[int]
+    segment: int = 0
     lengths: TokenIds | None = None
 
 
@@ -76,11 +79,13 @@ class RequestPart:
         self.texts = texts
 
 
-def distinct_sequences(part: RequestPart, sequences: Sequence[TokenIds]) -> list[QueuedSequence]:
+def distinct_sequences(
+    part: RequestPart, sequences: Sequence[TokenIds], segments: Iterable[int] = repeat(0)
+) -> list[QueuedSequence]:
     """Return the sequences of a part, equal ones as one. The part does not keep them: they refer to it."""
-    distinct: dict[bytes, QueuedSequence] = {}
-    for row, ids in enumerate(sequences):
-        distinct.setdefault(ids.tobytes(), QueuedSequence(ids, part, [])).rows.append(row)
+    distinct: dict[tuple[int, bytes], QueuedSequence] = {}
+    for row, (ids, segment) in enumerate(zip(sequences, segments, strict=False)):
+        distinct.setdefault((segment, ids.tobytes()), QueuedSequence(ids, part, [], segment)).rows.append(row)
     return list(distinct.values())
 
 

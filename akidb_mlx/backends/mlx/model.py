@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import cast
@@ -13,8 +13,9 @@ import mlx.core as mx
 import numpy as np
 
 from akidb_mlx.backends.mlx.encoders import CausalEncoder, Prefix, TokenBatch, build_encoder
-from akidb_mlx.backends.mlx.head import build_heads
+from akidb_mlx.backends.mlx.head import Head, build_heads
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
+from akidb_mlx.backends.mlx.scoring import build_scoring_head
 from akidb_mlx.backends.mlx.weights import WeightReader
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.tokenization.ids import table_rows
@@ -82,7 +83,11 @@ class EmbeddingModel(Model):
         self._all_streams = streams
         weights = WeightReader(checkpoint, plan)
         self._encoder = build_encoder(checkpoint, weights, plan)
-        self._heads = build_heads(checkpoint, weights, plan, self._encoder.hidden_size)
+        self._heads: Mapping[str, Head] = (
+            {"": build_scoring_head(checkpoint, self._encoder.hidden_size, weights, plan)}
+            if checkpoint.scoring is not None
+            else build_heads(checkpoint, weights, plan, self._encoder.hidden_size)
+        )
         weights.check_complete()
         weight_bytes = weights.evaluate()
         self._facts = ModelFacts(
@@ -184,5 +189,6 @@ class EmbeddingModel(Model):
     def _forward(self, rows: TokenRows, prefix: Prefix | None) -> mx.array:
         """Return the vectors (rows, dimension) in float32, lazily."""
         padded = bool((rows.lengths < rows.ids.shape[1]).any())
-        batch = TokenBatch(mx.array(rows.ids), mx.array(rows.lengths), padded, prefix, rows.unpooled)
+        segments = None if rows.segments is None else mx.array(rows.segments)
+        batch = TokenBatch(mx.array(rows.ids), mx.array(rows.lengths), padded, prefix, rows.unpooled, segments)
         return self._heads[rows.route](self._encoder, batch)

@@ -86,6 +86,12 @@ class WeightReader:
             return Embedding(self._hand_out(table))
         return Embedding(self._hand_out(table.astype(self._plan.dtype)))
 
+    def chosen_rows(self, name: str, rows: int, size: int, chosen: Sequence[int]) -> mx.array:
+        """Return (chosen, size) float32, some rows of a layer's weight."""
+        matrix, indices = self._matrix(name, rows, size), mx.array(list(chosen))
+        found = matrix.rows(indices).dequantize() if isinstance(matrix, QuantizedMatrix) else matrix[indices]
+        return self._hand_out(found.astype(mx.float32))
+
     def check_complete(self) -> None:
         """Check that the layers that were handed out are the whole checkpoint.
 

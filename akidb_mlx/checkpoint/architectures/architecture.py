@@ -7,11 +7,26 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from akidb_mlx.checkpoint.architectures.common_keys import READ
+from akidb_mlx.checkpoint.architectures.common_keys import READ, RERANKER_KEYS
 from akidb_mlx.checkpoint.architectures.config import EncoderConfig
 from akidb_mlx.checkpoint.known_keys import KnownKeys, Only
 
 PoolingMode = Literal["mean", "cls", "last", "max", "mean_sqrt_len_tokens", "weightedmean"]
+
+
+@dataclass(frozen=True)
+class ClassifierLayers:
+    """The names of the layers that make a score for each label of the first token's vector.
+
+    Attributes:
+        dense: a linear layer that keeps the size.
+        activation: the name of the function after it.
+        output: a linear layer with an output for each label.
+    """
+
+    dense: str
+    activation: str
+    output: str
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,10 @@ class Architecture:
         unused: tensors, by the start of their name, that are no part of token vectors and are not read.
         own_code: the publisher's classes, named in auto_map as "module.Class", that compute what the encoder does.
         original: the publisher's repository, for a person who lacks some of its files.
+        classifier: the layers of its models for sequence classification, which a reranker may be; None where they are
+            not read.
+        language_head: the layer that gives the logits of its causal language models, which a reranker may be; None
+            where they are not read.
     """
 
     encoder: str
@@ -57,6 +76,8 @@ class Architecture:
     unused: tuple[str, ...] = ()
     own_code: tuple[str, ...] = ()
     original: str | None = None
+    classifier: ClassifierLayers | None = None
+    language_head: str | None = None
 
     @cached_property
     def keys(self) -> KnownKeys:
@@ -64,6 +85,12 @@ class Architecture:
         read = (READ | self.config.keys()) - self.only.keys()
         harmless = {key: reason for key, reason in self.harmless.items() if key not in read}
         return KnownKeys(read, self.only, harmless)
+
+    @cached_property
+    def reranker_keys(self) -> KnownKeys:
+        """Return the keys that its config.json may hold in a reranker."""
+        only = {key: rule for key, rule in self.only.items() if key not in RERANKER_KEYS}
+        return KnownKeys(self.keys.honoured | RERANKER_KEYS, only, self.keys.harmless)
 
     def tensor_name(self, stored: str) -> str:
         """Return the encoder's name for a tensor that is stored as `stored`."""

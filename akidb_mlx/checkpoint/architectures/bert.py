@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import AliasChoices, Field, PositiveFloat, model_validator
 from typing_extensions import Self
 
-from akidb_mlx.checkpoint.architectures.architecture import Architecture
+from akidb_mlx.checkpoint.architectures.architecture import Architecture, ClassifierLayers
 from akidb_mlx.checkpoint.architectures.common_keys import HARMLESS, ONLY
 from akidb_mlx.checkpoint.architectures.config import ActivationName, EncoderConfig, LayerCount, Size
 from akidb_mlx.checkpoint.known_keys import harmless, only
@@ -86,6 +86,7 @@ BERT = Architecture(
     harmless=_BERT_HARMLESS,
     prefixes=("bert.",),
     unused=_BERT_UNUSED,
+    classifier=ClassifierLayers("pooler.dense", "tanh", "classifier"),
 )
 ROBERTA = Architecture(
     encoder="bert:Bert",
@@ -94,6 +95,7 @@ ROBERTA = Architecture(
     harmless=_BERT_HARMLESS,
     prefixes=("roberta.",),
     unused=_BERT_UNUSED,
+    classifier=ClassifierLayers("classifier.dense", "tanh", "classifier.out_proj"),
 )
 DISTILBERT = Architecture(
     encoder="bert:Bert",
@@ -112,4 +114,5 @@ DISTILBERT = Architecture(
     prefixes=("distilbert.",),
     renames=_DISTILBERT_RENAMES,
     unused=("embeddings.position_ids",),
+    classifier=ClassifierLayers("pre_classifier", "relu", "classifier"),
 )

@@ -10,6 +10,11 @@ from akidb_mlx.checkpoint.known_keys import harmless, honoured, only
 
 READ = honoured("model_type auto_map quantization quantization_config max_position_embeddings vocab_size")
 
+# Read in rerankers only: an embedding model has no use for them, or must not have them.
+RERANKER_KEYS = honoured(
+    "sentence_transformers sbert_ce_default_activation_function id2label num_labels tie_word_embeddings"
+)
+
 HARMLESS = {
     **harmless(
         "_name_or_path name_or_path _commit_hash architectures transformers_version "
@@ -71,6 +76,6 @@ ONLY = {
     **only(
         "sentence_transformers sbert_ce_default_activation_function",
         None,
-        reason="it belongs to a cross-encoder (reranker), which is not an embedding model",
+        reason="it belongs to a cross-encoder (reranker), which is not an embedding model: use akidb_mlx.Reranker",
     ),
 }

@@ -42,4 +42,5 @@ QWEN3 = Architecture(
     final_token="<|endoftext|>",
     matryoshka=True,
     original="Qwen/Qwen3-Embedding-0.6B",
+    language_head="lm_head",
 )

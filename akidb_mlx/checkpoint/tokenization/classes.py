@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class TokenizerClass:
         special_tokens: the special tokens that it has unless the configuration says otherwise.
         build: sets up a tokenizer that has the vocabulary only, from the configuration and tokenizer.json.
         frame: names of the special tokens before and after a text; None: tokenizer.json's post-processor says it.
+        separators: how many of the tokens after a text stand between the two of a pair.
+        token_types: whether the model is told which token belongs to which text of a pair.
         resets_special_tokens: whether special tokens lose what was said of the spaces around them.
     """
 
@@ -42,6 +44,8 @@ class TokenizerClass:
     special_tokens: Mapping[str, str | None]
     build: Callable[[Tokenizer, Mapping[str, Any], TokenizerFiles], None]
     frame: tuple[str, str] | None = None
+    separators: int = 1
+    token_types: bool = False
     resets_special_tokens: bool = False
 
     def rebuild(self, loaded: Tokenizer, config: Mapping[str, Any], files: TokenizerFiles) -> Tokenizer:
@@ -157,7 +161,9 @@ _BERT = TokenizerClass(
     },
     build=_build_bert,
     frame=("cls_token", "sep_token"),
+    token_types=True,
 )
+_DISTILBERT = replace(_BERT, token_types=False)
 _ROBERTA_TOKENS = {
     "bos_token": "<s>",
     "eos_token": "</s>",
@@ -169,12 +175,14 @@ _ROBERTA_TOKENS = {
 }
 _CLASSES = {
     "BertTokenizer": _BERT,
-    "DistilBertTokenizer": _BERT,
+    "DistilBertTokenizer": _DISTILBERT,
     "MPNetTokenizer": TokenizerClass(
-        "WordPiece", _ROBERTA_TOKENS | {"unk_token": "[UNK]"}, _build_bert, ("cls_token", "sep_token")
+        "WordPiece", _ROBERTA_TOKENS | {"unk_token": "[UNK]"}, _build_bert, ("cls_token", "sep_token"), 2
     ),
-    "RobertaTokenizer": TokenizerClass("BPE", _ROBERTA_TOKENS, _build_roberta, ("cls_token", "sep_token")),
-    "XLMRobertaTokenizer": TokenizerClass("Unigram", _ROBERTA_TOKENS, _build_xlm_roberta, ("bos_token", "eos_token")),
+    "RobertaTokenizer": TokenizerClass("BPE", _ROBERTA_TOKENS, _build_roberta, ("cls_token", "sep_token"), 2),
+    "XLMRobertaTokenizer": TokenizerClass(
+        "Unigram", _ROBERTA_TOKENS, _build_xlm_roberta, ("bos_token", "eos_token"), 2
+    ),
     "Qwen2Tokenizer": TokenizerClass(
         "BPE",
         dict.fromkeys(("unk_token", "eos_token", "pad_token"), "<|endoftext|>"),

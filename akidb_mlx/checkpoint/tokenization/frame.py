@@ -23,6 +23,21 @@ class Frame:
     after: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class PairFrame:
+    """The ids of the tokens before, between and after the texts of every pair.
+
+    Attributes:
+        first_type: how many of the tokens between are of the first token type, like all before them, the others being
+            of the second, like all after them; None where all tokens are of the first.
+    """
+
+    before: tuple[int, ...] = ()
+    between: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    first_type: int | None = None
+
+
 def read_frame(path: Path, processor: Any) -> Frame:
     """Return the tokens that a post-processor puts around a text.
 
@@ -39,6 +54,68 @@ def read_frame(path: Path, processor: Any) -> Frame:
         return _read(path, processor)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ModelLoadError(f"{path}: post_processor is malformed: {error!r}") from error
+
+
+def read_pair_frame(path: Path, processor: Any) -> PairFrame:
+    """Return the tokens that a post-processor puts around the two texts of a pair.
+
+    Args:
+        path: tokenizer.json, for errors.
+        processor: its `post_processor`.
+
+    Raises:
+        ModelLoadError: it does something else to a pair's tokens.
+    """
+    try:
+        parts = _flatten(processor)
+        if len(parts) > 1:
+            raise ModelLoadError(f"{path}: a post_processor with {len(parts)} frames of pairs is not supported")
+        return _read_pair(path, parts[0]) if parts else PairFrame(first_type=0)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+        raise ModelLoadError(f"{path}: post_processor is malformed: {error!r}") from error
+
+
+def _flatten(processor: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the parts of a post-processor that add tokens."""
+    if processor is None or processor["type"] == "ByteLevel":
+        return []
+    if processor["type"] == "Sequence":
+        return [one for part in processor["processors"] for one in _flatten(part)]
+    return [processor]
+
+
+def _read_pair(path: Path, processor: dict[str, Any]) -> PairFrame:
+    kind = processor["type"]
+    if kind in ("BertProcessing", "RobertaProcessing"):
+        begin, end = processor["cls"][1], processor["sep"][1]
+        return PairFrame((begin,), (end,), (end,), 1) if kind[0] == "B" else PairFrame((begin,), (end, end), (end,))
+    if kind != "TemplateProcessing":
+        raise ModelLoadError(f"{path}: a post_processor of type {kind!r} is not supported")
+    sides: list[list[int]] = [[]]
+    texts: list[str] = []
+    types: list[int] = []  # of all tokens in order, a text counting as one
+    for piece in processor["pair"]:
+        ((kind, value),) = piece.items()
+        if kind == "SpecialToken":
+            ids = processor["special_tokens"][value["id"]]["ids"]
+            sides[-1] += ids
+            types += [value["type_id"]] * len(ids)
+        else:
+            texts.append(value["id"])
+            sides.append([])
+            types.append(value["type_id"])
+    if texts != ["A", "B"]:
+        raise ModelLoadError(f"{path}: post_processor must put the first text of a pair before the second, once each")
+    before, between, after = map(tuple, sides)
+    if not any(types):
+        return PairFrame(before, between, after)
+    first = types.count(0)
+    if types != [0] * first + [1] * (len(types) - first) or not len(before) < first <= len(before) + 1 + len(between):
+        raise ModelLoadError(
+            f"{path}: post_processor gives the tokens of a pair the types {types}; supported: 0 up to the first text, "
+            "then 1, at the latest from the second text on"
+        )
+    return PairFrame(before, between, after, first - len(before) - 1)
 
 
 def appends_end_token(directory: Path, token: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from akidb_mlx.checkpoint.static import UNLIMITED, StaticTable
 from akidb_mlx.checkpoint.tokenization.added_tokens import add_tokens
 from akidb_mlx.checkpoint.tokenization.classes import TokenizerClass, find_class
 from akidb_mlx.checkpoint.tokenization.files import TokenizerFiles, parse_token, read_description, read_tokenizer_files
-from akidb_mlx.checkpoint.tokenization.frame import Frame, read_frame
+from akidb_mlx.checkpoint.tokenization.frame import Frame, PairFrame, read_frame, read_pair_frame
 from akidb_mlx.checkpoint.tokenization.ids import check_id, check_vocabulary, table_rows
 from akidb_mlx.checkpoint.tokenization.parsing import parse_tokenizer
 from akidb_mlx.errors import ModelLoadError
@@ -32,6 +32,7 @@ class LoadedTokenizer:
         frame: the special tokens around a text.
         keeps_end: whether a text that is too long loses its beginning instead of its end.
         without_vector: the tokens, by id, that a text may spell and the model has no vector for.
+        pair_frame: the special tokens around the texts of a pair, in a reranker; None in an embedding model.
         unknown: the token for unknown words, where a static model leaves it out.
         longest_text: most characters of a text that are read, where a static model cuts texts by characters too.
     """
@@ -40,6 +41,7 @@ class LoadedTokenizer:
     frame: Frame
     keeps_end: bool
     without_vector: dict[int, str]
+    pair_frame: PairFrame | None = None
     unknown: int | None = None
     longest_text: int | None = None
 
@@ -74,12 +76,13 @@ def load_tokenizer(checkpoint: Checkpoint) -> LoadedTokenizer:
     if checkpoint.lower_case:
         _lower_case_first(tokenizer)
     frame = _frame(tokenizer, kind, config, files)
-    if not frame.after and _lost_final_token(checkpoint):
+    if not frame.after and checkpoint.scoring is None and _lost_final_token(checkpoint):
         frame = Frame(frame.before, (_final_token_id(tokenizer, checkpoint),))
-    _check_other_ids(checkpoint, frame, padding)
+    pair_frame = None if checkpoint.scoring is None else _pair_frame(checkpoint, kind, frame, config, files)
+    _check_other_ids(checkpoint, frame, pair_frame, padding)
     truncation = files.description.get("truncation") or {}
     side = config.get("truncation_side") or str(truncation.get("direction", "right")).lower()
-    return LoadedTokenizer(tokenizer, frame, side == "left", _without_vector(tokenizer, rows))
+    return LoadedTokenizer(tokenizer, frame, side == "left", _without_vector(tokenizer, rows), pair_frame)
 
 
 def _load_static(table: StaticTable) -> LoadedTokenizer:
@@ -100,7 +103,7 @@ def _load_static(table: StaticTable) -> LoadedTokenizer:
         unknown = description["model"].get("unk_id")
     median = int(np.median([len(token) for token in tokenizer.get_vocab()]))
     longest = None if table.max_tokens == UNLIMITED else table.max_tokens * median
-    return LoadedTokenizer(tokenizer, Frame(), False, without_vector, unknown, longest)
+    return LoadedTokenizer(tokenizer, Frame(), False, without_vector, unknown=unknown, longest_text=longest)
 
 
 def _without_vector(tokenizer: Tokenizer, rows: int) -> dict[int, str]:
@@ -127,9 +130,12 @@ def _check_unknown_token(path: Path, tokenizer: Tokenizer) -> None:
         raise ModelLoadError(f"{path}: {model.unk_token[:80]!r}, for unknown words, is not in the vocabulary")
 
 
-def _check_other_ids(checkpoint: Checkpoint, frame: Frame, padding: dict[str, Any] | None) -> None:
+def _check_other_ids(
+    checkpoint: Checkpoint, frame: Frame, pair_frame: PairFrame | None, padding: dict[str, Any] | None
+) -> None:
     path, rows = checkpoint.directory / "tokenizer.json", table_rows(checkpoint)
-    for number in frame.before + frame.after:
+    between = pair_frame.before + pair_frame.between + pair_frame.after if pair_frame else ()
+    for number in frame.before + frame.after + between:
         check_id(path, "a special token around every text", number, rows)
     if padding is not None:
         check_id(path, "padding's pad_id", padding["pad_id"], rows)
@@ -149,6 +155,33 @@ def _frame(tokenizer: Tokenizer, kind: TokenizerClass | None, config: dict[str, 
             raise ModelLoadError(f"{files.path.with_name('tokenizer_config.json')} has no {key}")
         ids.append(number)
     return Frame((ids[0],), (ids[1],))
+
+
+def _pair_frame(
+    checkpoint: Checkpoint, kind: TokenizerClass | None, frame: Frame, config: dict[str, Any], files: TokenizerFiles
+) -> PairFrame:
+    """Return the tokens around the texts of a pair, without types where the model is not told of them.
+
+    Raises:
+        ModelLoadError: the post-processor does something else, or the model lacks the second token type.
+    """
+    if kind is None or kind.frame is None:
+        found = read_pair_frame(files.path, files.description.get("post_processor"))
+    else:
+        found = PairFrame(frame.before, frame.after * kind.separators, frame.after, 1 if kind.token_types else None)
+    default = ["token_type_ids"] if kind is not None and kind.token_types else []
+    inputs = config.get("model_input_names", default)
+    if not isinstance(inputs, list):
+        raise ModelLoadError(f"{files.path.with_name('tokenizer_config.json')}: model_input_names must be a list")
+    types = getattr(checkpoint.encoder_config, "type_vocab_size", 0)
+    if found.first_type is None or "token_type_ids" not in inputs or not types:
+        return replace(found, first_type=None)
+    if types < 2:
+        raise ModelLoadError(
+            f"{files.path}: the second text of a pair is of the second token type, and the model has one "
+            f"(type_vocab_size {types})"
+        )
+    return found
 
 
 def _lost_final_token(checkpoint: Checkpoint) -> bool:

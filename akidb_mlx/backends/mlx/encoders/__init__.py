@@ -38,6 +38,8 @@ class TokenBatch:
         padded: whether any text is shorter than `length`.
         prefix: the tokens before `ids`, the same for all texts; None for none.
         unpooled: how many tokens of each text, from its beginning on, are left out of the pooling.
+        segments: (batch,) int32, how many leading tokens of each text are of the first token type, the others being of
+            the second; None where all are of the first.
     """
 
     ids: mx.array
@@ -45,6 +47,7 @@ class TokenBatch:
     padded: bool
     prefix: Prefix | None = None
     unpooled: int = 0
+    segments: mx.array | None = None
 
     def mask(self) -> mx.array:
         """Return (batch, length) bool: True where a token is not padding."""

@@ -37,7 +37,7 @@ class Bert:
         """Compute token vectors; see `Encoder`."""
         x = self._words(batch.ids) + self._positions(self._position_ids(batch.ids))
         if self._types is not None:
-            x = x + self._types(mx.array([0]))  # a single text is all of the first type
+            x = x + self._types(_type_ids(batch))
         x = self._norm(x)
         mask = self._mask(batch)
         for layer in self._layers[:-1]:
@@ -84,6 +84,13 @@ class _Layer:
         attended = self._attention(queries, keys, values, self._scale, mask)
         x = self._attention_norm(x + self._output(attended))
         return self._norm(x + self._down(self._activation(self._up(x))))
+
+
+def _type_ids(batch: TokenBatch) -> mx.array:
+    """Return the token types; one number where all tokens are of the first type, as in a single text."""
+    if batch.segments is None:
+        return mx.array([0])
+    return (mx.arange(batch.ids.shape[1]) >= batch.segments[:, None]).astype(mx.int32)
 
 
 def _layer_norm(weights: WeightReader, name: str, args: BertConfig, plan: ExecutionPlan) -> LayerNorm:
