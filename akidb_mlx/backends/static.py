@@ -123,7 +123,8 @@ class StaticModel(Model):
         space = np.empty((min(len(ids), _LONG), self._facts.dimension), np.float32)
         blocks = [ids[start : start + _LONG] for start in range(0, len(ids), _LONG)]
         sums: Vectors = np.stack([self._gather(block, space[: len(block)]).sum(axis=0) for block in blocks])
-        return sums.sum(axis=0)
+        total: Vectors = sums.sum(axis=0)
+        return total
 
     def _gather(self, ids: TokenIds, into: Vectors) -> Vectors:
         """Write the tokens' vectors (tokens, dimension) into an array, and return it."""
