@@ -86,12 +86,13 @@ def finish_vectors(
 
 def _normalized(vectors: Vectors, owners: NDArray[np.intp], normalize: bool) -> Vectors:
     """Return the rows, normalised if asked for; `owners` holds the text of each row."""
+    sound: NDArray[np.bool_]
     with np.errstate(all="ignore"):
         if normalize:
             vectors = vectors / _lengths(vectors)[:, None]
             sound: Any = np.abs(_lengths(vectors) - 1) < _UNIT_TOLERANCE  # so that all are finite
         else:
-            sound = np.isfinite(vectors).all(axis=1)
+            sound = np.asarray(np.isfinite(vectors).all(axis=1), bool)
     if not sound.all():
         index = int(owners[np.argmin(sound)])
         raise InferenceError(

@@ -11,6 +11,8 @@ from akidb_mlx import EmbeddingService, Settings
 from akidb_mlx.checkpoint.checkpoint import read_checkpoint
 from akidb_mlx.checkpoint.static_tokenizer import StaticTokenizer
 from akidb_mlx.errors import DeadlineExceededError, InvalidInputError, ModelLoadError, ServiceOverloadedError
+from model_cache.files import find_missing, select_needed
+from model_cache.kinds import kind_of
 from tests.static_models import FORMS, ROWS, SIZE, StaticForm, model2vec, truncation
 from tests.support import GOLDENS, TEXTS, edit_json
 
@@ -264,3 +266,18 @@ def test_a_token_without_a_vector_is_refused(tmp_path):
         with pytest.raises(InvalidInputError, match="text 1 spells '<image>'"):
             service.embed(["the", "a <image>", "crew"])
         assert len(service.embed(["the"])) == 1
+
+
+@pytest.mark.parametrize("below", ["", "0_StaticEmbedding/"])
+def test_the_files_of_a_repository_without_a_config(tmp_path, below):
+    names = ["README.md", "config_sentence_transformers.json", "modules.json", "1_Normalize/config.json", "onnx/x.onnx"]
+    names += [f"{below}model.safetensors", f"{below}tokenizer.json"]
+    assert set(select_needed(names)) == set(names) - {"README.md", "onnx/x.onnx"}
+    assert kind_of(names).matches(names)
+    # A model that pools token vectors, and has lost its config.json, is none.
+    assert not kind_of([*names, "1_Pooling/config.json"]).matches([*names, "1_Pooling/config.json"])
+    name = "static folder" if below else "static"
+    directory = FORMS[name].make(tmp_path)
+    assert find_missing(directory) == []
+    (directory / f"{below}tokenizer.json").unlink()
+    assert find_missing(directory) == [f"{below}tokenizer.json"]
