@@ -39,7 +39,8 @@ ROUTER = "router_config.json"
 ROUTER_FIRST = (
     f"is asymmetric from its encoders on: its first module is a Router ({ROUTER}), whose encoders lie in folders of "
     "their own, which is not supported; save each route as a model of its own: "
-    "SentenceTransformer(modules=list(model[0].sub_modules['query'])).save_pretrained(…)"
+    "SentenceTransformer(modules=[*model[0].sub_modules['query'], *list(model)[1:]], prompts=model.prompts)"
+    ".save_pretrained(…)"
 )
 
 EMBEDDING = ModelKind(

@@ -106,7 +106,7 @@ class EmbeddingModel(Model):
             allow_tf32=device.rounds_to_tf32(plan.device),
             weight_bytes=weight_bytes,
         )
-        if not all(np.isfinite(self._try(route)).all() for route in self._heads):
+        if not np.isfinite(np.concatenate([self._try(route) for route in self._heads])).all():
             raise ModelLoadError(
                 f"{checkpoint.directory} computes values that are not finite in {plan.precision}: "
                 "its weights are damaged, or need a wider precision"
