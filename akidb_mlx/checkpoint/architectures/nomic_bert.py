@@ -75,7 +75,9 @@ class NomicBertConfig(RotaryBertConfig):
             raise ModelLoadError(f"config.json: activation_function is swiglu, and hidden_act {self.hidden_act!r:.80}")
         theta = self.rotations["full_attention"].theta
         if self.rotary_emb_base is not None and self.rotary_emb_base != theta:
-            raise ModelLoadError(f"config.json: rotary_emb_base is {self.rotary_emb_base!r:.80}, and rope_theta {theta}")
+            raise ModelLoadError(
+                f"config.json: rotary_emb_base is {self.rotary_emb_base!r:.80}, and rope_theta {theta}"
+            )
         return self
 
 

@@ -53,7 +53,9 @@ class _Layer:
         weights, size, width = norm.weights, args.hidden_size, args.intermediate_size
         heads_size, bias = args.heads * args.head_size, args.attention_bias
         self._attention = SelfAttention(
-            _read_joined(weights, f"{name}.self_attn", "qkv_proj", ("q_proj", "k_proj", "v_proj"), heads_size, size, bias),
+            _read_joined(
+                weights, f"{name}.self_attn", "qkv_proj", ("q_proj", "k_proj", "v_proj"), heads_size, size, bias
+            ),
             weights.linear(f"{name}.self_attn.o_proj", size, heads_size, bias),
             args.heads,
             plan,
