@@ -19,7 +19,6 @@ Values = NDArray[np.float64]
 
 _ROUNDS = 60
 _POWER = 16
-_DEGREE = 6
 
 
 def fit_fraction(
@@ -44,7 +43,7 @@ def fit_fraction(
     return best
 
 
-def fit_polynomial(log_tail: Callable[[Values], Values], end: float) -> Values:
+def fit_polynomial(log_tail: Callable[[Values], Values], end: float, degree: int) -> Values:
     """Return the coefficients, lowest power first, of a polynomial p with p(a)^-16 ≈ exp(log_tail(a)).
 
     They minimise the largest error of a p(a)^-16, divided by max(1, a), between 0 and `end`.
@@ -52,16 +51,16 @@ def fit_polynomial(log_tail: Callable[[Values], Values], end: float) -> Values:
     a = _chebyshev_points(end)
     target = np.exp(-log_tail(a) / _POWER)
     weight = _POWER * a * np.exp(log_tail(a) * (1 + 1 / _POWER)) / np.maximum(1, a)
-    powers = weight[:, None] * np.vander(a / end, _DEGREE + 1, increasing=True)
+    powers = weight[:, None] * np.vander(a / end, degree + 1, increasing=True)
     slack = np.full((len(a), 1), 1e-6)
     solution = linprog(
-        np.eye(_DEGREE + 2)[-1],
+        np.eye(degree + 2)[-1],
         A_ub=np.block([[powers, -slack], [-powers, -slack]]),
         b_ub=np.concatenate([weight * target, -weight * target]),
-        bounds=[*[(None, None)] * (_DEGREE + 1), (0, None)],
+        bounds=[*[(None, None)] * (degree + 1), (0, None)],
         options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
-    return np.asarray(solution.x[:-1] / end ** np.arange(_DEGREE + 1))
+    return np.asarray(solution.x[:-1] / end ** np.arange(degree + 1))
 
 
 def _chebyshev_points(end: float) -> Values:
@@ -75,11 +74,9 @@ def _gelu_tanh_log_tail(a: Values) -> Values:
 
 def main() -> None:
     found = {
-        "_GELU": fit_fraction(
-            lambda a: np.exp(log_ndtr(-a)), lambda a: a / np.maximum(1, a), 5.6, 3, [0.2, -4.7, 1.8, 38, -4.6]
-        ),
+        "_GELU": fit_polynomial(lambda a: np.asarray(log_ndtr(-a)), 5.6, 5)[::-1],
         "_EXP": fit_fraction(lambda a: np.exp(-a), lambda a: np.exp(a / 4), 20, 4, [0.9, -180, 95, 3100, -3]),
-        "_GELU_TANH": fit_polynomial(_gelu_tanh_log_tail, 5.2)[::-1],
+        "_GELU_TANH": fit_polynomial(_gelu_tanh_log_tail, 5.2, 6)[::-1],
     }
     for name, coefficients in found.items():
         print(name, [float(f"{c:.9g}") for c in coefficients])

@@ -153,6 +153,11 @@ def embeddinggemma() -> Path:
 
 
 @pytest.fixture(scope="session")
+def mpnet() -> Path:
+    return _weights("all-mpnet-base-v2")
+
+
+@pytest.fixture(scope="session")
 def gemma() -> Path:
     """Gemma 3 270M, which was not trained to answer and has no chat template."""
     return _weights("gemma-3-270m")

@@ -75,3 +75,73 @@ def test_rotation_equals_mlx_own():
             for plan in (ExecutionPlan(mx.Device(mx.cpu), mx.float32, exact, 1, 1) for exact in (True, False))
         ]
     assert np.abs(rotated[0] - rotated[1]).max() < 2e-5
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("most_scores", [1 << 28, 1], ids=["whole", "blocks of 2"])
+@pytest.mark.parametrize("precision", ["exact", "float32", "float16", "bfloat16"])
+def test_a_bias_is_added_to_the_scores(monkeypatch, precision, most_scores, padded):
+    """The bias of MPNet's relative positions differs from head to head, and is not symmetric."""
+    import mlx.core as mx
+
+    from akidb_mlx.backends.mlx import attention
+    from akidb_mlx.backends.mlx.plan import ExecutionPlan
+
+    monkeypatch.setattr(attention, "_MIN_QUERIES", 2)
+    queries, keys, values = arrays(key_heads=4)
+    length = queries.shape[2]
+    bias = np.random.default_rng(4).normal(size=(1, 4, length, length)).astype(np.float32) * 3
+    visible = np.array([7, length])[:, None, None, None] > np.arange(length)
+    scores = 0.3 * queries @ keys.swapaxes(-1, -2) + bias
+    scores = np.where(visible, scores, -np.inf) if padded else scores
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    expected = weights / weights.sum(axis=-1, keepdims=True) @ values
+    exact = precision == "exact"
+    dtype = mx.float32 if exact else getattr(mx, precision)
+    with mx.stream(mx.cpu):
+        plan = ExecutionPlan(mx.Device(mx.cpu), dtype, exact, 1, 1)
+        mask = plan.mask(mx.array(visible) if padded else None, mx.array(bias))
+        assert mask is not None
+        assert mask.dtype == dtype
+        # Finite, also after a score was added.
+        assert np.isfinite(np.array((mask - 1000).astype(mx.float32))).all()
+        way = attention.vectorised_attention if exact else attention.fused_attention
+        given = [mx.array(array).astype(dtype) for array in (queries, keys, values)]
+        found = attention.in_blocks(way, most_scores)(*given, 0.3, mask).astype(mx.float32)
+        found = np.array(found)
+    difference = np.abs(found - expected.swapaxes(1, 2).reshape(found.shape)).max()
+    assert difference < {"float16": 1e-2, "bfloat16": 1e-1}.get(precision, 2e-6)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_mask_of_one_query_is_that_querys_row(exact):
+    import mlx.core as mx
+
+    from akidb_mlx.backends.mlx.encoders.blocks import mask_at
+    from akidb_mlx.backends.mlx.plan import ExecutionPlan
+
+    rng = np.random.default_rng(5)
+    visible, bias = rng.random((2, 1, 1, 6)) < 0.7, rng.normal(size=(1, 3, 6, 6)).astype(np.float32)
+    positions = mx.array([4, 1])
+    with mx.stream(mx.cpu):
+        plan = ExecutionPlan(mx.Device(mx.cpu), mx.float32, exact, 1, 1)
+        mask = plan.mask(mx.array(visible), mx.array(bias))
+        whole, rows = np.array(mask), np.array(mask_at(mask, positions))
+        shared = np.array(mask_at(mx.array(bias), positions))
+        assert mask_at(mx.array(visible), positions).shape == (2, 1, 1, 6)
+    assert rows.tolist() == [whole[0, :, 4:5].tolist(), whole[1, :, 1:2].tolist()]
+    assert shared.tolist() == [bias[0, :, 4:5].tolist(), bias[0, :, 1:2].tolist()]
+
+
+def test_a_layer_norm_without_bias_equals_the_formula():
+    import mlx.core as mx
+
+    from akidb_mlx.backends.mlx.layers import LayerNorm
+
+    rng = np.random.default_rng(6)
+    x, weight = rng.normal(size=(3, 16)).astype(np.float32), rng.normal(size=16).astype(np.float32)
+    expected = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-3) * weight
+    with mx.stream(mx.cpu):
+        for exact in (True, False):
+            found = np.array(LayerNorm(mx.array(weight), None, 1e-3, exact)(mx.array(x)))
+            assert np.abs(found - expected).max() < 1e-6

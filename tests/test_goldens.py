@@ -56,6 +56,21 @@ def test_embeddinggemma_is_exact(embeddinggemma):
 
 
 @pytest.mark.real_weights
+def test_mpnet_is_exact(mpnet):
+    """All 44 texts, some longer than the 384 tokens that it takes."""
+    with EmbeddingService(str(mpnet), device="cpu") as one:
+        assert np.abs(embed(one, "none") - golden("all-mpnet-base-v2")["none"]).max() <= 1e-5
+
+
+@pytest.mark.real_weights
+def test_mpnet_has_the_references_quality(mpnet):
+    """The vectors of sentence-transformers 6.2, from the same weights in float32, have a correlation of 0.83422."""
+    first, second, _ = sts_pairs()
+    with EmbeddingService(str(mpnet), device="cpu") as one:
+        assert sts_spearman(one.embed_array([*first, *second])) == pytest.approx(0.83422, abs=2e-4)
+
+
+@pytest.mark.real_weights
 def test_embeddinggemma_quantised_keeps_its_quality(embeddinggemma, tmp_path):
     quantize(embeddinggemma, tmp_path / "4bit", bits=4, group_size=64)
     first, second, _ = sts_pairs()
