@@ -7,14 +7,20 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from numpy.typing import ArrayLike
 from typing_extensions import TypedDict
 
 from akidb_mlx.errors import InvalidInputError
-from akidb_mlx.quantized import OUTPUT_DTYPES, OutputDtype, Ranges, check_ranges
 from akidb_mlx.texts import check_string
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from akidb_mlx.quantized import Ranges
+
+OutputDtype = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
+OUTPUT_DTYPES: tuple[OutputDtype, ...] = get_args(OutputDtype)
 
 OverflowPolicy = Literal["truncate", "error", "chunk"]
 OVERFLOW_POLICIES: tuple[OverflowPolicy, ...] = get_args(OverflowPolicy)
@@ -134,8 +140,16 @@ def parse_options(options: EmbedOptions, dimensions: DimensionRange) -> CallOpti
         on_overflow=on_overflow,
         timeout=parse_timeout(options.get("timeout")),
         output_dtype=output_dtype,
-        ranges=check_ranges(output_dtype, options.get("ranges"), size),
+        ranges=_parse_ranges(output_dtype, options.get("ranges"), size),
     )
+
+
+def _parse_ranges(output_dtype: OutputDtype, ranges: Any, size: int) -> Ranges | None:
+    if output_dtype == "float32" and ranges is None:
+        return None
+    from akidb_mlx.quantized import check_ranges  # which imports NumPy
+
+    return check_ranges(output_dtype, ranges, size)
 
 
 def refuse_arguments(arguments: Mapping[str, object]) -> None:

@@ -8,15 +8,13 @@ Binary and ubinary store one bit for each value, 1 where it is above 0, eight to
 from __future__ import annotations
 
 import reprlib
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from akidb_mlx.errors import InvalidInputError
-
-OutputDtype = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
-OUTPUT_DTYPES: tuple[OutputDtype, ...] = get_args(OutputDtype)
+from akidb_mlx.options import OUTPUT_DTYPES, OutputDtype
 
 # (texts, dimension) of float32, float16, int8 or uint8; (texts, dimension / 8, rounded up) for binary and ubinary.
 OutputVectors = NDArray[Any]

@@ -90,7 +90,7 @@ def _normalized(vectors: Vectors, owners: NDArray[np.intp], normalize: bool) -> 
     with np.errstate(all="ignore"):
         if normalize:
             vectors = vectors / _lengths(vectors)[:, None]
-            sound: Any = np.abs(_lengths(vectors) - 1) < _UNIT_TOLERANCE  # so that all are finite
+            sound = np.abs(_lengths(vectors) - 1) < _UNIT_TOLERANCE  # so that all are finite
         else:
             sound = np.asarray(np.isfinite(vectors).all(axis=1), bool)
     if not sound.all():

@@ -15,7 +15,7 @@ def test_sharing_a_prompt_changes_nothing(monkeypatch, name, on_overflow):
     with EmbeddingService(str(GOLDENS / name), device="cpu") as one:
         shared = one.embed_array(TEXTS, prompt=PROMPT, on_overflow=on_overflow)
         tokens = one.get_metrics()["tokens"]
-        monkeypatch.setattr("akidb_mlx.service._MIN_PREFIX", 10_000)
+        monkeypatch.setattr("akidb_mlx.service.MIN_PREFIX", 10_000)
         whole = one.embed_array(TEXTS, prompt=PROMPT, on_overflow=on_overflow)
         prefix = len(one._tokenizer.prefix(PROMPT))
         saved = one.get_metrics()["tokens"] - 2 * tokens

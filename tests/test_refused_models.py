@@ -40,6 +40,7 @@ def add(directory, *names, shape=(4, 64)):
 @pytest.mark.parametrize(
     ("name", "changes", "problem"),
     [
+        ("tiny-gemma3", {"is_causal": None}, "is_causal = None is not supported"),
         ("tiny-qwen3", {"is_causal": False}, "is_causal = False is not supported"),
         ("tiny-qwen3", {"use_bidirectional_attention": True}, "use_bidirectional_attention = True is not supported"),
         (

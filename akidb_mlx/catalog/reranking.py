@@ -45,13 +45,4 @@ RERANKING_MODELS = (
         languages=("multilingual",),
         max_tokens=32768,
     ),
-    ModelRecord(
-        name="gte-reranker-modernbert-base",
-        repo_id="Alibaba-NLP/gte-reranker-modernbert-base",
-        description="GTE reranker on ModernBERT: English, long texts and code",
-        licence="Apache-2.0",
-        size=300 * _MB,
-        task="reranking",
-        max_tokens=8192,
-    ),
 )

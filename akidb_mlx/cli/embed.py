@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
 from akidb_mlx.cli.inputs import open_texts
 from akidb_mlx.cli.output import is_terminal, report, write_json, write_table
 from akidb_mlx.cli.slices import map_slices
 from akidb_mlx.errors import InvalidInputError
-from akidb_mlx.options import EmbedOptions, OverflowPolicy
-from akidb_mlx.quantized import OutputDtype, Ranges
-from akidb_mlx.service import EmbeddingService
+from akidb_mlx.options import EmbedOptions, OutputDtype, OverflowPolicy
 from akidb_mlx.settings import DeviceName
-from akidb_mlx.vectors import EmbeddingBatch
+
+if TYPE_CHECKING:
+    from akidb_mlx.quantized import Ranges
+    from akidb_mlx.vectors import EmbeddingBatch
 
 # Texts in one call: enough to sort by length with profit, few enough for the progress bar to move.
 _SLICE = 1024
@@ -79,6 +79,8 @@ def embed(
         "output_dtype": output_dtype,
         "ranges": None if ranges is None else _read_ranges(ranges),
     }
+    from akidb_mlx.service import EmbeddingService  # other commands need not wait for it
+
     source = open_texts(texts, slice_size=_SLICE)
     for_person = is_terminal() and not as_json
     kept: list[EmbeddingBatch] = []
@@ -102,6 +104,8 @@ def embed(
 
 
 def _read_ranges(path: Path) -> Ranges:
+    import numpy as np
+
     try:
         return np.array(json.loads(path.read_text(encoding="utf-8")), np.float32)
     except OSError as error:

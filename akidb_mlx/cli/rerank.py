@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,9 +13,11 @@ from akidb_mlx.cli.output import is_terminal, report, write_json, write_rows, wr
 from akidb_mlx.cli.slices import map_slices
 from akidb_mlx.errors import AkidbMlxError
 from akidb_mlx.options import OverflowPolicy
-from akidb_mlx.reranking import Reranker, ScoreBatch
-from akidb_mlx.reranking.options import RerankOptions, parse_top_k
 from akidb_mlx.settings import DeviceName
+
+if TYPE_CHECKING:
+    from akidb_mlx.reranking import Reranker, ScoreBatch
+    from akidb_mlx.reranking.options import RerankOptions
 
 # Documents in one call: enough to sort by length with profit, few enough for the progress bar to move.
 _SLICE = 256
@@ -51,6 +53,9 @@ def rerank(
     Shows a table on a terminal, the best document first. Into a pipe or a file, writes a line for each: its number,
     from 0 on, its score and its text, separated by tabs.
     """
+    from akidb_mlx.reranking import Reranker  # other commands need not wait for it
+    from akidb_mlx.reranking.options import parse_top_k
+
     most = parse_top_k(top_k)
     options: RerankOptions = {"prompt": prompt, "on_overflow": on_overflow}
     source = open_texts(documents, files, slice_size=_SLICE)

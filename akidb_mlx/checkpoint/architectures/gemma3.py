@@ -50,7 +50,7 @@ GEMMA3 = Architecture(
     only=ONLY
     | ROTARY_ONLY
     | {
-        "is_causal": Only((None, True), "only use_bidirectional_attention says here who sees whom"),
+        "is_causal": Only((True,), "only use_bidirectional_attention says here who sees whom"),
         "hidden_act": Only((None, "gelu_pytorch_tanh"), "Gemma 3 names its activation hidden_activation"),
     },
     harmless=HARMLESS,

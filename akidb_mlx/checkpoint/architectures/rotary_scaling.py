@@ -23,7 +23,8 @@ Number = Annotated[float, Field(gt=0, le=1e9)]
 
 def plain_frequencies(theta: float, dimensions: int) -> Frequencies:
     """Return the frequencies theta^(-2i / dimensions), each the rotation of a pair of values by one position."""
-    return np.float32(1) / _powers(theta, dimensions)
+    frequencies: Frequencies = np.float32(1) / _powers(theta, dimensions)
+    return frequencies
 
 
 class RotaryScaling(BaseModel):
@@ -51,7 +52,8 @@ class LinearScaling(RotaryScaling):
 
     def frequencies(self, theta: float, dimensions: int) -> Frequencies:
         """Return the frequencies; see `RotaryScaling`."""
-        return plain_frequencies(theta, dimensions) / np.float32(self.factor)
+        frequencies: Frequencies = plain_frequencies(theta, dimensions) / np.float32(self.factor)
+        return frequencies
 
 
 class YarnScaling(RotaryScaling):
@@ -93,7 +95,8 @@ class YarnScaling(RotaryScaling):
         kept = np.float32(1) - interpolated
         powers = _powers(theta, dimensions)
         slow, fast = np.float32(1) / (np.float32(self.factor) * powers), np.float32(1) / powers
-        return slow * (np.float32(1) - kept) + fast * kept
+        frequencies: Frequencies = slow * (np.float32(1) - kept) + fast * kept
+        return frequencies
 
     def _amplitude(self, scale: float) -> float:
         return 1.0 if self.factor <= 1 else 0.1 * scale * math.log(self.factor) + 1.0
@@ -146,7 +149,9 @@ class ProportionalScaling(RotaryScaling):
         """Return the frequencies; see `RotaryScaling`."""
         turning = int(self.partial_rotary_factor * dimensions // 2)
         plain = plain_frequencies(theta, dimensions)
-        return np.where(np.arange(dimensions // 2) < turning, plain, np.float32(0)) / np.float32(self.factor)
+        kept = np.where(np.arange(dimensions // 2) < turning, plain, np.float32(0))
+        frequencies: Frequencies = kept / np.float32(self.factor)
+        return frequencies
 
 
 class DynamicScaling(RotaryScaling):
@@ -171,4 +176,5 @@ SCALINGS: dict[str, type[RotaryScaling]] = {
 def _powers(theta: float, dimensions: int) -> Frequencies:
     """Return theta^(2i / dimensions), rounded once: the float32 power of NumPy is less exact on some processors."""
     exponents = np.arange(0, dimensions, 2, dtype=np.float32) / np.float32(dimensions)
-    return np.power(np.float64(theta), exponents.astype(np.float64)).astype(np.float32)
+    powers: Frequencies = np.power(np.float64(theta), exponents.astype(np.float64)).astype(np.float32)
+    return powers

@@ -137,8 +137,8 @@ def _build_xlm_roberta(tokenizer: Tokenizer, config: Mapping[str, Any], files: T
 
 
 def _flag(config: Mapping[str, Any], key: str, *, default: bool) -> bool:
-    value = config.get(key)
-    return default if value is None else value
+    # A null is no missing key: the reference's classes take it for false.
+    return bool(config.get(key, default))
 
 
 def _set_bpe(tokenizer: Tokenizer, files: TokenizerFiles, **options: Any) -> None:
