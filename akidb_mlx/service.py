@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import logging
-import reprlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
-from os import PathLike, fspath
-from typing import TypeVar, get_args
+from os import PathLike
+from typing import get_args
 
 import numpy as np
 from typing_extensions import Never, Unpack
 
 from akidb_mlx.catalog import CATALOG, RERANKERS, find_record
-from akidb_mlx.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from akidb_mlx.checkpoint.checkpoint import read_checkpoint
 from akidb_mlx.checkpoint.prompts import choose_prompt, choose_prompts, choose_route, read_default_prompt_name
 from akidb_mlx.checkpoint.purpose import check_is_embedder
 from akidb_mlx.checkpoint.static_tokenizer import PackedTexts, StaticTokenizer
 from akidb_mlx.checkpoint.tokenizer import TextTokenizer, TokenizedText
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.embedder import Embedder
-from akidb_mlx.engine.backend import BatchKey, Model
+from akidb_mlx.engine.backend import BatchKey
+from akidb_mlx.engine.batching import MIN_PREFIX
 from akidb_mlx.engine.engine import Engine
-from akidb_mlx.engine.life import EngineCall, EngineLimits
+from akidb_mlx.engine.life import EngineCall
 from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InvalidInputError, ModelLoadError
+from akidb_mlx.loading import engine_limits, load_model, parse_name, parse_settings
 from akidb_mlx.options import (
     CallOptions,
     DimensionRange,
@@ -42,22 +43,14 @@ from akidb_mlx.resolve import acquire_directory, resolve_device
 from akidb_mlx.runtime import mlx_import
 from akidb_mlx.runtime.descriptors import open_standard_descriptors
 from akidb_mlx.runtime.finalizers import clean_up_after
-from akidb_mlx.settings import BackendName, DeviceName, Settings, load_settings
-from akidb_mlx.texts import list_texts
+from akidb_mlx.settings import BackendName, Settings
+from akidb_mlx.texts import expected_tokens, list_texts, slices
 from akidb_mlx.vectors import EmbeddingBatch, TokenIds, Vectors, finish_vectors
 from model_cache.names import is_commit
 
 logger = logging.getLogger(__name__)
 
-# The amount that is tokenised at once: enough to sort by length with profit, and little enough for the first batches to
-# run soon.
-_SLICE_TEXTS, _SLICE_CHARACTERS = 1024, 1 << 18
-# Used to estimate the tokens of a text for the queue's bound.
-_CHARACTERS_PER_TOKEN = 4
-# Tokens that a prompt must have for a batch of its own to pay.
-MIN_PREFIX = 8
 _NO_TOKENS: TokenIds = np.empty(0, np.int32)
-_Text = TypeVar("_Text", bound=Sized)
 
 
 class EmbeddingService(Embedder):
@@ -327,66 +320,6 @@ class EmbeddingService(Embedder):
         return self._matryoshka or self.allow_untrained_dimensions
 
 
-def parse_name(model_name: str | PathLike[str]) -> str:
-    """Return a model's name as a string.
-
-    Raises:
-        InvalidInputError: it is none.
-    """
-    if not isinstance(model_name, (str, PathLike)) or not isinstance(name := fspath(model_name), str) or not name:
-        raise InvalidInputError(
-            f"model_name must be a catalogue name, 'org/repo' or a directory, found {reprlib.repr(model_name)}"
-        )
-    return name
-
-
-def parse_settings(settings: Settings | None) -> Settings:
-    """Return the settings that a caller gave, or else those of the environment and the TOML file.
-
-    Raises:
-        InvalidInputError: they are something else.
-    """
-    if settings is not None and not isinstance(settings, Settings):
-        raise InvalidInputError(f"settings must be akidb_mlx.Settings or None, found {type(settings).__name__}")
-    return settings or load_settings()
-
-
-def engine_limits(settings: Settings) -> EngineLimits:
-    """Return the bounds of an engine that the settings ask for."""
-    return EngineLimits(
-        max_queued_requests=settings.max_queued_requests,
-        max_queued_tokens=settings.max_queued_tokens,
-        coalesce_delay_s=settings.coalesce_delay_ms / 1000,
-        stuck_after_s=settings.stuck_after_s,
-    )
-
-
-def load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) -> Model:
-    """Load the model on the owner thread, where MLX is imported for the first time."""
-    if checkpoint.static is not None:
-        from akidb_mlx.backends.static import StaticModel
-
-        return StaticModel(checkpoint.static)
-    mlx_import.prepare(settings.allow_tf32)
-    from akidb_mlx.backends.mlx.model import EmbeddingModel
-    from akidb_mlx.backends.mlx.plan import execution_plan
-
-    plan = execution_plan(
-        device,
-        settings.precision,
-        settings.token_budget,
-        stored_dtype=checkpoint.dtype,
-        float16_overflows=checkpoint.architecture.float16_overflows,
-        hidden_size=checkpoint.encoder_config.hidden_size,
-    )
-    return EmbeddingModel(checkpoint, plan)
-
-
-def expected_tokens(texts: list[str], prompt: str) -> int:
-    """Estimate how many tokens texts have, before they are tokenised."""
-    return sum((len(prompt) + len(text)) // _CHARACTERS_PER_TOKEN + 2 for text in texts)
-
-
 def _check_pooled(sequences: list[TokenIds], owners: list[int], unpooled: int) -> None:
     """Refuse a text of which the pooling would take no token."""
     for ids, index in zip(sequences, owners, strict=True):
@@ -406,15 +339,3 @@ def _finish(pooled: Vectors, windows: Sequence[Sequence[int]], call: CallOptions
 
 def _no_vectors(call: CallOptions) -> OutputVectors:
     return quantize(np.empty((0, call.dimensions), np.float32), call.output_dtype, call.ranges)
-
-
-def slices(texts: list[_Text], size: Callable[[_Text], int] = len) -> Iterator[list[_Text]]:
-    """Yield texts, or pairs of texts, in pieces that are tokenised at once; `size` counts the characters of one."""
-    start = characters = 0
-    for end, text in enumerate(texts):
-        characters += size(text)
-        if end - start >= _SLICE_TEXTS or (characters > _SLICE_CHARACTERS and end > start):
-            yield texts[start:end]
-            start, characters = end, size(text)
-    if start < len(texts):
-        yield texts[start:]

@@ -27,7 +27,9 @@ LAYERS = {
     "backend interface": ["akidb_mlx.engine.backend"],
     "engine": ["akidb_mlx.engine"],
     "backends": ["akidb_mlx.backends"],
-    "service": [f"akidb_mlx.{name}" for name in ("resolve", "service", "pool", "pool_manager", "pool_models")],
+    "service": [
+        f"akidb_mlx.{name}" for name in ("resolve", "loading", "service", "pool", "pool_manager", "pool_models")
+    ],
     "reranking": ["akidb_mlx.reranking"],
     "entities": ["akidb_mlx.entities"],
     "summarization": ["akidb_mlx.summarization"],

@@ -15,6 +15,9 @@ import numpy as np
 from akidb_mlx.engine.backend import BatchKey, ModelFacts, TokenRows
 from akidb_mlx.vectors import TokenIds
 
+# Tokens that a prefix must have for a batch of its own to pay.
+MIN_PREFIX = 8
+
 
 class TokenSequence(Protocol):
     """Something with token ids that waits to be computed."""

@@ -23,9 +23,11 @@ from akidb_mlx.closeable import Closeable
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.embedder import wait_async, wait_for
 from akidb_mlx.engine.backend import BatchKey
+from akidb_mlx.engine.batching import MIN_PREFIX
 from akidb_mlx.engine.engine import Engine
 from akidb_mlx.engine.life import EngineCall
 from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InvalidInputError
+from akidb_mlx.loading import engine_limits, load_model, parse_name, parse_settings
 from akidb_mlx.options import OverflowPolicy, parse_timeout
 from akidb_mlx.reports import Health, ServiceMetrics
 from akidb_mlx.reranking.options import (
@@ -42,17 +44,8 @@ from akidb_mlx.resolve import acquire_directory, resolve_device
 from akidb_mlx.runtime import mlx_import
 from akidb_mlx.runtime.descriptors import open_standard_descriptors
 from akidb_mlx.runtime.finalizers import clean_up_after
-from akidb_mlx.service import (
-    MIN_PREFIX,
-    engine_limits,
-    expected_tokens,
-    load_model,
-    parse_name,
-    parse_settings,
-    slices,
-)
 from akidb_mlx.settings import BackendName, Settings
-from akidb_mlx.texts import check_string, list_texts
+from akidb_mlx.texts import check_string, expected_tokens, list_texts, slices
 from akidb_mlx.vectors import TokenIds, Vectors
 from model_cache.names import is_commit
 

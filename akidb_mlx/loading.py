@@ -1,0 +1,68 @@
+"""The steps that an EmbeddingService and a Reranker take alike, from their arguments to a loaded model."""
+
+from __future__ import annotations
+
+import reprlib
+from os import PathLike, fspath
+
+from akidb_mlx.checkpoint.checkpoint import Checkpoint
+from akidb_mlx.engine.backend import Model
+from akidb_mlx.engine.life import EngineLimits
+from akidb_mlx.errors import InvalidInputError
+from akidb_mlx.runtime import mlx_import
+from akidb_mlx.settings import DeviceName, Settings, load_settings
+
+
+def parse_name(model_name: str | PathLike[str]) -> str:
+    """Return a model's name as a string.
+
+    Raises:
+        InvalidInputError: it is none.
+    """
+    if not isinstance(model_name, (str, PathLike)) or not isinstance(name := fspath(model_name), str) or not name:
+        raise InvalidInputError(
+            f"model_name must be a catalogue name, 'org/repo' or a directory, found {reprlib.repr(model_name)}"
+        )
+    return name
+
+
+def parse_settings(settings: Settings | None) -> Settings:
+    """Return the settings that a caller gave, or else those of the environment and the TOML file.
+
+    Raises:
+        InvalidInputError: they are something else.
+    """
+    if settings is not None and not isinstance(settings, Settings):
+        raise InvalidInputError(f"settings must be akidb_mlx.Settings or None, found {type(settings).__name__}")
+    return settings or load_settings()
+
+
+def engine_limits(settings: Settings) -> EngineLimits:
+    """Return the bounds of an engine that the settings ask for."""
+    return EngineLimits(
+        max_queued_requests=settings.max_queued_requests,
+        max_queued_tokens=settings.max_queued_tokens,
+        coalesce_delay_s=settings.coalesce_delay_ms / 1000,
+        stuck_after_s=settings.stuck_after_s,
+    )
+
+
+def load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) -> Model:
+    """Load the model on the owner thread, where MLX is imported for the first time."""
+    if checkpoint.static is not None:
+        from akidb_mlx.backends.static import StaticModel
+
+        return StaticModel(checkpoint.static)
+    mlx_import.prepare(settings.allow_tf32)
+    from akidb_mlx.backends.mlx.model import EmbeddingModel
+    from akidb_mlx.backends.mlx.plan import execution_plan
+
+    plan = execution_plan(
+        device,
+        settings.precision,
+        settings.token_budget,
+        stored_dtype=checkpoint.dtype,
+        float16_overflows=checkpoint.architecture.float16_overflows,
+        hidden_size=checkpoint.encoder_config.hidden_size,
+    )
+    return EmbeddingModel(checkpoint, plan)
