@@ -32,8 +32,11 @@ demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similar
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "%-15s %s\n", $$1, $$2 }'
 
+# In as many processes at once; one test at a time is easier to follow: make test WORKERS=0.
+WORKERS ?= 2
+
 test: .venv/developed ## run the tests, offline, on fixtures and on small models from packages
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS)
 	@if cargo --version > /dev/null 2>&1; then $(MAKE) --no-print-directory test-rust; else $(RUST_HINT); fi
 
 test-rust: .venv/developed | libpython ## test the crate, with and without Python

@@ -113,7 +113,8 @@ def find_missing(folder: Path) -> list[str]:
 
 def is_static(folder: Path) -> bool:
     """Return whether a folder is that of a static model of sentence-transformers, which has no config.json."""
-    if (folder / EMBEDDING.marker).is_file():
+    # os.path returns False where a Path raises, as for a name that is too long.
+    if os.path.isfile(folder / EMBEDDING.marker):  # noqa: PTH113
         return False
     try:
         with open_regular(folder / STATIC.marker) as file:

@@ -233,6 +233,7 @@ def test_the_folder_of_the_cache(start, tmp_path):
     assert "name\\x1b]52;c;" in harmless(shown)
 
 
+@pytest.mark.slow
 @both
 def test_what_the_hub_answers(start, hub, tmp_path):
     header = HOSTILE.encode("ascii", "ignore").decode().replace("\n", "").replace("\r", "")

@@ -71,6 +71,7 @@ def test_the_contract_with_the_real_model(english):
     ]
 
 
+@pytest.mark.slow
 def test_the_real_model_finds_what_its_full_pipeline_finds(english):
     """Also in texts of several sentences; all 2 758 are in benchmarks/entities.py."""
     first, second, _ = sts_pairs()
@@ -276,6 +277,7 @@ def test_an_entity_is_not_taken_twice():
     assert found == [Span(0, parts[0].last + 3, "X")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filler", ["x" * 57 + " ", "x" * 58, "字" * 29 + "。" + "é\u0301" * 14])
 def test_a_text_of_three_megabytes(tiny, full, filler):
     """Names wherever a window may be cut, in words, without white space, and in a script that has none."""

@@ -516,7 +516,9 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("call", ["use", "pin", "unload", "unpin", "loaded"])
+@pytest.mark.parametrize(
+    "call", [*(pytest.param(call, marks=pytest.mark.slow) for call in ("use", "pin")), "unload", "unpin", "loaded"]
+)
 def test_ctrl_c_at_any_line_loses_neither_models_nor_memory(loads, call):
     """The victim is closed, what was to be loaded can be loaded, nothing stays in use, and the budget is whole."""
     for line in range(1, 1000):

@@ -40,7 +40,6 @@ def add(directory, *names, shape=(4, 64)):
 @pytest.mark.parametrize(
     ("name", "changes", "problem"),
     [
-        ("tiny-gemma3", {"is_causal": None}, "is_causal = None is not supported"),
         ("tiny-qwen3", {"is_causal": False}, "is_causal = False is not supported"),
         ("tiny-qwen3", {"use_bidirectional_attention": True}, "use_bidirectional_attention = True is not supported"),
         (
@@ -212,6 +211,12 @@ def test_what_the_loader_must_see_is_fetched():
     ]
     assert all(map(EMBEDDING.needed.fullmatch, wanted))
     assert not any(map(EMBEDDING.needed.fullmatch, ["adapter_model.bin", "modeling.py", "data_config.json"]))
+
+
+def test_a_null_that_the_reference_takes_for_false_is_named(tmp_path):
+    directory = copy_model("tiny-gemma3", tmp_path)
+    edit_json(directory / "config.json", is_causal=None)
+    assert "is_causal = None is not supported" in refusal(directory)
 
 
 # Two places, one answer.
