@@ -7,6 +7,7 @@ import pytest
 from akidb_mlx.checkpoint.checkpoint import read_checkpoint
 from akidb_mlx.checkpoint.tokenizer import TextTokenizer
 from akidb_mlx.errors import InvalidInputError
+from tests.support import edit_json
 from tests.tiny_tokenizers import CLASSES, FROZEN, FROZEN_SEEDS, TEXTS, reference_ids, write_tokenizer
 
 
@@ -42,3 +43,14 @@ def test_ids_are_those_that_transformers_gives(name, seed, tmp_path):
     pytest.importorskip("transformers")
     directory = write_tokenizer(name, seed, tmp_path)
     assert_same(own_ids(directory), reference_ids(directory))
+
+
+def test_a_flag_that_is_null_is_false(tmp_path):
+    """As in transformers, where a null is no missing key."""
+    directory = write_tokenizer("XLMRobertaTokenizerFast", FROZEN_SEEDS[0], tmp_path)
+    ids = {}
+    for value in (None, False, True):
+        edit_json(directory / "tokenizer_config.json", add_prefix_space=value)
+        ids[value] = own_ids(directory)
+    assert ids[None] == ids[False]
+    assert ids[None] != ids[True]
