@@ -3,14 +3,62 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Callable
 from os import PathLike, fspath
+from typing import get_args
 
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
+from akidb_mlx.closeable import Closeable
 from akidb_mlx.engine.backend import Model
+from akidb_mlx.engine.engine import Engine
 from akidb_mlx.engine.life import EngineLimits
-from akidb_mlx.errors import InvalidInputError
+from akidb_mlx.errors import ConfigurationError, InvalidInputError
+from akidb_mlx.reports import Health, ServiceMetrics
 from akidb_mlx.runtime import mlx_import
-from akidb_mlx.settings import DeviceName, Settings, load_settings
+from akidb_mlx.settings import BackendName, DeviceName, Settings, load_settings
+
+
+class RunningModel(Closeable):
+    """A model that an engine runs: its work, its health and its end."""
+
+    _engine: Engine
+    # Closes the engine and gives the model's files back.
+    _release: Callable[[], None]
+
+    def get_metrics(self) -> ServiceMetrics:
+        """Report the work that was done since the model was asked for, as plain types; waits for nothing."""
+        return {
+            **self._engine.metrics.report(),
+            "queue": self._engine.queue_depth(),
+            "memory": self._engine.memory,
+        }
+
+    def health_check(self) -> Health:
+        """Report whether a call can be taken; never raises or waits, even while a forward pass hangs."""
+        status, reason = self._engine.health()
+        return {"status": status, "reason": reason, "engine": self._engine.status}
+
+    def close(self, drain: bool = False) -> None:
+        """Finish the batches that are running, fail the calls that wait, and free the model. Idempotent.
+
+        Args:
+            drain: first finish every call that was made, however long that takes; new calls are refused meanwhile.
+        """
+        self._engine.close(drain)
+        self._release()
+
+
+def check_arguments(backend: str, auto_download: bool) -> None:
+    """Refuse a backend that there is not, and a flag that is none.
+
+    Raises:
+        ConfigurationError: there is no such backend.
+        InvalidInputError: the flag is something else than a truth value.
+    """
+    if backend not in get_args(BackendName):
+        raise ConfigurationError(f"backend must be one of {', '.join(get_args(BackendName))}, found {backend!r}")
+    if not isinstance(auto_download, bool):
+        raise InvalidInputError(f"auto_download must be True or False, found {auto_download!r}")
 
 
 def parse_name(model_name: str | PathLike[str]) -> str:

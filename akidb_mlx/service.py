@@ -9,7 +9,6 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
 from os import PathLike
-from typing import get_args
 
 import numpy as np
 from typing_extensions import Never, Unpack
@@ -27,7 +26,7 @@ from akidb_mlx.engine.batching import MIN_PREFIX
 from akidb_mlx.engine.engine import Engine
 from akidb_mlx.engine.life import EngineCall
 from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InvalidInputError, ModelLoadError
-from akidb_mlx.loading import engine_limits, load_model, parse_name, parse_settings
+from akidb_mlx.loading import RunningModel, check_arguments, engine_limits, load_model, parse_name, parse_settings
 from akidb_mlx.options import (
     CallOptions,
     DimensionRange,
@@ -38,12 +37,12 @@ from akidb_mlx.options import (
     refuse_arguments,
 )
 from akidb_mlx.quantized import OutputVectors, quantize
-from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics
+from akidb_mlx.reports import ModelInfo
 from akidb_mlx.resolve import acquire_directory, resolve_device
 from akidb_mlx.runtime import mlx_import
 from akidb_mlx.runtime.descriptors import open_standard_descriptors
 from akidb_mlx.runtime.finalizers import clean_up_after
-from akidb_mlx.settings import BackendName, Settings
+from akidb_mlx.settings import Settings
 from akidb_mlx.texts import expected_tokens, list_texts, slices
 from akidb_mlx.vectors import EmbeddingBatch, TokenIds, Vectors, finish_vectors
 from model_cache.names import is_commit
@@ -53,7 +52,7 @@ logger = logging.getLogger(__name__)
 _NO_TOKENS: TokenIds = np.empty(0, np.int32)
 
 
-class EmbeddingService(Embedder):
+class EmbeddingService(RunningModel, Embedder):
     """Turns texts into vectors with one model; safe to call from any thread.
 
         with EmbeddingService("minilm-l6-v2") as service:
@@ -98,10 +97,7 @@ class EmbeddingService(Embedder):
         self._model_name = parse_name(model_name)
         settings = parse_settings(settings)
         chosen_device = resolve_device(device, settings)
-        if backend not in get_args(BackendName):
-            raise ConfigurationError(f"backend must be one of {', '.join(get_args(BackendName))}, found {backend!r}")
-        if not isinstance(auto_download, bool):
-            raise InvalidInputError(f"auto_download must be True or False, found {auto_download!r}")
+        check_arguments(backend, auto_download)
         parse_dimensions(dimensions, DimensionRange(default=1, native=None, cuttable=True, model=self._model_name))
         if self._model_name in RERANKERS:
             raise ModelLoadError(f"{self._model_name} is a reranker, which has no vectors: use akidb_mlx.Reranker")
@@ -271,28 +267,6 @@ class EmbeddingService(Embedder):
             "memory": self._engine.memory,
             "status": self._engine.status,
         }
-
-    def get_metrics(self) -> ServiceMetrics:
-        """Report the work that was done since the service was created, as plain types; waits for nothing."""
-        return {
-            **self._engine.metrics.report(),
-            "queue": self._engine.queue_depth(),
-            "memory": self._engine.memory,
-        }
-
-    def health_check(self) -> Health:
-        """Report whether a call can be taken; never raises or waits, even while a forward pass hangs."""
-        status, reason = self._engine.health()
-        return {"status": status, "reason": reason, "engine": self._engine.status}
-
-    def close(self, drain: bool = False) -> None:
-        """Finish the batches that are running, fail the calls that wait, and free the model. Idempotent.
-
-        Args:
-            drain: first finish every call that was made, however long that takes; new calls are refused meanwhile.
-        """
-        self._engine.close(drain)
-        self._release()
 
     def _choose_dimension(self, dimensions: int | None, settings: Settings, sizes: DimensionRange) -> int:
         """Return how many values a vector has unless a call says otherwise."""

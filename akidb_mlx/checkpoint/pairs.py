@@ -82,7 +82,7 @@ class PairTokenizer(ABC):
         """
         tokenized = self._tokenize(pairs, prompt, on_overflow, first, deadline)
         for index, pair in enumerate(tokenized, first):
-            self._texts.check_vectors(f"pair {index}", index, pair.windows)
+            self._texts.check_vectors("pair", index, pair.windows)
         return tokenized
 
     @abstractmethod

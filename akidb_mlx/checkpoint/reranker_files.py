@@ -8,21 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from akidb_mlx.checkpoint.files import is_file, read_json, read_json_value, read_optional_json
+from akidb_mlx.checkpoint.files import is_file, read_json, read_optional_json
 from akidb_mlx.checkpoint.known_keys import cut, is_empty
 from akidb_mlx.checkpoint.module_keys import (
-    LOADING_ARGUMENTS,
     LOGIT_SCORE_KEYS,
-    MODULE_KEYS,
     PROCESSING_KEYS,
     RERANKER_MODALITY_KEYS,
     RERANKER_MODEL_KEYS,
     RERANKER_TRANSFORMER_KEYS,
-    TRANSFORMER_FILES,
 )
+from akidb_mlx.checkpoint.modules import list_modules
+from akidb_mlx.checkpoint.sentence_config import check_prompts, check_transformer, find_transformer
 from akidb_mlx.errors import ModelLoadError
 
-_LIBRARY = "sentence_transformers."
 # The tasks of a Transformer module, by the modules that follow it in a reranker.
 _TASKS = {(): "sequence-classification", ("LogitScore",): "text-generation"}
 
@@ -61,31 +59,17 @@ def read_layout(directory: Path, config: Mapping[str, Any]) -> RerankerFiles:
         names = config.get("architectures")
         name = names[0] if isinstance(names, list) and names else None
         return RerankerFiles(answers=isinstance(name, str) and name.endswith("ForCausalLM"))
-    entries = read_json_value(path)
-    if not isinstance(entries, list) or not all(
-        isinstance(entry, dict) and isinstance(entry.get("type"), str) and isinstance(entry.get("path"), str)
-        for entry in entries
-    ):
-        raise ModelLoadError(f"{path} must be a list of objects with `type` and `path`")
-    for number, entry in enumerate(entries):
-        MODULE_KEYS.check(path, entry, f"{number}.")
+    modules = list_modules(path)
     model = _read_model_config(directory)
-    kinds = tuple(
-        kind.rpartition(".")[2] if kind.startswith(_LIBRARY) else kind for kind in (entry["type"] for entry in entries)
-    )
+    kinds = tuple(module.kind for module in modules)
     task = _TASKS.get(kinds[1:]) if kinds[:1] == ("Transformer",) else None
-    if task is None or entries[0]["path"]:
+    if task is None or modules[0].folder != directory:
         raise ModelLoadError(
             f"{path} lists {cut(', '.join(kinds)) or 'nothing'}; supported in a reranker: Transformer, in the model "
             "directory itself, alone or with LogitScore"
         )
     transformer = _read_transformer(directory, task)
-    tokens = None
-    if kinds[1:]:
-        folder = Path(entries[1]["path"])
-        if folder.is_absolute() or ".." in folder.parts:
-            raise ModelLoadError(f"{path}: {cut(str(folder))!r} is not a folder inside the model directory")
-        tokens = _read_tokens(directory / folder / "config.json")
+    tokens = _read_tokens(modules[1].folder / "config.json") if kinds[1:] else None
     return RerankerFiles(bool(kinds[1:]), True, transformer, model, tokens)
 
 
@@ -97,19 +81,14 @@ def _read_model_config(directory: Path) -> dict[str, Any]:
             f"{directory} is an embedding model by its modules.json, and not a reranker: use akidb_mlx.EmbeddingService"
         )
     RERANKER_MODEL_KEYS.check(path, config)
-    prompts = config.get("prompts")
-    if prompts is not None and not (
-        isinstance(prompts, dict) and all(isinstance(prompt, str) for prompt in prompts.values())
-    ):
-        raise ModelLoadError(f"{path}: prompts must map names to strings, found {reprlib.repr(prompts)}")
+    check_prompts(path, config)
     if not isinstance(config.get("default_prompt_name"), str | None):
         raise ModelLoadError(f"{path}: default_prompt_name must be a string")
     return config
 
 
 def _read_transformer(directory: Path, task: str) -> dict[str, Any]:
-    found = ((directory / name, read_optional_json(directory / name)) for name in TRANSFORMER_FILES)
-    path, config = next(((path, config) for path, config in found if config), (directory / TRANSFORMER_FILES[0], {}))
+    path, config = find_transformer(directory)
     RERANKER_TRANSFORMER_KEYS.check(path, config)
     stated = config.get("transformer_task", "feature-extraction")
     output = config.get("module_output_name")
@@ -118,12 +97,7 @@ def _read_transformer(directory: Path, task: str) -> dict[str, Any]:
             f"{path}: transformer_task {reprlib.repr(stated)} with module_output_name {reprlib.repr(output)} is not "
             f"supported; {task!r} is"
         )
-    if not isinstance(config.get("do_lower_case"), bool | None):
-        raise ModelLoadError(f"{path}: do_lower_case must be true or false")
-    for key in ("model", "processor", "tokenizer", "config"):
-        for name in (f"{key}_args", f"{key}_kwargs"):
-            _check_object(path, name, config.get(name))
-            LOADING_ARGUMENTS.check(path, config.get(name) or {}, f"{name}.")
+    check_transformer(path, config)
     modalities = config.get("modality_config")
     _check_object(path, "modality_config", modalities)
     for name, modality in (modalities or {}).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,7 @@ def read_transformer(directory: Path) -> dict[str, Any]:
     Raises:
         ModelLoadError: it asks for something that is not supported.
     """
-    for name in TRANSFORMER_FILES:
-        path = directory / name
-        config = read_optional_json(path)
-        if config:
-            break
-    else:
-        return {}
+    path, config = find_transformer(directory)
     TRANSFORMER_KEYS.check(path, config)
     modalities = config.get("modality_config")
     if modalities is not None:
@@ -38,6 +33,22 @@ def read_transformer(directory: Path) -> dict[str, Any]:
         if not isinstance(text, dict):
             raise ModelLoadError(f"{path}: modality_config has no `text`: the model does not take texts")
         TEXT_MODALITY_KEYS.check(path, text, "modality_config.text.")
+    check_transformer(path, config)
+    return config
+
+
+def find_transformer(directory: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the file of the Transformer module that counts, and its content: the first that is there and not empty."""
+    found = ((directory / name, read_optional_json(directory / name)) for name in TRANSFORMER_FILES)
+    return next(((path, config) for path, config in found if config), (directory / TRANSFORMER_FILES[0], {}))
+
+
+def check_transformer(path: Path, config: Mapping[str, Any]) -> None:
+    """Check the keys of a Transformer module that mean the same in every kind of model.
+
+    Raises:
+        ModelLoadError: a value is malformed, or asks for something that is not supported.
+    """
     for key in ("model", "processor", "tokenizer", "config"):
         for name in (f"{key}_args", f"{key}_kwargs"):
             arguments = config.get(name)
@@ -48,7 +59,6 @@ def read_transformer(directory: Path) -> dict[str, Any]:
     lower_case = config.get("do_lower_case")
     if lower_case is not None and not isinstance(lower_case, bool):
         raise ModelLoadError(f"{path}: do_lower_case must be true or false, found {reprlib.repr(lower_case)}")
-    return config
 
 
 def read_model_config(directory: Path) -> dict[str, Any]:
@@ -60,12 +70,21 @@ def read_model_config(directory: Path) -> dict[str, Any]:
     path = directory / "config_sentence_transformers.json"
     config = read_optional_json(path)
     MODEL_KEYS.check(path, config)
+    check_prompts(path, config)
+    size = config.get("truncate_dim")
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+        raise ModelLoadError(f"{path}: truncate_dim must be an integer of 1 or more, found {reprlib.repr(size)}")
+    return config
+
+
+def check_prompts(path: Path, config: Mapping[str, Any]) -> None:
+    """Check the prompts in config_sentence_transformers.json.
+
+    Raises:
+        ModelLoadError: they do not map names to strings.
+    """
     prompts = config.get("prompts")
     if prompts is not None and not (
         isinstance(prompts, dict) and all(isinstance(prompt, str) for prompt in prompts.values())
     ):
         raise ModelLoadError(f"{path}: prompts must map names to strings, found {reprlib.repr(prompts)}")
-    size = config.get("truncate_dim")
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-        raise ModelLoadError(f"{path}: truncate_dim must be an integer of 1 or more, found {reprlib.repr(size)}")
-    return config

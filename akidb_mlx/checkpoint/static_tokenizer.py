@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
-from akidb_mlx.checkpoint.tokenization.loading import load_tokenizer
 from akidb_mlx.checkpoint.tokenizer import TextTokenizer, TokenizedText, no_token_error, too_long_error
 from akidb_mlx.deadline import NEVER, Deadline
 from akidb_mlx.options import OverflowPolicy
@@ -44,9 +43,8 @@ class StaticTokenizer(TextTokenizer):
     def __init__(self, checkpoint: Checkpoint) -> None:
         """Read the tokenizer's files; see `TextTokenizer`."""
         super().__init__(checkpoint)
-        loaded = load_tokenizer(checkpoint)
-        self._unknown = loaded.unknown
-        self._longest = loaded.longest_text
+        self._unknown = self._loaded.unknown
+        self._longest = self._loaded.longest_text
 
     def pack(
         self,
@@ -99,7 +97,7 @@ class StaticTokenizer(TextTokenizer):
         if missing.any():
             at = int(np.argmax(missing))
             index = int(np.searchsorted(np.cumsum(lengths), at, side="right"))
-            self.check_vectors(f"text {first + index}", first + index, (ids[at : at + 1],))
+            self.check_vectors("text", first + index, (ids[at : at + 1],))
 
 
 def _select(ids: TokenIds, lengths: TokenIds, kept: NDArray[np.bool_]) -> tuple[TokenIds, TokenIds]:

@@ -60,7 +60,7 @@ class TextTokenizer:
             ModelLoadError: one is missing, malformed or not supported, or gives tokens that the model does not have.
         """
         self.max_tokens = checkpoint.max_tokens
-        loaded = load_tokenizer(checkpoint)
+        self._loaded = loaded = load_tokenizer(checkpoint)
         self._short = LockedTokenizer(loaded.tokenizer)
         self._long = LongTexts(lambda: load_tokenizer(checkpoint).tokenizer)
         self._before, self._after = (np.array(ids, np.int32) for ids in (loaded.frame.before, loaded.frame.after))
@@ -111,9 +111,8 @@ class TextTokenizer:
             self._fit(index, body, text, prompt, on_overflow, deadline)
             for index, (body, text) in enumerate(zip(bodies, texts, strict=True), first)
         ]
-        if self._without_vector:
-            for index, text in enumerate(fitted, first):
-                self.check_vectors(f"text {index}", index, text.windows)
+        for index, text in enumerate(fitted, first):
+            self.check_vectors("text", index, text.windows)
         return fitted
 
     def prefix(self, prompt: str, deadline: Deadline = NEVER) -> TokenIds:
@@ -171,13 +170,15 @@ class TextTokenizer:
         return TokenizedText(windows, count, truncated=False)
 
     def check_vectors(self, name: str, index: int, windows: tuple[TokenIds, ...]) -> None:
-        """Refuse a text with a token that the tokenizer knows and the model does not."""
+        """Refuse a text with a token that the tokenizer knows and the model does not; `name` is "text" or "pair"."""
+        if not self._without_vector:
+            return
         for window in windows:
             number = int(window.max())  # they are the tokens beyond the table
             if number in self._without_vector:
                 raise InvalidInputError(
-                    f"{name} spells {self._without_vector[number]!r}, a token that the model has no vector for: "
-                    "leave it out",
+                    f"{name} {index} spells {self._without_vector[number]!r}, a token that the model has no vector "
+                    "for: leave it out",
                     index,
                 )
 

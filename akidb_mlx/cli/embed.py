@@ -70,6 +70,8 @@ def embed(
     Shows a table on a terminal. Into a pipe or a file, writes one JSON array of numbers for each text, as soon as it is
     computed.
     """
+    from akidb_mlx.service import EmbeddingService  # other commands need not wait for it
+
     options: EmbedOptions = {
         "input_type": input_type,
         "prompt": prompt,
@@ -79,8 +81,6 @@ def embed(
         "output_dtype": output_dtype,
         "ranges": None if ranges is None else _read_ranges(ranges),
     }
-    from akidb_mlx.service import EmbeddingService  # other commands need not wait for it
-
     source = open_texts(texts, slice_size=_SLICE)
     for_person = is_terminal() and not as_json
     kept: list[EmbeddingBatch] = []

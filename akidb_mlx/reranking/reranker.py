@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from os import PathLike
-from typing import get_args
 
 import numpy as np
 from typing_extensions import Unpack
@@ -19,17 +18,15 @@ from typing_extensions import Unpack
 from akidb_mlx.catalog import RERANKERS
 from akidb_mlx.checkpoint.pairs import Pair, TokenizedPair, common_beginning, pair_tokenizer
 from akidb_mlx.checkpoint.reranker import read_reranker
-from akidb_mlx.closeable import Closeable
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.embedder import wait_async, wait_for
 from akidb_mlx.engine.backend import BatchKey
 from akidb_mlx.engine.batching import MIN_PREFIX
 from akidb_mlx.engine.engine import Engine
 from akidb_mlx.engine.life import EngineCall
-from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InvalidInputError
-from akidb_mlx.loading import engine_limits, load_model, parse_name, parse_settings
+from akidb_mlx.errors import AkidbMlxError, InvalidInputError
+from akidb_mlx.loading import RunningModel, check_arguments, engine_limits, load_model, parse_name, parse_settings
 from akidb_mlx.options import OverflowPolicy, parse_timeout
-from akidb_mlx.reports import Health, ServiceMetrics
 from akidb_mlx.reranking.options import (
     RerankOptions,
     check_options,
@@ -44,13 +41,13 @@ from akidb_mlx.resolve import acquire_directory, resolve_device
 from akidb_mlx.runtime import mlx_import
 from akidb_mlx.runtime.descriptors import open_standard_descriptors
 from akidb_mlx.runtime.finalizers import clean_up_after
-from akidb_mlx.settings import BackendName, Settings
+from akidb_mlx.settings import Settings
 from akidb_mlx.texts import check_string, expected_tokens, list_texts, slices
 from akidb_mlx.vectors import TokenIds, Vectors
 from model_cache.names import is_commit
 
 
-class Reranker(Closeable):
+class Reranker(RunningModel):
     """Scores how well documents answer a query, with one model; safe to call from any thread.
 
         with Reranker("ms-marco-minilm-l6-v2") as reranker:
@@ -90,10 +87,7 @@ class Reranker(Closeable):
         self._model_name = parse_name(model_name)
         settings = parse_settings(settings)
         chosen_device = resolve_device(device, settings)
-        if backend not in get_args(BackendName):
-            raise ConfigurationError(f"backend must be one of {', '.join(get_args(BackendName))}, found {backend!r}")
-        if not isinstance(auto_download, bool):
-            raise InvalidInputError(f"auto_download must be True or False, found {auto_download!r}")
+        check_arguments(backend, auto_download)
         mlx_import.check_installed()  # before a model is downloaded that could not run
         open_standard_descriptors()  # before a file that is open only for a while has one of their numbers
         # The model's files and its engine, released in reverse; also when the reranker is collected.
@@ -309,28 +303,6 @@ class Reranker(Closeable):
             "memory": self._engine.memory,
             "status": self._engine.status,
         }
-
-    def get_metrics(self) -> ServiceMetrics:
-        """Report the work that was done since the reranker was created, as plain types; waits for nothing."""
-        return {
-            **self._engine.metrics.report(),
-            "queue": self._engine.queue_depth(),
-            "memory": self._engine.memory,
-        }
-
-    def health_check(self) -> Health:
-        """Report whether a call can be taken; never raises or waits, even while a forward pass hangs."""
-        status, reason = self._engine.health()
-        return {"status": status, "reason": reason, "engine": self._engine.status}
-
-    def close(self, drain: bool = False) -> None:
-        """Finish the batches that are running, fail the calls that wait, and free the model. Idempotent.
-
-        Args:
-            drain: first finish every call that was made, however long that takes; new calls are refused meanwhile.
-        """
-        self._engine.close(drain)
-        self._release()
 
     def __repr__(self) -> str:
         try:

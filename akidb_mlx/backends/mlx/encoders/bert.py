@@ -5,8 +5,8 @@ from __future__ import annotations
 import mlx.core as mx
 
 from akidb_mlx.backends.mlx.encoders import TokenBatch
-from akidb_mlx.backends.mlx.encoders.blocks import mask_at
-from akidb_mlx.backends.mlx.layers import LayerNorm, at_positions
+from akidb_mlx.backends.mlx.encoders.blocks import LayerNormReader, SelfAttention
+from akidb_mlx.backends.mlx.layers import at_positions
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.weights import WeightReader
 from akidb_mlx.checkpoint.architectures.bert import BertConfig, RobertaConfig
@@ -30,8 +30,9 @@ class Bert:
             if args.type_vocab_size
             else None
         )
-        self._norm = _layer_norm(weights, "embeddings.LayerNorm", args, plan)
-        self._layers = [_Layer(args, weights, plan, f"encoder.layer.{i}") for i in range(args.layers)]
+        norm = LayerNormReader(weights, args.layer_norm_eps, plan.exact)
+        self._norm = norm("embeddings.LayerNorm", size)
+        self._layers = [_Layer(f"encoder.layer.{i}", args, norm, plan) for i in range(args.layers)]
 
     def __call__(self, batch: TokenBatch, token_positions: mx.array | None = None) -> mx.array:
         """Compute token vectors; see `Encoder`."""
@@ -59,30 +60,24 @@ class Bert:
 class _Layer:
     """Self-attention and a two-layer MLP, each added to its input and normalised."""
 
-    def __init__(self, args: BertConfig, weights: WeightReader, plan: ExecutionPlan, name: str) -> None:
-        size = args.hidden_size
-        self._attention = plan.attention
-        self._heads = args.heads
-        self._scale = (size // args.heads) ** -0.5
-        # One product instead of three: the outputs of all heads' queries, then of their keys, then of their values.
+    def __init__(self, name: str, args: BertConfig, norm: LayerNormReader, plan: ExecutionPlan) -> None:
+        weights, size = norm.weights, args.hidden_size
         projections = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
-        self._query_key_value = weights.fused_linear(projections, [size] * 3, size, bias=True)
-        self._output = weights.linear(f"{name}.attention.output.dense", size, size, bias=True)
-        self._attention_norm = _layer_norm(weights, f"{name}.attention.output.LayerNorm", args, plan)
+        self._attention = SelfAttention(
+            weights.fused_linear(projections, [size] * 3, size, bias=True),
+            weights.linear(f"{name}.attention.output.dense", size, size, bias=True),
+            args.heads,
+            plan,
+        )
+        self._attention_norm = norm(f"{name}.attention.output.LayerNorm", size)
         self._up = weights.linear(f"{name}.intermediate.dense", args.intermediate_size, size, bias=True)
         self._activation = plan.activation(args.hidden_act)
         self._down = weights.linear(f"{name}.output.dense", size, args.intermediate_size, bias=True)
-        self._norm = _layer_norm(weights, f"{name}.output.LayerNorm", args, plan)
+        self._norm = norm(f"{name}.output.LayerNorm", size)
 
     def __call__(self, x: mx.array, mask: mx.array | None, token_positions: mx.array | None = None) -> mx.array:
-        batch, length, _ = x.shape
-        joined = self._query_key_value(x).reshape(batch, length, 3 * self._heads, -1).swapaxes(1, 2)
-        queries, keys, values = mx.split(joined, 3, axis=1)
-        if token_positions is not None:
-            queries, x = at_positions(queries, token_positions), at_positions(x, token_positions)
-            mask = mask_at(mask, token_positions)
-        attended = self._attention(queries, keys, values, self._scale, mask)
-        x = self._attention_norm(x + self._output(attended))
+        attended = self._attention(x, mask, token_positions=token_positions)
+        x = self._attention_norm((x if token_positions is None else at_positions(x, token_positions)) + attended)
         return self._norm(x + self._down(self._activation(self._up(x))))
 
 
@@ -91,8 +86,3 @@ def _type_ids(batch: TokenBatch) -> mx.array:
     if batch.segments is None:
         return mx.array([0])
     return (mx.arange(batch.ids.shape[1]) >= batch.segments[:, None]).astype(mx.int32)
-
-
-def _layer_norm(weights: WeightReader, name: str, args: BertConfig, plan: ExecutionPlan) -> LayerNorm:
-    weight, bias = (weights.vector(f"{name}.{part}", args.hidden_size) for part in ("weight", "bias"))
-    return LayerNorm(weight, bias, args.layer_norm_eps, plan.exact)

@@ -38,10 +38,7 @@ class Gemma3:
         """Compute token vectors; see `Encoder`."""
         length = batch.ids.shape[1]
         rotations = {kind: self._plan.rotation(length, positions) for kind, positions in self._positions.items()}
-        masks = {
-            kind: None if visible is None else self._plan.mask(visible)
-            for kind, visible in visible_keys(batch, self._reach).items()
-        }
+        masks = {kind: self._plan.mask(visible) for kind, visible in visible_keys(batch, self._reach).items()}
         x = self._words(batch.ids) * math.sqrt(self.hidden_size)
         for kind, layer in zip(self._types, self._layers, strict=True):
             x = layer(x, rotations[kind], masks[kind])
