@@ -555,7 +555,7 @@ GUARDS = (
         "31 a done-callback that waits",
         f"{LIVES}test_a_callback_that_embeds_with_its_own_service_gets_an_error_at_once",
         "an owner thread refuses to wait",
-        (("akidb_mlx/embedder.py", "        check_may_wait()\n", ""),),
+        (("akidb_mlx/embedder.py", "    check_may_wait()\n", ""),),
     ),
     Guard(
         "31 a done-callback that resubmits",
@@ -745,13 +745,13 @@ GUARDS = (
         "26 a text that spells a token beyond the table",
         "test_tokenizer_ids.py::test_the_text_is_named_that_spells_such_a_token",
         "the tokens of each text are compared with those that have no vector",
-        ((TOKENIZER, "if self._without_vector:", "if False:"),),
+        ((TOKENIZER, "if not self._without_vector:", "if True:"),),
     ),
     Guard(
         "29 a text that is cut at its beginning",
         "test_tokenizer_classes.py::test_ids_are_those_that_transformers_gave",
         "truncation_side decides which end is kept",
-        ((TOKENIZER, "if self._keeps_end else", "if False else"),),
+        ((TOKENIZER, "if self.keeps_end else", "if False else"),),
     ),
     Guard(
         "29 a tokenizer.json that its class does not take as it is",

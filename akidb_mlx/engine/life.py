@@ -185,8 +185,7 @@ class EngineCall:
             ServiceClosedError: the engine was closed meanwhile.
             DeadlineExceededError: the deadline passed while the model was loaded again.
         """
-        facts = self._life.wait_until_loaded(self._request.deadline.left())
-        part = RequestPart(self._request, texts, facts.dimension, key, finish)
+        part, facts = self._open_part(texts, key, finish)
         self._queue(part, distinct_sequences(part, sequences, segments), facts, expected_tokens)
 
     def add_packed(
@@ -206,10 +205,16 @@ class EngineCall:
             finish: likewise.
             expected_tokens: likewise.
         """
-        facts = self._life.wait_until_loaded(self._request.deadline.left())
-        part = RequestPart(self._request, texts, facts.dimension, BatchKey(), finish)
+        part, facts = self._open_part(texts, BatchKey(), finish)
         packed = QueuedSequence(ids, part, list(range(len(lengths))), lengths=lengths)
         self._queue(part, [packed] if len(lengths) else [], facts, expected_tokens)
+
+    def _open_part(
+        self, texts: Sequence[int], key: BatchKey, finish: Callable[[Vectors], Vectors]
+    ) -> tuple[RequestPart, ModelFacts]:
+        """Return a new part of the call, and the facts of the model, once it is loaded."""
+        facts = self._life.wait_until_loaded(self._request.deadline.left())
+        return RequestPart(self._request, texts, facts.dimension, key, finish), facts
 
     def _queue(
         self, part: RequestPart, sequences: list[QueuedSequence], facts: ModelFacts, expected_tokens: int
