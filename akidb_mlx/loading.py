@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable
+from functools import partial
 from os import PathLike, fspath
 from typing import get_args
 
@@ -97,6 +98,11 @@ def engine_limits(settings: Settings) -> EngineLimits:
 
 def load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) -> Model:
     """Load the model on the owner thread, where MLX is imported for the first time."""
+    if checkpoint.towers:
+        from akidb_mlx.backends.towers import TowersModel
+
+        towers = {tuple(one.heads): partial(load_model, one, device, settings) for one in checkpoint.towers}
+        return TowersModel(towers, str(checkpoint.directory))
     if checkpoint.static is not None:
         from akidb_mlx.backends.static import StaticModel
 

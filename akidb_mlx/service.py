@@ -14,7 +14,7 @@ import numpy as np
 from typing_extensions import Never, Unpack
 
 from akidb_mlx.catalog import CATALOG, RERANKERS, find_record
-from akidb_mlx.checkpoint.checkpoint import read_checkpoint
+from akidb_mlx.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from akidb_mlx.checkpoint.prompts import choose_prompt, choose_prompts, choose_route, read_default_prompt_name
 from akidb_mlx.checkpoint.purpose import check_is_embedder
 from akidb_mlx.checkpoint.static_tokenizer import PackedTexts, StaticTokenizer
@@ -123,8 +123,7 @@ class EmbeddingService(RunningModel, Embedder):
                 engine_limits(settings),
             )
             resources.callback(self._engine.close)
-            kind = TextTokenizer if self._checkpoint.static is None else StaticTokenizer
-            self._tokenizer = kind(self._checkpoint)  # while the engine loads the weights
+            self._tokenizers = _load_tokenizers(self._checkpoint)  # while the engine loads the weights
             self._facts = self._engine.wait_until_loaded()
             sizes = DimensionRange(self._facts.dimension, self._facts.dimension, self._cuttable, self._model_name)
             self._dimension = self._choose_dimension(dimensions, settings, sizes)
@@ -197,12 +196,13 @@ class EmbeddingService(RunningModel, Embedder):
             For each text, how many tokens the model reads, and whether it was cut.
         """
         began = time.monotonic()
+        tokenizer = self._tokenizers[route]
         read: PackedTexts | list[TokenizedText]
-        if isinstance(self._tokenizer, StaticTokenizer):
-            read = self._tokenizer.pack(texts, prompt, call.on_overflow, first, deadline)
+        if isinstance(tokenizer, StaticTokenizer):
+            read = tokenizer.pack(texts, prompt, call.on_overflow, first, deadline)
             windows, token_counts, truncated = read.windows, read.token_counts, read.truncated
         else:
-            read = self._tokenizer(texts, prompt, call.on_overflow, first, deadline)
+            read = tokenizer(texts, prompt, call.on_overflow, first, deadline)
             windows = [[len(window) for window in text.windows] for text in read]
             token_counts, truncated = [text.token_count for text in read], [text.truncated for text in read]
         self._engine.metrics.observe("tokenize", time.monotonic() - began)
@@ -216,9 +216,9 @@ class EmbeddingService(RunningModel, Embedder):
         sequences = [window for text in read for window in text.windows]
         unpooled = 0
         if not self._checkpoint.heads[route].pooling.include_prompt:
-            unpooled = self._tokenizer.prompt_length(prompt, deadline)
+            unpooled = tokenizer.prompt_length(prompt, deadline)
             _check_pooled(sequences, owners, unpooled)
-        prefix = self._shared_prefix(sequences, prompt, deadline)
+        prefix = self._shared_prefix(tokenizer, sequences, prompt, deadline)
         opened.add(
             [ids[len(prefix) :] for ids in sequences],
             owners,
@@ -228,10 +228,12 @@ class EmbeddingService(RunningModel, Embedder):
         )
         return token_counts, truncated
 
-    def _shared_prefix(self, sequences: list[TokenIds], prompt: str, deadline: Deadline) -> TokenIds:
+    def _shared_prefix(
+        self, tokenizer: TextTokenizer, sequences: list[TokenIds], prompt: str, deadline: Deadline
+    ) -> TokenIds:
         """Return the tokens of the prompt that the model should compute once for all sequences, or none."""
         if self._facts.shares_prefixes and prompt:
-            prefix = self._tokenizer.prefix(prompt, deadline)
+            prefix = tokenizer.prefix(prompt, deadline)
             size = len(prefix)
             if size >= MIN_PREFIX and all(len(ids) > size and np.array_equal(ids[:size], prefix) for ids in sequences):
                 return prefix
@@ -260,7 +262,7 @@ class EmbeddingService(RunningModel, Embedder):
             "prompts": sorted(self._prompts),
             "default_prompt": self._default_prompt,
             "matryoshka": self._matryoshka,
-            "architecture": checkpoint.model_type,
+            "architecture": checkpoint.architectures,
             "revision": self._revision,
             "path": str(checkpoint.directory),
             "weight_bytes": self._facts.weight_bytes,
@@ -292,6 +294,15 @@ class EmbeddingService(RunningModel, Embedder):
     @property
     def _cuttable(self) -> bool:
         return self._matryoshka or self.allow_untrained_dimensions
+
+
+def _load_tokenizers(checkpoint: Checkpoint) -> dict[str, TextTokenizer | StaticTokenizer]:
+    """Return the tokenizer of each route; the routes of one encoder have the same."""
+    tokenizers: dict[str, TextTokenizer | StaticTokenizer] = {}
+    for encoder in checkpoint.encoders:
+        tokenizer = TextTokenizer(encoder) if encoder.static is None else StaticTokenizer(encoder)
+        tokenizers |= dict.fromkeys(encoder.heads, tokenizer)
+    return tokenizers
 
 
 def _check_pooled(sequences: list[TokenIds], owners: list[int], unpooled: int) -> None:

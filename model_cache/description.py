@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from model_cache import files
 from model_cache.errors import DownloadError, ModelUnavailableError, excerpt
-from model_cache.kinds import EMBEDDING, ROUTER, ROUTER_FIRST, kind_of
+from model_cache.kinds import kind_of
 from model_cache.names import RepoName, is_commit
 
 _LARGEST_SIZE = 2**63 - 1
@@ -97,8 +97,6 @@ def read_description(content: bytes, repo: RepoName, path: str) -> RemoteModel:
     siblings = {sibling.rfilename: sibling for sibling in description.siblings}
     names = files.select_needed(sibling.rfilename for sibling in description.siblings)
     if not kind_of(siblings).matches(names):
-        if ROUTER in siblings and EMBEDDING.marker not in siblings:
-            raise ModelUnavailableError(f"{repo} on the Hub {ROUTER_FIRST}")
         found = ", ".join(excerpt(name, 40) for name in sorted(siblings)[:8])
         raise ModelUnavailableError(
             f"{repo} on the Hub is not a supported model: it needs {kind_of(siblings).requirement}, and holds "

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from model_cache.errors import CorruptModelError, InvalidModelNameError
-from model_cache.kinds import EMBEDDING, SPACY, STATIC, kind_of
+from model_cache.kinds import EMBEDDING, ROUTED, SPACY, STATIC, kind_of
 
 INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
@@ -88,8 +88,8 @@ def find_incomplete(folder: Path) -> list[str]:
     """Return the names of files that are missing from a model's folder; if none, those of truncated weights.
 
     Raises:
-        CorruptModelError: the index of the weights cannot be read.
-        InvalidModelNameError: the index names a file outside the folder.
+        CorruptModelError: the file that names the others, such as the index of the weights, cannot be read.
+        InvalidModelNameError: it names a file outside the folder.
     """
     return find_missing(folder) or find_truncated(folder)
 
@@ -98,17 +98,26 @@ def find_missing(folder: Path) -> list[str]:
     """Return the names of files that a complete model has and a folder does not.
 
     Raises:
-        CorruptModelError: the index of the weights cannot be read.
-        InvalidModelNameError: the index names a file outside the folder.
+        CorruptModelError: the file that names the others, such as the index of the weights, cannot be read.
+        InvalidModelNameError: it names a file outside the folder.
     """
     if (folder / SPACY.marker).is_file() and not (folder / EMBEDDING.marker).is_file():
         required = _spacy_files(folder / SPACY.marker)
     elif is_static(folder):
         below = f"{_STATIC_FOLDER}/" if (folder / _STATIC_FOLDER).is_dir() else ""
         required = [STATIC.marker, f"{below}tokenizer.json", f"{below}{_WEIGHTS}"]
+    elif is_routed(folder):
+        encoders = _encoder_folders(folder / ROUTED.marker)
+        required = ["modules.json", *(f"{name}/{file}" for name in encoders for file in _encoder_files(folder / name))]
     else:
-        required = ["config.json", "tokenizer.json", *weight_files(folder)]
+        required = _encoder_files(folder)
     return [name for name in required if not (folder / name).is_file()]
+
+
+def is_routed(folder: Path) -> bool:
+    """Return whether a folder is that of a model whose first module is a Router: its encoders lie in folders."""
+    # os.path returns False where a Path raises, as for a name that is too long.
+    return os.path.isfile(folder / ROUTED.marker) and not os.path.isfile(folder / EMBEDDING.marker)  # noqa: PTH113
 
 
 def is_static(folder: Path) -> bool:
@@ -121,6 +130,23 @@ def is_static(folder: Path) -> bool:
             return b".StaticEmbedding" in file.read(_LONGEST_MODULES)
     except OSError:
         return False
+
+
+def _encoder_files(folder: Path) -> list[str]:
+    """Return the names of the files that an encoder requires in its folder."""
+    return ["config.json", "tokenizer.json", *weight_files(folder)]
+
+
+def _encoder_folders(router: Path) -> list[str]:
+    """Return the folders of a Router's encoders, sorted."""
+    try:
+        types = json.loads(router.read_text("utf-8"))["types"]
+        folders = [name for name, kind in types.items() if kind.endswith("Transformer")]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptModelError(f"{router} is not that of a Router: {type(error).__name__}: {error}") from error
+    for name in folders:
+        check_file_name(name)
+    return sorted(folders)
 
 
 def weight_files(folder: Path) -> list[str]:
@@ -163,7 +189,8 @@ def _shards(index: Path) -> list[str]:
 
 def find_truncated(folder: Path) -> list[str]:
     """Return the names of weight files in a folder whose size differs from what their own headers say."""
-    return [path.name for path in sorted(folder.glob("*.safetensors")) if not _has_full_length(path)]
+    files = folder.glob("*/*.safetensors" if is_routed(folder) else "*.safetensors")
+    return [path.relative_to(folder).as_posix() for path in sorted(files) if not _has_full_length(path)]
 
 
 def _has_full_length(path: Path) -> bool:

@@ -34,26 +34,31 @@ class ModelKind:
 # The folder of a module as sentence-transformers names it, below a model or below its Router.
 _MODULE = r"\d{1,3}_[A-Za-z]{1,40}"
 _ROUTED_MODULE = r"[A-Za-z0-9_-]{1,40}_\d{1,3}_[A-Za-z]{1,40}"
-# At the top of a repository, it means that even the encoder is one of each route's modules.
-ROUTER = "router_config.json"
-ROUTER_FIRST = (
-    f"is asymmetric from its encoders on: its first module is a Router ({ROUTER}), whose encoders lie in folders of "
-    "their own, which is not supported; save each route as a model of its own: "
-    "SentenceTransformer(modules=[*model[0].sub_modules['query'], *list(model)[1:]], prompts=model.prompts)"
-    ".save_pretrained(…)"
+_ENCODER_FILES = (
+    r"(config|sentence_[a-z-]{1,20}_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens"
+    r"|generation_config|chat_template|adapter_config)\.json|chat_template\.jinja"
+    r"|model(-\d{1,6}-of-\d{1,6})?\.safetensors|model\.safetensors\.index\.json"
 )
 
 EMBEDDING = ModelKind(
     marker="config.json",
     needed=re.compile(
-        r"(config|config_sentence_transformers|sentence_[a-z-]{1,20}_config|modules|tokenizer|tokenizer_config"
-        r"|special_tokens_map|added_tokens|generation_config|chat_template|adapter_config)\.json|chat_template\.jinja"
-        r"|model(-\d{1,6}-of-\d{1,6})?\.safetensors|model\.safetensors\.index\.json"
+        rf"{_ENCODER_FILES}|(config_sentence_transformers|modules)\.json"
         rf"|[A-Za-z0-9_-]{{1,40}}/config\.json|{_MODULE}/model\.safetensors"
         rf"|{_MODULE}/router_config\.json|{_MODULE}/{_ROUTED_MODULE}/(config\.json|model\.safetensors)"
     ),
     weights=re.compile(r"[^/]+\.safetensors"),
     requirement="config.json, tokenizer.json and model.safetensors",
+)
+# Models whose first module is a Router: each encoder lies in a folder of its own, and none at the top.
+ROUTED = ModelKind(
+    marker="router_config.json",
+    needed=re.compile(
+        r"(config_sentence_transformers|modules|router_config)\.json"
+        rf"|{_MODULE}/(config\.json|model\.safetensors)|{_ROUTED_MODULE}/({_ENCODER_FILES})"
+    ),
+    weights=re.compile(rf"{_ROUTED_MODULE}/[^/]+\.safetensors"),
+    requirement="modules.json, and config.json, tokenizer.json and model.safetensors of each encoder",
 )
 # sentence-transformers' static models have no config.json: their table lies beside modules.json or in a folder.
 STATIC = ModelKind(
@@ -85,6 +90,8 @@ def kind_of(names: Collection[str]) -> ModelKind:
         return EMBEDDING
     if SPACY.marker in names:
         return SPACY
+    if ROUTED.marker in names:
+        return ROUTED
     # A model that pools token vectors has a config.json, which an incomplete repository may lack.
     pools = any(name.startswith("1_Pooling/") for name in names)
     return STATIC if STATIC.matches(names) and not pools else EMBEDDING

@@ -15,7 +15,7 @@ from model_cache.errors import (
     ModelUnavailableError,
 )
 from model_cache.folders import delete_empty
-from model_cache.kinds import EMBEDDING, ROUTER, ROUTER_FIRST, SPACY
+from model_cache.kinds import EMBEDDING, ROUTED, SPACY
 from model_cache.names import RepoName, is_commit
 from model_cache.packages import package_of
 from model_cache.record import CacheRecord
@@ -42,7 +42,7 @@ def resolve_directory(name: str) -> Path | None:
         raise InvalidModelNameError(f"{name!r} is in a home folder that is not known: expected a directory") from error
     # os.path returns False where a Path raises: in a working directory that may not be read.
     is_directory = os.path.isdir(directory)  # noqa: PTH112
-    known = any(os.path.isfile(directory / kind.marker) for kind in (EMBEDDING, SPACY))  # noqa: PTH113
+    known = any(os.path.isfile(directory / kind.marker) for kind in (EMBEDDING, SPACY, ROUTED))  # noqa: PTH113
     if known or files.is_static(directory):
         return directory.resolve()
     if directory.is_absolute() or is_directory or name.startswith((".", "~")):
@@ -54,8 +54,6 @@ def _describe_fault(directory: Path, is_directory: bool) -> str:
     """Say why a path is not the folder of a model, and what to do about it."""
     if not is_directory:
         return "is not a directory: expected the folder of a model"
-    if os.path.isfile(directory / ROUTER):  # noqa: PTH113
-        return ROUTER_FIRST
     if os.path.isfile(directory / "0_Transformer" / "config.json"):  # noqa: PTH113
         return (
             "holds its model in 0_Transformer, as in sentence-transformers' old layout: load it with a recent "

@@ -8,7 +8,7 @@ import pytest
 from akidb_mlx import EmbeddingService
 from akidb_mlx.checkpoint.checkpoint import read_checkpoint
 from akidb_mlx.checkpoint.modules import read_modules
-from akidb_mlx.errors import InvalidInputError, ModelLoadError, ModelNotFoundError
+from akidb_mlx.errors import InvalidInputError, ModelLoadError
 from akidb_mlx.runtime.locks import device_lock
 from model_cache.files import list_names, select_needed
 from tests.support import GOLDENS, TEXTS, copy_model, edit_json, edit_tensors, golden
@@ -114,9 +114,9 @@ def test_equal_tokens_with_another_prompt_are_another_text():
 def test_windows_are_pooled_without_the_prompt_too():
     long = "the ledger of ships " * 100
     with load(GOLDENS / "tiny-bert-modules") as one:
-        tokens = one._tokenizer([long], "query: the ledger of ", "chunk")[0]
+        tokens = one._tokenizers[""]([long], "query: the ledger of ", "chunk")[0]
         assert len(tokens.windows) > 2
-        count = one._tokenizer.prompt_length("query: the ledger of ")
+        count = one._tokenizers[""].prompt_length("query: the ledger of ")
         starts = {tuple(window[:count].tolist()) for window in tokens.windows}
         assert len(starts) == 1  # each begins with the prompt, and none of it is pooled
         whole = one.embed_array([long], input_type="query", on_overflow="chunk", normalize=False)[0]
@@ -271,17 +271,8 @@ def test_the_first_versions_kept_a_router_in_config_json(tmp_path):
     assert np.abs(vectors - golden("tiny-bert-routes")["query"][:3]).max() <= 2e-5
 
 
-def test_encoders_in_a_router_are_refused_by_name(tmp_path):
-    directory = copy_model("tiny-bert", tmp_path)
-    (directory / "config.json").rename(directory / "router_config.json")
-    with pytest.raises(
-        ModelNotFoundError, match=r"its first module is a Router .*save each route as a model of its own"
-    ):
-        load(directory)
-
-
 def test_the_files_of_modules_and_routes_are_fetched():
-    for name in ("tiny-bert-modules", "tiny-bert-routes"):
+    for name in ("tiny-bert-modules", "tiny-bert-routes", "towers-bert-qwen3"):
         names = list_names(GOLDENS / name)
         assert select_needed(names) == sorted(names)
     other = [

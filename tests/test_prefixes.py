@@ -17,7 +17,7 @@ def test_sharing_a_prompt_changes_nothing(monkeypatch, name, on_overflow):
         tokens = one.get_metrics()["tokens"]
         monkeypatch.setattr("akidb_mlx.service.MIN_PREFIX", 10_000)
         whole = one.embed_array(TEXTS, prompt=PROMPT, on_overflow=on_overflow)
-        prefix = len(one._tokenizer.prefix(PROMPT))
+        prefix = len(one._tokenizers[""].prefix(PROMPT))
         saved = one.get_metrics()["tokens"] - 2 * tokens
     assert np.abs(shared - whole).max() <= 1e-6
     assert prefix > 15

@@ -192,13 +192,13 @@ def test_aembed_raises_what_embed_raises(service):
 def test_aembed_never_tokenises_on_the_event_loop(service, monkeypatch):
     one = service("tiny-bert")
     threads = []
-    tokenize = one._tokenizer
+    tokenize = one._tokenizers[""]
 
     def noted(*arguments):
         threads.append(threading.current_thread())
         return tokenize(*arguments)
 
-    monkeypatch.setattr(one, "_tokenizer", noted)
+    monkeypatch.setitem(one._tokenizers, "", noted)
     asyncio.run(one.aembed(["a"]))
     assert len(threads) == 1
     assert threads[0] is not threading.current_thread()
@@ -209,7 +209,7 @@ def test_the_loop_goes_on_and_a_task_can_be_cancelled_while_texts_are_tokenised(
     one = service("tiny-bert")
 
     async def cancel():
-        with one._tokenizer._short._lock:  # on this thread; the call waits for it on another
+        with one._tokenizers[""]._short._lock:  # on this thread; the call waits for it on another
             task = asyncio.create_task(one.aembed(["a"]))
             await asyncio.sleep(0.1)
             task.cancel()

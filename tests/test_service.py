@@ -131,7 +131,7 @@ def test_prompts(qwen):
 def test_chunks_are_averaged_by_token_count(service, name):
     """The windows embedded one by one give the vector of the whole."""
     one = service(name)
-    (text,) = one._tokenizer([LONG], "", "chunk")
+    (text,) = one._tokenizers[""]([LONG], "", "chunk")
     opened = one._engine.open_call(lambda parts: parts[0], 0, Deadline(None))
     opened.add(text.windows, [0] * len(text.windows), BatchKey(), lambda pooled: pooled, 0)
     opened.end()

@@ -7,8 +7,8 @@ are silent.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,9 @@ class Checkpoint:
         lower_case: whether texts are lower-cased before the tokenizer's own normalisation.
         static: the table of a static model, which has no encoder and no `tensors`; None for any other.
         scoring: how a reranker scores a pair of texts; None in an embedding model.
+        towers: the encoders that a Router leads to, where it is the first module: a checkpoint for each, with its own
+            folder, tokenizer and routes. Empty in a model of one encoder. The attributes of one encoder are those of
+            the first tower then, and `max_tokens` is the smallest.
     """
 
     directory: Path
@@ -69,6 +72,16 @@ class Checkpoint:
     lower_case: bool
     static: StaticTable | None = None
     scoring: Scoring | None = None
+    towers: tuple[Checkpoint, ...] = ()
+
+    @property
+    def encoders(self) -> tuple[Checkpoint, ...]:
+        """Return the checkpoint of each encoder."""
+        return self.towers or (self,)
+
+    def encoder_of(self, route: str) -> Checkpoint:
+        """Return the checkpoint of the encoder that a route begins with."""
+        return next(encoder for encoder in self.encoders if route in encoder.heads)
 
     @property
     def architecture(self) -> Architecture:
@@ -86,12 +99,22 @@ class Checkpoint:
         return "; ".join(dict.fromkeys(head.pooling.source for head in self.heads.values()))
 
     @property
+    def architectures(self) -> str:
+        """Return the model types of its encoders."""
+        return "; ".join(dict.fromkeys(encoder.model_type for encoder in self.encoders))
+
+    @property
     def quantization_summary(self) -> str | None:
         """Describe how the quantised layers are packed; None where no layer is quantised."""
         if self.static is not None:
             return self.static.dtype if self.static.dtype == "int8" else None
-        layers = {name.removesuffix(".scales") for name in self.tensors if name.endswith(".scales")}
-        return "; ".join(sorted({str(self.quantization.of(layer)) for layer in layers})) or None
+        packings = {
+            str(encoder.quantization.of(name.removesuffix(".scales")))
+            for encoder in self.encoders
+            for name in encoder.tensors
+            if name.endswith(".scales")
+        }
+        return "; ".join(sorted(packings)) or None
 
 
 def read_checkpoint(directory: Path) -> Checkpoint:
@@ -100,18 +123,49 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     Raises:
         ModelLoadError: a file is missing or malformed, or asks for something that is not supported.
     """
-    config_path = directory / "config.json"
-    if (static := read_static(directory, read_optional_json(config_path))) is not None:
+    if (static := read_static(directory, read_optional_json(directory / "config.json"))) is not None:
         return _static_checkpoint(directory, static)
+    model = read_model_config(directory)  # first, since it says whether this is another kind of model
+    modules = read_modules(directory)
+    folders = dict.fromkeys(chain[0].folder for chain in modules.chains.values())
+    if not modules.routed_first:
+        _check_folders(directory, folders)
+        return _read_encoder(directory, directory, model, modules)
+    towers = tuple(_read_tower(directory, folder, model, modules.beginning_in(folder)) for folder in folders)
+    return replace(
+        towers[0],
+        directory=directory,
+        heads={route: tower.heads[route] for tower in towers for route in tower.heads},
+        routes=modules.routes,
+        max_tokens=min(tower.max_tokens for tower in towers),
+        towers=towers,
+    )
+
+
+def _read_tower(directory: Path, folder: Path, model: dict[str, Any], modules: ModuleList) -> Checkpoint:
+    """Return the description of one of several encoders; see `_read_encoder`."""
+    try:
+        return _read_encoder(directory, folder, model, modules)
+    except ModelLoadError as error:
+        raise ModelLoadError(f"{cut(folder.name)}: {error}") from error
+
+
+def _read_encoder(directory: Path, folder: Path, model: dict[str, Any], modules: ModuleList) -> Checkpoint:
+    """Return the description of an encoder and of what follows it.
+
+    Args:
+        directory: the model directory.
+        folder: that of the encoder's files.
+        model: the content of config_sentence_transformers.json.
+        modules: the modules of the routes that begin with the encoder.
+    """
+    config_path = folder / "config.json"
     config, model_type = read_config(config_path)
     architecture = ARCHITECTURES[model_type]
     config = _text_config(config_path, config, architecture)
     encoder_config = parse_config(architecture.config, config)
-    model = read_model_config(directory)  # first, since it says whether this is another kind of model
-    modules = read_modules(directory)
-    _check_folders(directory, modules)
-    transformer = read_transformer(directory)
-    tensors = read_tensors(directory, architecture)
+    transformer = read_transformer(folder)
+    tensors = read_tensors(folder, architecture)
     check_heads(tensors)
     reader = HeadReader(directory, config, architecture, modules, tensors)
     heads = {route: reader.read(chain) for route, chain in modules.chains.items()}
@@ -119,7 +173,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     quantization = read_quantization(config_path, config, architecture)
     check_layers(config_path, quantization, tensors)
     return Checkpoint(
-        directory=directory,
+        directory=folder,
         model_type=model_type,
         config=config,
         encoder_config=encoder_config,
@@ -131,7 +185,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         stated_embedder=modules.listed or bool(model) or is_file(directory / "1_Pooling/config.json"),
         prompts=model["prompts"] if model.get("prompts") is not None else dict(architecture.prompts),
         truncate_dim=model.get("truncate_dim"),
-        max_tokens=read_max_tokens(directory, config, encoder_config, transformer),
+        max_tokens=read_max_tokens(folder, config, encoder_config, transformer),
         lower_case=transformer.get("do_lower_case") is True,
     )
 
@@ -216,13 +270,13 @@ def read_max_tokens(
     return int(min(limits))
 
 
-def _check_folders(directory: Path, modules: ModuleList) -> None:
+def _check_folders(directory: Path, folders: Iterable[Path]) -> None:
     """Refuse an encoder that is not in the model's own folder: another may lie there."""
-    for chain in modules.chains.values():
-        if chain[0].folder != directory:
+    for folder in folders:
+        if folder != directory:
             raise ModelLoadError(
                 f"{directory / 'modules.json'}: the Transformer lies in the folder "
-                f"{cut(str(chain[0].folder.relative_to(directory)))!r}, as in sentence-transformers' old layout, and "
+                f"{cut(str(folder.relative_to(directory)))!r}, as in sentence-transformers' old layout, and "
                 "is read from the model directory itself only; load the model with a recent sentence-transformers and "
                 "save it again"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,17 @@ class ModuleList:
         chains: for each route the modules that a text passes, from a Transformer and a Pooling on; a model without a
             Router has one route, "".
         routes: the route of a text for each role that has one: "query", "document" or None.
+        routed_first: whether the first module is a Router, so that each route has a Transformer of its own.
     """
 
     listed: bool
     chains: Mapping[str, tuple[Module, ...]]
     routes: Mapping[str | None, str]
+    routed_first: bool = False
+
+    def beginning_in(self, folder: Path) -> ModuleList:
+        """Return those modules whose route begins in a folder."""
+        return replace(self, chains={route: chain for route, chain in self.chains.items() if chain[0].folder == folder})
 
 
 def read_modules(directory: Path) -> ModuleList:
@@ -67,7 +73,7 @@ def read_modules(directory: Path) -> ModuleList:
         chains = {route: (*modules[:place], *routed[route], *modules[place + 1 :]) for route in routes.values()}
     for chain in chains.values():
         _check_chain(path, chain)
-    return ModuleList(True, chains, routes)
+    return ModuleList(True, chains, routes, routed_first=routers[:1] == [0])
 
 
 def list_modules(path: Path) -> tuple[Module, ...]:

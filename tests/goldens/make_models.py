@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -33,6 +34,7 @@ class Recipe:
             mode and a Normalize.
         change: a last change of the saved directory, before its vectors are computed: extra keys, other modules.
         scale: standard deviation of what is added to every parameter, so that leaving out a norm or a bias shows.
+        query: the tower for queries, where a Router is to lead there; this recipe's own is the one for documents.
     """
 
     config: Any
@@ -43,6 +45,7 @@ class Recipe:
     modules: Callable[[int], list[Any]] | None = None
     change: Callable[[Path], None] | None = None
     scale: float = 0.1
+    query: Recipe | None = None
 
 
 def make(name: str, recipe: Recipe) -> None:
@@ -50,25 +53,20 @@ def make(name: str, recipe: Recipe) -> None:
     import numpy as np
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling, Transformer
-    from transformers import AutoModel
+    from sentence_transformers.sentence_transformer.modules import Normalize, Router
 
     torch.manual_seed(7)
-    model = AutoModel.from_config(recipe.config).float()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * recipe.scale)
     out = HERE / name
     shutil.rmtree(out, ignore_errors=True)
-    model.save_pretrained(out)
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(HERE / recipe.donor / file, out)
-    transformer = Transformer(str(out), max_seq_length=recipe.max_seq_length)
-    size = transformer.get_embedding_dimension()
-    after = [Pooling(size, recipe.pooling), Normalize()] if recipe.modules is None else recipe.modules(size)
-    SentenceTransformer(modules=[transformer, *after], prompts=recipe.prompts, device="cpu").save_pretrained(
-        str(out), create_model_card=False
-    )
+    with TemporaryDirectory() as towers:
+        if recipe.query is None:
+            modules = _make_modules(recipe, out)
+        else:
+            query, document = (_make_modules(one, Path(towers, one.pooling)) for one in (recipe.query, recipe))
+            modules = [Router.for_query_document(query, document), Normalize()]
+        SentenceTransformer(modules=modules, prompts=recipe.prompts, device="cpu").save_pretrained(
+            str(out), create_model_card=False
+        )
     if recipe.change is not None:
         recipe.change(out)
     reference = SentenceTransformer(str(out), device="cpu", local_files_only=True, model_kwargs={"dtype": "float32"})
@@ -81,6 +79,25 @@ def make(name: str, recipe: Recipe) -> None:
     }
     np.savez(HERE / f"{name}.npz", **arrays)
     print(name, {key: array.shape for key, array in arrays.items()})
+
+
+def _make_modules(recipe: Recipe, folder: Path) -> list[Any]:
+    """Write a random encoder to a folder, and return its Transformer and the modules after it."""
+    import torch
+    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from transformers import AutoModel
+
+    model = AutoModel.from_config(recipe.config).float()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * recipe.scale)
+    model.save_pretrained(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(HERE / recipe.donor / file, folder)
+    transformer = Transformer(str(folder), max_seq_length=recipe.max_seq_length)
+    size = transformer.get_embedding_dimension()
+    after = [Pooling(size, recipe.pooling), Normalize()] if recipe.modules is None else recipe.modules(size)
+    return [transformer, *after]
 
 
 def main() -> None:
