@@ -34,6 +34,7 @@ LAYERS = {
     "entities": ["akidb_mlx.entities"],
     "summarization": ["akidb_mlx.summarization"],
     "ml_funcs": ["akidb_mlx.ml_funcs"],
+    "supervision": ["akidb_mlx.supervision"],
     "cli": ["akidb_mlx.cli", "akidb_mlx.__main__"],
     "model_cache": ["model_cache"],
     "mlx": ["mlx"],
@@ -44,6 +45,7 @@ BELOW = {
     "errors": set(),
     "values": {"errors"},
     "settings": {"errors", "values", "model_cache"},
+    "supervision": {"errors"},
     "runtime": {"errors", "settings", "mlx"},
     "checkpoint": {"errors", "values", "runtime", "model_cache"},
     "embedder": {"errors", "values", "runtime"},
@@ -68,7 +70,7 @@ BELOW["service"] = _LIBRARY | {"model_cache"}
 BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "model_cache", "mlx", "mlx_lm"}
 BELOW["reranking"] = BELOW["service"] | {"service"}
 BELOW["ml_funcs"] = BELOW["service"] | {"service", "entities", "summarization"}
-BELOW["cli"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "top"}
+BELOW["cli"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "supervision", "top"}
 # The package itself re-exports names of all layers on demand.
 BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking"}
 
