@@ -100,6 +100,7 @@ class EmbeddingModel(Model):
             # Last-token pooling needs only later tokens, which see the prefix through its keys and values.
             shares_prefixes=hasattr(self._encoder, "prefix")
             and all(head.pooling.modes == ("last",) for head in checkpoint.heads.values()),
+            backend="mlx",
             device=plan.device_name,
             precision=plan.precision,
             allow_tf32=device.rounds_to_tf32(plan.device),
