@@ -7,7 +7,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use akidb_embedding::{EmbedOptions, EmbeddingError, EmbeddingProvider, MlxEmbeddingProvider, PythonError};
-use common::{STAND_IN, abandon, made_by, request, service};
+use common::{STAND_IN, abandon, ask, eventually, made_by, request, service};
 use pyo3::prelude::*;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -20,22 +20,6 @@ fn stand_in(methods: &str) -> (Py<PyAny>, MlxEmbeddingProvider) {
 }
 
 const NEVER_ANSWERS: &str = "    def resolve(self, future, texts): pass";
-
-fn ask<T: for<'a, 'py> FromPyObject<'a, 'py, Error: Into<PyErr>>>(made: &Py<PyAny>, expression: &std::ffi::CStr) -> T {
-    Python::attach(|py| {
-        let locals = pyo3::types::PyDict::new(py);
-        locals.set_item("it", made).unwrap();
-        py.eval(expression, Some(&locals), None).unwrap().extract().map_err(Into::into).unwrap()
-    })
-}
-
-async fn eventually(mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(10), "never came about");
-        sleep(Duration::from_millis(5)).await;
-    }
-}
 
 fn within(limit: Duration) -> EmbedOptions {
     EmbedOptions::default().with_timeout(limit)
