@@ -226,12 +226,12 @@ def bert_modules(name: str) -> Any:
     from sentence_transformers.sentence_transformer.modules import Dropout, Pooling
     from transformers import BertConfig, BertModel
 
-    config = BertConfig(**_SIZES, max_position_embeddings=96)
+    config = BertConfig(**_SIZES | {"hidden_size": 24}, max_position_embeddings=96)
     model = BertModel(config, add_pooling_layer=False)
     out = _save(name, model, "tiny-bert", None, tokenizer_class="BertTokenizer")
     modules = [
-        Pooling(32, ("mean", "cls")),
-        Dense(64, 16, use_residual=True),
+        Pooling(24, ("mean", "cls")),
+        Dense(48, 16, use_residual=True),
         Normalize(),
         Dropout(0.5),
         Dense(16, 2, module_output_name="scores"),
