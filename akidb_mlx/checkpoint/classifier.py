@@ -9,7 +9,7 @@ from typing import Any
 
 from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.architectures.config import EncoderConfig
-from akidb_mlx.checkpoint.head import Dense, Head
+from akidb_mlx.checkpoint.head import Dense, Head, Normalize
 from akidb_mlx.checkpoint.head_modules import HeadReader
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.checkpoint.modules import EVERY_ROLE, ModuleList
@@ -38,8 +38,9 @@ def read_classifier(
         raise ModelLoadError(f"{directory}: rerankers of the architecture {config['model_type']} are not supported")
     names = _read_label_names(directory / "config.json", config)
     head = architecture.classifier(encoder_config, len(names))
-    refuse_other_heads(tensors, tuple(f"{module.name}." for module in head.modules))
-    output = head.modules[-1].name
+    layers = [module.name for module in head.modules if not isinstance(module, Normalize)]
+    refuse_other_heads(tensors, tuple(f"{name}." for name in layers))
+    output = layers[-1]
     weight = tensors.get(f"{output}.weight")
     if weight is None or len(weight.shape) != 2:
         raise ModelLoadError(

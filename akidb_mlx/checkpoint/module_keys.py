@@ -119,7 +119,7 @@ DENSE_KEYS = KnownKeys(
 # The same file of the module that makes a reranker's scores.
 SCORE_DENSE_KEYS = KnownKeys(
     honoured=DENSE_KEYS.honoured,
-    only=DENSE_KEYS.only | only("module_output_name", "scores", reason="it is the module that makes the scores"),
+    only={**DENSE_KEYS.only, **only("module_output_name", "scores", reason="this module makes the scores")},
     harmless=DENSE_KEYS.harmless,
 )
 NORMALIZE_KEYS = KnownKeys(honoured=frozenset(), only=_SENTENCE_ONLY)

@@ -99,7 +99,7 @@ def _check_scores(path: Path) -> None:
     output = read_json(path).get("module_output_name")
     if output != "scores":
         raise ModelLoadError(
-            f"{path}: module_output_name must be 'scores' in the last module of a reranker, found {reprlib.repr(output)}"
+            f"{path}: the last module of a reranker must have module_output_name 'scores', found {reprlib.repr(output)}"
         )
 
 
