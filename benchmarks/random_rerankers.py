@@ -73,7 +73,7 @@ def _write_cross_encoder(directory: Path, layers: int) -> None:
         tensors |= {f"{name}.weight": weights.norm(_HIDDEN), f"{name}.bias": weights.matrix(1, _HIDDEN)[0]}
     # So that scores of different pairs differ by far more than rounding does.
     tensors["bert.pooler.dense.weight"] *= 10
-    tensors["classifier.weight"] *= 50
+    tensors["classifier.weight"] *= 10
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 

@@ -32,11 +32,10 @@ from benchmarks.workloads import mixed, sentences
 
 _DOCUMENTS = 100
 _ROUNDS = 5
-# Random weights give scores of up to about 10.
 _MAX_DIFFERENCE = 1e-4
 _QUERY = "How many people live in the capital, and since when?"
 # Sentences of a long query.
-_LONG = 8
+_LONG = 4
 
 
 def compare(directory: Path) -> dict[str, float]:
@@ -58,7 +57,7 @@ def compare(directory: Path) -> dict[str, float]:
             }
             scores = answers[REFERENCE][1]
             largest = max(largest, float(np.abs(answers[OURS][1] - scores).max()))
-            if not (largest <= _MAX_DIFFERENCE < scores.std()):
+            if not largest <= _MAX_DIFFERENCE < scores.std() / 100:
                 raise SystemExit(f"scores differ by {largest}; their standard deviation is {scores.std()}")
             for name in speeds if timed else ():
                 speeds[name].append(_DOCUMENTS / answers[name][0]["seconds"])

@@ -161,6 +161,8 @@ class TestActivation:
         ("reranker-modernbert-modules", "4_Dense/config.json", {"module_output_name": None}, "found None"),
         ("reranker-modernbert-modules", "2_Dense/config.json", {"module_output_name": "scores"}, "module_output_name"),
         ("reranker-modernbert-modules", "4_Dense/config.json", {"module_input_name": "x"}, "module_input_name"),
+        ("reranker-modernbert-modules", "2_Dense/config.json", {"bias": True}, "dense.0.bias says otherwise"),
+        ("reranker-modernbert-modules", "4_Dense/config.json", {"bias": False}, "dense.1.bias says otherwise"),
         ("reranker-modernbert-modules", "4_Dense/config.json", {"out_features": 2}, "out_features is 2"),
         ("reranker-modernbert-modules", "1_Pooling/config.json", {"include_prompt": False}, "include_prompt = false"),
         ("reranker-modernbert-modules", "sentence_bert_config.json", {"module_output_name": "x"}, "module_output_name"),
