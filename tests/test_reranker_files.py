@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from akidb_mlx import EmbeddingService, Reranker
+from akidb_mlx.checkpoint.architectures import ARCHITECTURES
+from akidb_mlx.checkpoint.architectures.config import parse_config
 from akidb_mlx.checkpoint.pairs import pair_tokenizer
 from akidb_mlx.checkpoint.reranker import read_reranker
 from akidb_mlx.checkpoint.tokenization.frame import PairFrame, read_pair_frame
@@ -222,6 +225,63 @@ def test_a_transformer_in_a_folder_of_its_own_is_refused(tmp_path):
     entries[0]["path"] = "0_Transformer"
     (directory / "modules.json").write_text(json.dumps(entries))
     assert "in the model directory itself" in refusal(directory)
+
+
+def test_an_ordinary_configuration_of_a_classifier_is_let_through():
+    """As those of gte-reranker-modernbert and granite-embedding-reranker."""
+    config = {
+        "architectures": ["ModernBertForSequenceClassification"],
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": 50281,
+        "classifier_activation": "gelu",
+        "classifier_bias": False,
+        "classifier_dropout": 0.0,
+        "classifier_pooling": "mean",
+        "cls_token_id": 50281,
+        "decoder_bias": True,
+        "deterministic_flash_attn": False,
+        "embedding_dropout": 0.0,
+        "eos_token_id": 50282,
+        "global_attn_every_n_layers": 3,
+        "global_rope_theta": 160000.0,
+        "gradient_checkpointing": False,
+        "hidden_activation": "gelu",
+        "hidden_size": 768,
+        "id2label": {"0": "LABEL_0"},
+        "initializer_cutoff_factor": 2.0,
+        "initializer_range": 0.02,
+        "intermediate_size": 1152,
+        "label2id": {"LABEL_0": 0},
+        "layer_norm_eps": 1e-05,
+        "local_attention": 128,
+        "local_rope_theta": 10000.0,
+        "max_position_embeddings": 8192,
+        "mlp_bias": False,
+        "mlp_dropout": 0.0,
+        "model_type": "modernbert",
+        "norm_bias": False,
+        "norm_eps": 1e-05,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 22,
+        "pad_token_id": 50283,
+        "position_embedding_type": "absolute",
+        "repad_logits_with_grad": False,
+        "sep_token_id": 50282,
+        "sparse_pred_ignore_index": -100,
+        "sparse_prediction": False,
+        "torch_dtype": "float16",
+        "transformers_version": "4.48.0",
+        "vocab_size": 50368,
+    }
+    architecture = ARCHITECTURES["modernbert"]
+    architecture.reranker_keys.check(Path("config.json"), config)
+    head = architecture.classifier(parse_config(architecture.config, config), 1)
+    assert head.pooling.modes == ("mean",)
+    dense, norm, output = head.modules
+    assert (dense.name, dense.activation, dense.bias) == ("head.dense", "GELU", False)
+    assert (norm.name, norm.eps, norm.bias) == ("head.norm", 1e-5, False)
+    assert (output.name, output.outputs, output.bias) == ("classifier", 1, True)
 
 
 def test_modules_have_numbered_labels_and_name_their_source():
