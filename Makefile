@@ -117,6 +117,8 @@ token-budget: .venv/developed ## measure throughput by token budget
 bench: .venv/developed ## compare throughput with the peers that `make bench-peers` installs
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks.compare --json docs/benchmarks.json --plot docs/benchmarks.svg
+	$(BIN)/python -m benchmarks.static_models
+	$(BIN)/python -m benchmarks.rerankers
 
 bench-peers: .venv/developed ## install the peers, each in its own environment in .bench (gigabytes)
 	$(BIN)/python -m benchmarks.compare --install

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from os import PathLike, fspath
 from typing import get_args
 
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.closeable import Closeable
-from akidb_mlx.engine.backend import Model
+from akidb_mlx.engine.backend import Model, ModelFacts
 from akidb_mlx.engine.engine import Engine
 from akidb_mlx.engine.life import EngineLimits
 from akidb_mlx.errors import ConfigurationError, InvalidInputError
-from akidb_mlx.reports import Health, ServiceMetrics
+from akidb_mlx.reports import Health, RunningModelInfo, ServiceMetrics
 from akidb_mlx.runtime import mlx_import
 from akidb_mlx.settings import BackendName, DeviceName, Settings, load_settings
 
@@ -22,9 +22,34 @@ from akidb_mlx.settings import BackendName, DeviceName, Settings, load_settings
 class RunningModel(Closeable):
     """A model that an engine runs: its work, its health and its end."""
 
+    _model_name: str
+    _revision: str | None
+    _checkpoint: Checkpoint
+    _facts: ModelFacts
     _engine: Engine
     # Closes the engine and gives the model's files back.
     _release: Callable[[], None]
+
+    def _describe(self, prompts: Iterable[str], default_prompt: str | None) -> RunningModelInfo:
+        """Return the part of the model's report that does not depend on what it computes."""
+        checkpoint, facts = self._checkpoint, self._facts
+        return {
+            "model_name": self._model_name,
+            "max_tokens": checkpoint.max_tokens,
+            "backend": facts.backend,
+            "device": facts.device,
+            "precision": facts.precision,
+            "allow_tf32": facts.allow_tf32,
+            "quantization": checkpoint.quantization_summary,
+            "prompts": sorted(prompts),
+            "default_prompt": default_prompt,
+            "architecture": checkpoint.architectures,
+            "revision": self._revision,
+            "path": str(checkpoint.directory),
+            "weight_bytes": facts.weight_bytes,
+            "memory": self._engine.memory,
+            "status": self._engine.status,
+        }
 
     def get_metrics(self) -> ServiceMetrics:
         """Report the work that was done since the model was asked for, as plain types; waits for nothing."""

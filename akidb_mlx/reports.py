@@ -9,24 +9,20 @@ from typing_extensions import TypedDict
 ModelStatus = Literal["loading", "ready", "closed", "failed"]
 
 
-class ModelInfo(TypedDict):
-    """A model and how it runs.
+class RunningModelInfo(TypedDict):
+    """A model and how it runs, as every class reports it that computes with one.
 
     Attributes:
         model_name: the name that it was asked for by.
-        dimension: how many values a vector has unless a call says otherwise.
-        native_dimension: how many values the model computes.
-        max_tokens: most tokens of one text, special tokens included.
-        backend: the library that computes, as in "mlx".
+        max_tokens: most tokens of one text or pair, special tokens included.
+        backend: the library that computes: "mlx", or "numpy" for a static model.
         device: "cpu" or "gpu".
         precision: type of the activations, as in "float32".
         allow_tf32: whether the device rounds the factors of float32 products to TF32, as was tried at load.
         quantization: how the weights are packed; None where none are.
-        pooling: how token vectors become one vector, as in "mean", "cls" or "last"; "cls+mean" for two side by side.
-        pooling_source: the file or rule that says so.
         prompts: names of the model's prompts.
-        default_prompt: the one that its files ask for by default, which is applied only where `input_type` names it.
-        matryoshka: whether it was trained so that a vector's first values are a vector themselves.
+        default_prompt: the prompt that its files name as the default. An `EmbeddingService` applies it only where
+            `input_type` names it, a `Reranker` to every call without a prompt.
         architecture: `model_type` in config.json.
         revision: commit of the repository, or None.
         path: directory of the files.
@@ -37,25 +33,38 @@ class ModelInfo(TypedDict):
     """
 
     model_name: str
-    dimension: int
-    native_dimension: int
     max_tokens: int
     backend: str
     device: str
     precision: str
     allow_tf32: bool
     quantization: str | None
-    pooling: str
-    pooling_source: str
     prompts: list[str]
     default_prompt: str | None
-    matryoshka: bool
     architecture: str
     revision: str | None
     path: str
     weight_bytes: int
     memory: dict[str, int]
     status: ModelStatus
+
+
+class ModelInfo(RunningModelInfo):
+    """An embedding model and how it runs.
+
+    Attributes:
+        dimension: how many values a vector has unless a call says otherwise.
+        native_dimension: how many values the model computes.
+        pooling: how token vectors become one vector, as in "mean", "cls" or "last"; "cls+mean" for two side by side.
+        pooling_source: the file or rule that says so.
+        matryoshka: whether it was trained so that a vector's first values are a vector themselves.
+    """
+
+    dimension: int
+    native_dimension: int
+    pooling: str
+    pooling_source: str
+    matryoshka: bool
 
 
 class CallCounts(TypedDict):

@@ -246,28 +246,13 @@ class EmbeddingService(RunningModel, Embedder):
 
     def get_model_info(self) -> ModelInfo:
         """Report the model and how it runs, as plain types; takes no lock and waits for nothing."""
-        checkpoint = self._checkpoint
         return {
-            "model_name": self._model_name,
+            **self._describe(self._prompts, self._default_prompt),
             "dimension": self._dimension,
             "native_dimension": self._facts.dimension,
-            "max_tokens": checkpoint.max_tokens,
-            "backend": "mlx",
-            "device": self._facts.device,
-            "precision": self._facts.precision,
-            "allow_tf32": self._facts.allow_tf32,
-            "quantization": checkpoint.quantization_summary,
-            "pooling": checkpoint.pooling,
-            "pooling_source": checkpoint.pooling_source,
-            "prompts": sorted(self._prompts),
-            "default_prompt": self._default_prompt,
+            "pooling": self._checkpoint.pooling,
+            "pooling_source": self._checkpoint.pooling_source,
             "matryoshka": self._matryoshka,
-            "architecture": checkpoint.architectures,
-            "revision": self._revision,
-            "path": str(checkpoint.directory),
-            "weight_bytes": self._facts.weight_bytes,
-            "memory": self._engine.memory,
-            "status": self._engine.status,
         }
 
     def _choose_dimension(self, dimensions: int | None, settings: Settings, sizes: DimensionRange) -> int:

@@ -33,6 +33,7 @@ class FakeModel:
         pipelined=False,
         bucket_lengths=True,
         shares_prefixes=False,
+        backend="fake",
         device="cpu",
         precision="float32",
         allow_tf32=False,

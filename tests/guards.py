@@ -980,7 +980,7 @@ GUARDS = (
         "token types of a pair",
         "test_reranker_goldens.py::test_scores_equal_the_references",
         "the tokens of the document are of the second type",
-        (("akidb_mlx/backends/mlx/encoders/bert.py", "if batch.segments is None:", "if True:"),),
+        (("akidb_mlx/backends/mlx/encoders/__init__.py", "if self.segments is None:", "if True:"),),
         "bert",
     ),
     Guard(

@@ -10,6 +10,7 @@ import pytest
 from akidb_mlx import ModelPool, Reranker
 from akidb_mlx.checkpoint.pairs import longest_first
 from akidb_mlx.errors import ConfigurationError, DeadlineExceededError, InvalidInputError, ServiceClosedError
+from akidb_mlx.reranking import RerankerInfo
 from akidb_mlx.reranking.scores import finish_scores
 from tests.goldens.make_rerankers import pairs
 from tests.support import GOLDENS, TEXTS
@@ -242,6 +243,7 @@ def test_health_information_and_the_end():
     info = reranker.get_model_info()
     assert (info["labels"], info["activation"], info["max_tokens"]) == (["LABEL_0"], "Sigmoid", 64)
     assert info["weight_bytes"] > 0 and info["architecture"] == "xlm-roberta"
+    assert set(info) == set(RerankerInfo.__annotations__) and info["backend"] == "mlx"
     assert repr(reranker).endswith("r-xlm-roberta': 1 label, ready>")
     reranker.scores(PAIRS)
     assert reranker.get_metrics()["texts"] == len(PAIRS)

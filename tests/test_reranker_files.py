@@ -1,12 +1,16 @@
 """The files of a reranker: read as CrossEncoder reads them, or refused by name."""
 
+import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from akidb_mlx import EmbeddingService, Reranker
+from akidb_mlx.checkpoint.architectures import ARCHITECTURES
+from akidb_mlx.checkpoint.architectures.config import parse_config
 from akidb_mlx.checkpoint.pairs import pair_tokenizer
 from akidb_mlx.checkpoint.reranker import read_reranker
 from akidb_mlx.checkpoint.tokenization.frame import PairFrame, read_pair_frame
@@ -36,6 +40,9 @@ def largest_difference(directory, name):
         ("reranker-roberta", "sentence_transformers = "),
         ("reranker-xlm-roberta", "classifier"),
         ("reranker-distilbert", "classifier"),
+        ("reranker-modernbert", "classifier"),
+        ("reranker-gte", "classifier"),
+        ("reranker-bert-modules", "akidb_mlx.Reranker"),
         ("reranker-qwen3", "it may be a chat model or a reranker"),
         ("reranker-qwen3-logit-score", "lm_head"),
     ],
@@ -143,6 +150,37 @@ class TestActivation:
         ("reranker-qwen3-logit-score", "1_LogitScore/config.json", {"true_token_id": None}, "must be tokens"),
         ("reranker-qwen3-logit-score", "1_LogitScore/config.json", {"false_token_id": -1}, "must be tokens"),
         ("reranker-qwen3-logit-score", "1_LogitScore/config.json", {"module_input_name": "x"}, "module_input_name"),
+        ("reranker-modernbert", "config.json", {"classifier_activation": "gelu_new"}, "'gelu_new' is not supported"),
+        ("reranker-modernbert", "config.json", {"classifier_pooling": "max"}, "classifier_pooling = 'max'"),
+        ("reranker-modernbert", "config.json", {"classifier_bias": True}, "head.dense.bias is missing"),
+        ("reranker-modernbert-labels", "config.json", {"classifier_bias": False}, "head.dense.bias is not part"),
+        ("reranker-modernbert-labels", "config.json", {"norm_bias": False}, "norm.bias is not part"),
+        (
+            "reranker-modernbert-modules",
+            "4_Dense/config.json",
+            {"module_output_name": "sentence_embedding"},
+            "must have module_output_name 'scores', found 'sentence_embedding'",
+        ),
+        ("reranker-modernbert-modules", "4_Dense/config.json", {"module_output_name": None}, "found None"),
+        ("reranker-modernbert-modules", "2_Dense/config.json", {"module_output_name": "scores"}, "module_output_name"),
+        ("reranker-modernbert-modules", "4_Dense/config.json", {"module_input_name": "x"}, "module_input_name"),
+        ("reranker-modernbert-modules", "2_Dense/config.json", {"bias": True}, "dense.0.bias says otherwise"),
+        ("reranker-modernbert-modules", "4_Dense/config.json", {"bias": False}, "dense.1.bias says otherwise"),
+        ("reranker-modernbert-modules", "4_Dense/config.json", {"out_features": 2}, "out_features is 2"),
+        ("reranker-modernbert-modules", "1_Pooling/config.json", {"include_prompt": False}, "include_prompt = false"),
+        ("reranker-modernbert-modules", "sentence_bert_config.json", {"module_output_name": "x"}, "module_output_name"),
+        (
+            "reranker-modernbert-modules",
+            "sentence_bert_config.json",
+            {"modality_config": {"text": {"method": "forward", "method_output_name": "pooler_output"}}},
+            "pooler_output",
+        ),
+        (
+            "reranker-modernbert-modules",
+            "sentence_bert_config.json",
+            {"modality_config": {"message": {"method": "forward"}}},
+            "chat template",
+        ),
         (
             "reranker-qwen3-logit-score",
             "sentence_bert_config.json",
@@ -163,13 +201,99 @@ def test_what_is_not_honoured_is_refused_by_name(name, file, changes, message, t
     assert message in refusal(directory)
 
 
-def test_modules_of_other_kinds_are_refused(tmp_path):
-    directory = copy_model("reranker-bert-labels", tmp_path)
-    (directory / "modules.json").write_text(
-        '[{"path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},'
-        '{"path": "1_Dense", "type": "sentence_transformers.base.modules.dense.Dense"}]'
-    )
-    assert "lists Transformer, Dense; supported in a reranker" in refusal(directory)
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        "Transformer, Dense",
+        "Transformer, Pooling",
+        "Transformer, Pooling, Dense, Normalize",
+        "Transformer, Pooling, CNN, Dense",
+        "Transformer, LogitScore, Dense",
+        "Pooling",
+    ],
+)
+def test_modules_of_other_kinds_are_refused(kinds, tmp_path):
+    directory = copy_model("reranker-bert-modules", tmp_path)
+    entries = [{"path": "", "type": f"sentence_transformers.models.{kind}"} for kind in kinds.split(", ")]
+    (directory / "modules.json").write_text(json.dumps(entries))
+    assert f"lists {kinds}; supported in a reranker" in refusal(directory)
+
+
+def test_a_transformer_in_a_folder_of_its_own_is_refused(tmp_path):
+    directory = copy_model("reranker-bert-modules", tmp_path)
+    entries = json.loads((directory / "modules.json").read_text())
+    entries[0]["path"] = "0_Transformer"
+    (directory / "modules.json").write_text(json.dumps(entries))
+    assert "in the model directory itself" in refusal(directory)
+
+
+def test_an_ordinary_configuration_of_a_classifier_is_let_through():
+    """As those of gte-reranker-modernbert and granite-embedding-reranker."""
+    config = {
+        "architectures": ["ModernBertForSequenceClassification"],
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": 50281,
+        "classifier_activation": "gelu",
+        "classifier_bias": False,
+        "classifier_dropout": 0.0,
+        "classifier_pooling": "mean",
+        "cls_token_id": 50281,
+        "decoder_bias": True,
+        "deterministic_flash_attn": False,
+        "embedding_dropout": 0.0,
+        "eos_token_id": 50282,
+        "global_attn_every_n_layers": 3,
+        "global_rope_theta": 160000.0,
+        "gradient_checkpointing": False,
+        "hidden_activation": "gelu",
+        "hidden_size": 768,
+        "id2label": {"0": "LABEL_0"},
+        "initializer_cutoff_factor": 2.0,
+        "initializer_range": 0.02,
+        "intermediate_size": 1152,
+        "label2id": {"LABEL_0": 0},
+        "layer_norm_eps": 1e-05,
+        "local_attention": 128,
+        "local_rope_theta": 10000.0,
+        "max_position_embeddings": 8192,
+        "mlp_bias": False,
+        "mlp_dropout": 0.0,
+        "model_type": "modernbert",
+        "norm_bias": False,
+        "norm_eps": 1e-05,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 22,
+        "pad_token_id": 50283,
+        "position_embedding_type": "absolute",
+        "repad_logits_with_grad": False,
+        "sep_token_id": 50282,
+        "sparse_pred_ignore_index": -100,
+        "sparse_prediction": False,
+        "torch_dtype": "float16",
+        "transformers_version": "4.48.0",
+        "vocab_size": 50368,
+    }
+    architecture = ARCHITECTURES["modernbert"]
+    architecture.reranker_keys.check(Path("config.json"), config)
+    head = architecture.classifier(parse_config(architecture.config, config), 1)
+    assert head.pooling.modes == ("mean",)
+    dense, norm, output = head.modules
+    assert (dense.name, dense.activation, dense.bias) == ("head.dense", "GELU", False)
+    assert (norm.name, norm.eps, norm.bias) == ("head.norm", 1e-5, False)
+    assert (output.name, output.outputs, output.bias) == ("classifier", 1, True)
+
+
+def test_modules_have_numbered_labels_and_name_their_source():
+    scoring = read_reranker(GOLDENS / "reranker-bert-modules").scoring
+    assert (scoring.label_names, scoring.activation) == (("LABEL_0", "LABEL_1"), "Softmax")
+    assert (scoring.source, scoring.default_prompt) == ("5_Dense", "news")
+
+
+def test_a_head_beside_modules_is_refused(tmp_path):
+    directory = copy_model("reranker-bert-modules", tmp_path)
+    edit_tensors(directory / "model.safetensors", lambda tensors: {**tensors, "classifier.bias": np.zeros(2)})
+    assert "classifier.bias belongs to the head of" in refusal(directory)
 
 
 def test_another_head_is_refused(tmp_path):

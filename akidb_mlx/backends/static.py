@@ -67,6 +67,7 @@ class StaticModel(Model):
             pipelined=False,
             bucket_lengths=False,
             shares_prefixes=False,
+            backend="numpy",
             device="cpu",
             precision="float32",
             allow_tf32=False,

@@ -104,6 +104,7 @@ def _join(facts: Sequence[ModelFacts]) -> ModelFacts:
         pipelined=all(one.pipelined for one in facts),
         bucket_lengths=all(one.bucket_lengths for one in facts),
         shares_prefixes=all(one.shares_prefixes for one in facts),
+        backend="; ".join(dict.fromkeys(one.backend for one in facts)),
         precision="; ".join(dict.fromkeys(one.precision for one in facts)),
         weight_bytes=sum(one.weight_bytes for one in facts),
     )

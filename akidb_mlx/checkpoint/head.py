@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from akidb_mlx.checkpoint.architectures.architecture import PoolingMode
+PoolingMode = Literal["mean", "cls", "last", "max", "mean_sqrt_len_tokens", "weightedmean"]
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,32 @@ class Dense:
 
     Attributes:
         name: the beginning of its tensors' names.
+        outputs: how many values it gives.
         activation: the name of a class in torch.nn.
+        bias: whether it has one.
         residual: whether the layer's input is added to its output; through a matrix where their sizes differ.
     """
 
     name: str
-    activation: str
+    outputs: int
+    activation: str = "Identity"
+    bias: bool = True
     residual: bool = False
 
 
 @dataclass(frozen=True)
 class LayerNorm:
-    """A layer norm; `name` is the beginning of its tensors' names."""
+    """A layer norm.
+
+    Attributes:
+        name: the beginning of its tensors' names.
+        eps: what is added to the variance; torch.nn's own where sentence-transformers makes the norm.
+        bias: whether it has one.
+    """
 
     name: str
+    eps: float = 1e-5
+    bias: bool = True
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from akidb_mlx.checkpoint.architectures.architecture import Architecture, PoolingMode
+from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.files import is_file, read_json, read_optional_json
-from akidb_mlx.checkpoint.head import DENSE_ACTIVATIONS, Dense, Head, HeadModule, LayerNorm, Normalize, Pooling
-from akidb_mlx.checkpoint.known_keys import cut
+from akidb_mlx.checkpoint.head import (
+    DENSE_ACTIVATIONS,
+    Dense,
+    Head,
+    HeadModule,
+    LayerNorm,
+    Normalize,
+    Pooling,
+    PoolingMode,
+)
+from akidb_mlx.checkpoint.known_keys import KnownKeys, cut
 from akidb_mlx.checkpoint.module_keys import (
     DENSE_KEYS,
     DROPOUT_KEYS,
@@ -21,6 +30,7 @@ from akidb_mlx.checkpoint.module_keys import (
     NORMALIZE_KEYS,
     POOLING_FLAGS,
     POOLING_KEYS,
+    SCORE_DENSE_KEYS,
 )
 from akidb_mlx.checkpoint.modules import Module, ModuleList
 from akidb_mlx.checkpoint.tensors import StoredTensor, read_header
@@ -55,6 +65,7 @@ class HeadReader:
         architecture: Architecture,
         modules: ModuleList,
         main: Mapping[str, StoredTensor],
+        scores: Path | None = None,
     ) -> None:
         """Prepare to read.
 
@@ -65,12 +76,14 @@ class HeadReader:
             modules: the modules of each route.
             main: the tensors of the main file, where conversions put Dense layers as `dense.N`. They may leave a
                 modules.json that names folders which no longer exist, so the main file takes precedence.
+            scores: the folder of the Dense module whose output is a reranker's scores.
         """
         self._directory = directory
         self._config = config
         self._architecture = architecture
         self._modules = modules
         self._main = main
+        self._scores = scores
         self._read: dict[Path, HeadModule] = {}
         self._dense: list[Path | None] = []
         self.tensors: dict[str, StoredTensor] = {}
@@ -149,10 +162,10 @@ class HeadReader:
             raise ModelLoadError(f"{folder or self._directory}: {name}.weight is missing, or is not a matrix")
         path = folder / "config.json" if folder else None
         if path is not None and is_file(path):
-            return _read_dense_config(path, name, stored)
+            return _read_dense_config(path, name, stored, SCORE_DENSE_KEYS if folder == self._scores else DENSE_KEYS)
         if number >= self._architecture.dense_layers:
             raise ModelLoadError(f"{path} is missing: the activation of {name} is unknown")
-        return Dense(name, "Identity")
+        return Dense(name, weight.shape[0], bias=f"{name}.bias" in stored)
 
     def _add(self, file: Path, part: str, name: str) -> None:
         """Take up a module's tensors, of which those of its main part lose the name of that."""
@@ -200,15 +213,16 @@ def read_pooling(path: Path) -> Pooling:
     return Pooling(tuple(_POOLING_MODES[mode] for mode in modes), flags.get("include_prompt", True))
 
 
-def _read_dense_config(path: Path, name: str, stored: Mapping[str, StoredTensor]) -> Dense:
+def _read_dense_config(path: Path, name: str, stored: Mapping[str, StoredTensor], known: KnownKeys) -> Dense:
     """Return the layer that a file describes, checked against its tensors."""
     config = read_json(path)
-    DENSE_KEYS.check(path, config)
+    known.check(path, config)
     rows = stored[f"{name}.weight"].shape[0]
     outputs = config.get("out_features", rows)
     if outputs != rows:
         raise ModelLoadError(f"{path}: out_features is {reprlib.repr(outputs)} and {name}.weight has {rows} rows")
-    if config.get("bias", True) is not (f"{name}.bias" in stored) and "bias" in config:
+    bias = f"{name}.bias" in stored
+    if config.get("bias", bias) is not bias:
         raise ModelLoadError(f"{path}: bias is {reprlib.repr(config['bias'])}, and {name}.bias says otherwise")
     residual = config.get("use_residual", False)
     if not isinstance(residual, bool):
@@ -219,4 +233,4 @@ def _read_dense_config(path: Path, name: str, stored: Mapping[str, StoredTensor]
         raise ModelLoadError(
             f"{path}: activation {cut(activation)} is not supported ({', '.join(DENSE_ACTIVATIONS)} of torch.nn)"
         )
-    return Dense(name, kind, residual)
+    return Dense(name, rows, kind, bias, residual)

@@ -116,6 +116,12 @@ DENSE_KEYS = KnownKeys(
     only=_SENTENCE_ONLY,
     harmless=harmless("in_features", reason="the size is read from the weights"),
 )
+# The same file of the module that makes a reranker's scores.
+SCORE_DENSE_KEYS = KnownKeys(
+    honoured=DENSE_KEYS.honoured,
+    only={**DENSE_KEYS.only, **only("module_output_name", "scores", reason="this module makes the scores")},
+    harmless=DENSE_KEYS.harmless,
+)
 NORMALIZE_KEYS = KnownKeys(honoured=frozenset(), only=_SENTENCE_ONLY)
 LAYER_NORM_KEYS = KnownKeys(
     honoured=frozenset(), harmless=harmless("dimension", reason="the size is read from the weights")

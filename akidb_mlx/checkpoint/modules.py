@@ -17,7 +17,7 @@ from akidb_mlx.errors import ModelLoadError
 _LIBRARY = "sentence_transformers."
 _ROUTERS = ("Router", "Asym")
 _SUPPORTED = "Transformer, Pooling, and then any of Dense, LayerNorm, Normalize, Dropout; a Router over such modules"
-_AFTER_POOLING = ("Dense", "LayerNorm", "Normalize", "Dropout")
+AFTER_POOLING = ("Dense", "LayerNorm", "Normalize", "Dropout")
 # The roles of a text by which a route is chosen: those of `encode_query` and `encode_document`, and none.
 _TASKS = ("query", "document", None)
 # The routes of a model that has one for all texts.
@@ -102,7 +102,7 @@ def _module(path: Path, parent: Path, kind: str, folder: str) -> Module:
 def _check_chain(path: Path, chain: tuple[Module, ...]) -> None:
     """Check that modules are of the supported kinds, in a supported order."""
     kinds = [module.kind for module in chain]
-    if kinds[:2] != ["Transformer", "Pooling"] or any(kind not in _AFTER_POOLING for kind in kinds[2:]):
+    if kinds[:2] != ["Transformer", "Pooling"] or any(kind not in AFTER_POOLING for kind in kinds[2:]):
         raise ModelLoadError(f"{path} lists {cut(', '.join(kinds)) or 'nothing'}; supported: {_SUPPORTED}")
 
 

@@ -15,15 +15,15 @@ from akidb_mlx.checkpoint.architectures import ARCHITECTURES
 from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.architectures.config import parse_config
 from akidb_mlx.checkpoint.checkpoint import Checkpoint, check_layers, read_config, read_max_tokens
+from akidb_mlx.checkpoint.classifier import read_activation, read_classifier, read_score_modules, refuse_other_heads
 from akidb_mlx.checkpoint.files import read_optional_json
 from akidb_mlx.checkpoint.head import Head, Pooling
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.checkpoint.modules import EVERY_ROLE
 from akidb_mlx.checkpoint.pair_template import ChatTemplate, PairTemplate, QwenTemplate, find_template, message_format
-from akidb_mlx.checkpoint.purpose import find_head
 from akidb_mlx.checkpoint.quantization import read_quantization
 from akidb_mlx.checkpoint.reranker_files import RerankerFiles, read_layout
-from akidb_mlx.checkpoint.scoring import ACTIVATIONS, Scoring
+from akidb_mlx.checkpoint.scoring import Scoring
 from akidb_mlx.checkpoint.tensors import StoredTensor, float_type, read_tensors
 from akidb_mlx.checkpoint.tokenization.files import STANDARD_TOKENS, read_description
 from akidb_mlx.checkpoint.tokenization.frame import appends_end_token
@@ -50,7 +50,14 @@ def read_reranker(directory: Path) -> Checkpoint:
     tensors = read_tensors(directory, architecture)
     quantization = read_quantization(config_path, config, architecture)
     check_layers(config_path, quantization, tensors)
-    scoring = (_read_answers if layout.answers else _read_classifier)(directory, config, architecture, layout, tensors)
+    others: Mapping[str, StoredTensor] = {}
+    if layout.answers:
+        head = Head(Pooling(("last",)))
+        scoring = _read_answers(directory, config, architecture, layout, tensors)
+    elif layout.modules:
+        head, scoring, others = read_score_modules(directory, config, architecture, layout, tensors)
+    else:
+        head, scoring = read_classifier(directory, config, encoder_config, architecture, layout, tensors)
     prompts = layout.model.get("prompts") or {}
     if scoring.default_prompt is not None and scoring.default_prompt not in prompts:
         raise ModelLoadError(
@@ -62,10 +69,10 @@ def read_reranker(directory: Path) -> Checkpoint:
         model_type=model_type,
         config=config,
         encoder_config=encoder_config,
-        tensors=tensors,
+        tensors={**tensors, **others},
         quantization=quantization,
         dtype=float_type(tensors.values()),
-        heads={"": Head(Pooling(("last",) if layout.answers else ("cls",), source=scoring.source))},
+        heads={"": head},
         routes=EVERY_ROLE,
         stated_embedder=False,
         prompts=prompts,
@@ -73,42 +80,6 @@ def read_reranker(directory: Path) -> Checkpoint:
         max_tokens=read_max_tokens(directory, config, encoder_config, layout.transformer),
         lower_case=layout.transformer.get("do_lower_case") is True,
         scoring=scoring,
-    )
-
-
-def _read_classifier(
-    directory: Path,
-    config: Mapping[str, Any],
-    architecture: Architecture,
-    layout: RerankerFiles,
-    tensors: Mapping[str, StoredTensor],
-) -> Scoring:
-    layers = architecture.classifier
-    if layers is None:
-        raise ModelLoadError(f"{directory}: rerankers of the architecture {config['model_type']} are not supported")
-    _refuse_other_heads(tensors, (f"{layers.dense}.", f"{layers.output}."))
-    if f"{layers.output}.weight" not in tensors or len(tensors[f"{layers.output}.weight"].shape) != 2:
-        raise ModelLoadError(
-            f"{directory} is not a reranker: it has no {layers.output}.weight; use akidb_mlx.EmbeddingService for an "
-            "embedding model"
-        )
-    if "message" in (layout.transformer.get("modality_config") or {}) or (
-        not layout.listed and find_template(directory) is not None
-    ):
-        raise ModelLoadError(f"{directory}: pairs in a chat template are supported for language models only")
-    names = _read_label_names(directory / "config.json", config)
-    stored = tensors[f"{layers.output}.weight"].shape[0]
-    if stored != len(names):
-        raise ModelLoadError(
-            f"{directory / 'config.json'} says that there are {len(names)} labels (id2label or num_labels), and "
-            f"{layers.output}.weight has {stored} rows"
-        )
-    return Scoring(
-        labels=stored,
-        label_names=names,
-        activation=_read_activation(directory, config, layout, stored),
-        source=f"{layers.output} of {config['model_type']}",
-        default_prompt=layout.model.get("default_prompt_name"),
     )
 
 
@@ -122,7 +93,7 @@ def _read_answers(
     head = architecture.language_head
     if head is None:
         raise ModelLoadError(f"{directory}: rerankers of the architecture {config['model_type']} are not supported")
-    _refuse_other_heads(tensors, (f"{head}.",))
+    refuse_other_heads(tensors, (f"{head}.",))
     if not layout.listed and architecture.final_token and appends_end_token(directory, architecture.final_token):
         raise ModelLoadError(
             f"{directory} is an embedding model, and not a reranker: its tokenizer ends every text with "
@@ -141,65 +112,13 @@ def _read_answers(
     return Scoring(
         labels=1,
         label_names=("LABEL_0",),
-        activation=_read_activation(directory, config, layout, 1),
+        activation=read_activation(directory, config, layout, 1),
         source="LogitScore" if layout.listed else f"the model card of {config['model_type']}'s rerankers",
         tokens=tokens,
         token_layer=layer,
         template=_read_template(directory, layout),
         default_prompt=layout.model.get("default_prompt_name"),
     )
-
-
-def _refuse_other_heads(tensors: Mapping[str, StoredTensor], own: tuple[str, ...]) -> None:
-    for name, tensor in tensors.items():
-        kind = find_head(name)
-        if kind is not None and not name.startswith(own):
-            raise ModelLoadError(
-                f"{tensor.file}: {cut(tensor.key)} belongs to the head of {kind}, and this reranker has another head"
-            )
-
-
-def _read_label_names(path: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the labels; transformers counts them like this, and CrossEncoder where there is no head."""
-    named, count = config.get("id2label"), config.get("num_labels")
-    if named is not None:
-        if not isinstance(named, dict) or not named or (count is not None and count != len(named)):
-            raise ModelLoadError(
-                f"{path}: id2label must be an object with an entry for each label, found {reprlib.repr(named)}"
-            )
-        return tuple(map(str, named.values()))
-    if count is None:
-        names = config.get("architectures")
-        classifies = isinstance(names, list) and any(str(name).endswith("ForSequenceClassification") for name in names)
-        count = 2 if classifies else 1
-    if not isinstance(count, int) or isinstance(count, bool) or not 0 < count < 1 << 16:
-        raise ModelLoadError(f"{path}: num_labels must be a number of labels, found {reprlib.repr(count)}")
-    return tuple(f"LABEL_{number}" for number in range(count))
-
-
-def _read_activation(directory: Path, config: Mapping[str, Any], layout: RerankerFiles, labels: int) -> str:
-    """Return the activation: of CrossEncoder's own file, else of config.json in its newer and older form."""
-    path = directory / "config.json"
-    stated = config.get("sentence_transformers")
-    if not isinstance(stated, dict | None):
-        raise ModelLoadError(f"{path}: sentence_transformers must be an object, found {reprlib.repr(stated)}")
-    for key in stated or {}:
-        if key not in ("activation_fn", "version"):
-            raise ModelLoadError(f"{path}: sentence_transformers.{cut(key)} is not a key that is known")
-    if (name := layout.model.get("activation_fn")) is not None:
-        path = directory / "config_sentence_transformers.json"
-    elif stated and "activation_fn" in stated:
-        name = stated["activation_fn"]
-    else:
-        name = config.get("sbert_ce_default_activation_function")
-    if name is None:
-        return "Sigmoid" if labels == 1 else "Identity"
-    package, _, kind = str(name).rpartition(".")
-    if kind not in ACTIVATIONS or not f"{package}.".startswith("torch.nn."):
-        raise ModelLoadError(
-            f"{path}: activation {cut(repr(name))} is not supported ({', '.join(ACTIVATIONS)} of torch.nn)"
-        )
-    return kind
 
 
 def _find_answers(directory: Path) -> tuple[int, ...]:

@@ -16,13 +16,18 @@ from akidb_mlx.checkpoint.module_keys import (
     RERANKER_MODALITY_KEYS,
     RERANKER_MODEL_KEYS,
     RERANKER_TRANSFORMER_KEYS,
+    TEXT_MODALITY_KEYS,
 )
-from akidb_mlx.checkpoint.modules import list_modules
+from akidb_mlx.checkpoint.modules import AFTER_POOLING, Module, list_modules
 from akidb_mlx.checkpoint.sentence_config import check_prompts, check_transformer, find_transformer
 from akidb_mlx.errors import ModelLoadError
 
-# The tasks of a Transformer module, by the modules that follow it in a reranker.
-_TASKS = {(): "sequence-classification", ("LogitScore",): "text-generation"}
+# What a Transformer module calls its output, by its task.
+_OUTPUTS = {
+    "sequence-classification": "scores",
+    "text-generation": "causal_logits",
+    "feature-extraction": "token_embeddings",
+}
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,12 @@ class RerankerFiles:
     """The content of sentence-transformers' files; most of it is empty where there is no modules.json.
 
     Attributes:
-        answers: whether the logits of a language model are compared, and not those of a classifier.
+        answers: whether the logits of a language model are compared.
         listed: whether modules.json is there.
         transformer: the configuration of the Transformer module.
         model: config_sentence_transformers.json.
         tokens: the tokens that a LogitScore module names.
+        modules: a Transformer, a Pooling and the modules after it that make the scores; empty in another reranker.
     """
 
     answers: bool
@@ -42,6 +48,7 @@ class RerankerFiles:
     transformer: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     tokens: tuple[int, ...] | None = None
+    modules: tuple[Module, ...] = ()
 
 
 def read_layout(directory: Path, config: Mapping[str, Any]) -> RerankerFiles:
@@ -62,15 +69,38 @@ def read_layout(directory: Path, config: Mapping[str, Any]) -> RerankerFiles:
     modules = list_modules(path)
     model = _read_model_config(directory)
     kinds = tuple(module.kind for module in modules)
-    task = _TASKS.get(kinds[1:]) if kinds[:1] == ("Transformer",) else None
+    task = _find_task(kinds)
     if task is None or modules[0].folder != directory:
         raise ModelLoadError(
             f"{path} lists {cut(', '.join(kinds)) or 'nothing'}; supported in a reranker: Transformer, in the model "
-            "directory itself, alone or with LogitScore"
+            "directory itself, alone, or with LogitScore, or with Pooling and modules of which the last is Dense"
         )
     transformer = _read_transformer(directory, task)
-    tokens = _read_tokens(modules[1].folder / "config.json") if kinds[1:] else None
-    return RerankerFiles(bool(kinds[1:]), True, transformer, model, tokens)
+    if task == "text-generation":
+        return RerankerFiles(True, True, transformer, model, _read_tokens(modules[1].folder / "config.json"))
+    if task == "feature-extraction":
+        _check_scores(modules[-1].folder / "config.json")
+        return RerankerFiles(False, True, transformer, model, modules=modules)
+    return RerankerFiles(False, True, transformer, model)
+
+
+def _find_task(kinds: tuple[str, ...]) -> str | None:
+    """Return the task of the Transformer module by the modules after it; None where they are not a reranker's."""
+    if kinds == ("Transformer",):
+        return "sequence-classification"
+    if kinds == ("Transformer", "LogitScore"):
+        return "text-generation"
+    pooled = kinds[:2] == ("Transformer", "Pooling") and kinds[2:] and all(kind in AFTER_POOLING for kind in kinds[2:])
+    return "feature-extraction" if pooled and kinds[-1] == "Dense" else None
+
+
+def _check_scores(path: Path) -> None:
+    """Refuse a last module that makes something else than scores."""
+    output = read_json(path).get("module_output_name")
+    if output != "scores":
+        raise ModelLoadError(
+            f"{path}: the last module of a reranker must have module_output_name 'scores', found {reprlib.repr(output)}"
+        )
 
 
 def _read_model_config(directory: Path) -> dict[str, Any]:
@@ -92,7 +122,7 @@ def _read_transformer(directory: Path, task: str) -> dict[str, Any]:
     RERANKER_TRANSFORMER_KEYS.check(path, config)
     stated = config.get("transformer_task", "feature-extraction")
     output = config.get("module_output_name")
-    if stated != task or output not in (None, "causal_logits" if task == "text-generation" else "scores"):
+    if stated != task or output not in (None, _OUTPUTS[task]):
         raise ModelLoadError(
             f"{path}: transformer_task {reprlib.repr(stated)} with module_output_name {reprlib.repr(output)} is not "
             f"supported; {task!r} is"
@@ -100,10 +130,13 @@ def _read_transformer(directory: Path, task: str) -> dict[str, Any]:
     check_transformer(path, config)
     modalities = config.get("modality_config")
     _check_object(path, "modality_config", modalities)
+    if "message" in (modalities or {}) and task != "text-generation":
+        raise ModelLoadError(f"{path}: pairs in a chat template are supported for language models only")
+    known = TEXT_MODALITY_KEYS if task == "feature-extraction" else RERANKER_MODALITY_KEYS
     for name, modality in (modalities or {}).items():
         if name in ("text", "message"):
             _check_object(path, f"modality_config.{name}", modality)
-            RERANKER_MODALITY_KEYS.check(path, modality or {}, f"modality_config.{name}.")
+            known.check(path, modality or {}, f"modality_config.{name}.")
     processing = config.get("processing_kwargs")
     _check_object(path, "processing_kwargs", processing)
     PROCESSING_KEYS.check(path, processing or {}, "processing_kwargs.")

@@ -1,4 +1,4 @@
-"""The way from a token's vector to the scores of a pair of texts, as data."""
+"""The way from the output of a model to the scores of a pair of texts, as data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Scoring:
         label_names: their names.
         activation: the function of the scores, a name in `ACTIVATIONS`.
         tokens: the tokens whose logits are the score: that of the first, less that of the second if there is one.
-            None where a classifier computes the scores.
+            None where the head of the checkpoint computes the scores.
         token_layer: the layer whose rows give the logits of tokens.
         template: makes one text of a pair; None where the tokenizer frames pairs.
         default_prompt: the name of the prompt that a call without one gets.

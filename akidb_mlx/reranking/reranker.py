@@ -282,26 +282,11 @@ class Reranker(RunningModel):
 
     def get_model_info(self) -> RerankerInfo:
         """Report the model and how it runs, as plain types; takes no lock and waits for nothing."""
-        checkpoint, scoring = self._checkpoint, self._scoring
         return {
-            "model_name": self._model_name,
-            "labels": list(scoring.label_names),
-            "activation": scoring.activation,
-            "scoring_source": scoring.source,
-            "max_tokens": checkpoint.max_tokens,
-            "backend": "mlx",
-            "device": self._facts.device,
-            "precision": self._facts.precision,
-            "allow_tf32": self._facts.allow_tf32,
-            "quantization": checkpoint.quantization_summary,
-            "prompts": sorted(checkpoint.prompts),
-            "default_prompt": scoring.default_prompt,
-            "architecture": checkpoint.model_type,
-            "revision": self._revision,
-            "path": str(checkpoint.directory),
-            "weight_bytes": self._facts.weight_bytes,
-            "memory": self._engine.memory,
-            "status": self._engine.status,
+            **self._describe(self._checkpoint.prompts, self._scoring.default_prompt),
+            "labels": list(self._scoring.label_names),
+            "activation": self._scoring.activation,
+            "scoring_source": self._scoring.source,
         }
 
     def __repr__(self) -> str:

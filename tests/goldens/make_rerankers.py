@@ -162,6 +162,110 @@ def distilbert(name: str) -> Any:
     return _cross_encoder(out)
 
 
+_MODERN_SIZES = _SIZES | {"hidden_size": 24, "num_hidden_layers": 3, "intermediate_size": 32, "local_attention": 16}
+_MODERN_TOKENS: dict[str, Any] = dict.fromkeys(
+    ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0
+)
+# The tokenizer of an architecture without token types.
+_UNTYPED: dict[str, Any] = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "model_input_names": ["input_ids", "attention_mask"],
+}
+
+
+def modernbert(name: str) -> Any:
+    """As gte-reranker-modernbert: the mean of the tokens, a layer and a norm without biases."""
+    from transformers import ModernBertConfig, ModernBertForSequenceClassification
+
+    config = ModernBertConfig(
+        **_MODERN_SIZES, **_MODERN_TOKENS, max_position_embeddings=96, classifier_pooling="mean", num_labels=1
+    )
+    return _cross_encoder(_save(name, ModernBertForSequenceClassification(config), "tiny-bert", None, **_UNTYPED))
+
+
+def modernbert_labels(name: str) -> Any:
+    """The first token, another activation, every bias, another epsilon, several labels."""
+    from transformers import ModernBertConfig, ModernBertForSequenceClassification
+
+    config = ModernBertConfig(
+        **_MODERN_SIZES,
+        **_MODERN_TOKENS,
+        max_position_embeddings=96,
+        classifier_activation="silu",
+        classifier_bias=True,
+        norm_bias=True,
+        norm_eps=1e-2,
+        num_labels=3,
+    )
+    return _cross_encoder(_save(name, ModernBertForSequenceClassification(config), "tiny-bert", None, **_UNTYPED))
+
+
+def modernbert_modules(name: str) -> Any:
+    """As ettin-reranker: the head as modules of sentence-transformers."""
+    import torch
+    from sentence_transformers.cross_encoder.modules import Dense
+    from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
+    from transformers import ModernBertConfig, ModernBertModel
+
+    config = ModernBertConfig(**_MODERN_SIZES, **_MODERN_TOKENS, max_position_embeddings=96)
+    out = _save(name, ModernBertModel(config), "tiny-bert", None, **_UNTYPED)
+    modules = [
+        Pooling(24, "cls"),
+        Dense(24, 24, bias=False, activation_function=torch.nn.GELU()),
+        LayerNorm(24),
+        Dense(24, 1, activation_function=torch.nn.Identity(), module_output_name="scores"),
+    ]
+    return _with_modules(out, modules)
+
+
+def bert_modules(name: str) -> Any:
+    """Several poolings side by side, a residual, a normalisation, an activation of the scores, prompts."""
+    import torch
+    from sentence_transformers.base.modules import Normalize
+    from sentence_transformers.cross_encoder.modules import Dense
+    from sentence_transformers.sentence_transformer.modules import Dropout, Pooling
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(**_SIZES | {"hidden_size": 24}, max_position_embeddings=96)
+    model = BertModel(config, add_pooling_layer=False)
+    out = _save(name, model, "tiny-bert", None, tokenizer_class="BertTokenizer")
+    modules = [
+        Pooling(24, ("mean", "cls")),
+        Dense(48, 16, use_residual=True),
+        Normalize(),
+        Dropout(0.5),
+        Dense(16, 2, module_output_name="scores"),
+    ]
+    return _with_modules(out, modules, activation_fn=torch.nn.Softmax(), prompts=PROMPTS, default_prompt_name="news")
+
+
+def gte(name: str) -> Any:
+    """As gte-multilingual-reranker, with token types."""
+    from transformers import GteConfig, GteForSequenceClassification
+
+    config = GteConfig(**_SIZES, max_position_embeddings=96, type_vocab_size=2, num_labels=1)
+    out = _save(name, GteForSequenceClassification(config), "tiny-bert", None, tokenizer_class="BertTokenizer")
+    return _cross_encoder(out)
+
+
+def nomic_bert(name: str) -> Any:
+    """Token types, and two labels."""
+    from transformers import NomicBertConfig, NomicBertForSequenceClassification
+
+    config = NomicBertConfig(**_SIZES, max_position_embeddings=96, type_vocab_size=2, num_labels=2)
+    out = _save(name, NomicBertForSequenceClassification(config), "tiny-bert", None, tokenizer_class="BertTokenizer")
+    return _cross_encoder(out)
+
+
+def mpnet(name: str) -> Any:
+    """Two separators; the head is RoBERTa's."""
+    from transformers import MPNetConfig, MPNetForSequenceClassification
+
+    config = MPNetConfig(**_SIZES, max_position_embeddings=80, num_labels=1)
+    processor = _template("[CLS]", "[SEP]", (2, 3))
+    return _cross_encoder(_save(name, MPNetForSequenceClassification(config), "tiny-bert", processor, **_UNTYPED))
+
+
 def _qwen3(name: str, tied: bool, size: int, **config: Any) -> Path:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -249,6 +353,22 @@ def _logit_score(name: str, tokens: dict[str, int | None]) -> Any:
     return _cross_encoder(out)
 
 
+def _with_modules(out: Path, modules: list[Any], **arguments: Any) -> Any:
+    """Put modules after the Transformer, with every parameter changed."""
+    import torch
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.cross_encoder.modules import Transformer
+
+    with torch.no_grad():
+        for module in modules:
+            for parameter in module.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    model = CrossEncoder(modules=[Transformer(str(out)), *modules], device="cpu", **arguments)
+    shutil.rmtree(out)
+    model.save_pretrained(str(out), create_model_card=False)
+    return _cross_encoder(out)
+
+
 def _resaved(out: Path, activation: str, **arguments: Any) -> Any:
     import torch
     from sentence_transformers import CrossEncoder
@@ -275,6 +395,13 @@ MODELS: dict[str, Callable[[str], Any]] = {
     "reranker-roberta-class": roberta_class,
     "reranker-xlm-roberta": xlm_roberta,
     "reranker-distilbert": distilbert,
+    "reranker-modernbert": modernbert,
+    "reranker-modernbert-labels": modernbert_labels,
+    "reranker-modernbert-modules": modernbert_modules,
+    "reranker-bert-modules": bert_modules,
+    "reranker-gte": gte,
+    "reranker-nomic-bert": nomic_bert,
+    "reranker-mpnet": mpnet,
     "reranker-qwen3": qwen3,
     "reranker-qwen3-logit-score": qwen3_logit_score,
     "reranker-qwen3-one-token": qwen3_one_token,

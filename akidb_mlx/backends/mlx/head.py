@@ -13,7 +13,8 @@ import mlx.core as mx
 
 from akidb_mlx.backends.mlx.activations import DENSE
 from akidb_mlx.backends.mlx.encoders import Encoder, TokenBatch
-from akidb_mlx.backends.mlx.layers import LayerNorm, Linear
+from akidb_mlx.backends.mlx.encoders.blocks import LayerNormReader
+from akidb_mlx.backends.mlx.layers import Linear
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.pooling import pool, pooled_positions
 from akidb_mlx.backends.mlx.weights import WeightReader
@@ -22,9 +23,7 @@ from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.errors import ModelLoadError
 
-# The constants of torch.nn.LayerNorm and of torch.nn.functional.normalize, which sentence-transformers leaves as they
-# are.
-_LAYER_NORM_EPS = 1e-5
+# The constant of torch.nn.functional.normalize, which sentence-transformers leaves as it is.
 _SMALLEST_LENGTH = 1e-12
 
 # Maps (batch, size) to (batch, another size).
@@ -55,12 +54,11 @@ class EmbeddingHead:
         self.dimension = hidden_size * len(head.pooling.modes)
         for module in head.modules:
             if isinstance(module, described.Dense):
-                dense = Dense(module, weights, plan, self.dimension)
-                self._steps.append(dense)
-                self.dimension = dense.outputs
+                self._steps.append(Dense(module, weights, plan, self.dimension))
+                self.dimension = module.outputs
             elif isinstance(module, described.LayerNorm):
-                weight, bias = (weights.vector(f"{module.name}.{key}", self.dimension) for key in ("weight", "bias"))
-                self._steps.append(LayerNorm(weight, bias, _LAYER_NORM_EPS, plan.exact))
+                norm = LayerNormReader(weights, module.eps, plan.exact, module.bias)
+                self._steps.append(norm(module.name, self.dimension))
             else:
                 self._steps.append(normalize)
 
@@ -76,13 +74,12 @@ class Dense:
     """A Dense module of sentence-transformers: activation(x Wᵀ + b), with the input added where it is residual."""
 
     def __init__(self, module: described.Dense, weights: WeightReader, plan: ExecutionPlan, inputs: int) -> None:
-        self.outputs = weights.rows(module.name)
         self._dtype = plan.dtype
-        self._linear = weights.linear(module.name, self.outputs, inputs, bias=weights.has(f"{module.name}.bias"))
+        self._linear = weights.linear(module.name, module.outputs, inputs, module.bias)
         self._activation = DENSE[module.activation]
         self._residual: Linear | None = None
-        if module.residual and self.outputs != inputs:
-            self._residual = weights.linear(f"{module.name}.residual", self.outputs, inputs)
+        if module.residual and module.outputs != inputs:
+            self._residual = weights.linear(f"{module.name}.residual", module.outputs, inputs)
         self._adds_input = module.residual
 
     def __call__(self, vectors: mx.array) -> mx.array:

@@ -15,7 +15,7 @@ import numpy as np
 from akidb_mlx.backends.mlx.encoders import CausalEncoder, Prefix, TokenBatch, build_encoder
 from akidb_mlx.backends.mlx.head import Head, build_heads
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
-from akidb_mlx.backends.mlx.scoring import build_scoring_head
+from akidb_mlx.backends.mlx.scoring import build_token_logits
 from akidb_mlx.backends.mlx.weights import WeightReader
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.tokenization.ids import table_rows
@@ -83,10 +83,9 @@ class EmbeddingModel(Model):
         self._all_streams = streams
         weights = WeightReader(checkpoint, plan)
         self._encoder = build_encoder(checkpoint, weights, plan)
+        logits = build_token_logits(checkpoint, weights, self._encoder.hidden_size)
         self._heads: Mapping[str, Head] = (
-            {"": build_scoring_head(checkpoint, self._encoder.hidden_size, weights, plan)}
-            if checkpoint.scoring is not None
-            else build_heads(checkpoint, weights, plan, self._encoder.hidden_size)
+            {"": logits} if logits else build_heads(checkpoint, weights, plan, self._encoder.hidden_size)
         )
         weights.check_complete()
         weight_bytes = weights.evaluate()
@@ -101,6 +100,7 @@ class EmbeddingModel(Model):
             # Last-token pooling needs only later tokens, which see the prefix through its keys and values.
             shares_prefixes=hasattr(self._encoder, "prefix")
             and all(head.pooling.modes == ("last",) for head in checkpoint.heads.values()),
+            backend="mlx",
             device=plan.device_name,
             precision=plan.precision,
             allow_tf32=device.rounds_to_tf32(plan.device),

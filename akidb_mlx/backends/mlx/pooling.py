@@ -6,8 +6,7 @@ import mlx.core as mx
 
 from akidb_mlx.backends.mlx.encoders import TokenBatch
 from akidb_mlx.backends.mlx.layers import at_positions
-from akidb_mlx.checkpoint.architectures.architecture import PoolingMode
-from akidb_mlx.checkpoint.head import Pooling
+from akidb_mlx.checkpoint.head import Pooling, PoolingMode
 
 
 def pooled_positions(batch: TokenBatch, pooling: Pooling) -> mx.array | None:

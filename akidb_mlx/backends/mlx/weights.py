@@ -42,10 +42,6 @@ class WeightReader:
         """Return whether the checkpoint stores a tensor of that name."""
         return name in self._checkpoint.tensors
 
-    def rows(self, layer: str) -> int:
-        """Return how many outputs a linear layer has that the checkpoint stores."""
-        return self._checkpoint.tensors[f"{layer}.weight"].shape[0]
-
     def vector(self, name: str, size: int, offset: float = 0.0) -> mx.array:
         """Return a norm's weight or a bias (size,), with `offset` added before it is rounded to the plan's type."""
         return self._hand_out(self._vector(name, size, offset))

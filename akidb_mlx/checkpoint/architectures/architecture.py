@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any
 
 from akidb_mlx.checkpoint.architectures.common_keys import READ, RERANKER_KEYS
 from akidb_mlx.checkpoint.architectures.config import EncoderConfig
+from akidb_mlx.checkpoint.head import Dense, Head, Pooling, PoolingMode
 from akidb_mlx.checkpoint.known_keys import KnownKeys, Only
 
-PoolingMode = Literal["mean", "cls", "last", "max", "mean_sqrt_len_tokens", "weightedmean"]
-
-
-@dataclass(frozen=True)
-class ClassifierLayers:
-    """The names of the layers that make a score for each label of the first token's vector.
-
-    Attributes:
-        dense: a linear layer that keeps the size.
-        activation: the name of the function after it.
-        output: a linear layer with an output for each label.
-    """
-
-    dense: str
-    activation: str
-    output: str
+# Describes a classifier, for a configuration of the encoder and a number of labels.
+Classifier = Callable[[Any, int], Head]
 
 
 @dataclass(frozen=True)
@@ -54,8 +41,8 @@ class Architecture:
         unused: tensors, by the start of their name, that are no part of token vectors and are not read.
         own_code: the publisher's classes, named in auto_map as "module.Class", that compute what the encoder does.
         original: the publisher's repository, for a person who lacks some of its files.
-        classifier: the layers of its models for sequence classification, which a reranker may be; None where they are
-            not read.
+        classifier: the head of its models for sequence classification, which a reranker may be; None where it is not
+            read.
         language_head: the layer that gives the logits of its causal language models, which a reranker may be; None
             where they are not read.
     """
@@ -76,7 +63,7 @@ class Architecture:
     unused: tuple[str, ...] = ()
     own_code: tuple[str, ...] = ()
     original: str | None = None
-    classifier: ClassifierLayers | None = None
+    classifier: Classifier | None = None
     language_head: str | None = None
 
     @cached_property
@@ -103,3 +90,18 @@ class Architecture:
     def layer_name(self, stored: str) -> str:
         """Return the encoder's name for a layer whose tensors' names begin with `stored`."""
         return self.tensor_name(f"{stored}.").removesuffix(".")
+
+
+def first_token_classifier(dense: str, activation: str, output: str) -> Classifier:
+    """Return the most common classifier: two linear layers on the first token's vector.
+
+    Args:
+        dense: the name of the layer that keeps the size.
+        activation: the function after it, by the name of its class in torch.nn.
+        output: the name of the layer with an output for each label.
+    """
+
+    def describe(config: EncoderConfig, labels: int) -> Head:
+        return Head(Pooling(("cls",)), (Dense(dense, config.hidden_size, activation), Dense(output, labels)))
+
+    return describe

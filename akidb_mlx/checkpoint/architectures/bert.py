@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import AliasChoices, Field, PositiveFloat, model_validator
 from typing_extensions import Self
 
-from akidb_mlx.checkpoint.architectures.architecture import Architecture, ClassifierLayers
+from akidb_mlx.checkpoint.architectures.architecture import Architecture, first_token_classifier
 from akidb_mlx.checkpoint.architectures.common_keys import HARMLESS, ONLY
 from akidb_mlx.checkpoint.architectures.config import ActivationName, EncoderConfig, LayerCount, Size
 from akidb_mlx.checkpoint.known_keys import harmless, only
@@ -86,7 +86,7 @@ BERT = Architecture(
     harmless=_BERT_HARMLESS,
     prefixes=("bert.",),
     unused=_BERT_UNUSED,
-    classifier=ClassifierLayers("pooler.dense", "tanh", "classifier"),
+    classifier=first_token_classifier("pooler.dense", "Tanh", "classifier"),
 )
 ROBERTA = Architecture(
     encoder="bert:Bert",
@@ -95,7 +95,7 @@ ROBERTA = Architecture(
     harmless=_BERT_HARMLESS,
     prefixes=("roberta.",),
     unused=_BERT_UNUSED,
-    classifier=ClassifierLayers("classifier.dense", "tanh", "classifier.out_proj"),
+    classifier=first_token_classifier("classifier.dense", "Tanh", "classifier.out_proj"),
 )
 DISTILBERT = Architecture(
     encoder="bert:Bert",
@@ -114,5 +114,5 @@ DISTILBERT = Architecture(
     prefixes=("distilbert.",),
     renames=_DISTILBERT_RENAMES,
     unused=("embeddings.position_ids",),
-    classifier=ClassifierLayers("pre_classifier", "relu", "classifier"),
+    classifier=first_token_classifier("pre_classifier", "ReLU", "classifier"),
 )

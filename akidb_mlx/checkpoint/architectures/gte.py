@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from akidb_mlx.checkpoint.architectures.architecture import Architecture
+from akidb_mlx.checkpoint.architectures.architecture import Architecture, first_token_classifier
 from akidb_mlx.checkpoint.architectures.common_keys import HARMLESS, ONLY
 from akidb_mlx.checkpoint.architectures.config import ActivationName, LayerType, Size
 from akidb_mlx.checkpoint.architectures.nomic_bert import RotaryBertConfig
@@ -58,4 +58,5 @@ GTE = Architecture(
         ".mlp_ln.": ".post_mlp_layernorm.",
     },
     unused=("pooler.",),
+    classifier=first_token_classifier("pooler.dense", "Tanh", "classifier"),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 from typing_extensions import Self
@@ -12,7 +12,8 @@ from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.architectures.common_keys import HARMLESS, ONLY
 from akidb_mlx.checkpoint.architectures.config import ActivationName, LayerCount, LayerType, Size
 from akidb_mlx.checkpoint.architectures.rotary import ROTARY_ONLY, RotaryConfig
-from akidb_mlx.checkpoint.known_keys import harmless, only
+from akidb_mlx.checkpoint.head import Dense, Head, LayerNorm, Pooling
+from akidb_mlx.checkpoint.known_keys import cut, harmless, only
 from akidb_mlx.errors import ModelLoadError
 
 
@@ -39,6 +40,9 @@ class ModernBertConfig(RotaryConfig):
     local_attention: Size = 128
     layer_types: list[LayerType] | None = None
     global_attn_every_n_layers: Size = 3
+    classifier_pooling: Literal["cls", "mean"] = "cls"
+    classifier_activation: ActivationName = "gelu"
+    classifier_bias: bool = False
 
     @property
     def head_size(self) -> int:
@@ -60,6 +64,22 @@ class ModernBertConfig(RotaryConfig):
         return self
 
 
+# The activations of classifiers, and the classes of torch.nn that compute them.
+_ACTIVATIONS = {"gelu": "GELU", "relu": "ReLU", "silu": "SiLU", "tanh": "Tanh"}
+
+
+def _describe_classifier(config: ModernBertConfig, labels: int) -> Head:
+    """Return the pooling and the layers that make scores of token vectors."""
+    name, size = config.classifier_activation, config.hidden_size
+    if name not in _ACTIVATIONS:
+        raise ModelLoadError(
+            f"config.json: classifier_activation {cut(name)!r} is not supported ({', '.join(_ACTIVATIONS)})"
+        )
+    dense = Dense("head.dense", size, _ACTIVATIONS[name], config.classifier_bias)
+    norm = LayerNorm("head.norm", config.norm_eps, config.norm_bias)
+    return Head(Pooling((config.classifier_pooling,)), (dense, norm, Dense("classifier", labels)))
+
+
 MODERNBERT = Architecture(
     encoder="modernbert:ModernBert",
     config=ModernBertConfig,
@@ -76,12 +96,12 @@ MODERNBERT = Architecture(
         **harmless("position_embedding_type", reason="ModernBERT's positions are rotary"),
         **harmless("initializer_cutoff_factor", reason="is used in training only"),
         **harmless(
-            "classifier_activation classifier_bias classifier_pooling decoder_bias sparse_prediction "
-            "sparse_pred_ignore_index",
+            "decoder_bias sparse_prediction sparse_pred_ignore_index",
             reason="is of a head, and a model with a head is refused",
         ),
         **harmless(
             "deterministic_flash_attn reference_compile repad_logits_with_grad", reason="chooses an implementation"
         ),
     },
+    classifier=_describe_classifier,
 )

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import AliasChoices, Field, PositiveFloat, model_validator
 from typing_extensions import Self
 
-from akidb_mlx.checkpoint.architectures.architecture import Architecture
+from akidb_mlx.checkpoint.architectures.architecture import Architecture, first_token_classifier
 from akidb_mlx.checkpoint.architectures.common_keys import HARMLESS, ONLY
 from akidb_mlx.checkpoint.architectures.config import ActivationName, LayerCount, LayerType, Size
 from akidb_mlx.checkpoint.architectures.rotary import ROTARY_ONLY, RotaryConfig
@@ -142,4 +142,5 @@ NOMIC_BERT = Architecture(
     prefixes=("nomic_bert.",),
     renames=_NOMIC_RENAMES,
     unused=("pooler.",),
+    classifier=first_token_classifier("pooler.dense", "Tanh", "classifier"),
 )

@@ -11,14 +11,17 @@ mod mock;
 mod provider;
 #[cfg(feature = "python")]
 mod python;
+mod rerank;
 mod types;
 
 pub use error::{EmbeddingError, EmbeddingResult, Failure, MlBridgeError, MlBridgeResult, PythonError};
 pub use ml_bridge::{Entity, MlBridge};
-pub use mock::{MockEmbeddingProvider, MockMlBridge};
+pub use mock::{MockEmbeddingProvider, MockMlBridge, MockRerankProvider};
 pub use provider::EmbeddingProvider;
 #[cfg(feature = "python")]
-pub use python::{MlxEmbeddingProvider, PyMlBridge, PythonEnvironment, ServiceOptions};
+pub use python::{MlxEmbeddingProvider, MlxRerankProvider, PyMlBridge, PythonEnvironment, ServiceOptions};
+pub use rerank::RerankProvider;
 pub use types::{
-    BatchEmbeddingRequest, BatchEmbeddingResponse, EmbedOptions, FlatEmbeddings, ModelInfo, Overflow, Usage,
+    BatchEmbeddingRequest, BatchEmbeddingResponse, EmbedOptions, FlatEmbeddings, ModelInfo, Overflow, PairScores,
+    RerankOptions, RerankerInfo, Usage,
 };

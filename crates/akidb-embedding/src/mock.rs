@@ -1,12 +1,14 @@
 //! Stand-ins that need no Python and no model: equal texts have equal vectors, on every machine and in every version.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
+use crate::rerank::{check_rerank, ranked};
 use crate::{
     BatchEmbeddingRequest, BatchEmbeddingResponse, EmbeddingError, EmbeddingProvider, EmbeddingResult, Entity,
-    MlBridge, MlBridgeResult, ModelInfo, Usage,
+    MlBridge, MlBridgeResult, ModelInfo, PairScores, RerankOptions, RerankProvider, RerankerInfo, Usage,
 };
 
 /// A provider whose vectors depend on nothing but the text.
@@ -64,19 +66,66 @@ impl EmbeddingProvider for MockEmbeddingProvider {
         if !self.latency.is_zero() {
             tokio::time::sleep(self.latency).await;
         }
+        let token_counts: Vec<usize> = request.inputs.iter().map(|text| words(text)).collect();
         let vector = |text: &String| vector(text, self.dimension as usize, request.normalize);
         Ok(BatchEmbeddingResponse {
             embeddings: request.inputs.iter().map(vector).collect(),
-            usage: Usage {
-                total_tokens: request.inputs.iter().map(|text| text.split_whitespace().count()).sum(),
-                duration_ms: began.elapsed().as_millis() as u64,
-            },
+            usage: Usage::since(began, &token_counts),
             model: request.model,
         })
     }
 
     async fn model_info(&self) -> EmbeddingResult<ModelInfo> {
         Ok(ModelInfo { model: self.model.clone(), dimension: self.dimension, max_tokens: 8192 })
+    }
+
+    async fn health_check(&self) -> EmbeddingResult<()> {
+        Ok(())
+    }
+}
+
+/// A reranker whose score of a pair is the share of the query's words that the document has.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MockRerankProvider;
+
+impl MockRerankProvider {
+    /// Name of the model.
+    pub const MODEL: &'static str = "mock-rerank";
+
+    fn info() -> RerankerInfo {
+        RerankerInfo { model: Self::MODEL.to_owned(), labels: vec!["LABEL_0".to_owned()], max_tokens: 8192 }
+    }
+}
+
+#[async_trait]
+impl RerankProvider for MockRerankProvider {
+    async fn rerank(
+        &self,
+        query: &str,
+        documents: Vec<String>,
+        top_k: Option<usize>,
+        _: RerankOptions,
+    ) -> EmbeddingResult<Vec<(usize, f32)>> {
+        check_rerank(&Self::info(), top_k)?;
+        let scores: Vec<f32> = documents.iter().map(|document| shared_words(query, document)).collect();
+        Ok(ranked(&scores, top_k))
+    }
+
+    async fn scores(&self, pairs: Vec<(String, String)>, _: RerankOptions) -> EmbeddingResult<PairScores> {
+        let began = Instant::now();
+        let token_counts: Vec<usize> = pairs.iter().map(|(query, document)| words(query) + words(document)).collect();
+        Ok(PairScores {
+            model: Self::MODEL.to_owned(),
+            values: pairs.iter().map(|(query, document)| shared_words(query, document)).collect(),
+            labels: 1,
+            usage: Usage::since(began, &token_counts),
+            truncated: vec![false; pairs.len()],
+            token_counts,
+        })
+    }
+
+    async fn model_info(&self) -> EmbeddingResult<RerankerInfo> {
+        Ok(Self::info())
     }
 
     async fn health_check(&self) -> EmbeddingResult<()> {
@@ -125,6 +174,17 @@ impl MlBridge for MockMlBridge {
     async fn health_check(&self) -> MlBridgeResult<bool> {
         Ok(true)
     }
+}
+
+fn words(text: &str) -> usize {
+    text.split_whitespace().count()
+}
+
+/// The share of the words of a query that are in a document, from 0 to 1.
+fn shared_words(query: &str, document: &str) -> f32 {
+    let held: HashSet<&str> = document.split_whitespace().collect();
+    let shared = query.split_whitespace().filter(|word| held.contains(word)).count();
+    shared as f32 / words(query).max(1) as f32
 }
 
 /// Values from -1 to 1 out of SplitMix64 (Steele et al. 2014), seeded with the text's FNV-1a hash.

@@ -3,7 +3,7 @@
 //! Structs that an implementation of a trait constructs can be written as literals; those that it does not are
 //! `non_exhaustive`, so that fields can be added.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,17 +30,18 @@ impl BatchEmbeddingRequest {
     }
 }
 
-/// The treatment of a text that is longer than the model takes.
+/// The treatment of a text, or of a pair of texts, that is longer than the model takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Overflow {
-    /// The text is cut, and [`FlatEmbeddings::truncated`] says so.
+    /// It is cut, and `truncated` of the result says so.
     #[default]
     Truncate,
     /// The call is refused.
     Error,
-    /// The whole text is embedded, in overlapping windows that are averaged by token count.
+    /// The whole text is embedded, in overlapping windows that are averaged by token count. Of the windows of a pair's
+    /// document, the best score counts.
     Chunk,
 }
 
@@ -123,6 +124,13 @@ pub struct Usage {
     pub duration_ms: u64,
 }
 
+impl Usage {
+    /// Return the usage of a call that began at a time and is done now.
+    pub(crate) fn since(began: Instant, token_counts: &[usize]) -> Self {
+        Self { total_tokens: token_counts.iter().sum(), duration_ms: began.elapsed().as_millis() as u64 }
+    }
+}
+
 /// The vectors of a call in one piece, with the token count of each text.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -156,5 +164,90 @@ pub struct ModelInfo {
     /// The number of values in a vector unless a call says otherwise.
     pub dimension: u32,
     /// The most tokens that the model reads of a text.
+    pub max_tokens: usize,
+}
+
+/// The options of one call of a [`RerankProvider`](crate::RerankProvider).
+///
+/// ```
+/// # use std::time::Duration;
+/// # use akidb_embedding::RerankOptions;
+/// let options = RerankOptions::default().with_prompt("Find the answer.").with_timeout(Duration::from_secs(2));
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RerankOptions {
+    /// The name of a prompt of the model. `None`: the default of the model's files.
+    pub prompt_name: Option<String>,
+    /// A string in place of a named prompt: it stands before each query or, in a language model, is the instruction.
+    pub prompt: Option<String>,
+    /// The treatment of a pair that is longer than the model takes; `Chunk` takes the document's best window.
+    pub on_overflow: Overflow,
+    /// The time after which the call fails as unavailable; what has not run of it is then dropped.
+    pub timeout: Option<Duration>,
+}
+
+impl RerankOptions {
+    /// Set [`prompt_name`](Self::prompt_name).
+    #[must_use]
+    pub fn with_prompt_name(mut self, prompt_name: impl Into<String>) -> Self {
+        self.prompt_name = Some(prompt_name.into());
+        self
+    }
+
+    /// Set [`prompt`](Self::prompt).
+    #[must_use]
+    pub fn with_prompt(mut self, prompt: impl Into<String>) -> Self {
+        self.prompt = Some(prompt.into());
+        self
+    }
+
+    /// Set [`on_overflow`](Self::on_overflow).
+    #[must_use]
+    pub fn with_on_overflow(mut self, on_overflow: Overflow) -> Self {
+        self.on_overflow = on_overflow;
+        self
+    }
+
+    /// Set [`timeout`](Self::timeout).
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+/// The scores of pairs, with the token count of each.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PairScores {
+    /// The model's name.
+    pub model: String,
+    /// The scores in the order of the pairs, `labels` values each.
+    pub values: Vec<f32>,
+    /// The number of scores of a pair.
+    pub labels: usize,
+    /// The number of tokens that the model read of each pair.
+    pub token_counts: Vec<usize>,
+    /// Whether each pair was cut.
+    pub truncated: Vec<bool>,
+    /// The tokens and the time that the call took.
+    pub usage: Usage,
+}
+
+impl PairScores {
+    /// Iterate over the scores of each pair, in order.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
+        self.values.chunks_exact(self.labels.max(1))
+    }
+}
+
+/// A reranker's name, labels and limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RerankerInfo {
+    /// The name, as the provider was given it.
+    pub model: String,
+    /// The names of the labels; a pair has a score for each.
+    pub labels: Vec<String>,
+    /// The most tokens that the model reads of a pair.
     pub max_tokens: usize,
 }

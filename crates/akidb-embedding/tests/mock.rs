@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use akidb_embedding::{
     BatchEmbeddingRequest, EmbeddingError, EmbeddingProvider, Failure, MlBridge, MlBridgeError, MockEmbeddingProvider,
-    MockMlBridge, PythonError,
+    MockMlBridge, MockRerankProvider, PythonError, RerankOptions, RerankProvider,
 };
 
 #[tokio::test]
@@ -50,6 +50,24 @@ async fn another_model_is_refused_and_no_text_gives_no_vector() {
     let none = provider.embed_batch(BatchEmbeddingRequest::new("mine", [""; 0])).await.unwrap();
     assert!(none.embeddings.is_empty());
     assert_eq!(provider.model_info().await.unwrap().dimension, 8);
+    provider.health_check().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reranker_that_counts_shared_words() {
+    let provider: Arc<dyn RerankProvider> = Arc::new(MockRerankProvider);
+    let documents = ["the cat", "a dog and a cat", "a cat", "birds"].map(str::to_owned).to_vec();
+    let ranked = provider.rerank("a cat", documents.clone(), Some(3), RerankOptions::default()).await.unwrap();
+    assert_eq!(ranked, [(1, 1.0), (2, 1.0), (0, 0.5)]);
+    let all = provider.rerank("a cat", documents, None, RerankOptions::default()).await.unwrap();
+    assert_eq!(all[3], (3, 0.0));
+    let pairs = vec![("a cat".to_owned(), "the cat".to_owned()), (String::new(), "x".to_owned())];
+    let scores = provider.scores(pairs, RerankOptions::default()).await.unwrap();
+    assert_eq!(scores.rows().collect::<Vec<_>>(), [[0.5], [0.0]]);
+    assert_eq!((scores.token_counts, scores.usage.total_tokens), (vec![4, 1], 5));
+    let error = provider.rerank("a", Vec::new(), Some(0), RerankOptions::default()).await.unwrap_err();
+    assert!(matches!(&error, EmbeddingError::InvalidInput(failure) if failure.message.contains("top_k")), "{error}");
+    assert_eq!(provider.model_info().await.unwrap().model, MockRerankProvider::MODEL);
     provider.health_check().await.unwrap();
 }
 

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use akidb_embedding::{EmbedOptions, EmbeddingError, EmbeddingProvider, MlxEmbeddingProvider, PythonError};
-use common::{STAND_IN, abandon, made_by, request, service};
+use common::{Recorder, STAND_IN, abandon, ask, eventually, made_by, request, service};
 use pyo3::prelude::*;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -20,22 +20,6 @@ fn stand_in(methods: &str) -> (Py<PyAny>, MlxEmbeddingProvider) {
 }
 
 const NEVER_ANSWERS: &str = "    def resolve(self, future, texts): pass";
-
-fn ask<T: for<'a, 'py> FromPyObject<'a, 'py, Error: Into<PyErr>>>(made: &Py<PyAny>, expression: &std::ffi::CStr) -> T {
-    Python::attach(|py| {
-        let locals = pyo3::types::PyDict::new(py);
-        locals.set_item("it", made).unwrap();
-        py.eval(expression, Some(&locals), None).unwrap().extract().map_err(Into::into).unwrap()
-    })
-}
-
-async fn eventually(mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(10), "never came about");
-        sleep(Duration::from_millis(5)).await;
-    }
-}
 
 fn within(limit: Duration) -> EmbedOptions {
     EmbedOptions::default().with_timeout(limit)
@@ -318,41 +302,6 @@ async fn closing_ends_also_when_python_does_not() {
     assert!(matches!(provider.close(false).await, Err(EmbeddingError::ServiceUnavailable { .. })));
     assert!(matches!(pending.await.unwrap(), Err(EmbeddingError::ServiceUnavailable { .. })));
     assert!(began.elapsed() < Duration::from_secs(15));
-}
-
-/// Sends what spans hold to the test.
-struct Recorder(std::sync::mpsc::Sender<String>);
-
-impl tracing::Subscriber for Recorder {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target().starts_with("akidb_embedding")
-    }
-
-    fn new_span(&self, attributes: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        let mut said = attributes.metadata().name().to_owned();
-        attributes.record(&mut Fields(&mut said));
-        self.0.send(said).unwrap();
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, values: &tracing::span::Record<'_>) {
-        let mut said = String::new();
-        values.record(&mut Fields(&mut said));
-        self.0.send(said).unwrap();
-    }
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn event(&self, _: &tracing::Event<'_>) {}
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
-struct Fields<'a>(&'a mut String);
-
-impl tracing::field::Visit for Fields<'_> {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-        self.0.push_str(&format!(" {field}={value:?}"));
-    }
 }
 
 #[tokio::test]

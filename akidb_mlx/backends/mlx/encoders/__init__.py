@@ -53,6 +53,12 @@ class TokenBatch:
         """Return (batch, length) bool: True where a token is not padding."""
         return mx.arange(self.ids.shape[1]) < self.lengths[:, None]
 
+    def type_ids(self) -> mx.array:
+        """Return the token types; one number where all tokens are of the first type, as in a single text."""
+        if self.segments is None:
+            return mx.array([0])
+        return (mx.arange(self.ids.shape[1]) >= self.segments[:, None]).astype(mx.int32)
+
 
 class Encoder(Protocol):
     """An architecture.

@@ -38,7 +38,7 @@ class Bert:
         """Compute token vectors; see `Encoder`."""
         x = self._words(batch.ids) + self._positions(self._position_ids(batch.ids))
         if self._types is not None:
-            x = x + self._types(_type_ids(batch))
+            x = x + self._types(batch.type_ids())
         x = self._norm(x)
         mask = self._mask(batch)
         for layer in self._layers[:-1]:
@@ -79,10 +79,3 @@ class _Layer:
         attended = self._attention(x, mask, token_positions=token_positions)
         x = self._attention_norm((x if token_positions is None else at_positions(x, token_positions)) + attended)
         return self._norm(x + self._down(self._activation(self._up(x))))
-
-
-def _type_ids(batch: TokenBatch) -> mx.array:
-    """Return the token types; one number where all tokens are of the first type, as in a single text."""
-    if batch.segments is None:
-        return mx.array([0])
-    return (mx.arange(batch.ids.shape[1]) >= batch.segments[:, None]).astype(mx.int32)

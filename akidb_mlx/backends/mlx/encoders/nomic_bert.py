@@ -37,7 +37,7 @@ class NomicBert:
         """Compute token vectors; see `Encoder`."""
         x = self._words(batch.ids)
         if self._types is not None:
-            x = x + self._types(mx.array([0]))  # a single text is all of the first type
+            x = x + self._types(batch.type_ids())
         x = self._norm(x)
         rotate = self._plan.rotation(batch.ids.shape[1], self._positions)
         mask = self._plan.mask(batch.mask()[:, None, None, :] if batch.padded else None)

@@ -1,17 +1,13 @@
-//! One call on its way through Python: texts in, a future there, bytes out.
+//! Calls of an `EmbeddingService`: texts in, vectors out as bytes.
 
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::marker::PhantomData;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyWeakrefMethods, PyWeakrefReference};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use pyo3::types::{PyBytes, PyDict, PyList};
 
-use super::exceptions::embedding_error;
-use super::failures::late;
-use super::thread::reply;
-use crate::{EmbedOptions, EmbeddingResult, Overflow};
+use super::call::{Request, set_common};
+use crate::EmbedOptions;
 
 /// What the vectors of a call become; from Python's bytes in one copy.
 pub(crate) trait Layout: Send + 'static {
@@ -40,126 +36,64 @@ pub(crate) struct Embedded<L> {
     pub(crate) truncated: Vec<bool>,
 }
 
-/// The future of a call, known as soon as that was submitted. It is the service's to keep: one that the service forgets
-/// is collected, and its callback with it, which ends the call.
-#[derive(Clone, Default)]
-pub(crate) struct Submitted(Arc<OnceLock<Py<PyWeakrefReference>>>);
-
-impl Submitted {
-    /// Cancel the call, if it was submitted and is not done.
-    pub(crate) fn cancel(&self, py: Python<'_>) {
-        let future = self.0.get().and_then(|future| future.bind(py).upgrade());
-        if let Some(Err(error)) = future.map(|future| future.call_method0("cancel")) {
-            tracing::error!("cancelling a call failed: {error}");
-        }
-    }
-}
-
-/// A call that waits for the thread that submits it.
-pub(crate) struct EmbedCall<L> {
+/// Texts to embed.
+pub(crate) struct EmbedRequest<L> {
     pub(crate) texts: Vec<String>,
     pub(crate) normalize: bool,
     pub(crate) options: EmbedOptions,
-    pub(crate) deadline: Option<Instant>,
-    pub(crate) answer: oneshot::Sender<EmbeddingResult<Embedded<L>>>,
-    pub(crate) submitted: Submitted,
-    /// Its place in the queue of those that wait.
-    pub(crate) place: OwnedSemaphorePermit,
+    pub(crate) layout: PhantomData<fn() -> L>,
 }
 
-impl<L: Layout> EmbedCall<L> {
-    /// Hand the texts to the service, unless nobody waits any more. The answer comes from the service's own thread.
-    pub(crate) fn submit(self, py: Python<'_>, service: &Bound<'_, PyAny>) {
-        drop(self.place);
-        if self.answer.is_closed() {
-            return;
-        }
-        let remaining = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if remaining.is_some_and(|remaining| remaining.is_zero()) {
-            return reply(self.answer, Err(late()));
-        }
-        let options = keywords(py, self.normalize, &self.options, remaining.map(|remaining| remaining.as_secs_f64()));
-        let texts = PyList::new(py, &self.texts);
-        let future = options.and_then(|options| service.call_method("submit", (texts?,), Some(&options)));
-        let answer = self.answer;
-        let future = match future {
-            Ok(future) => future,
-            Err(error) => return reply(answer, Err(embedding_error(py, &error))),
-        };
-        let when_done = WhenDone(Some(Box::new(move |future| {
-            let outcome = future.call_method0("result").and_then(|batch| read(&batch));
-            reply(answer, outcome.map_err(|error| embedding_error(future.py(), &error)));
-        })));
-        let watched = PyWeakrefReference::new(&future).and_then(|weak| {
-            self.submitted.0.get_or_init(|| weak.unbind());
-            future.call_method1("add_done_callback", (when_done,))
-        });
-        if let Err(error) = watched {
-            error.write_unraisable(py, Some(&future)); // the caller hears of it by the channel that closed
-        }
+impl<L: Layout> Request for EmbedRequest<L> {
+    type Answer = Embedded<L>;
+
+    fn size(&self) -> (usize, usize) {
+        (self.texts.len(), self.texts.iter().map(String::len).sum())
     }
-}
 
-/// Called by Python's future, once, on the thread that owns the model: it takes one copy and leaves.
-#[pyclass]
-struct WhenDone(Option<Deliver>);
+    fn inputs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        PyList::new(py, &self.texts)
+    }
 
-type Deliver = Box<dyn FnOnce(&Bound<'_, PyAny>) + Send + Sync>;
-
-#[pymethods]
-impl WhenDone {
-    fn __call__(&mut self, future: &Bound<'_, PyAny>) {
-        if let Some(deliver) = self.0.take() {
-            deliver(future);
+    fn set_options(&self, keywords: &Bound<'_, PyDict>) -> PyResult<()> {
+        if !self.normalize {
+            keywords.set_item("normalize", false)?;
         }
+        if let Some(input_type) = &self.options.input_type {
+            keywords.set_item("input_type", input_type)?;
+        }
+        if let Some(dimensions) = self.options.dimensions {
+            keywords.set_item("dimensions", dimensions)?;
+        }
+        set_common(keywords, self.options.prompt.as_deref(), self.options.on_overflow)
+    }
+
+    fn read(batch: &Bound<'_, PyAny>) -> PyResult<Embedded<L>> {
+        let dimension: usize = batch.getattr("dimension")?.extract()?;
+        let token_counts: Vec<usize> = batch.getattr("token_counts")?.extract()?;
+        let bytes = float_bytes(batch, "vectors", token_counts.len(), dimension)?;
+        Ok(Embedded {
+            vectors: L::of(bytes.as_bytes(), dimension),
+            dimension,
+            token_counts,
+            truncated: batch.getattr("truncated")?.extract()?,
+        })
     }
 }
 
-fn keywords<'py>(
-    py: Python<'py>,
-    normalize: bool,
-    options: &EmbedOptions,
-    timeout: Option<f64>,
-) -> PyResult<Bound<'py, PyDict>> {
-    let keywords = PyDict::new(py);
-    if !normalize {
-        keywords.set_item("normalize", false)?;
-    }
-    if let Some(input_type) = &options.input_type {
-        keywords.set_item("input_type", input_type)?;
-    }
-    if let Some(prompt) = &options.prompt {
-        keywords.set_item("prompt", prompt)?;
-    }
-    if let Some(dimensions) = options.dimensions {
-        keywords.set_item("dimensions", dimensions)?;
-    }
-    match options.on_overflow {
-        Overflow::Truncate => {}
-        Overflow::Error => keywords.set_item("on_overflow", "error")?,
-        Overflow::Chunk => keywords.set_item("on_overflow", "chunk")?,
-    }
-    if let Some(timeout) = timeout {
-        keywords.set_item("timeout", timeout)?;
-    }
-    Ok(keywords)
-}
-
-/// What an `EmbeddingBatch` holds. Bytes, because abi3 has the buffer protocol only from Python 3.11.
-fn read<L: Layout>(batch: &Bound<'_, PyAny>) -> PyResult<Embedded<L>> {
-    let dimension: usize = batch.getattr("dimension")?.extract()?;
-    let token_counts: Vec<usize> = batch.getattr("token_counts")?.extract()?;
-    let bytes = batch.getattr("vectors")?.call_method0("tobytes")?.cast_into::<PyBytes>()?;
-    let (found, texts) = (bytes.as_bytes().len(), token_counts.len());
-    if found != 4 * dimension * texts {
-        let message =
-            format!("found {found} bytes instead of float32 vectors of {texts} texts, {dimension} values each");
+/// The float32 array (rows, size) that an attribute holds. Bytes, because abi3 has the buffer protocol only from Python
+/// 3.11.
+pub(crate) fn float_bytes<'py>(
+    batch: &Bound<'py, PyAny>,
+    name: &str,
+    rows: usize,
+    size: usize,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let bytes = batch.getattr(name)?.call_method0("tobytes")?.cast_into::<PyBytes>()?;
+    let found = bytes.as_bytes().len();
+    if found != 4 * size * rows {
+        let message = format!("found {found} bytes instead of {rows} rows of {size} float32 {name} each");
         return Err(PyValueError::new_err(message));
     }
-    Ok(Embedded {
-        vectors: L::of(bytes.as_bytes(), dimension),
-        dimension,
-        token_counts,
-        truncated: batch.getattr("truncated")?.extract()?,
-    })
+    Ok(bytes)
 }

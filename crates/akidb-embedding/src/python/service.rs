@@ -1,4 +1,4 @@
-//! Python's `EmbeddingService`: how it is made, and what is asked of it besides embedding.
+//! Python's `EmbeddingService` and `Reranker`: how they are made, and what is asked of them besides their calls.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use pyo3::types::PyDict;
 use super::environment::PythonEnvironment;
 use super::exceptions::{embedding_error, failure};
 use super::failures::unavailable;
-use crate::{EmbeddingResult, MlBridgeError, ModelInfo};
+use crate::{EmbeddingError, EmbeddingResult, MlBridgeError, ModelInfo, RerankerInfo};
 
 /// The options of a service, which apply to all its calls.
 ///
@@ -21,8 +21,10 @@ use crate::{EmbeddingResult, MlBridgeError, ModelInfo};
 #[non_exhaustive]
 pub struct ServiceOptions {
     /// The number of values in a vector unless a call says otherwise. `None`: that of the settings
-    /// (`AKIDB_DIMENSIONS`), else the catalogue's default.
+    /// (`AKIDB_DIMENSIONS`), else the catalogue's default. A reranker has none.
     pub dimensions: Option<u32>,
+    /// The most tokens of a pair that a reranker reads. `None`: what the model's files say. For rerankers only.
+    pub max_length: Option<u32>,
     /// `"auto"`, `"gpu"` or `"cpu"`. `None`: that of the settings (`AKIDB_DEVICE`).
     pub device: Option<String>,
     /// Whether a model that is not on this machine may be downloaded. True by default.
@@ -36,6 +38,13 @@ impl ServiceOptions {
     #[must_use]
     pub fn with_dimensions(mut self, dimensions: u32) -> Self {
         self.dimensions = Some(dimensions);
+        self
+    }
+
+    /// Set [`max_length`](Self::max_length).
+    #[must_use]
+    pub fn with_max_length(mut self, max_length: u32) -> Self {
+        self.max_length = Some(max_length);
         self
     }
 
@@ -63,7 +72,13 @@ impl ServiceOptions {
 
 impl Default for ServiceOptions {
     fn default() -> Self {
-        Self { dimensions: None, device: None, auto_download: true, python: PythonEnvironment::default() }
+        Self {
+            dimensions: None,
+            max_length: None,
+            device: None,
+            auto_download: true,
+            python: PythonEnvironment::default(),
+        }
     }
 }
 
@@ -73,10 +88,42 @@ pub(crate) fn create_service(
     options: &ServiceOptions,
     interpreter: &Path,
 ) -> EmbeddingResult<Py<PyAny>> {
-    let class = import_service(py, interpreter)?;
+    refuse_option("max_length", options.max_length, "an embedding model")?;
+    create(py, "EmbeddingService", model, options, ("dimensions", options.dimensions), interpreter)
+}
+
+pub(crate) fn create_reranker(
+    py: Python<'_>,
+    model: &str,
+    options: &ServiceOptions,
+    interpreter: &Path,
+) -> EmbeddingResult<Py<PyAny>> {
+    refuse_option("dimensions", options.dimensions, "a reranker")?;
+    create(py, "Reranker", model, options, ("max_length", options.max_length), interpreter)
+}
+
+fn refuse_option(name: &str, value: Option<u32>, of: &str) -> EmbeddingResult<()> {
+    match value {
+        None => Ok(()),
+        Some(value) => Err(EmbeddingError::InvalidInput(
+            format!("{name} is no option of {of}, found {value}; leave it out").into(),
+        )),
+    }
+}
+
+/// Make an object of a class, with the option that only its kind has.
+fn create(
+    py: Python<'_>,
+    class: &str,
+    model: &str,
+    options: &ServiceOptions,
+    (name, value): (&str, Option<u32>),
+    interpreter: &Path,
+) -> EmbeddingResult<Py<PyAny>> {
+    let class = import_class(py, class, interpreter)?;
     let create = || {
         let keywords = PyDict::new(py);
-        keywords.set_item("dimensions", options.dimensions)?;
+        keywords.set_item(name, value)?;
         keywords.set_item("device", options.device.as_deref())?;
         keywords.set_item("auto_download", options.auto_download)?;
         class.call((model,), Some(&keywords)).map(Bound::unbind)
@@ -84,8 +131,8 @@ pub(crate) fn create_service(
     create().map_err(|error: PyErr| embedding_error(py, &error))
 }
 
-fn import_service<'py>(py: Python<'py>, interpreter: &Path) -> Result<Bound<'py, PyAny>, MlBridgeError> {
-    py.import("akidb_mlx").and_then(|package| package.getattr("EmbeddingService")).map_err(|error| {
+fn import_class<'py>(py: Python<'py>, class: &str, interpreter: &Path) -> Result<Bound<'py, PyAny>, MlBridgeError> {
+    py.import("akidb_mlx").and_then(|package| package.getattr(class)).map_err(|error| {
         let mut failure = failure(py, &error);
         if error.is_instance_of::<PyModuleNotFoundError>(py) {
             failure.message = format!(
@@ -104,6 +151,15 @@ pub(crate) fn model_info(service: &Bound<'_, PyAny>) -> PyResult<ModelInfo> {
     Ok(ModelInfo {
         model: info.get_item("model_name")?.extract()?,
         dimension: info.get_item("dimension")?.extract()?,
+        max_tokens: info.get_item("max_tokens")?.extract()?,
+    })
+}
+
+pub(crate) fn reranker_info(reranker: &Bound<'_, PyAny>) -> PyResult<RerankerInfo> {
+    let info = reranker.call_method0("get_model_info")?;
+    Ok(RerankerInfo {
+        model: info.get_item("model_name")?.extract()?,
+        labels: info.get_item("labels")?.extract()?,
         max_tokens: info.get_item("max_tokens")?.extract()?,
     })
 }

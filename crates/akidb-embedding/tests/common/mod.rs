@@ -60,6 +60,26 @@ pub fn made_by(program: &str) -> Py<PyAny> {
     })
 }
 
+/// What a Python expression gives, in which `it` is the object.
+pub fn ask<T: for<'a, 'py> FromPyObject<'a, 'py, Error: Into<PyErr>>>(
+    made: &Py<PyAny>,
+    expression: &std::ffi::CStr,
+) -> T {
+    Python::attach(|py| {
+        let locals = pyo3::types::PyDict::new(py);
+        locals.set_item("it", made).unwrap();
+        py.eval(expression, Some(&locals), None).unwrap().extract().map_err(Into::into).unwrap()
+    })
+}
+
+pub async fn eventually(mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(10), "never came about");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Python's part of [`service`]: a stand-in that is told what `submit` does.
 pub const STAND_IN: &str = r#"
 import threading, time
@@ -102,6 +122,38 @@ def make():
     return StandIn()
 "#;
 
+/// A stand-in for a reranker: the score of a pair is the length of its document.
+pub const RERANKER_STAND_IN: &str = r#"
+from concurrent.futures import Future
+import numpy as np
+from akidb_mlx import errors
+from akidb_mlx.reranking import ScoreBatch
+
+class Ranker:
+    def __init__(self):
+        self.calls, self.futures, self.closed = [], [], []
+
+    def get_model_info(self):
+        return {"model_name": "stand-in", "labels": ["LABEL_0"], "max_tokens": 8}
+
+    def health_check(self):
+        return {"status": "ok", "reason": "ready"}
+
+    def close(self, drain=False):
+        self.closed.append(drain)
+
+    def submit(self, pairs, **options):
+        self.calls.append((pairs, options))
+        future = Future()
+        self.futures.append(future)
+        self.resolve(future, pairs)
+        return future
+
+    def resolve(self, future, pairs):
+        scores = np.array([len(document) for _, document in pairs], np.float32)
+        future.set_result(ScoreBatch(scores, [1] * len(pairs), [False] * len(pairs), "stand-in"))
+"#;
+
 /// A service of 512 values that computes nothing, and answers from a thread of its own as the real one does.
 pub fn no_op_service() -> MlxEmbeddingProvider {
     service(&format!(
@@ -130,6 +182,41 @@ def make():
     return NoOp()
 "
     ))
+}
+
+/// Sends what spans hold to the test.
+pub struct Recorder(pub std::sync::mpsc::Sender<String>);
+
+impl tracing::Subscriber for Recorder {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("akidb_embedding")
+    }
+
+    fn new_span(&self, attributes: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        let mut said = attributes.metadata().name().to_owned();
+        attributes.record(&mut Fields(&mut said));
+        self.0.send(said).unwrap();
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, values: &tracing::span::Record<'_>) {
+        let mut said = String::new();
+        values.record(&mut Fields(&mut said));
+        self.0.send(said).unwrap();
+    }
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+struct Fields<'a>(&'a mut String);
+
+impl tracing::field::Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        self.0.push_str(&format!(" {field}={value:?}"));
+    }
 }
 
 /// Begin a call, and leave at once.
