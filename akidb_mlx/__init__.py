@@ -6,7 +6,8 @@
         vectors = service.embed_array(["Hello, world!"])  # float32, shape (1, 384)
 
 The names in `__all__` are public, and so are the modules `akidb_mlx.errors`, `akidb_mlx.catalog`, `akidb_mlx.ml_funcs`,
-`akidb_mlx.entities`, `akidb_mlx.reranking` and `akidb_mlx.summarization`; all other modules may change in any release.
+`akidb_mlx.entities`, `akidb_mlx.reranking`, `akidb_mlx.sparse` and `akidb_mlx.summarization`; all other modules may
+change in any release.
 Importing this package costs next to nothing: a name is loaded when it is first used.
 """
 
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
     from akidb_mlx.reranking import Reranker, RerankerInfo, RerankOptions, ScoreBatch
     from akidb_mlx.service import EmbeddingService
     from akidb_mlx.settings import Settings
+    from akidb_mlx.sparse import SparseBatch, SparseEmbedder, SparseOptions, SparseVector
     from akidb_mlx.summarization import Summarizer
+    from akidb_mlx.text_model import TextModelInfo
     from akidb_mlx.vectors import EmbeddingBatch
 
 __version__ = "0.1.0"
@@ -68,7 +71,12 @@ __all__ = [
     "ServiceMetrics",
     "ServiceOverloadedError",
     "Settings",
+    "SparseBatch",
+    "SparseEmbedder",
+    "SparseOptions",
+    "SparseVector",
     "Summarizer",
+    "TextModelInfo",
     "__version__",
     "calibration_ranges",
     "dequantize",
@@ -93,7 +101,9 @@ _MODULES = {
     "ScoreBatch": "reranking",
     "ServiceMetrics": "reports",
     "Settings": "settings",
+    **dict.fromkeys(("SparseBatch", "SparseEmbedder", "SparseOptions", "SparseVector"), "sparse"),
     "Summarizer": "summarization",
+    "TextModelInfo": "text_model",
     **dict.fromkeys(
         ("calibration_ranges", "dequantize", "hamming_distances", "quantize", "rescore"),
         "quantized",

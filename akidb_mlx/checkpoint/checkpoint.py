@@ -25,6 +25,7 @@ from akidb_mlx.checkpoint.purpose import check_additions, check_heads
 from akidb_mlx.checkpoint.quantization import QuantizationConfig, read_quantization
 from akidb_mlx.checkpoint.scoring import Scoring
 from akidb_mlx.checkpoint.sentence_config import read_model_config, read_transformer
+from akidb_mlx.checkpoint.sparse_head import SparseHead
 from akidb_mlx.checkpoint.static import StaticTable, read_static
 from akidb_mlx.checkpoint.tensors import StoredTensor, float_type, read_tensors
 from akidb_mlx.errors import ModelLoadError
@@ -51,6 +52,7 @@ class Checkpoint:
         lower_case: whether texts are lower-cased before the tokenizer's own normalisation.
         static: the table of a static model, which has no encoder and no `tensors`; None for any other.
         scoring: how a reranker scores a pair of texts; None in an embedding model.
+        sparse: for each route of a sparse model, the head that it has in place of those in `heads`; None in any other.
     """
 
     directory: Path
@@ -69,6 +71,7 @@ class Checkpoint:
     lower_case: bool
     static: StaticTable | None = None
     scoring: Scoring | None = None
+    sparse: Mapping[str, SparseHead] | None = None
 
     @property
     def architecture(self) -> Architecture:
@@ -105,7 +108,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         return _static_checkpoint(directory, static)
     config, model_type = read_config(config_path)
     architecture = ARCHITECTURES[model_type]
-    config = _text_config(config_path, config, architecture)
+    config = text_config(config_path, config, architecture)
     encoder_config = parse_config(architecture.config, config)
     model = read_model_config(directory)  # first, since it says whether this is another kind of model
     modules = read_modules(directory)
@@ -174,7 +177,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], str]:
     return config, model_type
 
 
-def _text_config(path: Path, config: dict[str, Any], architecture: Architecture) -> dict[str, Any]:
+def text_config(path: Path, config: dict[str, Any], architecture: Architecture) -> dict[str, Any]:
     """Return the keys that describe the encoder of texts, once all keys of the file are known."""
     wrapper = architecture.wrapper
     if wrapper is None:

@@ -64,6 +64,36 @@ MODEL_KEYS = KnownKeys(
     ),
     harmless=_MODEL_HARMLESS,
 )
+# The same files of a SparseEncoder.
+SPARSE_MODEL_KEYS = KnownKeys(
+    honoured=honoured("prompts max_active_dims similarity_fn_name"),
+    only=only("model_type", "SparseEncoder", reason="it is not a sparse model"),
+    harmless=harmless("__version__ requirements", reason="tells which versions wrote the model")
+    | harmless("default_prompt_name", reason="queries and documents have prompts of their own"),
+)
+SPARSE_TRANSFORMER_KEYS = KnownKeys(
+    honoured=TRANSFORMER_KEYS.honoured | honoured("transformer_task"),
+    only={key: rule for key, rule in TRANSFORMER_KEYS.only.items() if key != "transformer_task"},
+    harmless=TRANSFORMER_KEYS.harmless,
+)
+LOGITS_MODALITY_KEYS = KnownKeys(
+    honoured=frozenset(),
+    only={
+        **only("method", "forward", reason="only the logits of masked words are pooled"),
+        **only("method_output_name", "logits", reason="only the logits of masked words are pooled"),
+    },
+)
+SPLADE_KEYS = KnownKeys(
+    honoured=honoured("pooling_strategy activation_function"),
+    harmless=harmless("word_embedding_dimension embedding_dimension", reason="the size is read from the weights")
+    | harmless("chunk_size", reason="chooses an implementation"),
+)
+STATIC_SPARSE_KEYS = KnownKeys(
+    honoured=frozenset(),
+    only=only("path", *(None, ""), reason="weights are read from model.safetensors only"),
+    harmless=harmless("frozen", reason="is for training"),
+)
+
 # The same files of a CrossEncoder.
 RERANKER_MODEL_KEYS = KnownKeys(
     honoured=honoured("prompts default_prompt_name activation_fn"),

@@ -58,6 +58,18 @@ def read_modules(directory: Path) -> ModuleList:
     if not is_file(path):
         unlisted = (Module("Transformer", directory), Module("Pooling", directory / "1_Pooling"))
         return ModuleList(False, {"": unlisted}, EVERY_ROLE)
+    found = route_modules(path)
+    for chain in found.chains.values():
+        _check_chain(path, chain)
+    return found
+
+
+def route_modules(path: Path) -> ModuleList:
+    """Return the modules that modules.json lists, and the routes through them, whatever their kinds.
+
+    Raises:
+        ModelLoadError: a file is malformed, or names a folder outside.
+    """
     modules = list_modules(path)
     routers = [place for place, module in enumerate(modules) if module.kind in _ROUTERS]
     chains, routes = {"": modules}, EVERY_ROLE
@@ -65,8 +77,6 @@ def read_modules(directory: Path) -> ModuleList:
         place = routers[0]
         routed, routes = _read_router(modules[place].folder)
         chains = {route: (*modules[:place], *routed[route], *modules[place + 1 :]) for route in routes.values()}
-    for chain in chains.values():
-        _check_chain(path, chain)
     return ModuleList(True, chains, routes)
 
 

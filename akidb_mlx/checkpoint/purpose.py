@@ -36,6 +36,39 @@ _ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.
 # The entries of auto_map that stand for code which computes token vectors; the others are of heads.
 _CODE = ("AutoConfig", "AutoModel", "AutoTokenizer")
 _FILES = "modules.json, 1_Pooling/config.json or config_sentence_transformers.json"
+# The kinds of models by the classes of sentence-transformers and PyLate, and the classes here that load them.
+_KINDS = {
+    "SentenceTransformer": ("an embedding model", "EmbeddingService"),
+    "CrossEncoder": ("a cross-encoder (reranker)", "Reranker"),
+    "SparseEncoder": ("a sparse model", "SparseEmbedder"),
+    "MultiVectorEncoder": ("a multi-vector model (ColBERT)", "MultiVectorEmbedder"),
+}
+_MULTI_VECTOR_KEYS = ("query_prefix", "document_prefix", "do_query_expansion", "attend_to_expansion_tokens")
+
+
+def find_kind(config: Mapping[str, Any]) -> Any:
+    """Return the class that config_sentence_transformers.json says a model is of, by sentence-transformers' name."""
+    stated = config.get("model_type")
+    if stated == "ColBERT" or (stated is None and any(key in config for key in _MULTI_VECTOR_KEYS)):
+        return "MultiVectorEncoder"  # as PyLate writes it
+    return "SentenceTransformer" if stated is None else stated
+
+
+def check_kind(path: Path, config: Mapping[str, Any], wanted: str) -> None:
+    """Refuse a model of another kind than that which is loaded, and name the class that loads it.
+
+    Args:
+        path: config_sentence_transformers.json.
+        config: its content.
+        wanted: the kind, by sentence-transformers' name.
+
+    Raises:
+        ModelLoadError: it is of another kind that is known.
+    """
+    kind = find_kind(config)
+    if kind != wanted and isinstance(kind, str) and kind in _KINDS:
+        found, name = _KINDS[kind]
+        raise ModelLoadError(f"{path.parent} is {found}, and not {_KINDS[wanted][0]}: use akidb_mlx.{name}")
 
 
 def check_additions(directory: Path, config: Mapping[str, Any], own_code: Collection[str] = ()) -> None:
@@ -79,6 +112,8 @@ def check_heads(tensors: Mapping[str, StoredTensor]) -> None:
         kind = find_head(name)
         if kind is not None:
             other = "use akidb_mlx.Reranker for a reranker; " if kind in (_RERANKER, _LANGUAGE_MODEL) else ""
+            if "masked words" in kind or kind == _LANGUAGE_MODEL:
+                other += "use akidb_mlx.SparseEmbedder for a sparse model (SPLADE); "
             raise ModelLoadError(
                 f"{tensor.file}: {cut(tensor.key)} belongs to the head of {kind}, so this is not an embedding model; "
                 f"{other}if its token vectors are to be pooled nevertheless, load and save it with "

@@ -16,6 +16,7 @@ from akidb_mlx.checkpoint.module_keys import (
     TRANSFORMER_FILES,
     TRANSFORMER_KEYS,
 )
+from akidb_mlx.checkpoint.purpose import check_kind
 from akidb_mlx.errors import ModelLoadError
 
 
@@ -69,6 +70,7 @@ def read_model_config(directory: Path) -> dict[str, Any]:
     """
     path = directory / "config_sentence_transformers.json"
     config = read_optional_json(path)
+    check_kind(path, config, "SentenceTransformer")
     MODEL_KEYS.check(path, config)
     check_prompts(path, config)
     size = config.get("truncate_dim")

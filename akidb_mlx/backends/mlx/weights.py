@@ -86,6 +86,15 @@ class WeightReader:
             return Embedding(self._hand_out(table))
         return Embedding(self._hand_out(table.astype(self._plan.dtype)))
 
+    def tied_linear(self, table: str, rows: int, size: int, bias: str | None) -> Linear:
+        """Return a linear layer whose weight is a table of vectors, which is not copied; `bias` names its bias."""
+        matrix = self._matrix(table, rows, size)
+        if isinstance(matrix, QuantizedMatrix) and self._plan.exact:
+            matrix = matrix.dequantize()
+        weight = matrix if isinstance(matrix, QuantizedMatrix) else matrix.astype(self._plan.dtype)
+        added = None if bias is None else self.vector(bias, rows)
+        return Linear(self._hand_out(weight), added, self._plan.exact)
+
     def chosen_rows(self, name: str, rows: int, size: int, chosen: Sequence[int]) -> mx.array:
         """Return (chosen, size) float32, some rows of a layer's weight."""
         matrix, indices = self._matrix(name, rows, size), mx.array(list(chosen))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 from pydantic import Field
 
-from akidb_mlx.checkpoint.architectures.architecture import Architecture
+from akidb_mlx.checkpoint.architectures.architecture import ROBERTA_HEAD, Architecture
 from akidb_mlx.checkpoint.architectures.common_keys import HARMLESS, ONLY
 from akidb_mlx.checkpoint.architectures.config import ActivationName, LayerType, Size
 from akidb_mlx.checkpoint.architectures.nomic_bert import RotaryBertConfig
@@ -58,4 +59,5 @@ GTE = Architecture(
         ".mlp_ln.": ".post_mlp_layernorm.",
     },
     unused=("pooler.",),
+    masked_head=replace(ROBERTA_HEAD, bias=None),
 )

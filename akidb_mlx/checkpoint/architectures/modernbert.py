@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field, PositiveFloat, model_validator
 from typing_extensions import Self
 
-from akidb_mlx.checkpoint.architectures.architecture import Architecture
+from akidb_mlx.checkpoint.architectures.architecture import Architecture, MaskedHead
 from akidb_mlx.checkpoint.architectures.common_keys import HARMLESS, ONLY
 from akidb_mlx.checkpoint.architectures.config import ActivationName, LayerCount, LayerType, Size
 from akidb_mlx.checkpoint.architectures.rotary import ROTARY_ONLY, RotaryConfig
@@ -84,4 +84,17 @@ MODERNBERT = Architecture(
             "deterministic_flash_attn reference_compile repad_logits_with_grad", reason="chooses an implementation"
         ),
     },
+    masked_head=MaskedHead(
+        "head.dense",
+        "head.norm",
+        "decoder",
+        table="embeddings.tok_embeddings",
+        activation="classifier_activation",
+        eps="norm_eps",
+        biases={
+            "head.dense.bias": ("classifier_bias", False),
+            "head.norm.bias": ("norm_bias", False),
+            "decoder.bias": ("decoder_bias", True),
+        },
+    ),
 )

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from akidb_mlx.checkpoint.architectures.architecture import Architecture
+from akidb_mlx.checkpoint.architectures.architecture import ROBERTA_HEAD, Architecture
 from akidb_mlx.checkpoint.architectures.bert import RobertaConfig
 from akidb_mlx.checkpoint.architectures.common_keys import HARMLESS, ONLY
 from akidb_mlx.checkpoint.known_keys import only
@@ -36,4 +36,5 @@ MPNET = Architecture(
         "attention.LayerNorm.": "attention.output.LayerNorm.",
     },
     unused=("pooler.", "embeddings.position_ids"),
+    masked_head=ROBERTA_HEAD,
 )
