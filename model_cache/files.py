@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from model_cache.errors import CorruptModelError, InvalidModelNameError
-from model_cache.kinds import EMBEDDING, SPACY, STATIC, kind_of
+from model_cache.kinds import EMBEDDING, ROUTED, SPACY, STATIC, kind_of
 
 INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
@@ -103,6 +103,12 @@ def find_missing(folder: Path) -> list[str]:
     """
     if (folder / SPACY.marker).is_file() and not (folder / EMBEDDING.marker).is_file():
         required = _spacy_files(folder / SPACY.marker)
+    elif routed := routed_modules(folder):
+        required = ["modules.json", ROUTED.marker]
+        for name in routed:
+            required.append(f"{name}/config.json")
+            if not name.endswith("Pooling"):
+                required += [f"{name}/tokenizer.json", f"{name}/{_WEIGHTS}"]
     elif is_static(folder):
         below = f"{_STATIC_FOLDER}/" if (folder / _STATIC_FOLDER).is_dir() else ""
         required = [STATIC.marker, f"{below}tokenizer.json", f"{below}{_WEIGHTS}"]
@@ -121,6 +127,14 @@ def is_static(folder: Path) -> bool:
             return b".StaticEmbedding" in file.read(_LONGEST_MODULES)
     except OSError:
         return False
+
+
+def routed_modules(folder: Path) -> list[str]:
+    """Return the folders of a sparse model's routes, sorted; none where a folder is that of another kind of model."""
+    if os.path.isfile(folder / EMBEDDING.marker) or not os.path.isfile(folder / ROUTED.marker):  # noqa: PTH113
+        return []
+    names = sorted(path.parent.name for path in folder.glob("*_*_*/config.json"))
+    return names if any(name.endswith("_SparseStaticEmbedding") for name in names) else []
 
 
 def weight_files(folder: Path) -> list[str]:

@@ -34,6 +34,11 @@ class ModelKind:
 # The folder of a module as sentence-transformers names it, below a model or below its Router.
 _MODULE = r"\d{1,3}_[A-Za-z]{1,40}"
 _ROUTED_MODULE = r"[A-Za-z0-9_-]{1,40}_\d{1,3}_[A-Za-z]{1,40}"
+# The files of a module with a tokenizer of its own.
+_TOKENIZED = (
+    r"((config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|sentence_bert_config)\.json"
+    r"|model\.safetensors)"
+)
 # At the top of a repository, it means that even the encoder is one of each route's modules.
 ROUTER = "router_config.json"
 ROUTER_FIRST = (
@@ -51,6 +56,7 @@ EMBEDDING = ModelKind(
         r"|model(-\d{1,6}-of-\d{1,6})?\.safetensors|model\.safetensors\.index\.json"
         rf"|[A-Za-z0-9_-]{{1,40}}/config\.json|{_MODULE}/model\.safetensors"
         rf"|{_MODULE}/router_config\.json|{_MODULE}/{_ROUTED_MODULE}/(config\.json|model\.safetensors)"
+        rf"|router_config\.json|{_ROUTED_MODULE}/{_TOKENIZED}|artifact\.metadata"
     ),
     weights=re.compile(r"[^/]+\.safetensors"),
     requirement="config.json, tokenizer.json and model.safetensors",
@@ -64,6 +70,15 @@ STATIC = ModelKind(
     ),
     weights=re.compile(r"(0_StaticEmbedding/)?model\.safetensors"),
     requirement="modules.json, tokenizer.json and model.safetensors",
+)
+# Sparse models whose queries are looked up in a table, while documents pass an encoder.
+ROUTED = ModelKind(
+    marker=ROUTER,
+    needed=re.compile(
+        rf"(config_sentence_transformers|modules|router_config)\.json|{_ROUTED_MODULE}/{_TOKENIZED}"
+    ),
+    weights=re.compile(r"[A-Za-z0-9_-]{1,40}_\d{1,3}_SparseStaticEmbedding/model\.safetensors"),
+    requirement="modules.json, router_config.json, and a folder with its files for each module",
 )
 # msgpack, JSON and NumPy arrays; config.cfg may name functions, but only those of installed packages are found.
 SPACY = ModelKind(
@@ -85,6 +100,8 @@ def kind_of(names: Collection[str]) -> ModelKind:
         return EMBEDDING
     if SPACY.marker in names:
         return SPACY
+    if ROUTED.matches(names):
+        return ROUTED
     # A model that pools token vectors has a config.json, which an incomplete repository may lack.
     pools = any(name.startswith("1_Pooling/") for name in names)
     return STATIC if STATIC.matches(names) and not pools else EMBEDDING

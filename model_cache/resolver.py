@@ -43,7 +43,7 @@ def resolve_directory(name: str) -> Path | None:
     # os.path returns False where a Path raises: in a working directory that may not be read.
     is_directory = os.path.isdir(directory)  # noqa: PTH112
     known = any(os.path.isfile(directory / kind.marker) for kind in (EMBEDDING, SPACY))  # noqa: PTH113
-    if known or files.is_static(directory):
+    if known or files.is_static(directory) or files.routed_modules(directory):
         return directory.resolve()
     if directory.is_absolute() or is_directory or name.startswith((".", "~")):
         raise ModelUnavailableError(f"{directory} {_describe_fault(directory, is_directory)}")

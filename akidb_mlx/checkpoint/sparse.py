@@ -163,7 +163,7 @@ def _read_layers(
     config: Mapping[str, Any],
     architecture: Architecture,
     encoder_config: EncoderConfig,
-    tensors: Mapping[str, StoredTensor],
+    tensors: dict[str, StoredTensor],
 ) -> MaskedLayers:
     """Return the layers of the head, found as transformers finds them: an output that is not stored is the table."""
     head = architecture.masked_head
@@ -191,6 +191,8 @@ def _read_layers(
         raise ModelLoadError(f"{path.parent}: {names[-1]} is missing, of the head for masked words")
     if stored and stored[0] != bias and not tied:
         raise ModelLoadError(f"{path.parent}: {bias} is missing, and {stored[0]} is not tied to it")
+    if stored[1:]:
+        del tensors[stored[1]]  # the output has a bias of its own, which counts
     output = head.output if own else head.table
     shape = tensors[f"{output}.weight"].shape if f"{output}.weight" in tensors else ()
     return MaskedLayers(

@@ -57,6 +57,7 @@ GTE = Architecture(
         ".attention.o_proj.": ".self_attn.o_proj.",
         ".attn_ln.": ".post_attention_layernorm.",
         ".mlp_ln.": ".post_mlp_layernorm.",
+        "lm_head.norm.": "lm_head.layer_norm.",
     },
     unused=("pooler.",),
     masked_head=replace(ROBERTA_HEAD, bias=None),
