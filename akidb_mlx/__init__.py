@@ -6,8 +6,9 @@
         vectors = service.embed_array(["Hello, world!"])  # float32, shape (1, 384)
 
 The names in `__all__` are public, and so are the modules `akidb_mlx.errors`, `akidb_mlx.catalog`, `akidb_mlx.ml_funcs`,
-`akidb_mlx.entities`, `akidb_mlx.reranking`, `akidb_mlx.sparse` and `akidb_mlx.summarization`; all other modules may
-change in any release.
+`akidb_mlx.entities`, `akidb_mlx.multi_vector`, `akidb_mlx.reranking`, `akidb_mlx.sparse` and `akidb_mlx.summarization`;
+all other modules may change in any release.
+
 Importing this package costs next to nothing: a name is loaded when it is first used.
 """
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         ServiceClosedError,
         ServiceOverloadedError,
     )
+    from akidb_mlx.multi_vector import MultiVectorBatch, MultiVectorEmbedder, MultiVectorOptions
     from akidb_mlx.options import EmbedOptions
     from akidb_mlx.pool import ModelPool
     from akidb_mlx.quantized import calibration_ranges, dequantize, hamming_distances, quantize, rescore
@@ -62,6 +64,9 @@ __all__ = [
     "ModelLoadError",
     "ModelNotFoundError",
     "ModelPool",
+    "MultiVectorBatch",
+    "MultiVectorEmbedder",
+    "MultiVectorOptions",
     "ReentrantCallError",
     "RerankOptions",
     "Reranker",
@@ -101,6 +106,7 @@ _MODULES = {
     "ScoreBatch": "reranking",
     "ServiceMetrics": "reports",
     "Settings": "settings",
+    **dict.fromkeys(("MultiVectorBatch", "MultiVectorEmbedder", "MultiVectorOptions"), "multi_vector"),
     **dict.fromkeys(("SparseBatch", "SparseEmbedder", "SparseOptions", "SparseVector"), "sparse"),
     "Summarizer": "summarization",
     "TextModelInfo": "text_model",

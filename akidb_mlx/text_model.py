@@ -14,12 +14,13 @@ from contextlib import ExitStack
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 from typing_extensions import TypedDict
 
 from akidb_mlx.catalog import ALL_MODELS, Task
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
+from akidb_mlx.checkpoint.multi_vector_head import Role
 from akidb_mlx.checkpoint.prompts import choose_prompt
 from akidb_mlx.checkpoint.tokenizer import TextTokenizer, TokenizedText
 from akidb_mlx.deadline import Deadline
@@ -45,8 +46,6 @@ from akidb_mlx.settings import Settings
 from akidb_mlx.texts import check_string, expected_tokens, list_texts, slices
 from akidb_mlx.vectors import TokenIds
 from model_cache.names import is_commit
-
-Role = Literal["query", "document"]
 
 _Batch = TypeVar("_Batch")
 

@@ -359,7 +359,7 @@ def test_an_embedding_service_names_the_class_for_a_sparse_model(name):
 def test_other_classes_name_each_other():
     assert "use akidb_mlx.SparseEmbedder" in refusal(GOLDENS / "sparse-bert", Reranker)
     assert "use akidb_mlx.EmbeddingService" in refusal(GOLDENS / "tiny-bert")
-    assert "use akidb_mlx.EmbeddingService" in refusal(GOLDENS / "reranker-bert")
+    assert "use akidb_mlx.Reranker" in refusal(GOLDENS / "reranker-bert")
     assert "use akidb_mlx.Reranker" in refusal(GOLDENS / "reranker-bert-labels")
     assert "splade-v3 is a sparse model, and not an embedding model" in refusal("splade-v3", EmbeddingService)
     assert "minilm-l6-v2 is an embedding model, and not a sparse model" in refusal("minilm-l6-v2")

@@ -21,7 +21,8 @@ from akidb_mlx.checkpoint.head import Head, Pooling
 from akidb_mlx.checkpoint.head_modules import HeadReader
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.checkpoint.modules import EVERY_ROLE, ModuleList, read_modules
-from akidb_mlx.checkpoint.purpose import check_additions, check_heads
+from akidb_mlx.checkpoint.multi_vector_head import MultiVector
+from akidb_mlx.checkpoint.purpose import check_additions, check_heads, check_not_colbert
 from akidb_mlx.checkpoint.quantization import QuantizationConfig, read_quantization
 from akidb_mlx.checkpoint.scoring import Scoring
 from akidb_mlx.checkpoint.sentence_config import read_model_config, read_transformer
@@ -53,6 +54,7 @@ class Checkpoint:
         static: the table of a static model, which has no encoder and no `tensors`; None for any other.
         scoring: how a reranker scores a pair of texts; None in an embedding model.
         sparse: for each route of a sparse model, the head that it has in place of those in `heads`; None in any other.
+        multi_vector: the same for a multi-vector model.
     """
 
     directory: Path
@@ -72,6 +74,7 @@ class Checkpoint:
     static: StaticTable | None = None
     scoring: Scoring | None = None
     sparse: Mapping[str, SparseHead] | None = None
+    multi_vector: MultiVector | None = None
 
     @property
     def architecture(self) -> Architecture:
@@ -108,6 +111,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         return _static_checkpoint(directory, static)
     config, model_type = read_config(config_path)
     architecture = ARCHITECTURES[model_type]
+    check_not_colbert(config_path, config)
     config = text_config(config_path, config, architecture)
     encoder_config = parse_config(architecture.config, config)
     model = read_model_config(directory)  # first, since it says whether this is another kind of model

@@ -94,6 +94,28 @@ STATIC_SPARSE_KEYS = KnownKeys(
     harmless=harmless("frozen", reason="is for training"),
 )
 
+# The same files of a MultiVectorEncoder, and of PyLate's ColBERT.
+MULTI_VECTOR_MODEL_KEYS = KnownKeys(
+    honoured=honoured(
+        "prompts similarity_fn_name query_prefix document_prefix query_length document_length query_expansion "
+        "do_query_expansion attend_to_expansion_tokens attend_to_mask_tokens skiplist_words"
+    ),
+    only=only("model_type", *(None, "MultiVectorEncoder", "ColBERT"), reason="it is not a multi-vector model"),
+    harmless=harmless("__version__ requirements", reason="tells which versions wrote the model")
+    | harmless("default_prompt_name", reason="queries and documents have prompts of their own"),
+)
+_LENGTHS = ("query_length", "document_length", "query_expansion")
+MULTI_VECTOR_TRANSFORMER_KEYS = KnownKeys(
+    honoured=TRANSFORMER_KEYS.honoured | frozenset(_LENGTHS),
+    only={key: rule for key, rule in TRANSFORMER_KEYS.only.items() if key not in _LENGTHS},
+    harmless=TRANSFORMER_KEYS.harmless,
+)
+EXPANSION_KEYS = KnownKeys(honoured=honoured("strategy attend token length"))
+MASK_KEYS = KnownKeys(
+    honoured=honoured("skiplist_words skiplist_tasks"),
+    only=only("keep_only_token_ids", None, reason="it belongs to a model of images"),
+)
+
 # The same files of a CrossEncoder.
 RERANKER_MODEL_KEYS = KnownKeys(
     honoured=honoured("prompts default_prompt_name activation_fn"),
@@ -145,6 +167,16 @@ DENSE_KEYS = KnownKeys(
     honoured=honoured("out_features bias activation_function use_residual"),
     only=_SENTENCE_ONLY,
     harmless=harmless("in_features", reason="the size is read from the weights"),
+)
+_TOKENS_ONLY = "the vectors of tokens are supported in a multi-vector model"
+TOKEN_DENSE_KEYS = KnownKeys(
+    honoured=DENSE_KEYS.honoured,
+    only=only("module_input_name module_output_name", *(None, "token_embeddings"), reason=_TOKENS_ONLY),
+    harmless=DENSE_KEYS.harmless,
+)
+TOKEN_NORMALIZE_KEYS = KnownKeys(
+    honoured=honoured("module_input_name"),
+    only=only("module_output_name", *(None, "token_embeddings"), reason=_TOKENS_ONLY),
 )
 NORMALIZE_KEYS = KnownKeys(honoured=frozenset(), only=_SENTENCE_ONLY)
 LAYER_NORM_KEYS = KnownKeys(

@@ -102,6 +102,25 @@ def check_additions(directory: Path, config: Mapping[str, Any], own_code: Collec
         )
 
 
+def is_colbert(config: Mapping[str, Any]) -> bool:
+    """Return whether config.json is that of a multi-vector model as ColBERT's own program saves it."""
+    names = config.get("architectures")
+    return isinstance(names, list) and "HF_ColBERT" in names
+
+
+def check_not_colbert(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a multi-vector model as an embedding model.
+
+    Raises:
+        ModelLoadError: it is one.
+    """
+    if is_colbert(config):
+        raise ModelLoadError(
+            f"{path.parent} is a multi-vector model (ColBERT), and not an embedding model: use "
+            "akidb_mlx.MultiVectorEmbedder"
+        )
+
+
 def check_heads(tensors: Mapping[str, StoredTensor]) -> None:
     """Refuse a model that has a head: it was made for another task, and its token vectors too.
 

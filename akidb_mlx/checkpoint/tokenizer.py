@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 
@@ -95,6 +95,16 @@ class TextTokenizer:
         limited = copy(self)
         limited.max_tokens = max_tokens
         return limited
+
+    @property
+    def special(self) -> Mapping[str, int]:
+        """Return the ids of special tokens, by their names in tokenizer_config.json."""
+        return self._loaded.special
+
+    def number(self, token: str) -> int | None:
+        """Return the id of a token; None where there is none."""
+        found: int | None = self._loaded.tokenizer.token_to_id(token)
+        return found
 
     def token(self, number: int) -> str | None:
         """Return the token of an id; None where there is none."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from typing_extensions import TypedDict, Unpack
 
 from akidb_mlx.checkpoint.files import read_optional_json
+from akidb_mlx.checkpoint.multi_vector_head import Role
 from akidb_mlx.checkpoint.prompts import choose_route
 from akidb_mlx.checkpoint.sparse import read_sparse
 from akidb_mlx.checkpoint.sparse_head import Splade, TokenWeights
@@ -27,7 +28,7 @@ from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.options import OVERFLOW_POLICIES, OverflowPolicy, is_number
 from akidb_mlx.settings import Settings
 from akidb_mlx.sparse.vectors import SparseBatch, SparseVector, finish_rows, similarity
-from akidb_mlx.text_model import Role, TextModel, check_text_options
+from akidb_mlx.text_model import TextModel, check_text_options
 from akidb_mlx.vectors import SPARSE, Vectors
 
 

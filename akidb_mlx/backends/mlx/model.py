@@ -17,6 +17,7 @@ from akidb_mlx.backends.mlx.head import Head, RaggedHead, build_heads
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.scoring import build_scoring_head
 from akidb_mlx.backends.mlx.sparse import build_sparse_heads
+from akidb_mlx.backends.mlx.token_vectors import TokenVectorsHead
 from akidb_mlx.backends.mlx.weights import WeightReader
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.tokenization.ids import table_rows
@@ -199,6 +200,8 @@ class EmbeddingModel(Model):
             return {"": build_scoring_head(checkpoint, hidden_size, weights, plan)}
         if checkpoint.sparse is not None:
             return build_sparse_heads(checkpoint, hidden_size, weights, plan)
+        if checkpoint.multi_vector is not None:
+            return {"": TokenVectorsHead(checkpoint.multi_vector, hidden_size, weights, plan)}
         return build_heads(checkpoint, weights, plan, hidden_size)
 
     def _forward(self, rows: TokenRows, prefix: Prefix | None) -> mx.array:
