@@ -307,7 +307,7 @@ def _read_expansion(
         )
     if not attend:
         windows = [config[key] for key in _WINDOWS if isinstance(config.get(key), int)]
-        if architecture.masked_head is None or any(length - 2 > window // 2 for window in windows):
+        if architecture.masked_head is None or any(length - 1 > window // 2 for window in windows):
             raise ModelLoadError(
                 f"{directory}: query_expansion without `attend` is supported for encoders whose every token sees a "
                 f"whole query, and not for this one of the architecture {config['model_type']}"
