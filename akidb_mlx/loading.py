@@ -18,7 +18,6 @@ from akidb_mlx.reports import Health, ServiceMetrics
 from akidb_mlx.runtime import mlx_import
 from akidb_mlx.settings import BackendName, DeviceName, Settings, load_settings
 
-
 # The models of each task, and the classes that load them.
 _TASKS: dict[Task, tuple[str, str]] = {
     "embedding": ("an embedding model", "EmbeddingService"),

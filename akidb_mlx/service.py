@@ -25,8 +25,16 @@ from akidb_mlx.engine.backend import BatchKey
 from akidb_mlx.engine.batching import MIN_PREFIX
 from akidb_mlx.engine.engine import Engine
 from akidb_mlx.engine.life import EngineCall
-from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InvalidInputError, ModelLoadError
-from akidb_mlx.loading import RunningModel, check_arguments, check_task, engine_limits, load_model, parse_name, parse_settings
+from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InvalidInputError
+from akidb_mlx.loading import (
+    RunningModel,
+    check_arguments,
+    check_task,
+    engine_limits,
+    load_model,
+    parse_name,
+    parse_settings,
+)
 from akidb_mlx.options import (
     CallOptions,
     DimensionRange,

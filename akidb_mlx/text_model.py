@@ -22,7 +22,7 @@ from akidb_mlx.catalog import ALL_MODELS, Task
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.multi_vector_head import Role
 from akidb_mlx.checkpoint.prompts import choose_prompt
-from akidb_mlx.checkpoint.tokenizer import TextTokenizer, TokenizedText
+from akidb_mlx.checkpoint.tokenizer import TokenizedText
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.engine.backend import BatchKey
 from akidb_mlx.engine.engine import Engine
@@ -202,7 +202,7 @@ class TextModel(RunningModel, Generic[_Batch]):
         self,
         texts: Iterable[str],
         role: Role,
-        finish: Callable[[list[Any], list[TokenizedText], int], Any],
+        finish: Callable[[list[Any], list[TokenizedText], int], list[Any]],
         combine: Callable[[list[Any], list[int], list[bool]], _Batch],
         options: Mapping[str, Any],
     ) -> Future[_Batch]:
@@ -238,7 +238,7 @@ class TextModel(RunningModel, Generic[_Batch]):
                 read += tokenized
                 sequences: list[TokenIds] = [window for text in tokenized for window in text.windows]
                 owners = [index for index, text in enumerate(tokenized, first) for _ in text.windows]
-                finish_part = partial(finish, read=tokenized, first=first)
+                finish_part = partial(_finish, finish, tokenized, first)
                 opened.add(sequences, owners, key, finish_part, expected_tokens(part, prompt))
             opened.end()
         except AkidbMlxError as error:
@@ -248,6 +248,16 @@ class TextModel(RunningModel, Generic[_Batch]):
             opened.cancel()
             raise
         return opened.future
+
+
+def _finish(
+    finish: Callable[[list[Any], list[TokenizedText], int], list[Any]],
+    read: list[TokenizedText],
+    first: int,
+    rows: list[Any],
+) -> list[Any]:
+    """Make the part of a result of its rows, which come last."""
+    return finish(rows, read, first)
 
 
 def check_text_options(options: Mapping[str, Any], known: Iterable[str], policies: Iterable[str]) -> None:

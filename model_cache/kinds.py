@@ -74,9 +74,7 @@ STATIC = ModelKind(
 # Sparse models whose queries are looked up in a table, while documents pass an encoder.
 ROUTED = ModelKind(
     marker=ROUTER,
-    needed=re.compile(
-        rf"(config_sentence_transformers|modules|router_config)\.json|{_ROUTED_MODULE}/{_TOKENIZED}"
-    ),
+    needed=re.compile(rf"(config_sentence_transformers|modules|router_config)\.json|{_ROUTED_MODULE}/{_TOKENIZED}"),
     weights=re.compile(r"[A-Za-z0-9_-]{1,40}_\d{1,3}_SparseStaticEmbedding/model\.safetensors"),
     requirement="modules.json, router_config.json, and a folder with its files for each module",
 )

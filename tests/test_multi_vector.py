@@ -128,7 +128,7 @@ def test_scores_by_hand(monkeypatch):
     "documents", [[np.zeros((0, 2))], [np.zeros(2)], [np.zeros((1, 3))], [np.zeros((1, 2)), np.zeros((2, 2, 2))]]
 )
 def test_what_is_no_matrix_of_vectors_is_refused(documents):
-    with pytest.raises(InvalidInputError, match="documents must be matrices|cannot be compared"):
+    with pytest.raises(InvalidInputError, match=r"documents must be matrices|cannot be compared"):
         max_similarity([np.ones((1, 2), np.float32)], documents, mean=False)
 
 
@@ -190,9 +190,7 @@ def test_a_marker_is_one_token(colbert, name, marker):
 def test_prompts_are_those_of_the_files(colbert, role):
     one = colbert("colbert-bert")
     prompt = {"query": "[Q] ", "document": "[D] "}[role]
-    default, same, without = (
-        embed(one, role, ["the ledger"], prompt=given)[0] for given in (None, prompt, "")
-    )
+    default, same, without = (embed(one, role, ["the ledger"], prompt=given)[0] for given in (None, prompt, ""))
     assert np.array_equal(default, same)
     assert default.shape != without.shape or np.abs(default - without).max() > 1e-3
 
@@ -202,7 +200,7 @@ def test_a_long_document_is_cut_and_reported(colbert):
     batch = one.embed_documents(["short", LONG])
     assert batch.truncated == [False, True] and batch.token_counts[1] == 60
     assert one.embed_documents(TEXTS).truncated[LONGEST]
-    with pytest.raises(InvalidInputError, match="text 1 has .* tokens and the model takes 60") as failure:
+    with pytest.raises(InvalidInputError, match=r"text 1 has .* tokens and the model takes 60") as failure:
         one.embed_documents(["short", LONG], on_overflow="error")
     assert failure.value.index == 1
     with pytest.raises(InvalidInputError, match="the model takes 24"):

@@ -222,7 +222,7 @@ def test_a_long_text_is_cut_and_reported(sparse):
     batch = one.embed_documents(["short", LONG])
     assert batch.truncated == [False, True]
     assert batch.token_counts[1] == one.max_tokens == 128
-    with pytest.raises(InvalidInputError, match="text 1 has .* tokens and the model takes 128") as failure:
+    with pytest.raises(InvalidInputError, match=r"text 1 has .* tokens and the model takes 128") as failure:
         one.embed_documents(["short", LONG], on_overflow="error")
     assert failure.value.index == 1
 

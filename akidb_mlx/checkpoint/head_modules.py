@@ -200,9 +200,7 @@ def read_pooling(path: Path) -> Pooling:
     return Pooling(tuple(_POOLING_MODES[mode] for mode in modes), flags.get("include_prompt", True))
 
 
-def read_dense_config(
-    path: Path, name: str, stored: Mapping[str, StoredTensor], keys: KnownKeys = DENSE_KEYS
-) -> Dense:
+def read_dense_config(path: Path, name: str, stored: Mapping[str, StoredTensor], keys: KnownKeys = DENSE_KEYS) -> Dense:
     """Return the layer that a file describes, checked against its tensors.
 
     Args:

@@ -53,7 +53,7 @@ _WINDOWS = ("local_attention", "sliding_window")
 
 @dataclass
 class _Layout:
-    """What the files say beside those of the encoder, in whatever form.
+    """The content of the files beside those of the encoder, whatever their form.
 
     Attributes:
         modules: after the encoder.
@@ -149,7 +149,8 @@ def _read_modules(directory: Path) -> _Layout:
     for key in ("query_length", "document_length", "query_expansion"):
         layout.lengths[key] = transformer[key] if key in transformer else legacy.get(key)
     modules = [
-        Module(_PYLATE.get(module.kind, module.kind), module.folder) for module in list_modules(directory / "modules.json")
+        Module(_PYLATE.get(module.kind, module.kind), module.folder)
+        for module in list_modules(directory / "modules.json")
     ]
     pylate = model.get("model_type") != find_kind(model)
     _check_modules(directory, modules, pylate)

@@ -39,7 +39,7 @@ _FILES = "modules.json, 1_Pooling/config.json or config_sentence_transformers.js
 # The kinds of models by the classes of sentence-transformers and PyLate, and the classes here that load them.
 _KINDS = {
     "SentenceTransformer": ("an embedding model", "EmbeddingService"),
-    "CrossEncoder": ("a cross-encoder (reranker)", "Reranker"),
+    "CrossEncoder": ("a reranker (cross-encoder)", "Reranker"),
     "SparseEncoder": ("a sparse model", "SparseEmbedder"),
     "MultiVectorEncoder": ("a multi-vector model (ColBERT)", "MultiVectorEmbedder"),
 }
@@ -68,7 +68,9 @@ def check_kind(path: Path, config: Mapping[str, Any], wanted: str) -> None:
     kind = find_kind(config)
     if kind != wanted and isinstance(kind, str) and kind in _KINDS:
         found, name = _KINDS[kind]
-        raise ModelLoadError(f"{path.parent} is {found}, and not {_KINDS[wanted][0]}: use akidb_mlx.{name}")
+        raise ModelLoadError(
+            f"{path}: model_type = {kind!r}: the model is {found}, and not {_KINDS[wanted][0]}: use akidb_mlx.{name}"
+        )
 
 
 def check_additions(directory: Path, config: Mapping[str, Any], own_code: Collection[str] = ()) -> None:

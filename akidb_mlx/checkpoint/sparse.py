@@ -177,7 +177,9 @@ def _read_layers(
         raise ModelLoadError(f"{path}: {head.activation} must name a function, found {reprlib.repr(activation)}")
     for name, (key, default) in head.biases.items():
         if config.get(key, default) is not (name in tensors):
-            raise ModelLoadError(f"{path}: {key} is {reprlib.repr(config.get(key, default))}, and {name} says otherwise")
+            raise ModelLoadError(
+                f"{path}: {key} is {reprlib.repr(config.get(key, default))}, and {name} says otherwise"
+            )
     bias, own = f"{head.output}.bias", f"{head.output}.weight" in tensors
     if f"{head.dense}.weight" not in tensors or not (own or tied):
         missing = head.dense if own or tied else head.output

@@ -73,8 +73,8 @@ class TokenRows:
     """Sequences that run together, padded on the right.
 
     Attributes:
-        ids: (rows, length) int32; padding is 0 or a token of the caller's. For a model that takes them packed: (1, tokens), the tokens of all
-            rows, one row after another.
+        ids: (rows, length) int32; padding is 0 or a token of the caller's. For a model that takes them packed:
+            (1, tokens), the tokens of all rows, one row after another.
         lengths: (rows,) int32, how many tokens of each row are not padding; at least 1.
         prefix: (n,) int32, tokens that stand before those of every row; empty where there are none.
         unpooled: how many tokens of each row, from its beginning on, are left out of the pooling.
@@ -110,7 +110,7 @@ class TokenRows:
 class Step(Protocol):
     """Batches that were handed to the device."""
 
-    def result(self) -> Sequence[Rows]:
+    def result(self) -> list[Rows]:
         """Wait for the device, and return the rows of each batch, neither cut nor normalised.
 
         Raises:

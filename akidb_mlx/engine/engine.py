@@ -77,9 +77,7 @@ class Engine(process.ModelOwner):
         """
         return self._life.wait_until_loaded()
 
-    def open_call(
-        self, combine: Callable[[list[Any]], Any], expected_tokens: int, deadline: Deadline
-    ) -> EngineCall:
+    def open_call(self, combine: Callable[[list[Any]], Any], expected_tokens: int, deadline: Deadline) -> EngineCall:
         """Admit a call, which is then fed with its `add` and ended with its `end`.
 
         Args:

@@ -94,9 +94,7 @@ class EngineLife:
                 raise
             raise DeadlineExceededError("not done within the call's timeout: the model is still loading") from None
 
-    def open_call(
-        self, combine: Callable[[list[Any]], Any], expected_tokens: int, deadline: Deadline
-    ) -> EngineCall:
+    def open_call(self, combine: Callable[[list[Any]], Any], expected_tokens: int, deadline: Deadline) -> EngineCall:
         """Admit a call; see `Engine.open_call`."""
         request = Request(combine, expected_tokens, deadline)
         self.feeders.append(get_ident())

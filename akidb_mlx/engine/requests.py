@@ -84,7 +84,7 @@ class RequestPart:
         self.finished: Any = None
         self.texts = texts
 
-    def fill(self, sequence: QueuedSequence, values: NDArray[Any]) -> None:
+    def fill(self, sequence: QueuedSequence, values: Any) -> None:
         """Take the row of a sequence, or the rows of a packed one."""
         if isinstance(self.pooled, list):
             for row in sequence.rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ class _RunningStep:
     """
 
     batches: list[Batch[QueuedSequence]]
-    outcome: Step | Sequence[Rows] | BaseException | None = None
+    outcome: Step | list[Rows] | BaseException | None = None
     waited: float = 0.0
     computed: float = 0.0
 
@@ -117,7 +117,7 @@ class StepLoop:
         self._metrics.observe("finish", time.monotonic() - computed)
         return True
 
-    def _result(self, step: _RunningStep) -> Sequence[Rows]:
+    def _result(self, step: _RunningStep) -> list[Rows]:
         outcome = step.outcome
         if isinstance(outcome, list):
             return outcome

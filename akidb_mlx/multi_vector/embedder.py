@@ -113,7 +113,7 @@ class MultiVectorEmbedder(TextModel[MultiVectorBatch]):
         return wait_for(partial(self.submit, texts, "document", **options), options.get("timeout"))
 
     async def aembed_queries(self, texts: Iterable[str], **options: Unpack[MultiVectorOptions]) -> MultiVectorBatch:
-        """Do the same as `embed_queries` without blocking the event loop; cancelling the task drops what has not run."""
+        """Do the same as `embed_queries` without blocking the event loop; a task that is cancelled drops its texts."""
         return await wait_async(partial(self.submit, texts, "query", **options))
 
     async def aembed_documents(self, texts: Iterable[str], **options: Unpack[MultiVectorOptions]) -> MultiVectorBatch:
@@ -135,8 +135,8 @@ class MultiVectorEmbedder(TextModel[MultiVectorBatch]):
         """
         if options.get("on_overflow") == "chunk":
             raise InvalidInputError(
-                "on_overflow='chunk' is not supported for the vectors of tokens, of which overlapping windows would give "
-                "some twice; use 'truncate' or 'error', or embed the parts of a text as documents of their own"
+                "on_overflow='chunk' is not supported for the vectors of tokens: windows overlap, and would give some "
+                "twice; use 'truncate' or 'error', or embed the parts of a text as documents of their own"
             )
         check_text_options(options, MultiVectorOptions.__annotations__, _POLICIES)
 
@@ -225,8 +225,8 @@ class MultiVectorEmbedder(TextModel[MultiVectorBatch]):
         vectors = np.array(vectors)  # without the padding, which a view would keep
         if not np.isfinite(vectors).all():
             raise InferenceError(
-                f"the model's vectors for text {index} are not finite; the weights may be damaged, or the precision too "
-                "narrow for this text (try precision float32)",
+                f"the model's vectors for text {index} are not finite; the weights may be damaged, or the precision "
+                "too narrow for this text (try precision float32)",
                 index,
             )
         return vectors

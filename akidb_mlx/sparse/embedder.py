@@ -118,7 +118,7 @@ class SparseEmbedder(TextModel[SparseBatch]):
         return wait_for(partial(self.submit, texts, "document", **options), options.get("timeout"))
 
     async def aembed_queries(self, texts: Iterable[str], **options: Unpack[SparseOptions]) -> SparseBatch:
-        """Do the same as `embed_queries` without blocking the event loop; cancelling the task drops what has not run."""
+        """Do the same as `embed_queries` without blocking the event loop; a task that is cancelled drops its texts."""
         return await wait_async(partial(self.submit, texts, "query", **options))
 
     async def aembed_documents(self, texts: Iterable[str], **options: Unpack[SparseOptions]) -> SparseBatch:
@@ -203,9 +203,7 @@ class SparseEmbedder(TextModel[SparseBatch]):
         read = self._tokenizers[role](texts, prompt, on_overflow, first, deadline)
         return read, BatchKey(route=choose_route(self._checkpoint.routes, role))
 
-    def _combine(
-        self, parts: list[list[NDArray[Any]]], token_counts: list[int], truncated: list[bool]
-    ) -> SparseBatch:
+    def _combine(self, parts: list[list[NDArray[Any]]], token_counts: list[int], truncated: list[bool]) -> SparseBatch:
         rows = [row for part in parts for row in part]
         entries = np.concatenate([np.empty(0, SPARSE), *rows])
         return SparseBatch(

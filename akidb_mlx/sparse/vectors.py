@@ -139,9 +139,7 @@ def similarity(first: SparseBatch, second: SparseBatch, function: str) -> Vector
         if not isinstance(batch, SparseBatch):
             raise InvalidInputError(f"similarity takes two SparseBatch, found {type(batch).__name__}")
     if first.dimension != second.dimension:
-        raise InvalidInputError(
-            f"vectors of {first.dimension} and of {second.dimension} dimensions cannot be compared"
-        )
+        raise InvalidInputError(f"vectors of {first.dimension} and of {second.dimension} dimensions cannot be compared")
     products = np.zeros((len(first), len(second)), np.float32)
     filled = np.flatnonzero(np.diff(second.offsets))  # `reduceat` would give an empty row the entry of the next
     dense = np.zeros(second.dimension, np.float32)

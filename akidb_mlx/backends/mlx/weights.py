@@ -91,9 +91,10 @@ class WeightReader:
         matrix = self._matrix(table, rows, size)
         if isinstance(matrix, QuantizedMatrix) and self._plan.exact:
             matrix = matrix.dequantize()
-        weight = matrix if isinstance(matrix, QuantizedMatrix) else matrix.astype(self._plan.dtype)
         added = None if bias is None else self.vector(bias, rows)
-        return Linear(self._hand_out(weight), added, self._plan.exact)
+        if isinstance(matrix, QuantizedMatrix):
+            return Linear(self._hand_out(matrix), added, self._plan.exact)
+        return Linear(self._hand_out(matrix.astype(self._plan.dtype)), added, self._plan.exact)
 
     def chosen_rows(self, name: str, rows: int, size: int, chosen: Sequence[int]) -> mx.array:
         """Return (chosen, size) float32, some rows of a layer's weight."""

@@ -94,8 +94,8 @@ def load_tokenizer(checkpoint: Checkpoint) -> LoadedTokenizer:
     truncation = files.description.get("truncation") or {}
     side = config.get("truncation_side") or str(truncation.get("direction", "right")).lower()
     without_vector = _without_vector(tokenizer, rows)
-    special = {key: tokenizer.token_to_id(str(config[key])) for key in STANDARD_TOKENS if config.get(key)}
-    special = {key: number for key, number in special.items() if number is not None}
+    named = {key: str(config[key]) for key in STANDARD_TOKENS if config.get(key)}
+    special = {key: number for key, name in named.items() if (number := tokenizer.token_to_id(name)) is not None}
     return LoadedTokenizer(tokenizer, frame, side == "left", without_vector, pair_frame, special=special)
 
 

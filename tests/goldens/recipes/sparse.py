@@ -149,9 +149,7 @@ MODELS = {
         {"pooling_strategy": "sum", "activation_function": "log1p_relu"},
     ),
     "sparse-modernbert-bare": Sparse(
-        ModernBertConfig(
-            vocab_size=615, **_SIZES, max_position_embeddings=128, decoder_bias=False, pad_token_id=0
-        ),
+        ModernBertConfig(vocab_size=615, **_SIZES, max_position_embeddings=128, decoder_bias=False, pad_token_id=0),
     ),
     "sparse-gte": Sparse(GteConfig(vocab_size=615, **_SIZES, max_position_embeddings=128, pad_token_id=0)),
 }
