@@ -380,3 +380,10 @@ def test_files_of_older_pylate(tmp_path):
         for role in ROLES:
             assert difference(embed(one, role, TEXTS), "colbert-pylate", role) <= 1e-5
     assert "use akidb_mlx.MultiVectorEmbedder" in refusal(directory, EmbeddingService)
+
+
+def test_the_settings_of_colberts_own_program_are_fetched(hub):
+    hub.add("org/colbert", GOLDENS / "colbert-stanford")
+    with MultiVectorEmbedder("org/colbert", device="cpu") as one:
+        for role in ROLES:
+            assert difference(embed(one, role, TEXTS), "colbert-stanford", role) <= 1e-5

@@ -3,12 +3,13 @@
 import asyncio
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from akidb_mlx import EmbeddingService, Reranker, Settings, SparseBatch, SparseEmbedder
+from akidb_mlx import EmbeddingService, ModelPool, Reranker, Settings, SparseBatch, SparseEmbedder
 from akidb_mlx.errors import (
     ConfigurationError,
     DeadlineExceededError,
@@ -21,6 +22,7 @@ from akidb_mlx.sparse.vectors import finish_rows, similarity
 from akidb_mlx.text_model import TextModelInfo
 from akidb_mlx.vectors import SPARSE
 from benchmarks.quantize import quantize
+from model_cache.files import find_missing
 from tests.support import GOLDENS, LONGEST, TEXTS, copy_model, edit_json, edit_tensors, golden
 
 MODELS = sorted(path.stem for path in GOLDENS.glob("sparse-*.npz"))
@@ -459,6 +461,50 @@ def test_weights_that_are_damaged_are_noticed(tmp_path):
 
     edit_tensors(directory / "model.safetensors", spoil)
     assert "not finite" in refusal(directory)
+
+
+# The cache
+
+
+def static_files():
+    """The files of a model with a table for queries, by name."""
+    root = GOLDENS / "sparse-distilbert-static"
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_model_of_routes_is_fetched(hub):
+    hub.add("org/routed", static_files() | {"query_0_SparseStaticEmbedding/pytorch_model.bin": b"a pickle"})
+    with SparseEmbedder("org/routed", device="cpu") as one:
+        texts, dense = expected("sparse-distilbert-static", "query")
+        assert np.abs(one.embed_queries(texts).to_dense() - dense).max() <= 1e-5
+        assert not list(Path(one.get_model_info()["path"]).rglob("*.bin"))
+
+
+def test_a_model_whose_documents_encoder_lies_at_the_top(hub):
+    """As its publisher has it who added a Router to a model that was there."""
+    folder = "document_0_Transformer"
+    files = {name.removeprefix(f"{folder}/"): content for name, content in static_files().items()}
+    files["router_config.json"] = files["router_config.json"].replace(folder.encode(), b"")
+    hub.add("org/routed", files)
+    with SparseEmbedder("org/routed", device="cpu") as one:
+        for role in ROLES:
+            texts, dense = expected("sparse-distilbert-static", role)
+            assert np.abs(embed(one, role, texts).to_dense() - dense).max() <= 1e-5
+
+
+def test_a_model_of_routes_that_is_not_whole_is_damaged(tmp_path):
+    directory = tmp_path / "model"
+    shutil.copytree(GOLDENS / "sparse-distilbert-static", directory)
+    assert find_missing(directory) == []
+    for name in ("query_0_SparseStaticEmbedding/tokenizer.json", "document_0_Transformer/model.safetensors"):
+        (directory / name).unlink()
+        assert name in find_missing(directory)
+
+
+def test_a_pool_holds_sparse_models():
+    name = str(GOLDENS / "sparse-bert")
+    with ModelPool(load=lambda name: SparseEmbedder(name, device="cpu")) as pool, pool.use(name) as one:
+        assert len(one.embed_documents(TEXTS)) == len(TEXTS)
 
 
 def test_the_longest_text_is_cut_somewhere(sparse):
