@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from akidb_mlx import EmbeddingService, ModelPool, Reranker, Settings, SparseBatch, SparseEmbedder
+from akidb_mlx import (
+    EmbeddingService,
+    ModelPool,
+    MultiVectorEmbedder,
+    Reranker,
+    Settings,
+    SparseBatch,
+    SparseEmbedder,
+)
 from akidb_mlx.errors import (
     ConfigurationError,
     DeadlineExceededError,
@@ -365,6 +373,17 @@ def test_other_classes_name_each_other():
     assert "use akidb_mlx.Reranker" in refusal(GOLDENS / "reranker-bert-labels")
     assert "splade-v3 is a sparse model, and not an embedding model" in refusal("splade-v3", EmbeddingService)
     assert "minilm-l6-v2 is an embedding model, and not a sparse model" in refusal("minilm-l6-v2")
+
+
+def test_heads_that_are_pickles_are_not_loaded(tmp_path):
+    """As bge-m3's, which stays a dense model."""
+    directory = copy_model("tiny-bert", tmp_path)
+    for name in ("sparse_linear.pt", "colbert_linear.pt"):
+        (directory / name).write_bytes(b"a pickle")
+    for load in (SparseEmbedder, MultiVectorEmbedder):
+        assert "sparse_linear.pt and colbert_linear.pt are pickles, which are never loaded" in refusal(directory, load)
+    with EmbeddingService(str(directory), device="cpu") as dense:
+        assert np.array_equal(dense.embed_array(["a"]).shape, (1, 64))
 
 
 @pytest.mark.parametrize(

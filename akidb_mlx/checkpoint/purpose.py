@@ -43,6 +43,7 @@ _KINDS = {
     "SparseEncoder": ("a sparse model", "SparseEmbedder"),
     "MultiVectorEncoder": ("a multi-vector model (ColBERT)", "MultiVectorEmbedder"),
 }
+_PICKLED_HEADS = ("sparse_linear.pt", "colbert_linear.pt")
 _MULTI_VECTOR_KEYS = ("query_prefix", "document_prefix", "do_query_expansion", "attend_to_expansion_tokens")
 
 
@@ -70,7 +71,18 @@ def check_kind(path: Path, config: Mapping[str, Any], wanted: str) -> None:
         found, name = _KINDS[kind]
         raise ModelLoadError(
             f"{path}: model_type = {kind!r}: the model is {found}, and not {_KINDS[wanted][0]}: use akidb_mlx.{name}"
+            f"{_name_pickles(path.parent)}"
         )
+
+
+def _name_pickles(directory: Path) -> str:
+    """Return what to do about further heads that a model has as pickles, as bge-m3 does; "" where it has none."""
+    found = [name for name in _PICKLED_HEADS if is_file(directory / name)]
+    if not found:
+        return ""
+    return (
+        f"; {' and '.join(found)} are pickles, which are never loaded: docs/checkpoints.md says what can be converted"
+    )
 
 
 def check_additions(directory: Path, config: Mapping[str, Any], own_code: Collection[str] = ()) -> None:
