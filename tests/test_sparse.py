@@ -452,6 +452,16 @@ def test_a_tied_bias_under_its_other_name(tmp_path):
     assert "cls.predictions.decoder.weight" in refusal(directory)
 
 
+def test_berts_other_head_is_passed_over(tmp_path):
+    """Models that were trained for masked words and for pairs of sentences have both."""
+    directory = copy_model("sparse-bert", tmp_path)
+    other = {"cls.seq_relationship.weight": np.ones((2, 32), np.float32), "bert.pooler.dense.bias": np.ones(32)}
+    edit_tensors(directory / "model.safetensors", lambda tensors: tensors | other)
+    with SparseEmbedder(directory, device="cpu") as one:
+        texts, dense = expected("sparse-bert", "document")
+        assert error(one.embed_documents(texts).to_dense(), dense) <= 1e-5
+
+
 def test_biases_of_modernbert_must_be_as_its_files_say(tmp_path):
     directory = copy_model("sparse-modernbert", tmp_path)
     edit_json(directory / "config.json", classifier_bias=False)

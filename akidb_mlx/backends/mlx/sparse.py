@@ -28,7 +28,7 @@ class SpladeHead(RaggedHead):
     def __init__(self, head: Splade, hidden_size: int, weights: WeightReader, plan: ExecutionPlan) -> None:
         """Ask for the layers, with arrays that are still lazy."""
         self.dimension = head.layers.vocabulary
-        self._logits = _MaskedHead(head.layers, hidden_size, weights, plan)
+        self._head = _MaskedHead(head.layers, hidden_size, weights, plan)
         self._sums, self._logarithms = head.strategy == "sum", head.logarithms
 
     def __call__(self, encoder: Encoder, batch: TokenBatch) -> mx.array:
@@ -37,27 +37,32 @@ class SpladeHead(RaggedHead):
         They are sums of the tokens' weights, or else their largest logits: the weight grows with the logit, so that it
         is computed for those only, in `rows`.
         """
-        hidden = self._logits.transform(encoder(batch))
+        hidden = self._head.transform(encoder(batch))
         counts = batch.mask()[:, :, None] if batch.padded else None
+        if counts is not None and not self._sums:
+            hidden = mx.where(counts, hidden, hidden[:, :1])  # a token that is there twice changes no maximum
         rows, length = batch.ids.shape
         step = max(1, _MAX_LOGITS // (rows * self.dimension))
         pooled: mx.array | None = None
         for start in range(0, length, step):
-            logits = self._logits(hidden[:, start : start + step])
-            if counts is not None:
-                logits = mx.where(counts[:, start : start + step], logits, 0)
-            block = self._weigh(logits).sum(axis=1) if self._sums else logits.max(axis=1)
-            if pooled is not None:
-                block = pooled + block if self._sums else mx.maximum(pooled, block)
-            pooled = block
+            logits = self._head.logits(hidden[:, start : start + step])
+            if self._sums:
+                block = self._add_up(logits, None if counts is None else counts[:, start : start + step])
+                pooled = block if pooled is None else pooled + block
+            else:
+                block = logits.max(axis=1)
+                pooled = block if pooled is None else mx.maximum(pooled, block)
         assert pooled is not None
-        return pooled.astype(mx.float32)
+        pooled = pooled.astype(mx.float32)
+        # A text's tokens have the same bias, so that the largest logit is found without it.
+        return pooled if self._sums else self._head.add_bias(pooled)
 
-    def _weigh(self, logits: mx.array) -> mx.array:
-        weights = relu(logits.astype(mx.float32))
+    def _add_up(self, logits: mx.array, counts: mx.array | None) -> mx.array:
+        """Return (batch, vocabulary), the sums of the weights of the tokens that count."""
+        weights = relu(self._head.add_bias(logits).astype(mx.float32))
         for _ in range(self._logarithms):
             weights = mx.log1p(weights)
-        return weights
+        return (weights if counts is None else mx.where(counts, weights, 0)).sum(axis=1)
 
     def rows(self, output: NDArray[np.float32]) -> list[NDArray[Any]]:
         """Return the weights above zero of each text; what is not a number is among them, to be found."""
@@ -70,7 +75,11 @@ class SpladeHead(RaggedHead):
 
 
 class _MaskedHead:
-    """The layers that make a logit for each token of the vocabulary."""
+    """The layers that make a logit for each token of the vocabulary.
+
+    Attributes:
+        logits: maps (batch, length, hidden size), once transformed, to logits without their bias.
+    """
 
     def __init__(self, layers: MaskedLayers, hidden_size: int, weights: WeightReader, plan: ExecutionPlan) -> None:
         bias = weights.has(f"{layers.dense}.bias")
@@ -78,16 +87,17 @@ class _MaskedHead:
         self._activation = plan.activation(layers.activation)
         norm = LayerNormReader(weights, layers.eps, plan.exact, bias=weights.has(f"{layers.norm}.bias"))
         self._norm = norm(layers.norm, hidden_size)
-        self._output = weights.tied_linear(layers.output, layers.vocabulary, hidden_size, layers.output_bias)
+        self.logits = weights.tied_linear(layers.output, layers.vocabulary, hidden_size)
+        self._bias = None if layers.output_bias is None else weights.vector(layers.output_bias, layers.vocabulary)
         self._dtype = plan.dtype
 
     def transform(self, hidden: mx.array) -> mx.array:
         """Map (batch, length, hidden size) to the same shape."""
         return self._norm(self._activation(self._dense(hidden.astype(self._dtype))))
 
-    def __call__(self, transformed: mx.array) -> mx.array:
-        """Map (batch, length, hidden size) to (batch, length, vocabulary)."""
-        return self._output(transformed)
+    def add_bias(self, logits: mx.array) -> mx.array:
+        """Add the bias of each token of the vocabulary (last axis)."""
+        return logits if self._bias is None else logits + self._bias
 
 
 class TokenWeightsHead(RaggedHead):
