@@ -304,7 +304,7 @@ def test_other_classes_name_each_other():
     assert "use akidb_mlx.SparseEmbedder" in refusal(GOLDENS / "sparse-bert")
     assert "use akidb_mlx.EmbeddingService" in refusal(GOLDENS / "tiny-bert")
     assert "use akidb_mlx.Reranker" in refusal(GOLDENS / "reranker-bert-labels")
-    assert "is a multi-vector model, and not an embedding model" in refusal("colbert-v2", EmbeddingService)
+    assert "is a multi-vector model, and not an embedding model" in refusal("lateon", EmbeddingService)
 
 
 @pytest.mark.parametrize(

@@ -455,7 +455,10 @@ def test_a_tied_bias_under_its_other_name(tmp_path):
 def test_berts_other_head_is_passed_over(tmp_path):
     """Models that were trained for masked words and for pairs of sentences have both."""
     directory = copy_model("sparse-bert", tmp_path)
-    other = {"cls.seq_relationship.weight": np.ones((2, 32), np.float32), "bert.pooler.dense.bias": np.ones(32)}
+    other = {
+        "cls.seq_relationship.weight": np.ones((2, 32), np.float32),
+        "bert.pooler.dense.bias": np.ones(32, np.float32),
+    }
     edit_tensors(directory / "model.safetensors", lambda tensors: tensors | other)
     with SparseEmbedder(directory, device="cpu") as one:
         texts, dense = expected("sparse-bert", "document")
@@ -519,6 +522,21 @@ def test_a_model_whose_documents_encoder_lies_at_the_top(hub):
         for role in ROLES:
             texts, dense = expected("sparse-distilbert-static", role)
             assert np.abs(embed(one, role, texts).to_dense() - dense).max() <= 1e-5
+
+
+def test_the_classes_of_older_files(tmp_path):
+    """A model that was saved before sentence-transformers 5.4 names MLMTransformer, which has no task."""
+    directory = tmp_path / "model"
+    shutil.copytree(GOLDENS / "sparse-distilbert-static", directory)
+    path = directory / "router_config.json"
+    path.write_text(
+        path.read_text().replace("base.modules.transformer.Transformer", "sparse_encoder.models.MLMTransformer")
+    )
+    (directory / "document_0_Transformer/sentence_bert_config.json").write_text('{"max_seq_length": 128}')
+    with SparseEmbedder(directory, device="cpu") as one:
+        for role in ROLES:
+            texts, dense = expected("sparse-distilbert-static", role)
+            assert error(embed(one, role, texts).to_dense(), dense) <= 1e-5
 
 
 def test_a_model_of_routes_that_is_not_whole_is_damaged(tmp_path):
