@@ -147,6 +147,17 @@ def test_defaults_are_the_references(model_type):
         }
 
 
+@pytest.mark.parametrize("model_type", [name for name, one in ARCHITECTURES.items() if one.masked_head])
+def test_the_defaults_of_a_head_for_masked_words_are_the_references(model_type):
+    """Those that `read_sparse` takes: a tied output, GELU, and the biases."""
+    head, reference = ARCHITECTURES[model_type].masked_head, reference_of(model_type)
+    assert reference["tie_word_embeddings"] is True
+    assert head.activation is None or reference[head.activation] == "gelu"
+    assert {key: default for key, default in head.biases.values()} == {
+        key: reference[key] for key, _ in head.biases.values()
+    }
+
+
 @pytest.mark.slow
 def test_the_installed_transformers_has_the_same_keys_and_defaults():
     transformers = pytest.importorskip("transformers")

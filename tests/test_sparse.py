@@ -452,6 +452,18 @@ def test_a_tied_bias_under_its_other_name(tmp_path):
     assert "cls.predictions.decoder.weight" in refusal(directory)
 
 
+def test_an_output_of_another_size_is_refused(tmp_path):
+    """A table of weights of that size would be written beyond its end."""
+    directory = copy_model("sparse-bert-untied", tmp_path)
+
+    def cut(tensors):
+        short = {name: array[:600] for name, array in tensors.items() if name.startswith("cls.predictions.decoder.")}
+        return tensors | short
+
+    edit_tensors(directory / "model.safetensors", cut)
+    assert "cls.predictions.decoder.weight has shape (600, 16), expected (615, 16)" in refusal(directory)
+
+
 def test_berts_other_head_is_passed_over(tmp_path):
     """Models that were trained for masked words and for pairs of sentences have both."""
     directory = copy_model("sparse-bert", tmp_path)

@@ -195,16 +195,14 @@ def _read_layers(
         raise ModelLoadError(f"{path.parent}: {bias} is missing, and {stored[0]} is not tied to it")
     if stored[1:]:
         del tensors[stored[1]]  # the output has a bias of its own, which counts
-    output = head.output if own else head.table
-    shape = tensors[f"{output}.weight"].shape if f"{output}.weight" in tensors else ()
     return MaskedLayers(
         dense=head.dense,
         activation=activation,
         norm=head.norm,
         eps=getattr(encoder_config, head.eps),
-        output=output,
+        output=head.output if own else head.table,
         output_bias=stored[0] if stored else None,
-        vocabulary=shape[0] if shape else encoder_config.vocab_size,
+        vocabulary=encoder_config.vocab_size,
     )
 
 
