@@ -113,7 +113,7 @@ class EmbeddingModel(Model):
             weight_bytes=weight_bytes,
             ragged=isinstance(first, RaggedHead),
         )
-        if not all(np.isfinite(self._try(route)).all() for route in self._heads):
+        if not np.isfinite(np.concatenate([self._try(route) for route in self._heads])).all():
             raise ModelLoadError(
                 f"{checkpoint.directory} computes values that are not finite in {plan.precision}: "
                 "its weights are damaged, or need a wider precision"
