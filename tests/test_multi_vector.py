@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from akidb_mlx import EmbeddingService, MultiVectorEmbedder, Reranker, Settings, SparseEmbedder
+from akidb_mlx.checkpoint.multi_vector import read_multi_vector
 from akidb_mlx.errors import (
     DeadlineExceededError,
     InferenceError,
@@ -19,6 +20,7 @@ from akidb_mlx.multi_vector import vectors as scoring
 from akidb_mlx.multi_vector.vectors import max_similarity
 from akidb_mlx.text_model import TextModelInfo
 from benchmarks.quantize import quantize
+from tests.odd_values import read_odd_versions
 from tests.support import GOLDENS, LONGEST, TEXTS, copy_model, edit_json, edit_tensors, golden
 
 MODELS = sorted(path.stem for path in GOLDENS.glob("colbert-*.npz"))
@@ -337,6 +339,30 @@ def test_what_the_files_ask_for_and_is_not_done_is_refused_by_name(tmp_path, fil
     directory = copy_model("colbert-bert", tmp_path)
     edit_json(directory / file, **changes)
     assert words in refusal(directory)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("colbert-bert", "modules.json"),
+        ("colbert-bert", "config_sentence_transformers.json"),
+        ("colbert-bert", "sentence_bert_config.json"),
+        ("colbert-bert", "1_Dense/config.json"),
+        ("colbert-bert", "2_MultiVectorMask/config.json"),
+        ("colbert-bert", "3_Normalize/config.json"),
+        ("colbert-pylate", "config_sentence_transformers.json"),
+        ("colbert-stanford", "artifact.metadata"),
+    ],
+)
+def test_odd_values_are_refused_or_mean_nothing(tmp_path, name, file):
+    directory = copy_model(name, tmp_path)
+    assert read_odd_versions(directory / file, lambda: read_multi_vector(directory)) >= 10
+
+
+def test_a_modules_file_that_is_missing_is_named(tmp_path):
+    directory = copy_model("colbert-bert", tmp_path)
+    (directory / "1_Dense/model.safetensors").rename(directory / "1_Dense/pytorch_model.bin")
+    assert "1_Dense/model.safetensors is missing: weights are read from safetensors files only" in refusal(directory)
 
 
 def test_other_modules_are_refused_by_name(tmp_path):

@@ -18,6 +18,7 @@ from akidb_mlx import (
     SparseBatch,
     SparseEmbedder,
 )
+from akidb_mlx.checkpoint.sparse import read_sparse
 from akidb_mlx.errors import (
     ConfigurationError,
     DeadlineExceededError,
@@ -31,6 +32,7 @@ from akidb_mlx.text_model import TextModelInfo
 from akidb_mlx.vectors import SPARSE
 from benchmarks.quantize import quantize
 from model_cache.files import find_missing
+from tests.odd_values import read_odd_versions
 from tests.support import GOLDENS, LONGEST, TEXTS, copy_model, edit_json, edit_tensors, golden
 
 MODELS = sorted(path.stem for path in GOLDENS.glob("sparse-*.npz"))
@@ -408,6 +410,20 @@ def test_what_the_files_ask_for_and_is_not_done_is_refused_by_name(tmp_path, fil
     directory = copy_model("sparse-bert", tmp_path)
     edit_json(directory / file, **changes)
     assert words in refusal(directory)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("modules.json", "router_config.json", "config_sentence_transformers.json"),
+        *("document_1_SpladePooling/config.json", "query_0_SparseStaticEmbedding/config.json"),
+        "document_0_Transformer/sentence_bert_config.json",
+    ],
+)
+def test_odd_values_are_refused_or_mean_nothing(tmp_path, file):
+    directory = tmp_path / "model"
+    shutil.copytree(GOLDENS / "sparse-distilbert-static", directory)
+    assert read_odd_versions(directory / file, lambda: read_sparse(directory)) >= 10
 
 
 def test_other_modules_are_refused_by_name(tmp_path):

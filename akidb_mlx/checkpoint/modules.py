@@ -123,7 +123,7 @@ def _read_router(folder: Path) -> tuple[dict[str, tuple[Module, ...]], dict[str 
         _is_strings(types)
         and isinstance(structure, dict)
         and structure
-        and all(isinstance(ids, list) and all(one in types for one in ids) for ids in structure.values())
+        and all(isinstance(ids, list) and all(one in list(types) for one in ids) for ids in structure.values())
         and isinstance(parameters, dict)
     ):
         raise ModelLoadError(

@@ -35,7 +35,7 @@ from akidb_mlx.checkpoint.multi_vector_head import MultiVector, QueryExpansion
 from akidb_mlx.checkpoint.purpose import check_heads, check_kind, find_kind, is_colbert
 from akidb_mlx.checkpoint.quantization import read_quantization
 from akidb_mlx.checkpoint.sentence_config import check_prompts, check_transformer, find_transformer
-from akidb_mlx.checkpoint.tensors import StoredTensor, float_type, read_header, read_tensors
+from akidb_mlx.checkpoint.tensors import StoredTensor, float_type, read_module_header, read_tensors
 from akidb_mlx.errors import ModelLoadError
 
 # The length of a query in ColBERT, where no file says it.
@@ -186,7 +186,7 @@ def _read_module(module: Module, layout: _Layout) -> None:
     path = module.folder / "config.json"
     if module.kind == "Dense":
         name = f"dense.{len(layout.modules)}"
-        for tensor in read_header(module.folder / "model.safetensors"):
+        for tensor in read_module_header(module.folder):
             layout.tensors[f"{name}.{tensor.key.removeprefix('linear.')}"] = tensor
         if len(layout.tensors.get(f"{name}.weight", StoredTensor(path, "", (), "")).shape) != 2:
             raise ModelLoadError(f"{module.folder}: linear.weight is missing, or is not a matrix")

@@ -29,7 +29,7 @@ from akidb_mlx.checkpoint.purpose import check_kind
 from akidb_mlx.checkpoint.quantization import read_quantization
 from akidb_mlx.checkpoint.sentence_config import check_prompts, check_transformer, find_transformer
 from akidb_mlx.checkpoint.sparse_head import MaskedLayers, SparseHead, Splade, TokenWeights
-from akidb_mlx.checkpoint.tensors import StoredTensor, float_type, read_header, read_tensors
+from akidb_mlx.checkpoint.tensors import StoredTensor, float_type, read_module_header, read_tensors
 from akidb_mlx.errors import ModelLoadError
 
 # The modules of a route that are supported.
@@ -212,7 +212,7 @@ def _read_head(chain: tuple[Module, ...], layers: MaskedLayers, tensors: dict[st
         folder = chain[0].folder
         STATIC_SPARSE_KEYS.check(folder / "config.json", read_optional_json(folder / "config.json"))
         name = f"token_weights.{sum(key.startswith('token_weights.') for key in tensors)}"
-        stored = {tensor.key: tensor for tensor in read_header(folder / "model.safetensors")}
+        stored = {tensor.key: tensor for tensor in read_module_header(folder)}
         if set(stored) != {"weight"} or len(stored["weight"].shape) != 1:
             raise ModelLoadError(f"{folder / 'model.safetensors'} must hold one vector, `weight`")
         tensors[name] = stored["weight"]
@@ -221,7 +221,7 @@ def _read_head(chain: tuple[Module, ...], layers: MaskedLayers, tensors: dict[st
     config = read_json(path) if is_file(path) and chain[1].folder != chain[0].folder else {}
     SPLADE_KEYS.check(path, config)
     strategy, activation = config.get("pooling_strategy", "max"), config.get("activation_function", "relu")
-    if strategy not in ("max", "sum") or activation not in _LOGARITHMS:
+    if strategy not in ("max", "sum") or not isinstance(activation, str) or activation not in _LOGARITHMS:
         raise ModelLoadError(
             f"{path}: pooling_strategy {reprlib.repr(strategy)} with activation_function {reprlib.repr(activation)} is "
             f"not supported; max and sum with {' and '.join(_LOGARITHMS)} are"
