@@ -27,7 +27,7 @@ from akidb_mlx.checkpoint.module_keys import (
 from akidb_mlx.checkpoint.modules import EVERY_ROLE, Module, ModuleList, route_modules
 from akidb_mlx.checkpoint.purpose import check_kind
 from akidb_mlx.checkpoint.quantization import read_quantization
-from akidb_mlx.checkpoint.sentence_config import check_prompts, check_transformer, find_transformer
+from akidb_mlx.checkpoint.sentence_config import check_prompts, read_transformer
 from akidb_mlx.checkpoint.sparse_head import MaskedLayers, SparseHead, Splade, TokenWeights
 from akidb_mlx.checkpoint.tensors import StoredTensor, float_type, read_module_header, read_tensors
 from akidb_mlx.errors import ModelLoadError
@@ -143,18 +143,12 @@ def _check_masked(directory: Path, config: Mapping[str, Any]) -> None:
 
 
 def _read_transformer(module: Module) -> dict[str, Any]:
-    path, config = find_transformer(module.folder)
-    SPARSE_TRANSFORMER_KEYS.check(path, config)
+    config = read_transformer(module.folder, SPARSE_TRANSFORMER_KEYS, LOGITS_MODALITY_KEYS)
     task = config.get("transformer_task", "fill-mask" if module.kind == "MLMTransformer" else "feature-extraction")
     if task != "fill-mask":
-        raise ModelLoadError(f"{path}: transformer_task {reprlib.repr(task)} is not supported; 'fill-mask' is")
-    modalities = config.get("modality_config")
-    if modalities is not None:
-        text = modalities.get("text") if isinstance(modalities, dict) else None
-        if not isinstance(text, dict):
-            raise ModelLoadError(f"{path}: modality_config has no `text`: the model does not take texts")
-        LOGITS_MODALITY_KEYS.check(path, text, "modality_config.text.")
-    check_transformer(path, config)
+        raise ModelLoadError(
+            f"{module.folder}: the Transformer's transformer_task {reprlib.repr(task)} is not supported; 'fill-mask' is"
+        )
     return config
 
 
