@@ -37,13 +37,12 @@ if TYPE_CHECKING:
     from akidb_mlx.options import EmbedOptions
     from akidb_mlx.pool import ModelPool
     from akidb_mlx.quantized import calibration_ranges, dequantize, hamming_distances, quantize, rescore
-    from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics
+    from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics, TextModelInfo
     from akidb_mlx.reranking import Reranker, RerankerInfo, RerankOptions, ScoreBatch
     from akidb_mlx.service import EmbeddingService
     from akidb_mlx.settings import Settings
     from akidb_mlx.sparse import SparseBatch, SparseEmbedder, SparseOptions, SparseVector
     from akidb_mlx.summarization import Summarizer
-    from akidb_mlx.text_model import TextModelInfo
     from akidb_mlx.vectors import EmbeddingBatch
 
 __version__ = "0.1.0"
@@ -109,7 +108,7 @@ _MODULES = {
     **dict.fromkeys(("MultiVectorBatch", "MultiVectorEmbedder", "MultiVectorOptions"), "multi_vector"),
     **dict.fromkeys(("SparseBatch", "SparseEmbedder", "SparseOptions", "SparseVector"), "sparse"),
     "Summarizer": "summarization",
-    "TextModelInfo": "text_model",
+    "TextModelInfo": "reports",
     **dict.fromkeys(
         ("calibration_ranges", "dequantize", "hamming_distances", "quantize", "rescore"),
         "quantized",

@@ -58,6 +58,45 @@ class ModelInfo(TypedDict):
     status: ModelStatus
 
 
+class TextModelInfo(TypedDict):
+    """A sparse or multi-vector model and how it runs.
+
+    Attributes:
+        model_name: the name that it was asked for by.
+        dimension: size of a vector.
+        max_tokens: most tokens of one text, special tokens included.
+        backend: the library that computes, as in "mlx".
+        device: "cpu" or "gpu".
+        precision: type of the activations, as in "float32".
+        allow_tf32: whether the device rounds the factors of float32 products to TF32, as was tried at load.
+        quantization: how the weights are packed; None where none are.
+        prompts: names of the model's prompts.
+        architecture: `model_type` in config.json.
+        revision: commit of the repository, or None.
+        path: directory of the files.
+        weight_bytes: memory that the weights take.
+        memory: bytes that the device's allocator holds in this process: `active`, `cached` for reuse, and the `peak` of
+            the active ones.
+        status: "ready", "loading" again after the owner thread died, "closed" or "failed".
+    """
+
+    model_name: str
+    dimension: int
+    max_tokens: int
+    backend: str
+    device: str
+    precision: str
+    allow_tf32: bool
+    quantization: str | None
+    prompts: list[str]
+    architecture: str
+    revision: str | None
+    path: str
+    weight_bytes: int
+    memory: dict[str, int]
+    status: ModelStatus
+
+
 class CallCounts(TypedDict):
     """Counts of calls by the way that they ended."""
 

@@ -16,8 +16,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from typing_extensions import TypedDict
-
 from akidb_mlx.catalog import ALL_MODELS, Task
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.multi_vector_head import Role
@@ -37,7 +35,7 @@ from akidb_mlx.loading import (
     parse_settings,
 )
 from akidb_mlx.options import OverflowPolicy, parse_timeout
-from akidb_mlx.reports import ModelStatus
+from akidb_mlx.reports import TextModelInfo
 from akidb_mlx.resolve import acquire_directory, resolve_device
 from akidb_mlx.runtime import mlx_import
 from akidb_mlx.runtime.descriptors import open_standard_descriptors
@@ -48,45 +46,6 @@ from akidb_mlx.vectors import TokenIds
 from model_cache.names import is_commit
 
 _Batch = TypeVar("_Batch")
-
-
-class TextModelInfo(TypedDict):
-    """A model and how it runs.
-
-    Attributes:
-        model_name: the name that it was asked for by.
-        dimension: size of a vector.
-        max_tokens: most tokens of one text, special tokens included.
-        backend: the library that computes, as in "mlx".
-        device: "cpu" or "gpu".
-        precision: type of the activations, as in "float32".
-        allow_tf32: whether the device rounds the factors of float32 products to TF32, as was tried at load.
-        quantization: how the weights are packed; None where none are.
-        prompts: names of the model's prompts.
-        architecture: `model_type` in config.json.
-        revision: commit of the repository, or None.
-        path: directory of the files.
-        weight_bytes: memory that the weights take.
-        memory: bytes that the device's allocator holds in this process: `active`, `cached` for reuse, and the `peak` of
-            the active ones.
-        status: "ready", "loading" again after the owner thread died, "closed" or "failed".
-    """
-
-    model_name: str
-    dimension: int
-    max_tokens: int
-    backend: str
-    device: str
-    precision: str
-    allow_tf32: bool
-    quantization: str | None
-    prompts: list[str]
-    architecture: str
-    revision: str | None
-    path: str
-    weight_bytes: int
-    memory: dict[str, int]
-    status: ModelStatus
 
 
 class TextModel(RunningModel, Generic[_Batch]):

@@ -18,7 +18,7 @@ from akidb_mlx.errors import (
 )
 from akidb_mlx.multi_vector import vectors as scoring
 from akidb_mlx.multi_vector.vectors import max_similarity
-from akidb_mlx.text_model import TextModelInfo
+from akidb_mlx.reports import TextModelInfo
 from benchmarks.quantize import quantize
 from tests.odd_values import read_odd_versions
 from tests.support import GOLDENS, LONGEST, TEXTS, copy_model, edit_json, edit_tensors, golden

@@ -27,8 +27,8 @@ from akidb_mlx.errors import (
     ModelLoadError,
     ServiceClosedError,
 )
+from akidb_mlx.reports import TextModelInfo
 from akidb_mlx.sparse.vectors import finish_rows, similarity
-from akidb_mlx.text_model import TextModelInfo
 from akidb_mlx.vectors import SPARSE
 from benchmarks.quantize import quantize
 from model_cache.files import find_missing

@@ -2,6 +2,6 @@
 
 from akidb_mlx.multi_vector.embedder import MultiVectorEmbedder, MultiVectorOptions
 from akidb_mlx.multi_vector.vectors import MultiVectorBatch
-from akidb_mlx.text_model import TextModelInfo
+from akidb_mlx.reports import TextModelInfo
 
 __all__ = ["MultiVectorBatch", "MultiVectorEmbedder", "MultiVectorOptions", "TextModelInfo"]
