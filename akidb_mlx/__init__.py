@@ -6,7 +6,9 @@
         vectors = service.embed_array(["Hello, world!"])  # float32, shape (1, 384)
 
 The names in `__all__` are public, and so are the modules `akidb_mlx.errors`, `akidb_mlx.catalog`, `akidb_mlx.ml_funcs`,
-`akidb_mlx.entities`, `akidb_mlx.reranking` and `akidb_mlx.summarization`; all other modules may change in any release.
+`akidb_mlx.entities`, `akidb_mlx.multi_vector`, `akidb_mlx.reranking`, `akidb_mlx.sparse` and `akidb_mlx.summarization`;
+all other modules may change in any release.
+
 Importing this package costs next to nothing: a name is loaded when it is first used.
 """
 
@@ -31,13 +33,15 @@ if TYPE_CHECKING:
         ServiceClosedError,
         ServiceOverloadedError,
     )
+    from akidb_mlx.multi_vector import MultiVectorBatch, MultiVectorEmbedder, MultiVectorOptions
     from akidb_mlx.options import EmbedOptions
     from akidb_mlx.pool import ModelPool
     from akidb_mlx.quantized import calibration_ranges, dequantize, hamming_distances, quantize, rescore
-    from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics
+    from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics, TextModelInfo
     from akidb_mlx.reranking import Reranker, RerankerInfo, RerankOptions, ScoreBatch
     from akidb_mlx.service import EmbeddingService
     from akidb_mlx.settings import Settings
+    from akidb_mlx.sparse import SparseBatch, SparseEmbedder, SparseOptions, SparseVector
     from akidb_mlx.summarization import Summarizer
     from akidb_mlx.vectors import EmbeddingBatch
 
@@ -59,6 +63,9 @@ __all__ = [
     "ModelLoadError",
     "ModelNotFoundError",
     "ModelPool",
+    "MultiVectorBatch",
+    "MultiVectorEmbedder",
+    "MultiVectorOptions",
     "ReentrantCallError",
     "RerankOptions",
     "Reranker",
@@ -68,7 +75,12 @@ __all__ = [
     "ServiceMetrics",
     "ServiceOverloadedError",
     "Settings",
+    "SparseBatch",
+    "SparseEmbedder",
+    "SparseOptions",
+    "SparseVector",
     "Summarizer",
+    "TextModelInfo",
     "__version__",
     "calibration_ranges",
     "dequantize",
@@ -93,7 +105,10 @@ _MODULES = {
     "ScoreBatch": "reranking",
     "ServiceMetrics": "reports",
     "Settings": "settings",
+    **dict.fromkeys(("MultiVectorBatch", "MultiVectorEmbedder", "MultiVectorOptions"), "multi_vector"),
+    **dict.fromkeys(("SparseBatch", "SparseEmbedder", "SparseOptions", "SparseVector"), "sparse"),
     "Summarizer": "summarization",
+    "TextModelInfo": "reports",
     **dict.fromkeys(
         ("calibration_ranges", "dequantize", "hamming_distances", "quantize", "rescore"),
         "quantized",

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from os import PathLike, fspath
 from typing import get_args
 
+from akidb_mlx.catalog import ModelRecord, Task
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.closeable import Closeable
 from akidb_mlx.engine.backend import Model, ModelFacts
 from akidb_mlx.engine.engine import Engine
 from akidb_mlx.engine.life import EngineLimits
-from akidb_mlx.errors import ConfigurationError, InvalidInputError
+from akidb_mlx.errors import ConfigurationError, InvalidInputError, ModelLoadError
 from akidb_mlx.reports import Health, RunningModelInfo, ServiceMetrics
 from akidb_mlx.runtime import mlx_import
 from akidb_mlx.settings import BackendName, DeviceName, Settings, load_settings
+
+# The models of each task, and the classes that load them.
+_TASKS: dict[Task, tuple[str, str]] = {
+    "embedding": ("an embedding model", "EmbeddingService"),
+    "reranking": ("a reranker", "Reranker"),
+    "sparse": ("a sparse model", "SparseEmbedder"),
+    "multi-vector": ("a multi-vector model", "MultiVectorEmbedder"),
+}
 
 
 class RunningModel(Closeable):
@@ -85,6 +94,18 @@ def check_arguments(backend: str, auto_download: bool) -> None:
         raise ConfigurationError(f"backend must be one of {', '.join(get_args(BackendName))}, found {backend!r}")
     if not isinstance(auto_download, bool):
         raise InvalidInputError(f"auto_download must be True or False, found {auto_download!r}")
+
+
+def check_task(model_name: str, known: Mapping[str, ModelRecord], task: Task) -> None:
+    """Refuse a name of the catalogue whose model computes something else.
+
+    Raises:
+        ModelLoadError: it does; the message names the class that loads it.
+    """
+    record = known.get(model_name)
+    if record is not None and record.task != task:
+        found, name = _TASKS[record.task]
+        raise ModelLoadError(f"{model_name} is {found}, and not {_TASKS[task][0]}: use akidb_mlx.{name}")
 
 
 def parse_name(model_name: str | PathLike[str]) -> str:

@@ -67,6 +67,16 @@ class ModelInfo(RunningModelInfo):
     matryoshka: bool
 
 
+class TextModelInfo(RunningModelInfo):
+    """A sparse or multi-vector model and how it runs.
+
+    Attributes:
+        dimension: size of a vector.
+    """
+
+    dimension: int
+
+
 class CallCounts(TypedDict):
     """Counts of calls by the way that they ended."""
 

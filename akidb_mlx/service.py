@@ -13,7 +13,7 @@ from os import PathLike
 import numpy as np
 from typing_extensions import Never, Unpack
 
-from akidb_mlx.catalog import CATALOG, RERANKERS, find_record
+from akidb_mlx.catalog import ALL_MODELS, CATALOG, find_record
 from akidb_mlx.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from akidb_mlx.checkpoint.prompts import choose_prompt, choose_prompts, choose_route, read_default_prompt_name
 from akidb_mlx.checkpoint.purpose import check_is_embedder
@@ -25,8 +25,16 @@ from akidb_mlx.engine.backend import BatchKey
 from akidb_mlx.engine.batching import MIN_PREFIX
 from akidb_mlx.engine.engine import Engine
 from akidb_mlx.engine.life import EngineCall
-from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InvalidInputError, ModelLoadError
-from akidb_mlx.loading import RunningModel, check_arguments, engine_limits, load_model, parse_name, parse_settings
+from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InvalidInputError
+from akidb_mlx.loading import (
+    RunningModel,
+    check_arguments,
+    check_task,
+    engine_limits,
+    load_model,
+    parse_name,
+    parse_settings,
+)
 from akidb_mlx.options import (
     CallOptions,
     DimensionRange,
@@ -99,8 +107,7 @@ class EmbeddingService(RunningModel, Embedder):
         chosen_device = resolve_device(device, settings)
         check_arguments(backend, auto_download)
         parse_dimensions(dimensions, DimensionRange(default=1, native=None, cuttable=True, model=self._model_name))
-        if self._model_name in RERANKERS:
-            raise ModelLoadError(f"{self._model_name} is a reranker, which has no vectors: use akidb_mlx.Reranker")
+        check_task(self._model_name, ALL_MODELS, "embedding")
         self._record = CATALOG.get(self._model_name)
         self.allow_untrained_dimensions = settings.allow_untrained_dimensions
         mlx_import.check_installed()  # before a model is downloaded that could not run

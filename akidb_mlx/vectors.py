@@ -5,6 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,10 @@ from akidb_mlx.quantized import OutputVectors
 
 # (rows, dimension) float32.
 Vectors = NDArray[np.float32]
+# The output of a model for several texts: (rows, dimension) float32, or an array for each where they have other shapes.
+Rows = Vectors | list[NDArray[Any]]
+# A row of a sparse matrix: the indices and the values of its entries that are not zero.
+SPARSE = np.dtype([("index", np.int32), ("value", np.float32)])
 # (tokens,) int32.
 TokenIds = NDArray[np.int32]
 # (rows, tokens) int32.

@@ -138,10 +138,10 @@ def _encoder_files(folder: Path) -> list[str]:
 
 
 def _encoder_folders(router: Path) -> list[str]:
-    """Return the folders of a Router's encoders, sorted."""
+    """Return the folders of a Router's encoders, and of tables in the place of one, sorted."""
     try:
         types = json.loads(router.read_text("utf-8"))["types"]
-        folders = [name for name, kind in types.items() if kind.endswith("Transformer")]
+        folders = [name for name, kind in types.items() if kind.endswith(("Transformer", "SparseStaticEmbedding"))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptModelError(f"{router} is not that of a Router: {type(error).__name__}: {error}") from error
     for name in folders:

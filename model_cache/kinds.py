@@ -46,6 +46,7 @@ EMBEDDING = ModelKind(
         rf"{_ENCODER_FILES}|(config_sentence_transformers|modules)\.json"
         rf"|[A-Za-z0-9_-]{{1,40}}/config\.json|{_MODULE}/model\.safetensors"
         rf"|{_MODULE}/router_config\.json|{_MODULE}/{_ROUTED_MODULE}/(config\.json|model\.safetensors)"
+        rf"|router_config\.json|{_ROUTED_MODULE}/({_ENCODER_FILES})|artifact\.metadata"
     ),
     weights=re.compile(r"[^/]+\.safetensors"),
     requirement="config.json, tokenizer.json and model.safetensors",

@@ -93,3 +93,14 @@ def test_token_rows_are_padded_with_zeros_on_the_right():
     assert rows.ids.tolist() == [[1, 2, 3], [4, 0, 0], [5, 6, 0]]
     assert (rows.lengths.tolist(), rows.prefix.tolist()) == ([3, 1, 2], [7, 8])
     assert {rows.ids.dtype, rows.lengths.dtype, rows.prefix.dtype} == {np.dtype(np.int32)}
+
+
+def test_rows_may_be_padded_to_a_length_with_a_token():
+    assert padded_length(3, FakeModel.facts, floor=8) == 8
+    assert padded_length(9, FakeModel.facts, floor=8) == 9
+    assert bucketed(70, LIMIT) == padded_length(9, replace(FakeModel.facts, bucket_lengths=True), floor=70) == 72
+    batch = Batch(BatchKey(padding=7, floor=4), 4, LIMIT, LIMIT, LIMIT)
+    assert all(batch.add(item(ids)) for ids in ([1, 2], [3]))
+    rows = batch.token_rows()
+    assert rows.ids.tolist() == [[1, 2, 7, 7], [3, 7, 7, 7]]
+    assert rows.lengths.tolist() == [2, 1]

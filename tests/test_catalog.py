@@ -7,13 +7,21 @@ import pytest
 from typer.testing import CliRunner
 
 from akidb_mlx import EmbeddingService
-from akidb_mlx.catalog import CATALOG, RERANKERS, SUMMARY_CATALOG, find_record
+from akidb_mlx.catalog import (
+    ALL_MODELS,
+    CATALOG,
+    MULTI_VECTOR_MODELS,
+    RERANKERS,
+    SPARSE_MODELS,
+    SUMMARY_CATALOG,
+    find_record,
+)
 from akidb_mlx.cli import app
 from akidb_mlx.errors import ModelLoadError, ModelNotFoundError
 from model_cache.names import RepoName
 from tests.support import GOLDENS
 
-RECORDS = [*CATALOG.values(), *RERANKERS.values()]
+RECORDS = [*ALL_MODELS.values()]
 
 
 def listed(*arguments: str) -> list[str]:
@@ -43,6 +51,8 @@ def test_a_record_is_found_by_its_name_and_by_its_repository():
 def test_the_list_is_narrowed_by_task_language_and_size():
     assert set(listed()) == {record.name for record in RECORDS}
     assert set(listed("--task", "reranking")) == set(RERANKERS)
+    assert set(listed("--task", "sparse")) == set(SPARSE_MODELS)
+    assert set(listed("--task", "multi-vector")) == set(MULTI_VECTOR_MODELS)
     small = listed("--task", "embedding", "--language", "multilingual", "--max-bytes", "400000000")
     assert small == ["qwen3-0.6b-4bit", "gemma-300m-4bit"]
     assert "bge-reranker-v2-m3" in listed("--language", "zh")  # multilingual takes every language

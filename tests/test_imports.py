@@ -28,9 +28,12 @@ LAYERS = {
     "engine": ["akidb_mlx.engine"],
     "backends": ["akidb_mlx.backends"],
     "service": [
-        f"akidb_mlx.{name}" for name in ("resolve", "loading", "service", "pool", "pool_manager", "pool_models")
+        f"akidb_mlx.{name}"
+        for name in ("resolve", "loading", "text_model", "service", "pool", "pool_manager", "pool_models")
     ],
     "reranking": ["akidb_mlx.reranking"],
+    "sparse": ["akidb_mlx.sparse"],
+    "multi_vector": ["akidb_mlx.multi_vector"],
     "entities": ["akidb_mlx.entities"],
     "summarization": ["akidb_mlx.summarization"],
     "ml_funcs": ["akidb_mlx.ml_funcs"],
@@ -68,11 +71,11 @@ _LIBRARY = {
 }
 BELOW["service"] = _LIBRARY | {"model_cache"}
 BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "model_cache", "mlx", "mlx_lm"}
-BELOW["reranking"] = BELOW["service"] | {"service"}
+BELOW["reranking"] = BELOW["sparse"] = BELOW["multi_vector"] = BELOW["service"] | {"service"}
 BELOW["ml_funcs"] = BELOW["service"] | {"service", "entities", "summarization"}
 BELOW["cli"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "supervision", "top"}
 # The package itself re-exports names of all layers on demand.
-BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking"}
+BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "sparse", "multi_vector"}
 
 HEAVY = ("transformers", "torch", "mlx", "mlx_lm", "spacy", "numpy", "tokenizers", "pydantic")
 
@@ -82,6 +85,8 @@ def test_the_public_names():
     assert set(akidb_mlx.__all__) == errors_of_the_tree | {
         *("Embedder", "EmbeddingService", "EmbeddingBatch", "EmbedOptions", "ModelInfo", "ServiceMetrics", "Health"),
         *("Reranker", "RerankerInfo", "RerankOptions", "ScoreBatch"),
+        *("SparseEmbedder", "SparseBatch", "SparseVector", "SparseOptions", "TextModelInfo"),
+        *("MultiVectorEmbedder", "MultiVectorBatch", "MultiVectorOptions"),
         *("ModelPool", "Entity", "EntityExtractor", "Summarizer", "Settings", "__version__"),
         *("calibration_ranges", "dequantize", "hamming_distances", "quantize", "rescore"),
     }

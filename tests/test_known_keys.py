@@ -13,9 +13,18 @@ from akidb_mlx.checkpoint.architectures.rotary import RotaryConfig
 from akidb_mlx.checkpoint.known_keys import KnownKeys, Only, is_empty
 from akidb_mlx.checkpoint.module_keys import (
     DENSE_KEYS,
+    MASK_KEYS,
     MODEL_KEYS,
+    MULTI_VECTOR_MODEL_KEYS,
+    MULTI_VECTOR_TRANSFORMER_KEYS,
     NORMALIZE_KEYS,
     POOLING_KEYS,
+    SPARSE_MODEL_KEYS,
+    SPARSE_TRANSFORMER_KEYS,
+    SPLADE_KEYS,
+    STATIC_SPARSE_KEYS,
+    TOKEN_DENSE_KEYS,
+    TOKEN_NORMALIZE_KEYS,
     TRANSFORMER_KEYS,
 )
 from akidb_mlx.errors import ModelLoadError
@@ -31,7 +40,19 @@ MODULES = {
     "2_Dense/config.json": DENSE_KEYS,
     "3_Normalize/config.json": NORMALIZE_KEYS,
     "config_sentence_transformers.json": MODEL_KEYS,
+    "SpladePooling": SPLADE_KEYS,
+    "SparseStaticEmbedding": STATIC_SPARSE_KEYS,
+    "MultiVectorMask": MASK_KEYS,
+    "SparseEncoder": SPARSE_MODEL_KEYS,
+    "MultiVectorEncoder": MULTI_VECTOR_MODEL_KEYS,
 }
+# The lists of the same files in sparse and multi-vector models.
+OTHERS = [
+    ("sentence_bert_config.json", SPARSE_TRANSFORMER_KEYS),
+    ("sentence_bert_config.json", MULTI_VECTOR_TRANSFORMER_KEYS),
+    ("2_Dense/config.json", TOKEN_DENSE_KEYS),
+    ("3_Normalize/config.json", TOKEN_NORMALIZE_KEYS),
+]
 CONFIG = Path("config.json")
 
 
@@ -79,9 +100,9 @@ def test_the_references_own_defaults_are_let_through(model_type):
     ARCHITECTURES[model_type].keys.check(CONFIG, reference_of(model_type))
 
 
-@pytest.mark.parametrize("file", MODULES)
-def test_every_key_of_the_references_modules_is_listed(file):
-    assert set(REFERENCE[file]) - listed(MODULES[file]) == set()
+@pytest.mark.parametrize(("file", "known"), [*MODULES.items(), *OTHERS])
+def test_every_key_of_the_references_modules_is_listed(file, known):
+    assert set(REFERENCE[file]) - listed(known) == set()
 
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
@@ -96,6 +117,7 @@ def test_what_an_encoder_reads_is_not_called_harmless(model_type):
         *(architecture.keys for architecture in ARCHITECTURES.values()),
         *(architecture.wrapper for architecture in ARCHITECTURES.values() if architecture.wrapper),
         *MODULES.values(),
+        *(known for _, known in OTHERS),
     ],
 )
 def test_a_key_is_in_one_list(known):
@@ -123,6 +145,16 @@ def test_defaults_are_the_references(model_type):
         assert {kind: found.content["rope_theta"] for kind, found in config.rope_objects({}).items()} == {
             kind: rope.get(kind, rope)["rope_theta"] for kind in config.default_thetas
         }
+
+
+@pytest.mark.parametrize("model_type", [name for name, one in ARCHITECTURES.items() if one.masked_head])
+def test_the_defaults_of_a_head_for_masked_words_are_the_references(model_type):
+    """Those that `read_sparse` takes: a tied output, GELU, and the biases."""
+    head, reference = ARCHITECTURES[model_type].masked_head, reference_of(model_type)
+    assert reference["tie_word_embeddings"] is True
+    assert head.activation is None or reference[head.activation] == "gelu"
+    for key, default in head.biases.values():
+        assert reference[key] is default
 
 
 @pytest.mark.slow

@@ -213,6 +213,7 @@ def test_a_role_without_a_route(tmp_path):
     [
         (lambda content: content.pop("types"), "must hold `types`"),
         (lambda content: content["structure"]["query"].append("absent"), "must hold `types`"),
+        (lambda content: content["structure"]["query"].append([]), "must hold `types`"),
         (lambda content: content.update(structure={}), "must hold `types`"),
         (
             lambda content: content["types"].update({"query_0_Dense": "my.Dense"}),

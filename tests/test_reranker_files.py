@@ -36,7 +36,7 @@ def largest_difference(directory, name):
     ("name", "found"),
     [
         ("reranker-bert", "classifier"),
-        ("reranker-bert-labels", "activation_fn = "),
+        ("reranker-bert-labels", "model_type = "),
         ("reranker-roberta", "sentence_transformers = "),
         ("reranker-xlm-roberta", "classifier"),
         ("reranker-distilbert", "classifier"),

@@ -17,7 +17,7 @@ from akidb_mlx.checkpoint.static import StaticTable
 from akidb_mlx.checkpoint.tensors import StoredTensor
 from akidb_mlx.engine.backend import Model, ModelFacts, Step, TokenRows
 from akidb_mlx.errors import ModelLoadError
-from akidb_mlx.vectors import TokenIds, Vectors
+from akidb_mlx.vectors import Rows, TokenIds, Vectors
 
 # Most tokens of texts that are computed together.
 _TOKEN_BUDGET = 1 << 14
@@ -29,9 +29,9 @@ _Array = NDArray[np.floating[Any] | np.integer[Any]]
 
 @dataclass(frozen=True)
 class _ComputedStep(Step):
-    vectors: list[Vectors]
+    vectors: list[Rows]
 
-    def result(self) -> list[Vectors]:
+    def result(self) -> list[Rows]:
         """Return the vectors; see `Step`."""
         return self.vectors
 

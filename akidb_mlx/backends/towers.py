@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.engine.backend import Model, ModelFacts, Step, TokenRows
 from akidb_mlx.errors import ModelLoadError
-from akidb_mlx.vectors import Vectors
+from akidb_mlx.vectors import Rows
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class _TowersStep(Step):
 
     steps: list[tuple[Step, list[int]]]
 
-    def result(self) -> list[Vectors]:
+    def result(self) -> list[Rows]:
         """Wait for the device; see `Step`."""
         found = {
             place: vectors for step, places in self.steps for place, vectors in zip(places, step.result(), strict=True)

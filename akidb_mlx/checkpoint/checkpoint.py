@@ -21,10 +21,12 @@ from akidb_mlx.checkpoint.head import Head, Pooling
 from akidb_mlx.checkpoint.head_modules import HeadReader
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.checkpoint.modules import EVERY_ROLE, ModuleList, read_modules
-from akidb_mlx.checkpoint.purpose import check_additions, check_heads
+from akidb_mlx.checkpoint.multi_vector_head import MultiVector
+from akidb_mlx.checkpoint.purpose import check_additions, check_heads, check_not_colbert
 from akidb_mlx.checkpoint.quantization import QuantizationConfig, read_quantization
 from akidb_mlx.checkpoint.scoring import Scoring
 from akidb_mlx.checkpoint.sentence_config import read_model_config, read_transformer
+from akidb_mlx.checkpoint.sparse_head import SparseHead
 from akidb_mlx.checkpoint.static import StaticTable, read_static
 from akidb_mlx.checkpoint.tensors import StoredTensor, float_type, read_tensors
 from akidb_mlx.errors import ModelLoadError
@@ -51,6 +53,8 @@ class Checkpoint:
         lower_case: whether texts are lower-cased before the tokenizer's own normalisation.
         static: the table of a static model, which has no encoder and no `tensors`; None for any other.
         scoring: how a reranker scores a pair of texts; None in an embedding model.
+        sparse: for each route of a sparse model, the head that it has in place of those in `heads`; None in any other.
+        multi_vector: the same for a multi-vector model.
         towers: the encoders that a Router leads to, where it is the first module: a checkpoint for each, with its own
             folder, tokenizer and routes. Empty in a model of one encoder. The attributes of one encoder are those of
             the first tower then, and `max_tokens` is the smallest.
@@ -72,6 +76,8 @@ class Checkpoint:
     lower_case: bool
     static: StaticTable | None = None
     scoring: Scoring | None = None
+    sparse: Mapping[str, SparseHead] | None = None
+    multi_vector: MultiVector | None = None
     towers: tuple[Checkpoint, ...] = ()
 
     @property
@@ -162,7 +168,8 @@ def _read_encoder(directory: Path, folder: Path, model: dict[str, Any], modules:
     config_path = folder / "config.json"
     config, model_type = read_config(config_path)
     architecture = ARCHITECTURES[model_type]
-    config = _text_config(config_path, config, architecture)
+    check_not_colbert(config_path, config)
+    config = text_config(config_path, config, architecture)
     encoder_config = parse_config(architecture.config, config)
     transformer = read_transformer(folder)
     tensors = read_tensors(folder, architecture)
@@ -228,7 +235,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], str]:
     return config, model_type
 
 
-def _text_config(path: Path, config: dict[str, Any], architecture: Architecture) -> dict[str, Any]:
+def text_config(path: Path, config: dict[str, Any], architecture: Architecture) -> dict[str, Any]:
     """Return the keys that describe the encoder of texts, once all keys of the file are known."""
     wrapper = architecture.wrapper
     if wrapper is None:

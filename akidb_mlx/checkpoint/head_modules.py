@@ -162,7 +162,7 @@ class HeadReader:
             raise ModelLoadError(f"{folder or self._directory}: {name}.weight is missing, or is not a matrix")
         path = folder / "config.json" if folder else None
         if path is not None and is_file(path):
-            return _read_dense_config(path, name, stored, SCORE_DENSE_KEYS if folder == self._scores else DENSE_KEYS)
+            return read_dense_config(path, name, stored, SCORE_DENSE_KEYS if folder == self._scores else DENSE_KEYS)
         if number >= self._architecture.dense_layers:
             raise ModelLoadError(f"{path} is missing: the activation of {name} is unknown")
         return Dense(name, weight.shape[0], bias=f"{name}.bias" in stored)
@@ -213,10 +213,20 @@ def read_pooling(path: Path) -> Pooling:
     return Pooling(tuple(_POOLING_MODES[mode] for mode in modes), flags.get("include_prompt", True))
 
 
-def _read_dense_config(path: Path, name: str, stored: Mapping[str, StoredTensor], known: KnownKeys) -> Dense:
-    """Return the layer that a file describes, checked against its tensors."""
+def read_dense_config(path: Path, name: str, stored: Mapping[str, StoredTensor], keys: KnownKeys = DENSE_KEYS) -> Dense:
+    """Return the layer that a file describes, checked against its tensors.
+
+    Args:
+        path: the file.
+        name: the beginning of the tensors' names.
+        stored: the tensors.
+        keys: those that the file may hold.
+
+    Raises:
+        ModelLoadError: they do not fit, or the file asks for something that is not supported.
+    """
     config = read_json(path)
-    known.check(path, config)
+    keys.check(path, config)
     rows = stored[f"{name}.weight"].shape[0]
     outputs = config.get("out_features", rows)
     if outputs != rows:

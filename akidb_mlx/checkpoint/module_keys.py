@@ -64,6 +64,58 @@ MODEL_KEYS = KnownKeys(
     ),
     harmless=_MODEL_HARMLESS,
 )
+# The same files of a SparseEncoder.
+SPARSE_MODEL_KEYS = KnownKeys(
+    honoured=honoured("prompts max_active_dims similarity_fn_name"),
+    only=only("model_type", "SparseEncoder", reason="it is not a sparse model"),
+    harmless=harmless("__version__ requirements", reason="tells which versions wrote the model")
+    | harmless("default_prompt_name", reason="queries and documents have prompts of their own"),
+)
+SPARSE_TRANSFORMER_KEYS = KnownKeys(
+    honoured=TRANSFORMER_KEYS.honoured | honoured("transformer_task"),
+    only={key: rule for key, rule in TRANSFORMER_KEYS.only.items() if key != "transformer_task"},
+    harmless=TRANSFORMER_KEYS.harmless,
+)
+LOGITS_MODALITY_KEYS = KnownKeys(
+    honoured=frozenset(),
+    only={
+        **only("method", "forward", reason="only the logits of masked words are pooled"),
+        **only("method_output_name", "logits", reason="only the logits of masked words are pooled"),
+    },
+)
+SPLADE_KEYS = KnownKeys(
+    honoured=honoured("pooling_strategy activation_function"),
+    harmless=harmless("word_embedding_dimension embedding_dimension", reason="the size is read from the weights")
+    | harmless("chunk_size", reason="chooses an implementation"),
+)
+STATIC_SPARSE_KEYS = KnownKeys(
+    honoured=frozenset(),
+    only=only("path", *(None, ""), reason="weights are read from model.safetensors only"),
+    harmless=harmless("frozen", reason="is for training"),
+)
+
+# The same files of a MultiVectorEncoder, and of PyLate's ColBERT.
+MULTI_VECTOR_MODEL_KEYS = KnownKeys(
+    honoured=honoured(
+        "prompts similarity_fn_name query_prefix document_prefix query_length document_length query_expansion "
+        "do_query_expansion attend_to_expansion_tokens attend_to_mask_tokens skiplist_words"
+    ),
+    only=only("model_type", *(None, "MultiVectorEncoder", "ColBERT"), reason="it is not a multi-vector model"),
+    harmless=harmless("__version__ requirements", reason="tells which versions wrote the model")
+    | harmless("default_prompt_name", reason="queries and documents have prompts of their own"),
+)
+_LENGTHS = ("query_length", "document_length", "query_expansion")
+MULTI_VECTOR_TRANSFORMER_KEYS = KnownKeys(
+    honoured=TRANSFORMER_KEYS.honoured | frozenset(_LENGTHS),
+    only={key: rule for key, rule in TRANSFORMER_KEYS.only.items() if key not in _LENGTHS},
+    harmless=TRANSFORMER_KEYS.harmless,
+)
+EXPANSION_KEYS = KnownKeys(honoured=honoured("strategy attend token length"))
+MASK_KEYS = KnownKeys(
+    honoured=honoured("skiplist_words skiplist_tasks"),
+    only=only("keep_only_token_ids", None, reason="it belongs to a model of images"),
+)
+
 # The same files of a CrossEncoder.
 RERANKER_MODEL_KEYS = KnownKeys(
     honoured=honoured("prompts default_prompt_name activation_fn"),
@@ -121,6 +173,16 @@ SCORE_DENSE_KEYS = KnownKeys(
     honoured=DENSE_KEYS.honoured,
     only={**DENSE_KEYS.only, **only("module_output_name", "scores", reason="this module makes the scores")},
     harmless=DENSE_KEYS.harmless,
+)
+_TOKENS_ONLY = "the vectors of tokens are supported in a multi-vector model"
+TOKEN_DENSE_KEYS = KnownKeys(
+    honoured=DENSE_KEYS.honoured,
+    only=only("module_input_name module_output_name", *(None, "token_embeddings"), reason=_TOKENS_ONLY),
+    harmless=DENSE_KEYS.harmless,
+)
+TOKEN_NORMALIZE_KEYS = KnownKeys(
+    honoured=honoured("module_input_name"),
+    only=only("module_output_name", *(None, "token_embeddings"), reason=_TOKENS_ONLY),
 )
 NORMALIZE_KEYS = KnownKeys(honoured=frozenset(), only=_SENTENCE_ONLY)
 LAYER_NORM_KEYS = KnownKeys(

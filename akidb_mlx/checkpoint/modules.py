@@ -64,6 +64,18 @@ def read_modules(directory: Path) -> ModuleList:
     if not is_file(path):
         unlisted = (Module("Transformer", directory), Module("Pooling", directory / "1_Pooling"))
         return ModuleList(False, {"": unlisted}, EVERY_ROLE)
+    found = route_modules(path)
+    for chain in found.chains.values():
+        _check_chain(path, chain)
+    return found
+
+
+def route_modules(path: Path) -> ModuleList:
+    """Return the modules that modules.json lists, and the routes through them, whatever their kinds.
+
+    Raises:
+        ModelLoadError: a file is malformed, or names a folder outside.
+    """
     modules = list_modules(path)
     routers = [place for place, module in enumerate(modules) if module.kind in _ROUTERS]
     chains, routes = {"": modules}, EVERY_ROLE
@@ -71,8 +83,6 @@ def read_modules(directory: Path) -> ModuleList:
         place = routers[0]
         routed, routes = _read_router(modules[place].folder)
         chains = {route: (*modules[:place], *routed[route], *modules[place + 1 :]) for route in routes.values()}
-    for chain in chains.values():
-        _check_chain(path, chain)
     return ModuleList(True, chains, routes, routed_first=routers[:1] == [0])
 
 
@@ -119,7 +129,7 @@ def _read_router(folder: Path) -> tuple[dict[str, tuple[Module, ...]], dict[str 
         _is_strings(types)
         and isinstance(structure, dict)
         and structure
-        and all(isinstance(ids, list) and all(one in types for one in ids) for ids in structure.values())
+        and all(isinstance(ids, list) and all(one in list(types) for one in ids) for ids in structure.values())
         and isinstance(parameters, dict)
     ):
         raise ModelLoadError(

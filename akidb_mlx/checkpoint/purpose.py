@@ -36,6 +36,53 @@ _ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.
 # The entries of auto_map that stand for code which computes token vectors; the others are of heads.
 _CODE = ("AutoConfig", "AutoModel", "AutoTokenizer")
 _FILES = "modules.json, 1_Pooling/config.json or config_sentence_transformers.json"
+# The kinds of models by the classes of sentence-transformers and PyLate, and the classes here that load them.
+_KINDS = {
+    "SentenceTransformer": ("an embedding model", "EmbeddingService"),
+    "CrossEncoder": ("a reranker (cross-encoder)", "Reranker"),
+    "SparseEncoder": ("a sparse model", "SparseEmbedder"),
+    "MultiVectorEncoder": ("a multi-vector model (ColBERT)", "MultiVectorEmbedder"),
+}
+_PICKLED_HEADS = ("sparse_linear.pt", "colbert_linear.pt")
+_MULTI_VECTOR_KEYS = ("query_prefix", "document_prefix", "do_query_expansion", "attend_to_expansion_tokens")
+
+
+def find_kind(config: Mapping[str, Any]) -> Any:
+    """Return the class that config_sentence_transformers.json says a model is of, by sentence-transformers' name."""
+    stated = config.get("model_type")
+    if stated == "ColBERT" or (stated is None and any(key in config for key in _MULTI_VECTOR_KEYS)):
+        return "MultiVectorEncoder"  # as PyLate writes it
+    return "SentenceTransformer" if stated is None else stated
+
+
+def check_kind(path: Path, config: Mapping[str, Any], wanted: str) -> None:
+    """Refuse a model of another kind than that which is loaded, and name the class that loads it.
+
+    Args:
+        path: config_sentence_transformers.json.
+        config: its content.
+        wanted: the kind, by sentence-transformers' name.
+
+    Raises:
+        ModelLoadError: it is of another kind that is known.
+    """
+    kind = find_kind(config)
+    if kind != wanted and isinstance(kind, str) and kind in _KINDS:
+        found, name = _KINDS[kind]
+        raise ModelLoadError(
+            f"{path}: model_type = {kind!r}: the model is {found}, and not {_KINDS[wanted][0]}: use akidb_mlx.{name}"
+            f"{_name_pickles(path.parent)}"
+        )
+
+
+def _name_pickles(directory: Path) -> str:
+    """Return what to do about further heads that a model has as pickles, as bge-m3 does; "" where it has none."""
+    found = [name for name in _PICKLED_HEADS if is_file(directory / name)]
+    if not found:
+        return ""
+    return (
+        f"; {' and '.join(found)} are pickles, which are never loaded: docs/checkpoints.md says what can be converted"
+    )
 
 
 def check_additions(directory: Path, config: Mapping[str, Any], own_code: Collection[str] = ()) -> None:
@@ -69,6 +116,25 @@ def check_additions(directory: Path, config: Mapping[str, Any], own_code: Collec
         )
 
 
+def is_colbert(config: Mapping[str, Any]) -> bool:
+    """Return whether config.json is that of a multi-vector model as ColBERT's own program saves it."""
+    names = config.get("architectures")
+    return isinstance(names, list) and "HF_ColBERT" in names
+
+
+def check_not_colbert(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a multi-vector model as an embedding model.
+
+    Raises:
+        ModelLoadError: it is one.
+    """
+    if is_colbert(config):
+        raise ModelLoadError(
+            f"{path.parent} is a multi-vector model (ColBERT), and not an embedding model: use "
+            "akidb_mlx.MultiVectorEmbedder"
+        )
+
+
 def check_heads(tensors: Mapping[str, StoredTensor]) -> None:
     """Refuse a model that has a head: it was made for another task, and its token vectors too.
 
@@ -79,6 +145,8 @@ def check_heads(tensors: Mapping[str, StoredTensor]) -> None:
         kind = find_head(name)
         if kind is not None:
             other = "use akidb_mlx.Reranker for a reranker; " if kind in (_RERANKER, _LANGUAGE_MODEL) else ""
+            if "masked words" in kind or kind == _LANGUAGE_MODEL:
+                other += "use akidb_mlx.SparseEmbedder for a sparse model (SPLADE); "
             raise ModelLoadError(
                 f"{tensor.file}: {cut(tensor.key)} belongs to the head of {kind}, so this is not an embedding model; "
                 f"{other}if its token vectors are to be pooled nevertheless, load and save it with "

@@ -19,6 +19,7 @@ from akidb_mlx.checkpoint.module_keys import (
     TEXT_MODALITY_KEYS,
 )
 from akidb_mlx.checkpoint.modules import AFTER_POOLING, Module, list_modules
+from akidb_mlx.checkpoint.purpose import check_kind
 from akidb_mlx.checkpoint.sentence_config import check_prompts, check_transformer, find_transformer
 from akidb_mlx.errors import ModelLoadError
 
@@ -110,6 +111,7 @@ def _read_model_config(directory: Path) -> dict[str, Any]:
         raise ModelLoadError(
             f"{directory} is an embedding model by its modules.json, and not a reranker: use akidb_mlx.EmbeddingService"
         )
+    check_kind(path, config, "CrossEncoder")
     RERANKER_MODEL_KEYS.check(path, config)
     check_prompts(path, config)
     if not isinstance(config.get("default_prompt_name"), str | None):

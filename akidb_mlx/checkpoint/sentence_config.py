@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from akidb_mlx.checkpoint.files import read_optional_json
-from akidb_mlx.checkpoint.known_keys import is_empty
+from akidb_mlx.checkpoint.known_keys import KnownKeys, is_empty
 from akidb_mlx.checkpoint.module_keys import (
     LOADING_ARGUMENTS,
     MODEL_KEYS,
@@ -16,23 +16,31 @@ from akidb_mlx.checkpoint.module_keys import (
     TRANSFORMER_FILES,
     TRANSFORMER_KEYS,
 )
+from akidb_mlx.checkpoint.purpose import check_kind
 from akidb_mlx.errors import ModelLoadError
 
 
-def read_transformer(directory: Path) -> dict[str, Any]:
+def read_transformer(
+    directory: Path, keys: KnownKeys = TRANSFORMER_KEYS, text_keys: KnownKeys = TEXT_MODALITY_KEYS
+) -> dict[str, Any]:
     """Return the configuration of the Transformer module: the first file of it that is there and not empty.
+
+    Args:
+        directory: the folder of the module.
+        keys: those that the file may hold.
+        text_keys: those of its `modality_config.text`.
 
     Raises:
         ModelLoadError: it asks for something that is not supported.
     """
     path, config = find_transformer(directory)
-    TRANSFORMER_KEYS.check(path, config)
+    keys.check(path, config)
     modalities = config.get("modality_config")
     if modalities is not None:
         text = modalities.get("text") if isinstance(modalities, dict) else None
         if not isinstance(text, dict):
             raise ModelLoadError(f"{path}: modality_config has no `text`: the model does not take texts")
-        TEXT_MODALITY_KEYS.check(path, text, "modality_config.text.")
+        text_keys.check(path, text, "modality_config.text.")
     check_transformer(path, config)
     return config
 
@@ -69,6 +77,7 @@ def read_model_config(directory: Path) -> dict[str, Any]:
     """
     path = directory / "config_sentence_transformers.json"
     config = read_optional_json(path)
+    check_kind(path, config, "SentenceTransformer")
     MODEL_KEYS.check(path, config)
     check_prompts(path, config)
     size = config.get("truncate_dim")

@@ -62,6 +62,20 @@ def read_header(file: Path) -> list[StoredTensor]:
         raise ModelLoadError(f"{file} is not a readable safetensors file ({error}); fetch the model again") from error
 
 
+def read_module_header(folder: Path) -> list[StoredTensor]:
+    """Return the tensors of a module that has a folder of its own.
+
+    Raises:
+        ModelLoadError: its file is missing, cannot be read, or safetensors refuses it.
+    """
+    file = folder / "model.safetensors"
+    if not is_file(file):
+        raise ModelLoadError(
+            f"{cut(str(file), 200)} is missing: weights are read from safetensors files only, which cannot hold code"
+        )
+    return read_header(file)
+
+
 def float_type(tensors: Iterable[StoredTensor]) -> str:
     """Return the floating type that most tensors have: "float32", "float16" or "bfloat16".
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
 from tokenizers import Encoding
 
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
+from akidb_mlx.checkpoint.tokenization.frame import Frame
 from akidb_mlx.checkpoint.tokenization.loading import load_tokenizer
 from akidb_mlx.checkpoint.tokenization.shared import LockedTokenizer, LongTexts
 from akidb_mlx.deadline import NEVER, Deadline
@@ -53,8 +55,12 @@ class TextTokenizer:
         pair_frame: the special tokens around the texts of a pair, in a reranker.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, framed: bool = True) -> None:
         """Read the tokenizer's files.
+
+        Args:
+            checkpoint: the model.
+            framed: whether special tokens stand around a text.
 
         Raises:
             ModelLoadError: one is missing, malformed or not supported, or gives tokens that the model does not have.
@@ -63,7 +69,8 @@ class TextTokenizer:
         self._loaded = loaded = load_tokenizer(checkpoint)
         self._short = LockedTokenizer(loaded.tokenizer)
         self._long = LongTexts(lambda: load_tokenizer(checkpoint).tokenizer)
-        self._before, self._after = (np.array(ids, np.int32) for ids in (loaded.frame.before, loaded.frame.after))
+        frame = loaded.frame if framed else Frame()
+        self._before, self._after = (np.array(ids, np.int32) for ids in (frame.before, frame.after))
         self.keeps_end = loaded.keeps_end
         self.pair_frame = loaded.pair_frame
         self._without_vector = loaded.without_vector
@@ -82,6 +89,27 @@ class TextTokenizer:
     def _capacity(self) -> int:
         """Return how many tokens of a text fit beside the special tokens."""
         return self.max_tokens - len(self._before) - len(self._after)
+
+    def limited(self, max_tokens: int) -> TextTokenizer:
+        """Return the same tokenizer for texts of at most so many tokens."""
+        limited = copy(self)
+        limited.max_tokens = max_tokens
+        return limited
+
+    @property
+    def special(self) -> Mapping[str, int]:
+        """Return the ids of special tokens, by their names in tokenizer_config.json."""
+        return self._loaded.special
+
+    def number(self, token: str) -> int | None:
+        """Return the id of a token; None where there is none."""
+        found: int | None = self._loaded.tokenizer.token_to_id(token)
+        return found
+
+    def token(self, number: int) -> str | None:
+        """Return the token of an id; None where there is none."""
+        name: str | None = self._loaded.tokenizer.id_to_token(number)
+        return name
 
     def __call__(
         self,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from akidb_mlx.catalog import CATALOG, RERANKERS, Language, ModelRecord, Task
+from akidb_mlx.catalog import ALL_MODELS, Language, ModelRecord, Task
 from akidb_mlx.cli.output import write_json, write_table
 
 
@@ -26,7 +26,7 @@ def models(
 
     found = [
         record
-        for record in (*CATALOG.values(), *RERANKERS.values())
+        for record in ALL_MODELS.values()
         if (task is None or record.task == task)
         and (language is None or language in record.languages or "multilingual" in record.languages)
         and (max_bytes is None or record.size <= max_bytes)

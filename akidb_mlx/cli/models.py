@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from akidb_mlx.catalog import CATALOG, RERANKERS, SUMMARY_CATALOG
+from akidb_mlx.catalog import ALL_MODELS, SUMMARY_CATALOG
 from akidb_mlx.cli.output import Styled, is_terminal, report, write_json, write_line, write_table
 from akidb_mlx.settings import load_settings
 from model_cache import CachedModel, ModelCache, ModelCacheError
@@ -190,7 +190,7 @@ def _cache() -> ModelCache:
 def _repo(name: str) -> str:
     """Return the repository that a catalogue's name stands for, with the same revision."""
     short, at, revision = name.partition("@")
-    record = (CATALOG | RERANKERS).get(short) or SUMMARY_CATALOG.get(short)
+    record = ALL_MODELS.get(short) or SUMMARY_CATALOG.get(short)
     return record.repo_id + at + revision if record else name
 
 

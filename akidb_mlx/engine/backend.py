@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from akidb_mlx.errors import InferenceError
-from akidb_mlx.vectors import TokenIds, TokenMatrix, Vectors
+from akidb_mlx.vectors import Rows, TokenIds, TokenMatrix
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class ModelFacts:
         allow_tf32: whether the device rounds the factors of float32 products to TF32.
         weight_bytes: memory that its weights take.
         packed: whether it takes sequences one after another, without padding.
+        ragged: whether its rows have shapes of their own, so that those of a batch are a list and no matrix.
     """
 
     dimension: int
@@ -48,6 +49,7 @@ class ModelFacts:
     allow_tf32: bool
     weight_bytes: int
     packed: bool = False
+    ragged: bool = False
 
 
 class BatchKey(NamedTuple):
@@ -57,11 +59,15 @@ class BatchKey(NamedTuple):
         prefix: bytes of the token ids that all begin with, and that are left out of them.
         unpooled: how many tokens of each, from its beginning on, are left out of the pooling.
         route: the route that they take through the modules of the model.
+        padding: the token that they are padded with, which no token sees; the model may compute a vector for it too.
+        floor: the length that they are padded to at least.
     """
 
     prefix: bytes = b""
     unpooled: int = 0
     route: str = ""
+    padding: int = 0
+    floor: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +75,8 @@ class TokenRows:
     """Sequences that run together, padded on the right.
 
     Attributes:
-        ids: (rows, length) int32; padding is 0. For a model that takes them packed: (1, tokens), the tokens of all
-            rows, one row after another.
+        ids: (rows, length) int32; padding is 0 or a token of the caller's. For a model that takes them packed:
+            (1, tokens), the tokens of all rows, one row after another.
         lengths: (rows,) int32, how many tokens of each row are not padding; at least 1.
         prefix: (n,) int32, tokens that stand before those of every row; empty where there are none.
         unpooled: how many tokens of each row, from its beginning on, are left out of the pooling.
@@ -106,8 +112,8 @@ class TokenRows:
 class Step(Protocol):
     """Batches that were handed to the device."""
 
-    def result(self) -> list[Vectors]:
-        """Wait for the device, and return (rows, dimension) float32 for each batch, neither cut nor normalised.
+    def result(self) -> list[Rows]:
+        """Wait for the device, and return the rows of each batch, neither cut nor normalised.
 
         Raises:
             Exception: the device could not compute them; none of them is returned then.

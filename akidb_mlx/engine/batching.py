@@ -103,7 +103,7 @@ class Batch(Generic[Sequence]):
 
     def token_rows(self) -> TokenRows:
         """Return the distinct sequences as the backend takes them, in the order of the rows that it returns."""
-        ids = np.zeros((self.size, self.length), np.int32)
+        ids = np.full((self.size, self.length), self.key.padding, np.int32)
         lengths, segments = np.empty((2, self.size), np.int32)
         for row, (sequence, *_) in enumerate(self.waiting_for.values()):
             lengths[row], segments[row] = len(sequence.ids), sequence.segment
@@ -176,8 +176,8 @@ def _lengths(sequence: TokenSequence) -> TokenIds:
     return sequence.lengths
 
 
-def padded_length(length: int, facts: ModelFacts) -> int:
-    """Return the length that a sequence is padded to before it joins others.
+def padded_length(length: int, facts: ModelFacts, floor: int = 0) -> int:
+    """Return the length that a sequence is padded to before it joins others, `floor` at least.
 
     Where lengths are to be few, that is `length` or the next larger one whose binary form has at most its first four
     bits set, `max_tokens` at most: every length to 16, every second to 32, every fourth to 64, …. There are 8 lengths
@@ -185,6 +185,7 @@ def padded_length(length: int, facts: ModelFacts) -> int:
     """
     if facts.packed:
         return 1  # there is no length that packed sequences must share
+    length = max(length, floor)
     if not facts.bucket_lengths:
         return length
     step = 1 << max(length.bit_length() - 4, 0)

@@ -21,7 +21,6 @@ from akidb_mlx.reports import ModelStatus, QueueDepth
 from akidb_mlx.runtime import process
 from akidb_mlx.runtime.locks import ExclusiveLock
 from akidb_mlx.runtime.owner import on_owner_thread
-from akidb_mlx.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +77,7 @@ class Engine(process.ModelOwner):
         """
         return self._life.wait_until_loaded()
 
-    def open_call(
-        self, combine: Callable[[list[Vectors]], Any], expected_tokens: int, deadline: Deadline
-    ) -> EngineCall:
+    def open_call(self, combine: Callable[[list[Any]], Any], expected_tokens: int, deadline: Deadline) -> EngineCall:
         """Admit a call, which is then fed with its `add` and ended with its `end`.
 
         Args:

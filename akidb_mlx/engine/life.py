@@ -29,7 +29,7 @@ from akidb_mlx.errors import (
 from akidb_mlx.reports import ModelStatus
 from akidb_mlx.runtime.locks import Latch
 from akidb_mlx.runtime.owner import check_may_wait, run_on_owner_thread
-from akidb_mlx.vectors import TokenIds, Vectors
+from akidb_mlx.vectors import TokenIds
 
 logger = logging.getLogger(__name__)
 
@@ -94,9 +94,7 @@ class EngineLife:
                 raise
             raise DeadlineExceededError("not done within the call's timeout: the model is still loading") from None
 
-    def open_call(
-        self, combine: Callable[[list[Vectors]], Any], expected_tokens: int, deadline: Deadline
-    ) -> EngineCall:
+    def open_call(self, combine: Callable[[list[Any]], Any], expected_tokens: int, deadline: Deadline) -> EngineCall:
         """Admit a call; see `Engine.open_call`."""
         request = Request(combine, expected_tokens, deadline)
         self.feeders.append(get_ident())
@@ -166,7 +164,7 @@ class EngineCall:
         sequences: Sequence[TokenIds],
         texts: Sequence[int],
         key: BatchKey,
-        finish: Callable[[Vectors], Vectors],
+        finish: Callable[[Any], Any],
         expected_tokens: int,
         segments: Iterable[int] = repeat(0),
     ) -> None:
@@ -176,8 +174,7 @@ class EngineCall:
             sequences: their token ids.
             texts: for each, the index of its text in the call.
             key: all that they have in common.
-            finish: makes a part of the result of their pooled vectors (sequences, native dimension), on the owner
-                thread.
+            finish: makes a part of the result of their rows, in order, on the owner thread.
             expected_tokens: the number that had been expected of them.
             segments: for each, how many of its tokens are of the first token type; 0 where the model is not told.
 
@@ -193,7 +190,7 @@ class EngineCall:
         ids: TokenIds,
         lengths: TokenIds,
         texts: Sequence[int],
-        finish: Callable[[Vectors], Vectors],
+        finish: Callable[[Any], Any],
         expected_tokens: int,
     ) -> None:
         """Queue some sequences of the call for a model that takes them packed; see `add`.
@@ -210,16 +207,17 @@ class EngineCall:
         self._queue(part, [packed] if len(lengths) else [], facts, expected_tokens)
 
     def _open_part(
-        self, texts: Sequence[int], key: BatchKey, finish: Callable[[Vectors], Vectors]
+        self, texts: Sequence[int], key: BatchKey, finish: Callable[[Any], Any]
     ) -> tuple[RequestPart, ModelFacts]:
         """Return a new part of the call, and the facts of the model, once it is loaded."""
         facts = self._life.wait_until_loaded(self._request.deadline.left())
-        return RequestPart(self._request, texts, facts.dimension, key, finish), facts
+        return RequestPart(self._request, texts, None if facts.ragged else facts.dimension, key, finish), facts
 
     def _queue(
         self, part: RequestPart, sequences: list[QueuedSequence], facts: ModelFacts, expected_tokens: int
     ) -> None:
-        self._life.queue.add(part, sequences, partial(padded_length, facts=facts), expected_tokens)
+        padded = partial(padded_length, facts=facts, floor=part.key.floor)
+        self._life.queue.add(part, sequences, padded, expected_tokens)
 
     def end(self) -> None:
         """Note that nothing more is added."""

@@ -15,17 +15,20 @@ from itertools import repeat
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.engine.backend import BatchKey
 from akidb_mlx.errors import AkidbMlxError, InferenceError
 from akidb_mlx.runtime.owner import on_owner_thread
-from akidb_mlx.vectors import TokenIds, Vectors
+from akidb_mlx.vectors import Rows, TokenIds
 
 logger = logging.getLogger(__name__)
 
 # Seconds that a future's lock is waited for; whoever looks at a future holds it for microseconds.
 _LOCK_TIMEOUT_S = 0.01
+# In the place of a row that is not computed.
+_MISSING: NDArray[Any] = np.empty(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +58,9 @@ class RequestPart:
     Attributes:
         request: the call.
         key: all that its sequences have in common.
-        pooled: (sequences, native dimension), filled as batches are done.
+        pooled: the rows of the sequences, filled as batches are done.
         missing: how many rows are not filled.
-        finish: makes of the pooled vectors those that the call's result is combined from.
+        finish: makes of the rows what the call's result is combined from.
         finished: the result of `finish`; None until all rows are filled.
         texts: for each sequence, the index of its text in the call.
     """
@@ -66,17 +69,29 @@ class RequestPart:
         self,
         request: Request,
         texts: Sequence[int],
-        dimension: int,
+        dimension: int | None,
         key: BatchKey,
-        finish: Callable[[Vectors], Vectors],
+        finish: Callable[[Any], Any],
     ) -> None:
+        """Make a part of which nothing is computed; `dimension` is the size of its rows, None where they differ."""
         self.request = request
         self.key = key
-        self.pooled = np.empty((len(texts), dimension), dtype=np.float32)
+        self.pooled: Rows = (
+            [_MISSING] * len(texts) if dimension is None else np.empty((len(texts), dimension), np.float32)
+        )
         self.missing = len(texts)
         self.finish = finish
-        self.finished: Vectors | None = None
+        self.finished: Any = None
         self.texts = texts
+
+    def fill(self, sequence: QueuedSequence, values: Any) -> None:
+        """Take the row of a sequence, or the rows of a packed one."""
+        if isinstance(self.pooled, list):
+            for row in sequence.rows:
+                self.pooled[row] = values
+        else:
+            self.pooled[sequence.rows] = values
+        self.missing -= len(sequence.rows)
 
 
 def distinct_sequences(
@@ -173,7 +188,7 @@ class Request:
         begun: when its first sequence was taken, by `time.monotonic`.
     """
 
-    def __init__(self, combine: Callable[[list[Vectors]], Any], expected_tokens: int, deadline: Deadline) -> None:
+    def __init__(self, combine: Callable[[list[Any]], Any], expected_tokens: int, deadline: Deadline) -> None:
         """Make a call whose result is that of `combine` on its finished parts."""
         self.future = CallFuture()
         self.deadline = deadline

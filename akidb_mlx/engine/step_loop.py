@@ -14,7 +14,7 @@ from akidb_mlx.engine.metrics import Metrics
 from akidb_mlx.engine.request_queue import RequestQueue
 from akidb_mlx.engine.requests import QueuedSequence, RequestPart
 from akidb_mlx.runtime.locks import device_lock
-from akidb_mlx.vectors import Vectors
+from akidb_mlx.vectors import Rows
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class _RunningStep:
     """
 
     batches: list[Batch[QueuedSequence]]
-    outcome: Step | list[Vectors] | BaseException | None = None
+    outcome: Step | list[Rows] | BaseException | None = None
     waited: float = 0.0
     computed: float = 0.0
 
@@ -117,7 +117,7 @@ class StepLoop:
         self._metrics.observe("finish", time.monotonic() - computed)
         return True
 
-    def _result(self, step: _RunningStep) -> list[Vectors]:
+    def _result(self, step: _RunningStep) -> list[Rows]:
         outcome = step.outcome
         if isinstance(outcome, list):
             return outcome
@@ -163,7 +163,7 @@ class StepLoop:
             for _, sequence in batch.rows():
                 sequence.part.request.fail(outcome, sequence)
 
-    def _run_alone(self, batch: Batch[QueuedSequence]) -> Vectors | BaseException:
+    def _run_alone(self, batch: Batch[QueuedSequence]) -> Rows | BaseException:
         """Return the vectors of a batch, or the error, after which the device has recovered."""
         try:
             with self._device(_RunningStep([batch])):
@@ -177,15 +177,14 @@ class StepLoop:
         with self._device(_RunningStep([])):
             self._model.recover()
 
-    def _deliver(self, batch: Batch[QueuedSequence], vectors: Vectors) -> None:
+    def _deliver(self, batch: Batch[QueuedSequence], vectors: Rows) -> None:
         """Hand each vector to the calls that wait for it, and finish the parts that are complete."""
         complete: list[RequestPart] = []
         for row, sequence in batch.rows():
             part = sequence.part
             if part.request.future.over:
                 continue
-            part.pooled[sequence.rows] = vectors[row]
-            part.missing -= len(sequence.rows)
+            part.fill(sequence, vectors[row])
             if not part.missing:
                 complete.append(part)
         for part in complete:

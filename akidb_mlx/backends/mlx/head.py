@@ -6,10 +6,13 @@ text. `EmbeddingHead` pools them and applies the modules after the pooling.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
 from akidb_mlx.backends.mlx.activations import DENSE
 from akidb_mlx.backends.mlx.encoders import Encoder, TokenBatch
@@ -40,8 +43,16 @@ class Head(Protocol):
     dimension: int
 
     def __call__(self, encoder: Encoder, batch: TokenBatch) -> mx.array:
-        """Run the encoder on a batch, and return (batch, dimension) float32."""
+        """Run the encoder on a batch, and return (batch, dimension) float32, or what a `RaggedHead` makes rows of."""
         ...
+
+
+class RaggedHead(Head):
+    """A head whose rows have shapes of their own once they are taken from its output."""
+
+    @abstractmethod
+    def rows(self, output: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """Return the row of each text of a batch, made of the head's output for it, on the host."""
 
 
 class EmbeddingHead:

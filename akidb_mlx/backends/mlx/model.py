@@ -13,9 +13,11 @@ import mlx.core as mx
 import numpy as np
 
 from akidb_mlx.backends.mlx.encoders import CausalEncoder, Prefix, TokenBatch, build_encoder
-from akidb_mlx.backends.mlx.head import Head, build_heads
+from akidb_mlx.backends.mlx.head import Head, RaggedHead, build_heads
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.scoring import build_token_logits
+from akidb_mlx.backends.mlx.sparse import build_sparse_heads
+from akidb_mlx.backends.mlx.token_vectors import TokenVectorsHead
 from akidb_mlx.backends.mlx.weights import WeightReader
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.tokenization.ids import table_rows
@@ -23,7 +25,7 @@ from akidb_mlx.engine.backend import Model, ModelFacts, Step, TokenRows
 from akidb_mlx.errors import ModelLoadError
 from akidb_mlx.runtime import allocator, cpu_runtime, device
 from akidb_mlx.runtime.locks import device_lock
-from akidb_mlx.vectors import TokenIds, Vectors
+from akidb_mlx.vectors import Rows, TokenIds, Vectors
 
 logger = logging.getLogger(__name__)
 
@@ -33,17 +35,23 @@ _MAX_PREFIXES = 16
 
 @dataclass(frozen=True)
 class DeviceStep(Step):
-    """Batches that were handed to the device."""
+    """Batches that were handed to the device, and the head of each."""
 
     vectors: list[mx.array]
     streams: list[mx.Stream]
+    heads: list[Head]
 
-    def result(self) -> list[Vectors]:
-        """Wait for the device, and return (rows, dimension) float32 for each batch, neither cut nor normalised.
+    def result(self) -> list[Rows]:
+        """Wait for the device, and return the rows of each batch, neither cut nor normalised.
 
         Raises:
             RuntimeError: the device could not compute them.
         """
+        outputs = zip(self.heads, self.outputs(), strict=True)
+        return [head.rows(output) if isinstance(head, RaggedHead) else output for head, output in outputs]
+
+    def outputs(self) -> list[Vectors]:
+        """Wait for the device, and return the output of each batch's head; raises what `result` does."""
         mx.eval(self.vectors)
         # `eval` may return before a failure of the device is recorded (ml-explore/mlx#4134), with arrays never written.
         for stream in self.streams:
@@ -83,14 +91,12 @@ class EmbeddingModel(Model):
         self._all_streams = streams
         weights = WeightReader(checkpoint, plan)
         self._encoder = build_encoder(checkpoint, weights, plan)
-        logits = build_token_logits(checkpoint, weights, self._encoder.hidden_size)
-        self._heads: Mapping[str, Head] = (
-            {"": logits} if logits else build_heads(checkpoint, weights, plan, self._encoder.hidden_size)
-        )
+        self._heads = self._build_heads(checkpoint, weights)
         weights.check_complete()
         weight_bytes = weights.evaluate()
+        first = next(iter(self._heads.values()))
         self._facts = ModelFacts(
-            dimension=next(iter(self._heads.values())).dimension,
+            dimension=first.dimension,
             max_tokens=checkpoint.max_tokens,
             vocabulary_size=table_rows(checkpoint),
             token_budget=plan.token_budget,
@@ -99,12 +105,14 @@ class EmbeddingModel(Model):
             bucket_lengths=plan.bucket_lengths,
             # Last-token pooling needs only later tokens, which see the prefix through its keys and values.
             shares_prefixes=hasattr(self._encoder, "prefix")
+            and not isinstance(first, RaggedHead)
             and all(head.pooling.modes == ("last",) for head in checkpoint.heads.values()),
             backend="mlx",
             device=plan.device_name,
             precision=plan.precision,
             allow_tf32=device.rounds_to_tf32(plan.device),
             weight_bytes=weight_bytes,
+            ragged=isinstance(first, RaggedHead),
         )
         if not np.isfinite(np.concatenate([self._try(route) for route in self._heads])).all():
             raise ModelLoadError(
@@ -139,7 +147,7 @@ class EmbeddingModel(Model):
                 vectors.append(self._forward(batch, prefix))
         if self._plan.pipelined:
             mx.async_eval(vectors)  # type: ignore[no-untyped-call]
-        return DeviceStep(vectors, streams)
+        return DeviceStep(vectors, streams, [self._heads[batch.route] for batch in batches])
 
     def recover(self) -> None:
         """Wait until the device has done all that it was handed, and forget the errors of it."""
@@ -164,11 +172,11 @@ class EmbeddingModel(Model):
         self._claim.release()
 
     def _try(self, route: str) -> Vectors:
-        """Return the vectors of a few tokens that take a route."""
+        """Return the output for a few tokens that take a route."""
         lengths = np.array(self._plan.trial_lengths, np.int32)
         rows = TokenRows(np.zeros((len(lengths), lengths.max()), np.int32), lengths, np.empty(0, np.int32), route=route)
         with device_lock:
-            return self.start([rows]).result()[0]
+            return self.start([rows]).outputs()[0]
 
     def _prefix(self, ids: TokenIds) -> Prefix | None:
         """Return the keys and values of a prefix, which are computed once for as long as it is in use."""
@@ -186,8 +194,19 @@ class EmbeddingModel(Model):
         self._prefixes.move_to_end(key)
         return self._prefixes[key]
 
+    def _build_heads(self, checkpoint: Checkpoint, weights: WeightReader) -> Mapping[str, Head]:
+        """Return the head of each route, with arrays that are still lazy."""
+        plan, hidden_size = self._plan, self._encoder.hidden_size
+        if (logits := build_token_logits(checkpoint, weights, hidden_size)) is not None:
+            return {"": logits}
+        if checkpoint.sparse is not None:
+            return build_sparse_heads(checkpoint, hidden_size, weights, plan)
+        if checkpoint.multi_vector is not None:
+            return {"": TokenVectorsHead(checkpoint.multi_vector, hidden_size, weights, plan)}
+        return build_heads(checkpoint, weights, plan, hidden_size)
+
     def _forward(self, rows: TokenRows, prefix: Prefix | None) -> mx.array:
-        """Return the vectors (rows, dimension) in float32, lazily."""
+        """Return the output of a head for a batch, in float32, lazily."""
         padded = bool((rows.lengths < rows.ids.shape[1]).any())
         segments = None if rows.segments is None else mx.array(rows.segments)
         batch = TokenBatch(mx.array(rows.ids), mx.array(rows.lengths), padded, prefix, rows.unpooled, segments)

@@ -82,6 +82,14 @@ class WeightReader:
             return Embedding(self._hand_out(table))
         return Embedding(self._hand_out(table.astype(self._plan.dtype)))
 
+    def tied_linear(self, table: str, rows: int, size: int) -> Linear:
+        """Return a linear layer without bias whose weight may be a table of vectors, which is not copied."""
+        matrix = self._matrix(table, rows, size)
+        if isinstance(matrix, QuantizedMatrix) and not self._plan.exact:
+            return Linear(self._hand_out(matrix), None, self._plan.exact)
+        plain = matrix.dequantize() if isinstance(matrix, QuantizedMatrix) else matrix
+        return Linear(self._hand_out(plain.astype(self._plan.dtype)), None, self._plan.exact)
+
     def chosen_rows(self, name: str, rows: int, size: int, chosen: Sequence[int]) -> mx.array:
         """Return (chosen, size) float32, some rows of a layer's weight."""
         matrix, indices = self._matrix(name, rows, size), mx.array(list(chosen))

@@ -17,6 +17,36 @@ Classifier = Callable[[Any, int], Head]
 
 
 @dataclass(frozen=True)
+class MaskedHead:
+    """The layers that make a logit for each token of the vocabulary of each token's vector.
+
+    Attributes:
+        dense: the name of a linear layer that keeps the size.
+        norm: the name of the layer norm after it.
+        output: the name of a linear layer with an output for each token of the vocabulary. Its weight may be the table
+            of token vectors, and is not stored then.
+        table: the name of that table.
+        bias: another name of the output's bias; None where it has one only.
+        activation: the key of config.json that names the function between the first two layers; None for GELU.
+        eps: the attribute of the encoder's configuration that holds the epsilon of the norm.
+        biases: the keys of config.json that say whether there is a bias, with their defaults, by the bias's name.
+    """
+
+    dense: str
+    norm: str
+    output: str
+    table: str = "embeddings.word_embeddings"
+    bias: str | None = None
+    activation: str | None = None
+    eps: str = "layer_norm_eps"
+    biases: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
+
+
+# The head of RoBERTa and of those that follow it.
+ROBERTA_HEAD = MaskedHead("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", bias="lm_head.bias")
+
+
+@dataclass(frozen=True)
 class Architecture:
     """All that is known of one `model_type` before a checkpoint is read.
 
@@ -45,6 +75,7 @@ class Architecture:
             read.
         language_head: the layer that gives the logits of its causal language models, which a reranker may be; None
             where they are not read.
+        masked_head: the layers of its models of masked words, which a sparse model has; None where they are not read.
     """
 
     encoder: str
@@ -65,6 +96,7 @@ class Architecture:
     original: str | None = None
     classifier: Classifier | None = None
     language_head: str | None = None
+    masked_head: MaskedHead | None = None
 
     @cached_property
     def keys(self) -> KnownKeys:

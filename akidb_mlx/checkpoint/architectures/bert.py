@@ -7,7 +7,12 @@ from typing import Literal
 from pydantic import AliasChoices, Field, PositiveFloat, model_validator
 from typing_extensions import Self
 
-from akidb_mlx.checkpoint.architectures.architecture import Architecture, first_token_classifier
+from akidb_mlx.checkpoint.architectures.architecture import (
+    ROBERTA_HEAD,
+    Architecture,
+    MaskedHead,
+    first_token_classifier,
+)
 from akidb_mlx.checkpoint.architectures.common_keys import HARMLESS, ONLY
 from akidb_mlx.checkpoint.architectures.config import ActivationName, EncoderConfig, LayerCount, Size
 from akidb_mlx.checkpoint.known_keys import harmless, only
@@ -87,6 +92,13 @@ BERT = Architecture(
     prefixes=("bert.",),
     unused=_BERT_UNUSED,
     classifier=first_token_classifier("pooler.dense", "Tanh", "classifier"),
+    masked_head=MaskedHead(
+        "cls.predictions.transform.dense",
+        "cls.predictions.transform.LayerNorm",
+        "cls.predictions.decoder",
+        bias="cls.predictions.bias",
+        activation="hidden_act",
+    ),
 )
 ROBERTA = Architecture(
     encoder="bert:Bert",
@@ -96,6 +108,7 @@ ROBERTA = Architecture(
     prefixes=("roberta.",),
     unused=_BERT_UNUSED,
     classifier=first_token_classifier("classifier.dense", "Tanh", "classifier.out_proj"),
+    masked_head=ROBERTA_HEAD,
 )
 DISTILBERT = Architecture(
     encoder="bert:Bert",
@@ -115,4 +128,5 @@ DISTILBERT = Architecture(
     renames=_DISTILBERT_RENAMES,
     unused=("embeddings.position_ids",),
     classifier=first_token_classifier("pre_classifier", "ReLU", "classifier"),
+    masked_head=MaskedHead("vocab_transform", "vocab_layer_norm", "vocab_projector", activation="activation"),
 )

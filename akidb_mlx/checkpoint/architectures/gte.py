@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 from pydantic import Field
 
-from akidb_mlx.checkpoint.architectures.architecture import Architecture, first_token_classifier
+from akidb_mlx.checkpoint.architectures.architecture import ROBERTA_HEAD, Architecture, first_token_classifier
 from akidb_mlx.checkpoint.architectures.common_keys import HARMLESS, ONLY
 from akidb_mlx.checkpoint.architectures.config import ActivationName, LayerType, Size
 from akidb_mlx.checkpoint.architectures.nomic_bert import RotaryBertConfig
@@ -56,7 +57,9 @@ GTE = Architecture(
         ".attention.o_proj.": ".self_attn.o_proj.",
         ".attn_ln.": ".post_attention_layernorm.",
         ".mlp_ln.": ".post_mlp_layernorm.",
+        "lm_head.norm.": "lm_head.layer_norm.",
     },
     unused=("pooler.",),
     classifier=first_token_classifier("pooler.dense", "Tanh", "classifier"),
+    masked_head=replace(ROBERTA_HEAD, bias=None),
 )

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PositiveFloat, model_validator
 from typing_extensions import Self
 
-from akidb_mlx.checkpoint.architectures.architecture import Architecture
+from akidb_mlx.checkpoint.architectures.architecture import Architecture, MaskedHead
 from akidb_mlx.checkpoint.architectures.common_keys import HARMLESS, ONLY
 from akidb_mlx.checkpoint.architectures.config import ActivationName, LayerCount, LayerType, Size
 from akidb_mlx.checkpoint.architectures.rotary import ROTARY_ONLY, RotaryConfig
@@ -104,4 +104,17 @@ MODERNBERT = Architecture(
         ),
     },
     classifier=_describe_classifier,
+    masked_head=MaskedHead(
+        "head.dense",
+        "head.norm",
+        "decoder",
+        table="embeddings.tok_embeddings",
+        activation="classifier_activation",
+        eps="norm_eps",
+        biases={
+            "head.dense.bias": ("classifier_bias", False),
+            "head.norm.bias": ("norm_bias", False),
+            "decoder.bias": ("decoder_bias", True),
+        },
+    ),
 )

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from akidb_mlx.checkpoint.architectures.architecture import Architecture, first_token_classifier
+from akidb_mlx.checkpoint.architectures.architecture import ROBERTA_HEAD, Architecture, first_token_classifier
 from akidb_mlx.checkpoint.architectures.bert import RobertaConfig
 from akidb_mlx.checkpoint.architectures.common_keys import HARMLESS, ONLY
 from akidb_mlx.checkpoint.known_keys import only
@@ -37,4 +37,5 @@ MPNET = Architecture(
     },
     unused=("pooler.", "embeddings.position_ids"),
     classifier=first_token_classifier("classifier.dense", "Tanh", "classifier.out_proj"),
+    masked_head=ROBERTA_HEAD,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
@@ -47,6 +47,21 @@ def add_tokens(
     tokenizer.add_tokens(tokens)
     if kind is not None and kind.resets_special_tokens:
         tokenizer.add_tokens([AddedToken(str(token), special=True) for token in (*named.values(), *others) if token])
+
+
+def add_markers(tokenizer: Tokenizer, prompts: Iterable[str]) -> None:
+    """Make the token that a prompt begins with special, so that it stays whole in a text, where it would not.
+
+    It is the prompt itself or its first word. Models were trained with that token before their texts (ColBERT).
+    """
+    markers = []
+    for prompt in prompts:
+        for marker in (prompt, *prompt.split(None, 1)[:1]):
+            if prompt.split() and tokenizer.token_to_id(marker) is not None:
+                if tokenizer.encode(marker, add_special_tokens=False).tokens != [marker]:
+                    markers.append(AddedToken(marker, normalized=False, special=True))
+                break
+    tokenizer.add_special_tokens(markers)
 
 
 def _token_names(config: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,15 @@ from tokenizers.normalizers import Lowercase, Sequence
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.files import is_file
 from akidb_mlx.checkpoint.static import UNLIMITED, StaticTable
-from akidb_mlx.checkpoint.tokenization.added_tokens import add_tokens
+from akidb_mlx.checkpoint.tokenization.added_tokens import add_markers, add_tokens
 from akidb_mlx.checkpoint.tokenization.classes import TokenizerClass, find_class
-from akidb_mlx.checkpoint.tokenization.files import TokenizerFiles, parse_token, read_description, read_tokenizer_files
+from akidb_mlx.checkpoint.tokenization.files import (
+    STANDARD_TOKENS,
+    TokenizerFiles,
+    parse_token,
+    read_description,
+    read_tokenizer_files,
+)
 from akidb_mlx.checkpoint.tokenization.frame import Frame, PairFrame, read_frame, read_pair_frame
 from akidb_mlx.checkpoint.tokenization.ids import check_id, check_vocabulary, table_rows
 from akidb_mlx.checkpoint.tokenization.parsing import parse_tokenizer
@@ -35,6 +42,7 @@ class LoadedTokenizer:
         pair_frame: the special tokens around the texts of a pair, in a reranker; None in an embedding model.
         unknown: the token for unknown words, where a static model leaves it out.
         longest_text: most characters of a text that are read, where a static model cuts texts by characters too.
+        special: the ids of special tokens, by their names in tokenizer_config.json.
     """
 
     tokenizer: Tokenizer
@@ -44,6 +52,7 @@ class LoadedTokenizer:
     pair_frame: PairFrame | None = None
     unknown: int | None = None
     longest_text: int | None = None
+    special: Mapping[str, int] = field(default_factory=dict)
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> LoadedTokenizer:
@@ -70,6 +79,8 @@ def load_tokenizer(checkpoint: Checkpoint) -> LoadedTokenizer:
     tokenizer = loaded if kind is None else kind.rebuild(loaded, config, files)
     _check_unknown_token(files.path, tokenizer)
     add_tokens(tokenizer, kind, config, files)
+    if checkpoint.multi_vector is not None:
+        add_markers(tokenizer, checkpoint.multi_vector.markers)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = config.get("split_special_tokens") is True
@@ -82,7 +93,10 @@ def load_tokenizer(checkpoint: Checkpoint) -> LoadedTokenizer:
     _check_other_ids(checkpoint, frame, pair_frame, padding)
     truncation = files.description.get("truncation") or {}
     side = config.get("truncation_side") or str(truncation.get("direction", "right")).lower()
-    return LoadedTokenizer(tokenizer, frame, side == "left", _without_vector(tokenizer, rows), pair_frame)
+    without_vector = _without_vector(tokenizer, rows)
+    named = {key: str(config[key]) for key in STANDARD_TOKENS if config.get(key)}
+    special = {key: number for key, name in named.items() if (number := tokenizer.token_to_id(name)) is not None}
+    return LoadedTokenizer(tokenizer, frame, side == "left", without_vector, pair_frame, special=special)
 
 
 def _load_static(table: StaticTable) -> LoadedTokenizer:
