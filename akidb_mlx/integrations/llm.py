@@ -1,0 +1,48 @@
+"""The embedding models of the program `llm`: `llm embed -m akidb/minilm-l6-v2 -c "a text"`.
+
+`llm` finds this module by its entry point. Each embedding model of the catalogue is one of its models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from akidb_mlx.catalog import CATALOG
+from akidb_mlx.errors import InvalidInputError
+from akidb_mlx.integrations.shared import RoleEmbedder, needs_extra
+
+with needs_extra("llm"):
+    import llm
+
+
+@llm.hookimpl  # type: ignore[untyped-decorator]
+def register_embedding_models(register: Any) -> None:
+    """Tell `llm` of the models; none is loaded before it is used."""
+    for record in CATALOG.values():
+        if record.task == "embedding":
+            register(AkidbEmbeddingModel(record.name))
+
+
+class AkidbEmbeddingModel(llm.EmbeddingModel):  # type: ignore[misc]
+    """A model of the catalogue."""
+
+    batch_size = 512
+
+    def __init__(self, name: str) -> None:
+        self.model_id = f"akidb/{name}"
+        self._name = name
+        self._embedder: RoleEmbedder | None = None
+
+    def embed_batch(self, items: Iterable[str | bytes]) -> Iterator[list[float]]:
+        """Yield the vector of each text, without a prompt: `llm` does not tell queries from documents.
+
+        Raises:
+            InvalidInputError: one of them is not text.
+        """
+        texts = list(items)
+        if not all(isinstance(text, str) for text in texts):
+            raise InvalidInputError(f"{self.model_id} embeds texts, not binary content")
+        if self._embedder is None:
+            self._embedder = RoleEmbedder(self._name)
+        yield from self._embedder.embed([str(text) for text in texts], None).tolist()
