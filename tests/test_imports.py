@@ -34,7 +34,9 @@ LAYERS = {
     "entities": ["akidb_mlx.entities"],
     "summarization": ["akidb_mlx.summarization"],
     "ml_funcs": ["akidb_mlx.ml_funcs"],
-    "cli": ["akidb_mlx.cli", "akidb_mlx.__main__"],
+    "stdio": ["akidb_mlx.stdio"],
+    "integrations": ["akidb_mlx.integrations"],
+    "cli": ["akidb_mlx.cli", "akidb_mlx.__main__", "akidb_mlx.stdio.__main__"],
     "model_cache": ["model_cache"],
     "mlx": ["mlx"],
     "mlx_lm": ["mlx_lm"],
@@ -68,7 +70,8 @@ BELOW["service"] = _LIBRARY | {"model_cache"}
 BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "model_cache", "mlx", "mlx_lm"}
 BELOW["reranking"] = BELOW["service"] | {"service"}
 BELOW["ml_funcs"] = BELOW["service"] | {"service", "entities", "summarization"}
-BELOW["cli"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "top"}
+BELOW["stdio"] = BELOW["integrations"] = BELOW["service"] | {"service"}
+BELOW["cli"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "stdio", "top"}
 # The package itself re-exports names of all layers on demand.
 BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking"}
 

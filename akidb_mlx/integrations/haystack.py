@@ -96,11 +96,16 @@ class AkidbDocumentEmbedder(_AkidbEmbedder):
     def run(self, documents: list[Document]) -> dict[str, Any]:
         """Return copies of documents with their vectors, as `documents`."""
         vectors = self.warm_up().embed(self._texts(documents), "document")
-        return {"documents": [replace(one, embedding=row.tolist()) for one, row in zip(documents, vectors, strict=True)]}
+        return {
+            "documents": [replace(one, embedding=row.tolist()) for one, row in zip(documents, vectors, strict=True)]
+        }
 
     def _texts(self, documents: list[Document]) -> list[str]:
         parts = (
-            [*(str(one.meta[name]) for name in self.meta_fields_to_embed if one.meta.get(name) is not None), one.content or ""]
+            [
+                *(str(one.meta[name]) for name in self.meta_fields_to_embed if one.meta.get(name) is not None),
+                one.content or "",
+            ]
             for one in documents
         )
         return [self.embedding_separator.join(part) for part in parts]

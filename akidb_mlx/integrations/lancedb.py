@@ -31,9 +31,7 @@ class AkidbEmbeddingFunction(TextEmbeddingFunction):
 
     @cached_property
     def _embedder(self) -> RoleEmbedder:
-        return RoleEmbedder(
-            self.name, device=self.device, dimensions=self.dimensions, on_overflow=self.on_overflow
-        )
+        return RoleEmbedder(self.name, device=self.device, dimensions=self.dimensions, on_overflow=self.on_overflow)
 
     def ndims(self) -> int:
         """Return how many values a vector has."""

@@ -8,12 +8,14 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from akidb_mlx.embedder import Embedder, wait_async
 from akidb_mlx.options import EmbedOptions, OverflowPolicy
-from akidb_mlx.quantized import OutputVectors
-from akidb_mlx.vectors import EmbeddingBatch
+
+if TYPE_CHECKING:
+    from akidb_mlx.quantized import OutputVectors
+    from akidb_mlx.vectors import EmbeddingBatch
 
 logger = logging.getLogger(__name__)
 
@@ -91,5 +93,7 @@ class RoleEmbedder:
         """Return the vectors of a batch, and warn of texts that were cut, for which frameworks have no place."""
         if cut := sum(batch.truncated):
             limit = self.embedder.max_tokens
-            logger.warning("%d of %d texts were cut to %d tokens, the limit of %s", cut, len(batch.truncated), limit, batch.model)
+            logger.warning(
+                "%d of %d texts were cut to %d tokens, the limit of %s", cut, len(batch.truncated), limit, batch.model
+            )
         return batch.vectors

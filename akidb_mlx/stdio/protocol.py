@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from typing_extensions import Never
 
-from akidb_mlx.errors import InvalidInputError
+from akidb_mlx.errors import InferenceError, InvalidInputError
 from akidb_mlx.vectors import EmbeddingBatch
 
 # Most texts in one request.
@@ -89,14 +90,23 @@ def encode_answer(status: str, message: str, **others: object) -> bytes:
 
 
 def encode_batch(batch: EmbeddingBatch) -> Iterator[bytes]:
-    """Yield the answer to an `EmbedBatch` as a line, in pieces.
+    """Return the answer to an `EmbedBatch` as a line, in pieces.
 
     A float32 is written as the float64 of the same value, which every reader turns back into the same float32.
+
+    Raises:
+        InferenceError: a value is not finite.
     """
-    yield b'{"status":"ok","embeddings":['
+    if not np.isfinite(batch.vectors).all():  # an engine has refused such a vector before
+        raise InferenceError("a vector is not finite")
+    return _pieces(batch)
+
+
+def _pieces(batch: EmbeddingBatch) -> Iterator[bytes]:
+    opening = b'{"status":"ok","embeddings":['
     for start in range(0, len(batch.vectors), _ROWS):
-        rows = _dump(batch.vectors[start : start + _ROWS].tolist())
-        yield (b"," if start else b"") + rows[1:-1]
+        yield opening + _dump(batch.vectors[start : start + _ROWS].tolist())[1:-1]
+        opening = b","
     cut = sum(batch.truncated)
     others = {
         "dimension": batch.dimension,
@@ -105,7 +115,7 @@ def encode_batch(batch: EmbeddingBatch) -> Iterator[bytes]:
         "truncated": batch.truncated,
         **({"message": f"{cut} of {len(batch.truncated)} texts were cut to the model's limit"} if cut else {}),
     }
-    yield b"]," + _dump(others)[1:] + b"\n"
+    yield (b"" if len(batch.vectors) else opening) + b"]," + _dump(others)[1:] + b"\n"
 
 
 def _decode(line: bytes) -> Any:

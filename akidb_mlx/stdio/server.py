@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import threading
@@ -14,7 +13,7 @@ from queue import SimpleQueue
 from akidb_mlx.errors import AkidbMlxError, InvalidInputError, ServiceOverloadedError
 from akidb_mlx.stdio.models import LoadedModels
 from akidb_mlx.stdio.protocol import EmbedBatch, LoadModel, Ping, Request, encode_answer, encode_batch, parse_request
-from akidb_mlx.stdio.streams import LOOK_S, MAX_LINE_BYTES, read_lines, take_standard_streams
+from akidb_mlx.stdio.streams import LOOK_S, MAX_LINE_BYTES, read_lines, take_standard_streams, write_all
 from akidb_mlx.stdio.window import Window
 from akidb_mlx.vectors import EmbeddingBatch
 
@@ -46,20 +45,20 @@ class Server:
             models: those that were loaded.
         """
         self._requests = requests
-        self._answers = io.BufferedWriter(io.FileIO(answers, "w"), 1 << 20)
+        self._answers = answers
         self._models = models
         self._parent = os.getppid()
         self._window = Window()
         self._to_begin: SimpleQueue[tuple[Request | AkidbMlxError, int] | None] = SimpleQueue()
         self._to_write: SimpleQueue[tuple[_Answer, int] | None] = SimpleQueue()
         self._running: set[Future[EmbeddingBatch]] = set()
-        self._write_error: OSError | None = None
+        self._write_error: BaseException | None = None
 
     def run(self) -> None:
         """Answer all requests; return early where nobody is there any more to read the answers.
 
         Raises:
-            OSError: answers cannot be written, for another reason than that their reader has gone.
+            BaseException: answers cannot be written, for another reason than that their reader has gone.
         """
         threading.Thread(target=self._begin_all, name="akidb-mlx-stdio-begin", daemon=True).start()
         writer = threading.Thread(target=self._write_all, name="akidb-mlx-stdio-write", daemon=True)
@@ -125,9 +124,8 @@ class Server:
             answer, size = given
             try:
                 for piece in answer():
-                    self._answers.write(piece)
-                self._answers.flush()
-            except OSError as error:
+                    write_all(self._answers, piece)
+            except BaseException as error:  # noqa: BLE001 - raised by `run`
                 self._write_error = error
                 return
             self._window.leave(size)
@@ -146,10 +144,9 @@ def _parse(line: bytes | None) -> Request | AkidbMlxError:
 def _finish(future: Future[EmbeddingBatch]) -> Iterable[bytes]:
     """Wait for vectors, and return them as an answer."""
     try:
-        batch = future.result()
+        return encode_batch(future.result())
     except BaseException as error:  # noqa: BLE001 - it answers this request, and the next ones go on
         return _describe(error)
-    return encode_batch(batch)
 
 
 def _describe(error: BaseException) -> Iterable[bytes]:

@@ -29,7 +29,6 @@ def take_standard_streams() -> tuple[int, int]:
     os.dup2(null, 0)
     os.close(null)
     os.dup2(2, 1)
-    os.dup2(2, sys.stdout.fileno())
     os.set_blocking(answers, True)
     return requests, answers
 
@@ -56,6 +55,13 @@ def read_lines(descriptor: int, ended: Callable[[], bool]) -> Iterator[bytes | N
             yield line if line is None else bytes(line)
             line = bytearray()
         line = _extend(line, rest)
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write all of something, however little of it is taken at a time."""
+    left = memoryview(content)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 def _extend(line: bytearray | None, part: bytes) -> bytearray | None:
