@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+import numpy as np
+
 from akidb_mlx.catalog import CATALOG
 from akidb_mlx.checkpoint.files import is_file
 from akidb_mlx.checkpoint.modules import list_modules, read_modules
@@ -80,7 +82,7 @@ class SentenceTransformer:
             raise InvalidInputError(f"backend={backend!r} is not supported: MLX computes; leave it out")
         if device not in _DEVICES:
             raise InvalidInputError(f"device must be cpu, mps (or gpu) or None, found {device!r}")
-        name = _repository(model_name_or_path) + (f"@{revision}" if revision else "")
+        name = _full_name(model_name_or_path, revision)
         self.embedder = EmbeddingService(name, device=_DEVICES[device], auto_download=not local_files_only)
         directory = Path(self.embedder.get_model_info()["path"])
         config = read_model_config(directory)
@@ -95,7 +97,7 @@ class SentenceTransformer:
 
     def encode(
         self,
-        inputs: str | Iterable[str],
+        inputs: str | Iterable[str] | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = 32,  # noqa: ARG002 - batches are chosen by tokens
@@ -131,6 +133,8 @@ class SentenceTransformer:
             AkidbMlxError: see `Embedder.embed_detailed`.
         """
         given = others.pop("sentences", inputs)
+        if given is None:
+            raise InvalidInputError("inputs must be a string or several, found None")
         task = others.pop("task", None)
         _refuse(others, {"pool": "one process uses the whole device"})
         for name, value, only in (
@@ -144,7 +148,7 @@ class SentenceTransformer:
         if precision not in get_args(Precision):
             raise InvalidInputError(f"precision must be one of {', '.join(get_args(Precision))}, found {precision!r}")
         options = self._choose_prompt(prompt_name, prompt, task)
-        texts = [given] if isinstance(given, str) else list(given or ())
+        texts = [given] if isinstance(given, str) else list(given)
         vectors = self._embed(texts, options, normalize_embeddings, truncate_dim or self.truncate_dim)
         if precision != "float32" and texts:
             ranges = calibration_ranges(vectors) if precision in ("int8", "uint8") else None
@@ -228,14 +232,18 @@ class SentenceTransformer:
         size = None if size is None else min(size, native)
         self.embedder.parse_options({"dimensions": size})  # refused, where the model was not trained for it
         if self._normalizes and not normalize:  # the model's own vectors have length 1, and what is cut of them less
-            return self.embedder.embed_array(texts, dimensions=native, **options)[:, :size]
-        return self.embedder.embed_array(texts, dimensions=size or native, normalize=normalize, **options)
+            vectors = self.embedder.embed_array(texts, **{**options, "dimensions": native})
+            return np.ascontiguousarray(vectors[:, :size])
+        return self.embedder.embed_array(texts, **{**options, "dimensions": size or native, "normalize": normalize})
 
 
-def _repository(name: str) -> str:
-    """Return a model's name with the organisation that the library adds to one that has none."""
+def _full_name(name: str, revision: str | None) -> str:
+    """Return a model's name with its revision, and with the organisation that the library adds to one without."""
+    if revision is not None and name in CATALOG:
+        name = CATALOG[name].repo_id
     known = "/" in name or name in CATALOG or Path(name).exists()
-    return name if known else f"sentence-transformers/{name}"
+    full = name if known else f"sentence-transformers/{name}"
+    return full if revision is None else f"{full}@{revision}"
 
 
 def _read_end(directory: Path) -> tuple[bool, bool]:

@@ -83,11 +83,12 @@ class RoleEmbedder:
 
     def embed(self, texts: Sequence[str], role: Role | None) -> OutputVectors:
         """Return the vectors of texts, (texts, dimension) float32; see `Embedder.embed_detailed`."""
-        return self._vectors(self.embedder.embed_detailed(texts, input_type=role, **self._options))
+        return self._vectors(self.embedder.embed_detailed(texts, **{**self._options, "input_type": role}))
 
     async def aembed(self, texts: Sequence[str], role: Role | None) -> OutputVectors:
         """Return the vectors of texts without blocking the event loop; see `embed`."""
-        return self._vectors(await wait_async(partial(self.embedder.submit, texts, input_type=role, **self._options)))
+        submit = partial(self.embedder.submit, texts, **{**self._options, "input_type": role})
+        return self._vectors(await wait_async(submit))
 
     def _vectors(self, batch: EmbeddingBatch) -> OutputVectors:
         """Return the vectors of a batch, and warn of texts that were cut, for which frameworks have no place."""

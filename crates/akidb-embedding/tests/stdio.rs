@@ -56,7 +56,7 @@ impl Client {
         assert_eq!((pong.status.as_str(), pong.message.as_deref()), ("ok", Some("pong")));
         let load = json!({"model": model(), "cache_dir": "~/.cache/akidb/models"});
         let loaded = client.ask(&json!({"method": "load_model", "params": load})).await?;
-        assert_eq!((loaded.status.as_str(), loaded.dimension), ("ok", Some(32)), "{loaded:?}");
+        assert_eq!((loaded.status.as_str(), loaded.dimension), ("ok", Some(64)), "{loaded:?}");
         client.embed(&["warmup"]).await?;
         Ok(client)
     }
