@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from akidb_mlx.catalog import CATALOG
-from akidb_mlx.errors import InvalidInputError
+from akidb_mlx.errors import AkidbMlxError
 from akidb_mlx.integrations.shared import RoleEmbedder, needs_extra
 
 with needs_extra("llm"):
     import llm
+    from click import ClickException
 
 
 @llm.hookimpl  # type: ignore[untyped-decorator]
@@ -38,11 +39,12 @@ class AkidbEmbeddingModel(llm.EmbeddingModel):  # type: ignore[misc]
         """Yield the vector of each text, without a prompt: `llm` does not tell queries from documents.
 
         Raises:
-            InvalidInputError: one of them is not text.
+            ClickException: the model cannot be loaded, or a text not embedded; `llm` shows the message only.
         """
-        texts = list(items)
-        if not all(isinstance(text, str) for text in texts):
-            raise InvalidInputError(f"{self.model_id} embeds texts, not binary content")
-        if self._embedder is None:
-            self._embedder = RoleEmbedder(self._name)
-        yield from self._embedder.embed([str(text) for text in texts], None).tolist()
+        try:
+            if self._embedder is None:
+                self._embedder = RoleEmbedder(self._name)
+            vectors: list[list[float]] = self._embedder.embed(cast("list[str]", list(items)), None).tolist()
+        except AkidbMlxError as error:
+            raise ClickException(str(error)) from error
+        yield from vectors
