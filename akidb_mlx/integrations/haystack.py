@@ -84,13 +84,13 @@ class AkidbDocumentEmbedder(_AkidbEmbedder):
         embedding_separator: str = "\n",
         **options: Any,
     ) -> None:
-        super().__init__(model, **options)
+        _AkidbEmbedder.__init__(self, model, **options)  # `component` makes the class anew, which super() does not know
         self.meta_fields_to_embed = meta_fields_to_embed or []
         self.embedding_separator = embedding_separator
 
     def _arguments(self) -> dict[str, Any]:
         fields, separator = self.meta_fields_to_embed, self.embedding_separator
-        return {**super()._arguments(), "meta_fields_to_embed": fields, "embedding_separator": separator}
+        return {**_AkidbEmbedder._arguments(self), "meta_fields_to_embed": fields, "embedding_separator": separator}
 
     @component.output_types(documents=list[Document])
     def run(self, documents: list[Document]) -> dict[str, Any]:

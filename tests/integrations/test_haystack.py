@@ -36,7 +36,7 @@ def test_what_is_stored_of_a_component_makes_it_again(model):
     pipeline = Pipeline()
     pipeline.add_component("text", AkidbTextEmbedder(model, dimensions=8))
     pipeline.add_component("documents", AkidbDocumentEmbedder(model, meta_fields_to_embed=["title"]))
-    again = Pipeline.loads(pipeline.dumps())
+    again = Pipeline.loads(pipeline.dumps(), allowed_modules=["akidb_mlx.integrations.haystack"])
     assert again.to_dict() == pipeline.to_dict()
     text = again.get_component("text")
     assert len(text.run("a text")["embedding"]) == 8
