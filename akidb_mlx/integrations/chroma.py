@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from akidb_mlx.integrations.shared import Role, RoleEmbedder, needs_extra
+from akidb_mlx.integrations.shared import RoleEmbedder, needs_extra
 from akidb_mlx.options import OverflowPolicy
 
 with needs_extra("chroma"):
@@ -40,8 +40,8 @@ class AkidbEmbeddingFunction(EmbeddingFunction[Documents]):
         """Return the vectors of texts to search with."""
         return self._embed(input, "query")
 
-    def _embed(self, texts: Documents, role: Role) -> Embeddings:
-        return list(self._embedder.embed(texts, role))
+    def _embed(self, texts: Documents, input_type: str) -> Embeddings:
+        return list(self._embedder.embed(texts, input_type))
 
     @staticmethod
     def name() -> str:

@@ -44,7 +44,8 @@ class _AkidbEmbedder:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the component as a dictionary, which a pipeline stores."""
-        return default_to_dict(self, **self._arguments())
+        stored: dict[str, Any] = default_to_dict(self, **self._arguments())
+        return stored
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Any:

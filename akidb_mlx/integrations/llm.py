@@ -17,7 +17,7 @@ with needs_extra("llm"):
     from click import ClickException
 
 
-@llm.hookimpl  # type: ignore[untyped-decorator]
+@llm.hookimpl
 def register_embedding_models(register: Any) -> None:
     """Tell `llm` of the models; none is loaded before it is used."""
     for record in CATALOG.values():
@@ -25,7 +25,7 @@ def register_embedding_models(register: Any) -> None:
             register(AkidbEmbeddingModel(record.name))
 
 
-class AkidbEmbeddingModel(llm.EmbeddingModel):  # type: ignore[misc]
+class AkidbEmbeddingModel(llm.EmbeddingModel):
     """A model of the catalogue."""
 
     batch_size = 512

@@ -232,9 +232,10 @@ class SentenceTransformer:
         size = None if size is None else min(size, native)
         self.embedder.parse_options({"dimensions": size})  # refused, where the model was not trained for it
         if self._normalizes and not normalize:  # the model's own vectors have length 1, and what is cut of them less
-            vectors = self.embedder.embed_array(texts, **{**options, "dimensions": native})
-            return np.ascontiguousarray(vectors[:, :size])
-        return self.embedder.embed_array(texts, **{**options, "dimensions": size or native, "normalize": normalize})
+            options = {**options, "dimensions": native}
+            return np.ascontiguousarray(self.embedder.embed_array(texts, **options)[:, :size])
+        options = {**options, "dimensions": size or native, "normalize": normalize}
+        return self.embedder.embed_array(texts, **options)
 
 
 def _full_name(name: str, revision: str | None) -> str:

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from akidb_mlx.embedder import Embedder, wait_async
 from akidb_mlx.options import EmbedOptions, OverflowPolicy
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from akidb_mlx.vectors import EmbeddingBatch
 
 logger = logging.getLogger(__name__)
-
-# The role of a text in a search, which chooses its prompt; None for a text that is compared with others of its kind.
-Role = Literal["query", "document"]
 
 # The embedders that adapters of this process use now; two adapters of one model share its weights.
 _embedders: weakref.WeakValueDictionary[tuple[str, str | None], Embedder] = weakref.WeakValueDictionary()
@@ -81,14 +78,16 @@ class RoleEmbedder:
         self._options: EmbedOptions = {"dimensions": dimensions, "on_overflow": on_overflow}
         self.dimension = self.embedder.parse_options(self._options).dimensions
 
-    def embed(self, texts: Sequence[str], role: Role | None) -> OutputVectors:
+    def embed(self, texts: Sequence[str], input_type: str | None) -> OutputVectors:
         """Return the vectors of texts, (texts, dimension) float32; see `Embedder.embed_detailed`."""
-        return self._vectors(self.embedder.embed_detailed(texts, **{**self._options, "input_type": role}))
+        return self._vectors(self.embedder.embed_detailed(texts, **self._for(input_type)))
 
-    async def aembed(self, texts: Sequence[str], role: Role | None) -> OutputVectors:
+    async def aembed(self, texts: Sequence[str], input_type: str | None) -> OutputVectors:
         """Return the vectors of texts without blocking the event loop; see `embed`."""
-        submit = partial(self.embedder.submit, texts, **{**self._options, "input_type": role})
-        return self._vectors(await wait_async(submit))
+        return self._vectors(await wait_async(partial(self.embedder.submit, texts, **self._for(input_type))))
+
+    def _for(self, input_type: str | None) -> EmbedOptions:
+        return {**self._options, "input_type": input_type}
 
     def _vectors(self, batch: EmbeddingBatch) -> OutputVectors:
         """Return the vectors of a batch, and warn of texts that were cut, for which frameworks have no place."""

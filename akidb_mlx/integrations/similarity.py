@@ -16,11 +16,15 @@ _SMALLEST_LENGTH = 1e-12
 def similarity(name: SimilarityName, first: Any, second: Any) -> Scores:
     """Return the similarity of each vector of `first` to each of `second`, (first, second); both may be one vector."""
     one, other = np.atleast_2d(np.asarray(first, np.float32)), np.atleast_2d(np.asarray(second, np.float32))
-    if name == "manhattan":
-        return np.stack([-np.abs(row - other).sum(axis=1) for row in one]) if len(one) else one @ other.T
-    if name == "euclidean":
-        return np.stack([-np.linalg.norm(row - other, axis=1) for row in one]) if len(one) else one @ other.T
-    return one @ other.T if name == "dot" else _unit(one) @ _unit(other).T
+    if name in ("euclidean", "manhattan"):
+        scores = np.empty((len(one), len(other)), np.float32)
+        for row, vector in enumerate(one):  # all differences at once would take a vector's size more memory
+            scores[row] = pairwise_similarity(name, vector, other)
+        return scores
+    if name == "cosine":
+        one, other = _unit(one), _unit(other)
+    products: Scores = one @ other.T
+    return products
 
 
 def pairwise_similarity(name: SimilarityName, first: Any, second: Any) -> Scores:

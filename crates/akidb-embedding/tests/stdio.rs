@@ -47,11 +47,8 @@ impl Client {
             .stderr(Stdio::null())
             .spawn()?;
         let (stdin, stdout) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
-        let client = Self {
-            process: Mutex::new(process),
-            stdin: Mutex::new(stdin),
-            stdout: Mutex::new(BufReader::new(stdout)),
-        };
+        let client =
+            Self { process: Mutex::new(process), stdin: Mutex::new(stdin), stdout: Mutex::new(BufReader::new(stdout)) };
         let pong = client.ask(&json!({"method": "ping", "params": {}})).await?;
         assert_eq!((pong.status.as_str(), pong.message.as_deref()), ("ok", Some("pong")));
         let load = json!({"model": model(), "cache_dir": "~/.cache/akidb/models"});
