@@ -62,7 +62,7 @@ test-load: .venv/developed ## run the tests with many callers (two minutes)
 	$(BIN)/python -m pytest -m 'load and not real_weights'
 	@if cargo --version > /dev/null 2>&1; then $(MAKE) --no-print-directory test-load-rust; else $(RUST_HINT); fi
 
-# INTEGRATIONS="langchain llm" runs those; CI does.
+# INTEGRATIONS="langchain llm" runs those two; CI runs the first.
 INTEGRATIONS ?=
 
 test-integrations: .venv/installed ## test the adapters with their frameworks, in .integrations (gigabytes)

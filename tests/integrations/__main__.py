@@ -63,7 +63,7 @@ def environment(name: str, framework: Framework) -> Path:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    install = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    install = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-compile"]
     packages = ["--editable", f"{ROOT}[{name}]", "pytest>=8.2,<10", *framework.requirements]
     subprocess.run([*install, *packages], check=True)
     if framework.needs_minilm:
