@@ -17,7 +17,7 @@ import pytest
 
 from akidb_mlx import EmbeddingService
 from akidb_mlx.errors import ServiceOverloadedError
-from akidb_mlx.stdio import streams, window
+from akidb_mlx.stdio import protocol, streams, window
 from akidb_mlx.stdio.models import LoadedModels
 from akidb_mlx.stdio.server import Server
 from akidb_mlx.vectors import EmbeddingBatch
@@ -174,6 +174,21 @@ def test_the_requests_of_akidbs_client():
         process.stdin.close()
         assert process.stdout.read() == b""
         assert process.wait() == 0
+
+
+@pytest.mark.parametrize("writer", ["orjson", "json"])
+def test_numbers_come_back_to_the_bit(monkeypatch, writer):
+    """Also the smallest, the largest and those of the most digits."""
+    monkeypatch.setattr(protocol, "_orjson", pytest.importorskip("orjson") if writer == "orjson" else None)
+    bits = np.random.default_rng(7).integers(0, 2**32, 61_000, np.uint32).view(np.float32)
+    edges = np.array([0.0, -0.0, 1.0, 1e-45, 3.4028235e38, 1.1754944e-38, 0.1, 16777217], np.float32)
+    numbers = np.concatenate([edges, bits[np.isfinite(bits)][:59_992]]).reshape(600, 100)
+    batch = EmbeddingBatch(numbers, [1] * 600, [False] * 600, "fake", 100)
+    answer = b"".join(protocol.encode_batch(batch))
+    assert answer.count(b"\n") == 1
+    assert np.array_equal(vectors(reply(answer)).view(np.uint32), numbers.view(np.uint32))
+    nothing = EmbeddingBatch(np.empty((0, 100), np.float32), [], [], "fake", 100)
+    assert reply(b"".join(protocol.encode_batch(nothing)))["embeddings"] == []
 
 
 def test_all_that_was_asked_before_the_end_is_answered():

@@ -6,14 +6,19 @@ import json
 import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from typing_extensions import Never
 
 from akidb_mlx.errors import InferenceError, InvalidInputError
+from akidb_mlx.quantized import OutputVectors
 from akidb_mlx.vectors import EmbeddingBatch
 
+# Writes vectors in a twentieth of the time; of the extra `stdio`.
+_orjson: Any = import_module("orjson") if find_spec("orjson") else None
 # Most texts in one request.
 MAX_TEXTS = 100_000
 # The folder that AkiDB's client always names; users cannot change it, so it stands for that of the settings.
@@ -92,7 +97,8 @@ def encode_answer(status: str, message: str, **others: object) -> bytes:
 def encode_batch(batch: EmbeddingBatch) -> Iterator[bytes]:
     """Return the answer to an `EmbedBatch` as a line, in pieces.
 
-    A float32 is written as the float64 of the same value, which every reader turns back into the same float32.
+    Every reader turns the numbers back into the same float32: orjson writes the fewest digits that do so, and without
+    it each is written as the float64 of the same value.
 
     Raises:
         InferenceError: a value is not finite.
@@ -105,7 +111,7 @@ def encode_batch(batch: EmbeddingBatch) -> Iterator[bytes]:
 def _pieces(batch: EmbeddingBatch) -> Iterator[bytes]:
     opening = b'{"status":"ok","embeddings":['
     for start in range(0, len(batch.vectors), _ROWS):
-        yield opening + _dump(batch.vectors[start : start + _ROWS].tolist())[1:-1]
+        yield opening + _dump_rows(batch.vectors[start : start + _ROWS])[1:-1]
         opening = b","
     cut = sum(batch.truncated)
     others = {
@@ -116,6 +122,13 @@ def _pieces(batch: EmbeddingBatch) -> Iterator[bytes]:
         **({"message": f"{cut} of {len(batch.truncated)} texts were cut to the model's limit"} if cut else {}),
     }
     yield (b"" if len(batch.vectors) else opening) + b"]," + _dump(others)[1:] + b"\n"
+
+
+def _dump_rows(rows: OutputVectors) -> bytes:
+    if _orjson is None:
+        return _dump(rows.tolist())
+    dumped: bytes = _orjson.dumps(rows, option=_orjson.OPT_SERIALIZE_NUMPY)
+    return dumped
 
 
 def _decode(line: bytes) -> Any:
