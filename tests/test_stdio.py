@@ -22,6 +22,7 @@ from akidb_mlx.stdio.models import LoadedModels
 from akidb_mlx.stdio.server import Server
 from akidb_mlx.vectors import EmbeddingBatch
 from tests.fake_embedder import DIMENSION, FakeEmbedder, encode
+from tests.hub import Fault
 from tests.support import GOLDENS, TEXTS, read_to_end, wait_until
 
 ROOT = GOLDENS.parent.parent
@@ -263,9 +264,11 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("busy", [False, True], ids=["idle", "reading"])
-def test_it_ends_with_its_parent_although_its_input_stays_open(busy):
+@pytest.mark.parametrize("state", ["idle", "reading", "downloading"])
+def test_it_ends_with_its_parent_although_its_input_stays_open(hub, tmp_path, state):
     """This test holds the ends of both pipes, so that only the parent's death tells."""
+    hub.add("org/slow", GOLDENS / "tiny-bert")
+    hub.fail(Fault("*/model.safetensors", stall=300, after=0.4, times=None))
     requests, write_end = os.pipe()
     read_end, answers = os.pipe()
     middle = subprocess.Popen(
@@ -273,7 +276,7 @@ def test_it_ends_with_its_parent_although_its_input_stays_open(busy):
         stdin=requests,
         stdout=subprocess.PIPE,
         pass_fds=[answers],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **hub.environment(tmp_path / "client")},
     )
     with middle, os.fdopen(write_end, "wb", 0) as to_child:
         os.close(requests)
@@ -281,13 +284,19 @@ def test_it_ends_with_its_parent_although_its_input_stays_open(busy):
         grandchild = int(middle.stdout.readline())
         to_child.write(line(PING))
         assert os.read(read_end, 100) == b'{"status":"ok","message":"pong"}\n'
-        if busy:
+        if state == "reading":
             to_child.write(b"{" * 1000)  # a request that has not come whole
+        elif state == "downloading":
+            to_child.write(line(load("org/slow")))
+            wait_until(lambda: any("safetensors" in one.path for one in hub.requests))
         middle.kill()
+        assert select.select([read_end], [], [], 60)[0]
         assert read_to_end(read_end) == b""
-        wait_until(
-            lambda: not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
-        )
+        wait_until(lambda: has_ended(grandchild))
+
+
+def has_ended(process: int) -> bool:
+    return not psutil.pid_exists(process) or psutil.Process(process).status() == psutil.STATUS_ZOMBIE
 
 
 def test_it_ends_when_nobody_reads_its_answers():

@@ -58,7 +58,7 @@ def environment(name: str, framework: Framework) -> Path:
     """Return the environment of a framework, which is made where it is absent or of other requirements."""
     folder = ROOT / ".integrations" / name
     stamp, wanted = folder / "requirements", hashlib.sha256(repr(framework).encode())
-    wanted.update((ROOT / "pyproject.toml").read_bytes())
+    wanted.update((ROOT / "pyproject.toml").read_bytes().partition(b"[project.scripts]")[0])
     if stamp.is_file() and stamp.read_text() == wanted.hexdigest():
         return folder
     shutil.rmtree(folder, ignore_errors=True)
