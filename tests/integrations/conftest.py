@@ -1,18 +1,8 @@
 """Fixtures of the adapters' tests, which run without those of the other tests."""
 
-import os
 from pathlib import Path
 
 import pytest
-
-# Before a framework or the Hub's client is imported.
-os.environ.update(
-    AKIDB_DEVICE="cpu",
-    AKIDB_CONFIG=os.devnull,
-    HF_HUB_OFFLINE="1",
-    ANONYMIZED_TELEMETRY="False",
-    HAYSTACK_TELEMETRY_ENABLED="False",
-)
 
 GOLDENS = Path(__file__).parent.parent / "goldens"
 
