@@ -23,8 +23,8 @@ HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 	found = [os.path.join(v("LIBDIR"), part, v("LDLIBRARY")) for part in ("", v("MULTIARCH") or "")]; \
 	raise SystemExit(not (v("PYTHONFRAMEWORK") or v("Py_ENABLE_SHARED") and any(map(os.path.exists, found))))
 
-.PHONY: FORCE demo help test test-rust test-real test-slow test-gpu test-timing test-load test-load-rust test-integrations test-crate package test-package docs lint \
-	lint-rust coverage guards fuzz-reference fidelity token-budget bench bench-peers bench-mac bench-load bench-entities bench-rust openblas libpython clean
+.PHONY: FORCE demo help test test-rust test-real test-slow test-gpu test-timing test-load test-load-rust test-integrations test-crate package \
+	test-package docs lint lint-rust coverage guards fuzz-reference fidelity token-budget bench bench-peers bench-mac bench-load bench-entities bench-rust openblas libpython clean
 
 demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
 	$(BIN)/python examples/search.py
