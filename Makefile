@@ -23,8 +23,8 @@ HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 	found = [os.path.join(v("LIBDIR"), part, v("LDLIBRARY")) for part in ("", v("MULTIARCH") or "")]; \
 	raise SystemExit(not (v("PYTHONFRAMEWORK") or v("Py_ENABLE_SHARED") and any(map(os.path.exists, found))))
 
-.PHONY: FORCE demo help test test-rust test-real test-slow test-gpu test-timing test-load test-load-rust test-crate package test-package docs lint \
-	lint-rust coverage guards fuzz-reference fidelity token-budget bench bench-peers bench-mac bench-load bench-entities bench-rust openblas libpython clean
+.PHONY: FORCE demo help test test-rust test-real test-slow test-gpu test-timing test-load test-load-rust test-integrations test-crate package \
+	test-package docs lint lint-rust coverage guards fuzz-reference fidelity token-budget bench bench-peers bench-mac bench-load bench-entities bench-rust openblas libpython clean
 
 demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
 	$(BIN)/python examples/search.py
@@ -62,8 +62,15 @@ test-load: .venv/developed ## run the tests with many callers (two minutes)
 	$(BIN)/python -m pytest -m 'load and not real_weights'
 	@if cargo --version > /dev/null 2>&1; then $(MAKE) --no-print-directory test-load-rust; else $(RUST_HINT); fi
 
+# INTEGRATIONS="langchain llm" runs those two; CI runs the first.
+INTEGRATIONS ?=
+
+test-integrations: .venv/installed ## test the adapters with their frameworks, in .integrations (gigabytes)
+	$(BIN)/python -m tests.integrations $(INTEGRATIONS)
+
 test-load-rust: .venv/developed | libpython ## test the crate with many callers
 	$(CARGO) test --locked --release --test load -- --ignored --nocapture --test-threads=1
+	$(CARGO) test --locked --release --test stdio -- --ignored --skip a_parent_that_dies --nocapture --test-threads=1
 
 # Not in CARGO's environment: a newcomer has none of it.
 test-crate: .venv/developed | libpython ## package the crate, and follow docs/rust.md with it in a crate of its own
@@ -184,4 +191,4 @@ libpython: .venv/installed
 	fi
 
 clean: ## remove everything that was set up, built or cached
-	rm -rf .venv .bench .fuzz target build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .bench .integrations .fuzz target build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -38,7 +38,9 @@ LAYERS = {
     "summarization": ["akidb_mlx.summarization"],
     "ml_funcs": ["akidb_mlx.ml_funcs"],
     "supervision": ["akidb_mlx.supervision"],
-    "cli": ["akidb_mlx.cli", "akidb_mlx.__main__"],
+    "stdio": ["akidb_mlx.stdio"],
+    "integrations": ["akidb_mlx.integrations"],
+    "cli": ["akidb_mlx.cli", "akidb_mlx.__main__", "akidb_mlx.stdio.__main__"],
     "model_cache": ["model_cache"],
     "mlx": ["mlx"],
     "mlx_lm": ["mlx_lm"],
@@ -73,7 +75,8 @@ BELOW["service"] = _LIBRARY | {"model_cache"}
 BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "model_cache", "mlx", "mlx_lm"}
 BELOW["reranking"] = BELOW["sparse"] = BELOW["multi_vector"] = BELOW["service"] | {"service"}
 BELOW["ml_funcs"] = BELOW["service"] | {"service", "entities", "summarization"}
-BELOW["cli"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "supervision", "top"}
+BELOW["stdio"] = BELOW["integrations"] = BELOW["service"] | {"service"}
+BELOW["cli"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "stdio", "supervision", "top"}
 # The package itself re-exports names of all layers on demand.
 BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "sparse", "multi_vector"}
 

@@ -21,6 +21,7 @@ from akidb_mlx.cli.entities import entities
 from akidb_mlx.cli.output import report, write_line
 from akidb_mlx.cli.rerank import rerank
 from akidb_mlx.cli.service import service
+from akidb_mlx.cli.stdio import stdio
 from akidb_mlx.cli.streams import open_streams, require_utf8
 from akidb_mlx.cli.summarize import summarize
 from akidb_mlx.errors import AkidbMlxError, InvalidInputError
@@ -56,6 +57,7 @@ for command in (
     models.update,
 ):
     app.command()(command)
+app.command()(stdio)
 app.command()(doctor)
 
 
@@ -74,11 +76,11 @@ def _root(
     """Compute text embeddings on this machine with MLX."""
 
 
-def main() -> None:
-    """Run the command line and turn errors into exit statuses."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and turn errors into exit statuses; without arguments, run that of this process."""
     require_utf8()
     open_streams()
-    sys.exit(_run(sys.argv[1:]))
+    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
 
 
 def _run(arguments: list[str]) -> int:

@@ -1,0 +1,1 @@
+"""AkiDB's own protocol over the standard streams, which `akidb-mlx stdio` serves to the process that started it."""
