@@ -73,7 +73,9 @@ def test_rotation_equals_mlx_own():
     x = mx.array(np.random.default_rng(1).normal(size=(2, 3, 70, 32)).astype(np.float32))
     with mx.stream(mx.cpu):
         rotated = [
-            np.array(ExecutionPlan(mx.Device(mx.cpu), mx.float32, exact, 1, 1).rotation(70, RotaryPositions(32, 1e4))(x))
+            np.array(
+                ExecutionPlan(mx.Device(mx.cpu), mx.float32, exact, 1, 1).rotation(70, RotaryPositions(32, 1e4))(x)
+            )
             for exact in (True, False)
         ]
     assert np.abs(rotated[0] - rotated[1]).max() < 2e-5

@@ -64,8 +64,8 @@ class Checkpoint:
 
     @property
     def architecture(self) -> Architecture:
-        """Return the documented rules of this model type."""
-        return ARCHITECTURES[self.model_type]
+        """Return the record of this model type, with the rules that are for this model."""
+        return ARCHITECTURES[self.model_type].for_config(self.encoder_config)
 
     @property
     def quantization_summary(self) -> str | None:
@@ -88,9 +88,10 @@ def read_checkpoint(directory: Path) -> Checkpoint:
             f"{config_path}: model_type {reprlib.repr(model_type)} is not supported ({', '.join(ARCHITECTURES)})"
         )
     architecture = ARCHITECTURES[model_type]
-    check_additions(directory, config)
+    check_additions(directory, config, architecture)
     architecture.keys.check(config_path, config)
     encoder_config = parse_config(architecture.config, config)
+    architecture = architecture.for_config(encoder_config)
     modules = read_modules(directory)
     model = read_model_config(directory)
     transformer = read_transformer(directory)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.files import is_file
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.checkpoint.tensors import StoredTensor
@@ -34,7 +35,7 @@ _CODE = ("AutoConfig", "AutoModel", "AutoTokenizer")
 _FILES = "modules.json, 1_Pooling/config.json or config_sentence_transformers.json"
 
 
-def check_additions(directory: Path, config: Mapping[str, Any]) -> None:
+def check_additions(directory: Path, config: Mapping[str, Any], architecture: Architecture) -> None:
     """Refuse a model that is more than its weights: an adapter or code beside them.
 
     Raises:
@@ -48,7 +49,8 @@ def check_additions(directory: Path, config: Mapping[str, Any]) -> None:
             )
     code = config.get("auto_map")
     if isinstance(code, dict):
-        entry = next((f"{name} = {reprlib.repr(code[name])}" for name in _CODE if code.get(name)), None)
+        asked = (name for name in _CODE if code.get(name) and not _is_known(code[name], config, architecture))
+        entry = next((f"{name} = {reprlib.repr(code[name])}" for name in asked), None)
     else:
         entry = reprlib.repr(code) if code else None
     if entry is not None:
@@ -56,6 +58,12 @@ def check_additions(directory: Path, config: Mapping[str, Any]) -> None:
             f"{directory / 'config.json'}: auto_map asks for code of the model's own ({entry}), and no code of a model "
             "is run here; remove the key if the model computes the same without it"
         )
+
+
+def _is_known(code: Any, config: Mapping[str, Any], architecture: Architecture) -> bool:
+    """Return whether the encoder computes what a class of the model's own code does."""
+    key = architecture.known_code.get(code) if isinstance(code, str) else None
+    return key is not None and config.get(key) is True
 
 
 def check_heads(tensors: Mapping[str, StoredTensor]) -> None:

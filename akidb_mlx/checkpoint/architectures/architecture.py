@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -26,6 +26,10 @@ class Architecture:
         config: the keys of its config.json that are read, with their types and defaults.
         only: keys of config.json that would change the vectors, with the values that are supported.
         harmless: keys of config.json that change no vector whatever their value, with the reason.
+        known_code: classes of a model's own code that compute what the encoder does, with the key of config.json that
+            must be true for them.
+        ruled: whether the publisher's rules, which are all that follow here but those of tensors' names and of
+            overflow, apply to a model with such a configuration.
         pooling: how the model's publisher pools, or None.
         dense_layers: how many Dense layers, without activation, follow the pooling.
         prompts: the prompts its publisher documents, by name.
@@ -42,6 +46,8 @@ class Architecture:
     config: type[EncoderConfig]
     only: Mapping[str, Only]
     harmless: Mapping[str, str]
+    known_code: Mapping[str, str] = field(default_factory=dict)
+    ruled: Callable[[EncoderConfig], bool] = lambda _: True
     pooling: PoolingMode | None = None
     dense_layers: int = 0
     prompts: dict[str, str] = field(default_factory=dict)
@@ -59,6 +65,14 @@ class Architecture:
         read = (READ | self.config.keys()) - self.only.keys()
         harmless = {key: reason for key, reason in self.harmless.items() if key not in read}
         return KnownKeys(read, self.only, harmless)
+
+    def for_config(self, config: EncoderConfig) -> Architecture:
+        """Return this record, without the publisher's rules where they are not for a model with that configuration."""
+        if self.ruled(config):
+            return self
+        return replace(
+            self, pooling=None, dense_layers=0, prompts={}, final_token=None, matryoshka=False, original=None
+        )
 
     def tensor_name(self, stored: str) -> str:
         """Return the encoder's name for a tensor that is stored as `stored`."""

@@ -67,6 +67,8 @@ def find_class(path: Path, tokenizer_class: Any, model_type: str) -> TokenizerCl
     Raises:
         ModelLoadError: the class is not known.
     """
+    if model_type in _IMPOSED:
+        tokenizer_class = _IMPOSED[model_type]
     name = _OF_ARCHITECTURES.get(model_type, _PLAIN[0]) if tokenizer_class is None else tokenizer_class
     plain_name = str(name).removesuffix("Fast")
     if plain_name in _PLAIN:
@@ -195,3 +197,5 @@ _OF_ARCHITECTURES = {
     "qwen3": "Qwen2Tokenizer",
     "gemma3_text": "GemmaTokenizer",
 }
+# The class that transformers takes whatever the files name.
+_IMPOSED = {"qwen2": "Qwen2Tokenizer", "mistral": _PLAIN[0], "ministral3": _PLAIN[0]}
