@@ -72,8 +72,8 @@ class Checkpoint:
 
     @property
     def architecture(self) -> Architecture:
-        """Return the documented rules of this model type."""
-        return ARCHITECTURES[self.model_type] if self.static is None else STATIC
+        """Return the record of this model type, with the rules that are for this model."""
+        return ARCHITECTURES[self.model_type].for_config(self.encoder_config) if self.static is None else STATIC
 
     @property
     def pooling(self) -> str:
@@ -107,6 +107,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     architecture = ARCHITECTURES[model_type]
     config = _text_config(config_path, config, architecture)
     encoder_config = parse_config(architecture.config, config)
+    architecture = architecture.for_config(encoder_config)
     model = read_model_config(directory)  # first, since it says whether this is another kind of model
     modules = read_modules(directory)
     _check_folders(directory, modules)
