@@ -12,7 +12,7 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
-from akidb_mlx.backends.mlx.encoders import PrefixEncoder, Prefix, TokenBatch, build_encoder
+from akidb_mlx.backends.mlx.encoders import Prefix, PrefixEncoder, TokenBatch, build_encoder
 from akidb_mlx.backends.mlx.head import Head, build_heads
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.scoring import build_scoring_head

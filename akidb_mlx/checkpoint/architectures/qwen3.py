@@ -14,8 +14,8 @@ from akidb_mlx.checkpoint.architectures.rotary import ROTARY_ONLY
 class Qwen3Config(QwenConfig, BiasedAttention):
     """The keys of config.json that are read.
 
-    transformers ignores `use_bidirectional_attention`. It marks voyage-4-nano, whose own code sees both sides and puts a
-    linear layer after the last norm; a model without that layer is refused, as it would be of another kind.
+    transformers ignores `use_bidirectional_attention`. It marks voyage-4-nano, whose own code sees both sides and puts
+    a linear layer after the last norm; a model without that layer is refused, as it would be of another kind.
     """
 
     head_norms: ClassVar[bool] = True
