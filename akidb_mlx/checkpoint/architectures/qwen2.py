@@ -13,6 +13,9 @@ from akidb_mlx.checkpoint.architectures.config import LayerType, Size
 from akidb_mlx.checkpoint.architectures.decoder import DecoderConfig, DerivedHeads
 from akidb_mlx.checkpoint.architectures.rotary import ROTARY_ONLY
 
+# With `use_sliding_window` only; transformers forgets any window otherwise.
+_DEFAULT_WINDOW = 4096
+
 
 class QwenConfig(DecoderConfig):
     """The keys of config.json that Qwen2 and Qwen3 have: a window in the layers from `max_window_layers` on."""
@@ -21,13 +24,15 @@ class QwenConfig(DecoderConfig):
 
     max_position_embeddings: Size = 32_768
     use_sliding_window: bool | None = False
-    sliding_window: Size | None = 4096
+    sliding_window: Size | None = None
     max_window_layers: int = Field(28, ge=0, lt=1 << 24)
 
     @property
     def window(self) -> int | None:
         """Return the sliding window, which counts only with `use_sliding_window`."""
-        return self.sliding_window if self.use_sliding_window else None
+        if not self.use_sliding_window:
+            return None
+        return self.sliding_window if "sliding_window" in self.model_fields_set else _DEFAULT_WINDOW
 
     @property
     def default_types(self) -> list[LayerType]:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sentence_transformers.models import Dense, Normalize, Pooling
+from torch import nn
 from transformers import (
     EuroBertConfig,
     Gemma3TextConfig,
@@ -62,6 +64,12 @@ def _both_sides(directory: Path) -> None:
     path.write_text(json.dumps(config | {"is_causal": False}, indent=2) + "\n", encoding="utf-8")
 
 
+def _mean_and_linear(size: int) -> list[Any]:
+    """Return voyage-4-nano's linear layer, after the mean: it has no bias, so that it is the same before and after."""
+    linear = Dense(size, 40, bias=False, activation_function=nn.Identity())
+    return [Pooling(size, "mean"), linear, Normalize()]
+
+
 MODELS = {
     "tiny-qwen2": Recipe(
         Qwen2Config(**(_QWEN | {"num_key_value_heads": 1})),
@@ -91,6 +99,15 @@ MODELS = {
         Qwen3Config(**(_BERT | _WINDOW | {"head_dim": 16})),
         "mean",
         max_seq_length=320,
+        change=_both_sides,
+        scale=0.2,
+    ),
+    "tiny-qwen3-linear": Recipe(
+        Qwen3Config(**(_BERT | _NARROW | {"num_key_value_heads": 1, "head_dim": 12})),
+        "mean",
+        max_seq_length=320,
+        prompts=_QUERY,
+        modules=_mean_and_linear,
         change=_both_sides,
         scale=0.2,
     ),
