@@ -66,7 +66,7 @@ def test_another_code_than_voyages_is_refused(tmp_path, changes, problem):
         ("tiny-mistral", {"layer_types": ["sliding_attention"] * 3}, "layer_types = "),
         ("tiny-mistral", {"sliding_window": 0}, "sliding_window = 0 is not supported"),
         ("tiny-qwen2", {"layer_types": ["sliding_attention"] * 3}, "not supported without a window"),
-        ("tiny-qwen2", {"attention_bias": False}, "attention_bias = False is"),
+        ("tiny-qwen2", {"attention_bias": True}, "attention_bias = True is"),
         ("tiny-gemma3-causal", {"is_causal": False}, "is_causal = False is not supported"),
         ("tiny-ministral3", {"rope_parameters": {"rope_theta": 1e4}}, "llama_4_scaling_beta = None"),
     ],

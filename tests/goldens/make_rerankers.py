@@ -296,6 +296,7 @@ MODELS: dict[str, Callable[[str], Any]] = {
     "reranker-qwen3": qwen3,
     "reranker-qwen3-logit-score": qwen3_logit_score,
     "reranker-qwen3-one-token": qwen3_one_token,
+    "reranker-qwen2-logit-score": qwen2_logit_score,
 }
 
 
