@@ -6,9 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from akidb_mlx import EmbeddingService
+from akidb_mlx import EmbeddingService, Reranker
 from akidb_mlx.checkpoint.architectures import ARCHITECTURES
 from akidb_mlx.checkpoint.architectures.config import parse_config
+from akidb_mlx.checkpoint.tokenization.classes import find_class
 from akidb_mlx.errors import ModelLoadError
 from tests.support import GOLDENS, TEXTS, copy_model, edit_json, edit_tensors, golden
 
@@ -83,8 +84,23 @@ def test_the_publishers_rules_are_not_for_models_of_another_kind(tmp_path, name)
     for file in ("modules.json", "1_Pooling", "2_Normalize", "config_sentence_transformers.json"):
         path = directory / file
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(ModelLoadError, match="1_Pooling"):
+    with pytest.raises(ModelLoadError, match="says how to pool"):
         EmbeddingService(str(directory), device="cpu")
+
+
+def test_only_qwen3_has_a_card_that_says_how_a_reranker_is_asked(tmp_path):
+    directory = copy_model("reranker-qwen2-logit-score", tmp_path)
+    (directory / "modules.json").unlink()
+    with pytest.raises(ModelLoadError, match=r"modules\.json is missing, and only it says how a reranker"):
+        Reranker(str(directory), device="cpu")
+
+
+@pytest.mark.parametrize("named", ["LlamaTokenizerFast", "BertTokenizer", None])
+def test_some_architectures_take_one_tokenizer_class_whatever_the_files_name(named):
+    path = GOLDENS / "tokenizer_config.json"
+    assert find_class(path, named, "mistral") is None
+    assert find_class(path, named, "ministral3") is None
+    assert find_class(path, named, "qwen2") is find_class(path, "Qwen2Tokenizer", "qwen3") is not None
 
 
 def test_windows_steps_and_directions_change_the_vectors(tmp_path):

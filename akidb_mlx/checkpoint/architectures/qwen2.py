@@ -38,7 +38,7 @@ class QwenConfig(DecoderConfig):
     def default_types(self) -> list[LayerType]:
         """Return the type of each layer where config.json does not list them."""
         full = self.layers if self.window is None else min(self.layers, self.max_window_layers)
-        return [*(["full_attention"] * full), *(["sliding_attention"] * (self.layers - full))]
+        return ["full_attention" if layer < full else "sliding_attention" for layer in range(self.layers)]
 
 
 class Qwen2Config(QwenConfig, DerivedHeads):
