@@ -84,7 +84,7 @@ def test_the_publishers_rules_are_not_for_models_of_another_kind(tmp_path, name)
     for file in ("modules.json", "1_Pooling", "2_Normalize", "config_sentence_transformers.json"):
         path = directory / file
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(ModelLoadError, match="says how to pool"):
+    with pytest.raises(ModelLoadError, match="does not say how to pool"):
         EmbeddingService(str(directory), device="cpu")
 
 
