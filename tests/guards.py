@@ -714,7 +714,7 @@ GUARDS = (
         "a default that is not the reference's",
         "test_dialects.py::test_a_dialect_is_read_as_the_reference_reads_it",
         "transformers' default",
-        (("akidb_mlx/checkpoint/architectures/qwen3.py", '{"full_attention": 1e4}', '{"full_attention": 1e6}'),),
+        (("akidb_mlx/checkpoint/architectures/qwen2.py", '{"full_attention": 1e4}', '{"full_attention": 1e6}'),),
         "without-theta",
     ),
     Guard(

@@ -4,12 +4,18 @@ import numpy as np
 import pytest
 
 from akidb_mlx import EmbeddingService
-from tests.support import GOLDENS, LONGEST, TEXTS
+from tests.support import GOLDENS, LONGEST, TEXTS, copy_model, golden
 
 PROMPT = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
 
 
-@pytest.mark.parametrize("name", ["tiny-qwen3", "tiny-qwen3-4bit"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("tiny-qwen3", "tiny-qwen3-4bit", "tiny-qwen3-windows", "tiny-qwen2", "tiny-llama", "tiny-mistral"),
+        "tiny-ministral3",
+    ],
+)
 @pytest.mark.parametrize("on_overflow", ["truncate", "chunk"])
 def test_sharing_a_prompt_changes_nothing(monkeypatch, name, on_overflow):
     with EmbeddingService(str(GOLDENS / name), device="cpu") as one:
@@ -19,9 +25,9 @@ def test_sharing_a_prompt_changes_nothing(monkeypatch, name, on_overflow):
         whole = one.embed_array(TEXTS, prompt=PROMPT, on_overflow=on_overflow)
         prefix = len(one._tokenizers[""].prefix(PROMPT))
         saved = one.get_metrics()["tokens"] - 2 * tokens
-    assert np.abs(shared - whole).max() <= 1e-6
+    assert np.abs(shared - whole).max() <= 2e-6
     assert prefix > 15
-    assert saved >= prefix * len(set(TEXTS))
+    assert saved >= prefix * (len(set(TEXTS)) - 1)  # two texts are the same to some tokenizers
 
 
 def test_calls_with_different_prompts_meet_without_mixing(service):
@@ -45,6 +51,13 @@ def test_only_so_many_prompts_are_kept():
         assert one.get_model_info()["memory"]["active"] <= held * 1.1
 
 
-def test_a_model_that_sees_both_sides_shares_nothing(service):
-    assert not service("tiny-gemma3")._facts.shares_prefixes
-    assert not service("tiny-bert")._facts.shares_prefixes
+@pytest.mark.parametrize("name", ["tiny-gemma3", "tiny-bert", "tiny-qwen3-both-sides", "tiny-eurobert-last"])
+def test_a_model_that_sees_both_sides_shares_nothing(service, name):
+    assert not service(name)._facts.shares_prefixes
+
+
+def test_a_decoder_made_to_see_both_sides_shares_nothing(tmp_path):
+    """Last-token pooling alone does not tell."""
+    with EmbeddingService(str(copy_model("tiny-qwen3", tmp_path, is_causal=False)), device="cpu") as one:
+        assert not one._facts.shares_prefixes
+        assert np.abs(one.embed_array(TEXTS[:3]) - golden("tiny-qwen3")["none"][:3]).max() > 1e-3

@@ -91,8 +91,8 @@ class Checkpoint:
 
     @property
     def architecture(self) -> Architecture:
-        """Return the documented rules of this model type."""
-        return ARCHITECTURES[self.model_type] if self.static is None else STATIC
+        """Return the record of this model type, with the rules that are for this model."""
+        return ARCHITECTURES[self.model_type].for_config(self.encoder_config) if self.static is None else STATIC
 
     @property
     def pooling(self) -> str:
@@ -171,6 +171,7 @@ def _read_encoder(directory: Path, folder: Path, model: dict[str, Any], modules:
     check_not_colbert(config_path, config)
     config = text_config(config_path, config, architecture)
     encoder_config = parse_config(architecture.config, config)
+    architecture = architecture.for_config(encoder_config)
     transformer = read_transformer(folder)
     tensors = read_tensors(folder, architecture)
     check_heads(tensors)
@@ -231,7 +232,9 @@ def read_config(path: Path) -> tuple[dict[str, Any], str]:
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         found = repr(cut(model_type)) if isinstance(model_type, str) else reprlib.repr(model_type)
         raise ModelLoadError(f"{path}: model_type {found} is not supported ({', '.join(ARCHITECTURES)})")
-    check_additions(path.parent, config, ARCHITECTURES[model_type].own_code)
+    architecture = ARCHITECTURES[model_type]
+    known = architecture.own_code_flag is None or config.get(architecture.own_code_flag) is True
+    check_additions(path.parent, config, architecture.own_code if known else ())
     return config, model_type
 
 

@@ -30,6 +30,8 @@ from akidb_mlx.checkpoint.tokenization.frame import appends_end_token
 from akidb_mlx.checkpoint.tokenization.parsing import parse_tokenizer
 from akidb_mlx.errors import ModelLoadError
 
+# The architectures whose rerankers follow one model card: how they frame a pair, and answer.
+_WITH_CARD = ("qwen3",)
 # The answers whose logits are compared where no file names others.
 _ANSWERS = ("yes", "no")
 
@@ -94,6 +96,11 @@ def _read_answers(
     if head is None:
         raise ModelLoadError(f"{directory}: rerankers of the architecture {config['model_type']} are not supported")
     refuse_other_heads(tensors, (f"{head}.",))
+    if not layout.listed and config["model_type"] not in _WITH_CARD:
+        raise ModelLoadError(
+            f"{directory}: modules.json is missing, and only it says how a reranker of the architecture "
+            f"{config['model_type']} frames a pair and which tokens answer; take the files of sentence-transformers too"
+        )
     if not layout.listed and architecture.final_token and appends_end_token(directory, architecture.final_token):
         raise ModelLoadError(
             f"{directory} is an embedding model, and not a reranker: its tokenizer ends every text with "

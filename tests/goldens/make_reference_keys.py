@@ -17,7 +17,8 @@ from transformers import CONFIG_MAPPING, AutoConfig
 
 MODEL_TYPES = (
     *("bert", "distilbert", "roberta", "xlm-roberta", "modernbert", "mpnet", "nomic_bert", "gte"),
-    *("qwen3", "gemma3_text", "embedding_gemma2", "embedding_gemma2_text"),
+    *("qwen2", "qwen3", "llama", "mistral", "ministral3", "eurobert"),
+    *("gemma3_text", "embedding_gemma2", "embedding_gemma2_text"),
 )
 
 

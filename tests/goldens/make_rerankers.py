@@ -326,19 +326,37 @@ def qwen3(name: str) -> Any:
 
 def qwen3_logit_score(name: str) -> Any:
     """As CrossEncoder saves: LogitScore on a layer of its own, a chat template with the roles of a pair."""
-    return _logit_score(name, {"true_token_id": 894, "false_token_id": 265})
+    return _logit_score(_qwen3(name, False, 16), {"true_token_id": 894, "false_token_id": 265})
 
 
 def qwen3_one_token(name: str) -> Any:
     """As zerank-2: the logit of one token is the score."""
-    return _logit_score(name, {"true_token_id": 266, "false_token_id": None})
+    return _logit_score(_qwen3(name, False, 16), {"true_token_id": 266, "false_token_id": None})
 
 
-def _logit_score(name: str, tokens: dict[str, int | None]) -> Any:
+def qwen2_logit_score(name: str) -> Any:
+    """As mxbai-rerank-v2: two answers and a template of its own, on the table of words."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=896,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        num_key_value_heads=1,
+        intermediate_size=48,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+    )
+    pre_tokenizer = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    out = _save(name, Qwen2ForCausalLM(config), "tiny-qwen3", pre_tokenizer)
+    return _logit_score(out, {"true_token_id": 266, "false_token_id": 265})
+
+
+def _logit_score(out: Path, tokens: dict[str, int | None]) -> Any:
     from sentence_transformers import CrossEncoder
     from sentence_transformers.cross_encoder.modules import LogitScore, Transformer
 
-    out = _qwen3(name, False, 16)
     transformer = Transformer(
         str(out),
         transformer_task="text-generation",
@@ -405,6 +423,7 @@ MODELS: dict[str, Callable[[str], Any]] = {
     "reranker-qwen3": qwen3,
     "reranker-qwen3-logit-score": qwen3_logit_score,
     "reranker-qwen3-one-token": qwen3_one_token,
+    "reranker-qwen2-logit-score": qwen2_logit_score,
 }
 
 

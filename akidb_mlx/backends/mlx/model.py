@@ -12,7 +12,7 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
-from akidb_mlx.backends.mlx.encoders import CausalEncoder, Prefix, TokenBatch, build_encoder
+from akidb_mlx.backends.mlx.encoders import Prefix, PrefixEncoder, TokenBatch, build_encoder
 from akidb_mlx.backends.mlx.head import Head, RaggedHead, build_heads
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.scoring import build_token_logits
@@ -104,7 +104,8 @@ class EmbeddingModel(Model):
             pipelined=plan.pipelined,
             bucket_lengths=plan.bucket_lengths,
             # Last-token pooling needs only later tokens, which see the prefix through its keys and values.
-            shares_prefixes=hasattr(self._encoder, "prefix")
+            shares_prefixes=isinstance(self._encoder, PrefixEncoder)
+            and self._encoder.causal
             and not isinstance(first, RaggedHead)
             and all(head.pooling.modes == ("last",) for head in checkpoint.heads.values()),
             backend="mlx",
@@ -185,7 +186,7 @@ class EmbeddingModel(Model):
         key = ids.tobytes()
         if key not in self._prefixes:
             cpu_runtime.set_blas_threads(cpu_runtime.cores())
-            prefix = cast("CausalEncoder", self._encoder).prefix(mx.array(ids)[None])
+            prefix = cast("PrefixEncoder", self._encoder).prefix(mx.array(ids)[None])
             mx.eval(prefix.layers)
             mx.synchronize()
             self._prefixes[key] = prefix

@@ -46,6 +46,10 @@ class WeightReader:
         """Return a norm's weight or a bias (size,), with `offset` added before it is rounded to the plan's type."""
         return self._hand_out(self._vector(name, size, offset))
 
+    def rows(self, layer: str) -> int:
+        """Return how many outputs a linear layer has that the checkpoint stores."""
+        return self._checkpoint.tensors[f"{layer}.weight"].shape[0]
+
     def linear(self, name: str, outputs: int, inputs: int, bias: bool = False) -> Linear:
         """Return a linear layer, quantised where its scales are stored and the plan keeps them."""
         return self.fused_linear([name], [outputs], inputs, bias)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -60,6 +60,8 @@ class Architecture:
         harmless: keys of config.json that change no vector whatever their value, with the reason.
         wrapper: the keys of a config.json that describes the encoder in its object `text_config`, beside towers for
             images and sounds; None where config.json is the encoder's own.
+        ruled: whether the publisher's rules, from `pooling` to `matryoshka` and `original`, are for a model with such a
+            configuration.
         pooling: how the model's publisher pools, or None.
         dense_layers: how many Dense layers, without activation, follow the pooling.
         prompts: the prompts its publisher documents, by name.
@@ -70,6 +72,7 @@ class Architecture:
         renames: parts of tensors' names, and the standard architecture's names for them.
         unused: tensors, by the start of their name, that are no part of token vectors and are not read.
         own_code: the publisher's classes, named in auto_map as "module.Class", that compute what the encoder does.
+        own_code_flag: the key of config.json that must be true where `own_code` is named; None for none.
         original: the publisher's repository, for a person who lacks some of its files.
         classifier: the head of its models for sequence classification, which a reranker may be; None where it is not
             read.
@@ -83,6 +86,7 @@ class Architecture:
     only: Mapping[str, Only]
     harmless: Mapping[str, str]
     wrapper: KnownKeys | None = None
+    ruled: Callable[[EncoderConfig], bool] = lambda _: True
     pooling: PoolingMode | None = None
     dense_layers: int = 0
     prompts: dict[str, str] = field(default_factory=dict)
@@ -93,6 +97,7 @@ class Architecture:
     renames: dict[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     own_code: tuple[str, ...] = ()
+    own_code_flag: str | None = None
     original: str | None = None
     classifier: Classifier | None = None
     language_head: str | None = None
@@ -110,6 +115,14 @@ class Architecture:
         """Return the keys that its config.json may hold in a reranker."""
         only = {key: rule for key, rule in self.only.items() if key not in RERANKER_KEYS}
         return KnownKeys(self.keys.honoured | RERANKER_KEYS, only, self.keys.harmless)
+
+    def for_config(self, config: EncoderConfig) -> Architecture:
+        """Return this record, without the publisher's rules where they are not for a model with that configuration."""
+        if self.ruled(config):
+            return self
+        return replace(
+            self, pooling=None, dense_layers=0, prompts={}, final_token=None, matryoshka=False, original=None
+        )
 
     def tensor_name(self, stored: str) -> str:
         """Return the encoder's name for a tensor that is stored as `stored`."""

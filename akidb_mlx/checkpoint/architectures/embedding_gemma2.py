@@ -15,7 +15,7 @@ from typing_extensions import Self
 from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.architectures.common_keys import HARMLESS, ONLY
 from akidb_mlx.checkpoint.architectures.config import ActivationName, LayerType, Size
-from akidb_mlx.checkpoint.architectures.decoder import DecoderConfig
+from akidb_mlx.checkpoint.architectures.decoder import BiasedAttention
 from akidb_mlx.checkpoint.architectures.gemma3 import GEMMA3
 from akidb_mlx.checkpoint.architectures.rotary import ROTARY_ONLY
 from akidb_mlx.checkpoint.known_keys import KnownKeys, Only, harmless, honoured, only
@@ -40,15 +40,16 @@ class LayerOverrides(BaseModel):
     num_key_value_heads: Size | None = None
 
 
-class EmbeddingGemma2TextConfig(DecoderConfig):
+class EmbeddingGemma2TextConfig(BiasedAttention):
     """The keys of config.json that are read."""
 
+    head_norms: ClassVar[bool] = True
     default_thetas: ClassVar[Mapping[LayerType, float]] = {"sliding_attention": 1e4, "full_attention": 1e6}
     older_thetas: ClassVar[Mapping[LayerType, str]] = {}
 
     pad_token_id: _TokenId = 0
     sliding_window: Size = 512
-    hidden_activation: ActivationName = "gelu_pytorch_tanh"
+    hidden_act: ActivationName = Field("gelu_pytorch_tanh", validation_alias="hidden_activation")
     hidden_size_per_layer_input: Size = 512
     embedding_dim: Size = 768
     per_layer_config: dict[Annotated[str, Field(pattern=r"^\d{1,4}$")], LayerOverrides] | None = None

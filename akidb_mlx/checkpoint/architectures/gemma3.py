@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import AliasChoices, Field, PositiveFloat
 
 from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.architectures.common_keys import HARMLESS, ONLY
 from akidb_mlx.checkpoint.architectures.config import ActivationName, LayerType, Size
-from akidb_mlx.checkpoint.architectures.decoder import DecoderConfig
+from akidb_mlx.checkpoint.architectures.decoder import BiasedAttention
 from akidb_mlx.checkpoint.architectures.rotary import ROTARY_ONLY
 from akidb_mlx.checkpoint.known_keys import Only
 
 
-class Gemma3Config(DecoderConfig):
+class Gemma3Config(BiasedAttention):
     """The keys of config.json that are read."""
 
+    head_norms: ClassVar[bool] = True
     default_thetas: ClassVar[Mapping[LayerType, float]] = {"sliding_attention": 1e4, "full_attention": 1e6}
     older_thetas: ClassVar[Mapping[LayerType, str]] = {
         "sliding_attention": "rope_local_base_freq",
@@ -28,18 +29,26 @@ class Gemma3Config(DecoderConfig):
     rope_local_base_freq: Any = None
     query_pre_attn_scalar: PositiveFloat
     sliding_window: Size
-    hidden_activation: ActivationName = "gelu_pytorch_tanh"
-    use_bidirectional_attention: Literal[True]
+    hidden_act: ActivationName = Field("gelu_pytorch_tanh", validation_alias="hidden_activation")
+    use_bidirectional_attention: bool | None = False
     sliding_window_pattern: Size = Field(
         6, validation_alias=AliasChoices("sliding_window_pattern", "_sliding_window_pattern")
     )
     attn_logit_softcapping: None = None
 
     @property
-    def types(self) -> list[LayerType]:
-        """Return the type of each layer: newer files list them, older ones state the period of full attention."""
-        if self.layer_types is not None:
-            return self.layer_types
+    def causal(self) -> bool:
+        """Return whether no token sees those after it."""
+        return not self.use_bidirectional_attention
+
+    @property
+    def window(self) -> int | None:
+        """Return the sliding window, which is half on each side where tokens see both."""
+        return self.sliding_window if self.causal else self.sliding_window // 2
+
+    @property
+    def default_types(self) -> list[LayerType]:
+        """Return the type of each layer: older files state the period of full attention."""
         period = self.sliding_window_pattern
         return ["sliding_attention" if (i + 1) % period else "full_attention" for i in range(self.layers)]
 
@@ -54,6 +63,7 @@ GEMMA3 = Architecture(
         "hidden_act": Only((None, "gelu_pytorch_tanh"), "Gemma 3 names its activation hidden_activation"),
     },
     harmless=HARMLESS,
+    ruled=lambda config: isinstance(config, Gemma3Config) and bool(config.use_bidirectional_attention),
     pooling="mean",
     dense_layers=2,
     prompts={

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.architectures.common_keys import HARMLESS, ONLY
-from akidb_mlx.checkpoint.architectures.config import ActivationName, LayerType, Size
-from akidb_mlx.checkpoint.architectures.decoder import DecoderConfig
+from akidb_mlx.checkpoint.architectures.decoder import BiasedAttention
+from akidb_mlx.checkpoint.architectures.qwen2 import QwenConfig
 from akidb_mlx.checkpoint.architectures.rotary import ROTARY_ONLY
-from akidb_mlx.checkpoint.known_keys import Only, harmless
 
 
-class Qwen3Config(DecoderConfig):
-    """The keys of config.json that are read."""
+class Qwen3Config(QwenConfig, BiasedAttention):
+    """The keys of config.json that are read.
 
-    default_thetas: ClassVar[Mapping[LayerType, float]] = {"full_attention": 1e4}
+    transformers ignores `use_bidirectional_attention`. It marks voyage-4-nano, whose own code sees both sides and puts
+    a linear layer after the last norm; a model without that layer is refused, as it would be of another kind.
+    """
 
-    max_position_embeddings: Size = 32_768
-    hidden_act: ActivationName = "silu"
-    use_sliding_window: Literal[False] | None = False
+    head_norms: ClassVar[bool] = True
+
+    use_bidirectional_attention: bool | None = False
+
+    @property
+    def causal(self) -> bool:
+        """Return whether no token sees those after it."""
+        return self.is_causal and not self.use_bidirectional_attention
+
+    @property
+    def head(self) -> str | None:
+        """Return the name of the linear layer after the last norm; None for none."""
+        return "linear" if self.use_bidirectional_attention else None
 
 
 QWEN3 = Architecture(
-    encoder="qwen3:Qwen3",
+    encoder="decoder:Decoder",
     config=Qwen3Config,
-    only=ONLY
-    | ROTARY_ONLY
-    | {
-        "is_causal": Only((None, True), "Qwen3 is read as a causal model, in which no token sees those after it"),
-        "use_bidirectional_attention": Only((None, False), "Qwen3 is read as a causal model"),
-    },
-    harmless=HARMLESS
-    | harmless("sliding_window max_window_layers", reason="is used with use_sliding_window only, which is refused"),
+    only=ONLY | ROTARY_ONLY,
+    harmless=HARMLESS,
+    own_code=("modeling_qwen3_bidirectional.Qwen3BidirectionalModel",),
+    own_code_flag="use_bidirectional_attention",
+    ruled=lambda config: isinstance(config, Qwen3Config) and config.causal,
     pooling="last",
     prompts={
         "query": "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:",

@@ -83,10 +83,14 @@ class RotaryConfig(EncoderConfig):
         return self.head_size
 
     @cached_property
+    def ropes(self) -> dict[LayerType, RopeObject]:
+        """Return the rotary parameters of each type of layer."""
+        return self.rope_objects({name: getattr(self, name) for name in self.model_fields_set})
+
+    @cached_property
     def rotations(self) -> dict[LayerType, RotaryPositions]:
         """Return the rotation in the layers of each type."""
-        given = {name: getattr(self, name) for name in self.model_fields_set}
-        return {kind: self._positions(rope, self.head_size_of(kind)) for kind, rope in self.rope_objects(given).items()}
+        return {kind: self._positions(rope, self.head_size_of(kind)) for kind, rope in self.ropes.items()}
 
     @model_validator(mode="after")
     def _check_positions(self) -> Self:

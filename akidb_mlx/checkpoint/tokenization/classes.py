@@ -19,8 +19,6 @@ from akidb_mlx.errors import ModelLoadError
 
 # Classes that take a tokenizer.json as it is.
 _PLAIN = ("TokenizersBackend", "PreTrainedTokenizer")
-# Architectures whose published files name wrong classes, so that transformers takes a tokenizer.json as it is.
-_ALWAYS_PLAIN = ("modernbert",)
 _QWEN2_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -73,8 +71,8 @@ def find_class(path: Path, tokenizer_class: Any, model_type: str) -> TokenizerCl
     Raises:
         ModelLoadError: the class is not known.
     """
-    if model_type in _ALWAYS_PLAIN:
-        return None
+    if model_type in _IMPOSED:
+        tokenizer_class = _IMPOSED[model_type]
     name = _OF_ARCHITECTURES.get(model_type, _PLAIN[0]) if tokenizer_class is None else tokenizer_class
     plain_name = str(name).removesuffix("Fast")
     if plain_name in _PLAIN:
@@ -214,4 +212,11 @@ _OF_ARCHITECTURES = {
     "gemma3_text": "GemmaTokenizer",
     "embedding_gemma2": "GemmaTokenizer",
     "embedding_gemma2_text": "GemmaTokenizer",
+}
+# Architectures whose published files name wrong classes, and the class that transformers takes instead.
+_IMPOSED = {
+    "modernbert": _PLAIN[0],
+    "qwen2": "Qwen2Tokenizer",
+    "mistral": _PLAIN[0],
+    "ministral3": _PLAIN[0],
 }

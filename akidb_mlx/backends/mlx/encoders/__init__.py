@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import mlx.core as mx
 
@@ -84,8 +84,15 @@ class Encoder(Protocol):
         ...
 
 
-class CausalEncoder(Encoder, Protocol):
-    """An encoder whose tokens see none after them, so that texts can share the computation of a common prefix."""
+@runtime_checkable
+class PrefixEncoder(Encoder, Protocol):
+    """An encoder that can share the computation of a prefix between texts.
+
+    Attributes:
+        causal: whether no token sees those after it; a prefix must not be shared otherwise.
+    """
+
+    causal: bool
 
     def prefix(self, ids: mx.array) -> Prefix:
         """Compute the keys and values of tokens (1, length) that texts begin with."""

@@ -99,13 +99,13 @@ def mask_at(mask: mx.array | None, positions: mx.array) -> mx.array | None:
 
 
 class RotaryAttention:
-    """Grouped-query attention whose queries and keys are normalised, then rotated by their positions.
+    """Grouped-query attention whose queries and keys are rotated by their positions, in some models normalised first.
 
     Args:
         weights: reads the layer.
         name: beginning of its tensors' names.
         args: the sizes.
-        norm: reads the norms of a query head and a key head.
+        norm: reads the norms of a query head and a key head, where `args.head_norms` says that there are.
         scale: factor of the products of queries and keys.
         plan: decides how attention is computed.
         value_norm: the norm of a value head, where values are normalised too.
@@ -128,16 +128,17 @@ class RotaryAttention:
         # One product instead of three: the outputs of the query heads, then of the key heads, then of the value heads.
         projections = [f"{name}.{part}_proj" for part in "qkv"]
         sizes = [query_size, key_size, key_size]
-        self._query_key_value = weights.fused_linear(projections, sizes, args.hidden_size, bias=args.attention_bias)
-        self._output = weights.linear(f"{name}.o_proj", args.hidden_size, query_size, bias=args.attention_bias)
-        self._query_norm = norm(f"{name}.q_norm", args.head_dim)
-        self._key_norm = norm(f"{name}.k_norm", args.head_dim)
+        input_biases, output_bias = args.attention_biases
+        self._query_key_value = weights.fused_linear(projections, sizes, args.hidden_size, bias=input_biases)
+        self._output = weights.linear(f"{name}.o_proj", args.hidden_size, query_size, bias=output_bias)
+        self._query_norm = norm(f"{name}.q_norm", args.head_dim) if args.head_norms else None
+        self._key_norm = norm(f"{name}.k_norm", args.head_dim) if args.head_norms else None
         self._value_norm = value_norm
 
     def __call__(
         self,
         x: mx.array,
-        rotate: Rotation,
+        rotate: Rotation | tuple[Rotation, Rotation],
         mask: Mask,
         past: KeysAndValues | None = None,
         token_positions: mx.array | None = None,
@@ -146,7 +147,7 @@ class RotaryAttention:
 
         Args:
             x: (batch, length, hidden).
-            rotate: the rotation of their positions.
+            rotate: the rotation of their positions; two where those of queries and of keys differ.
             mask: the keys that a query sees; see `attention.fused_attention`.
             past: keys and values of tokens before them, the same for all texts.
             token_positions: (batch,), for each text the position of the one query that is wanted; None for all.
@@ -158,7 +159,10 @@ class RotaryAttention:
         batch, length, _ = x.shape
         joined = self._query_key_value(x).reshape(batch, length, self._heads + 2 * self._key_heads, -1).swapaxes(1, 2)
         queries, keys, values = mx.split(joined, [self._heads, self._heads + self._key_heads], axis=1)
-        queries, keys = rotate(self._query_norm(queries)), rotate(self._key_norm(keys))
+        if self._query_norm is not None and self._key_norm is not None:
+            queries, keys = self._query_norm(queries), self._key_norm(keys)
+        rotate_queries, rotate_keys = rotate if isinstance(rotate, tuple) else (rotate, rotate)
+        queries, keys = rotate_queries(queries), rotate_keys(keys)
         values = values if self._value_norm is None else self._value_norm(values)
         new = keys, values
         if past is not None:
@@ -197,5 +201,7 @@ class GatedMLP(GatedLinearUnit):
 
     def __init__(self, weights: WeightReader, name: str, args: DecoderConfig, activation: Activation) -> None:
         size, width = args.hidden_size, args.intermediate_size
-        gate_up = weights.fused_linear([f"{name}.gate_proj", f"{name}.up_proj"], [width] * 2, size)
-        super().__init__(gate_up, weights.linear(f"{name}.down_proj", size, width), activation)
+        gate_up = weights.fused_linear(
+            [f"{name}.gate_proj", f"{name}.up_proj"], [width] * 2, size, bias=args.mlp_biases
+        )
+        super().__init__(gate_up, weights.linear(f"{name}.down_proj", size, width, bias=args.mlp_biases), activation)

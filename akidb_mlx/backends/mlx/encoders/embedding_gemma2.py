@@ -76,7 +76,7 @@ class _Layer:
         weights, size, per_layer_size = norm.weights, args.hidden_size, args.hidden_size_per_layer_input
         sized = args.for_type(kind)
         value_norm = RMSNorm(mx.ones((sized.head_dim,), plan.dtype), args.rms_norm_eps, plan.exact)
-        self._activation: Activation = plan.activation(args.hidden_activation)
+        self._activation: Activation = plan.activation(args.hidden_act)
         self._gemma3 = Layer(name, sized, norm, self._activation, _SCALE, plan, value_norm)
         self._gate: Linear = weights.linear(f"{name}.ple_block.per_layer_input_gate", per_layer_size, size)
         self._project: Linear = weights.linear(f"{name}.ple_block.per_layer_projection", size, per_layer_size)

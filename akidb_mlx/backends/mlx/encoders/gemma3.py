@@ -1,4 +1,7 @@
-"""Gemma 3 (Gemma Team 2025) as EmbeddingGemma uses it: every token sees both sides, in most layers within a window."""
+"""Gemma 3 (Gemma Team 2025) as an encoder: most layers see a window only.
+
+In EmbeddingGemma every token sees both sides, in others only those before it.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ import math
 import mlx.core as mx
 
 from akidb_mlx.backends.mlx.activations import Activation
+from akidb_mlx.backends.mlx.attention import Mask
 from akidb_mlx.backends.mlx.encoders import TokenBatch
 from akidb_mlx.backends.mlx.encoders.blocks import GatedMLP, NormReader, RotaryAttention
-from akidb_mlx.backends.mlx.encoders.windows import visible_keys
+from akidb_mlx.backends.mlx.encoders.windows import layer_masks
 from akidb_mlx.backends.mlx.layers import RMSNorm, at_positions
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.rotary import Rotation
@@ -19,7 +23,7 @@ from akidb_mlx.checkpoint.architectures.gemma3 import Gemma3Config
 
 
 class Gemma3:
-    """A bidirectional Gemma 3 encoder."""
+    """A Gemma 3 encoder, causal or not."""
 
     def __init__(self, args: Gemma3Config, weights: WeightReader, plan: ExecutionPlan) -> None:
         norm = NormReader(weights, args.rms_norm_eps, plan.exact, offset=1.0)
@@ -27,10 +31,9 @@ class Gemma3:
         self._plan = plan
         self._types = args.types
         self._positions = args.rotations
-        # Bidirectional: half of the configured window on each side (transformers' Gemma3TextConfig).
-        self._reach = args.sliding_window // 2 + 1
+        self._reach, self._causal = args.reach, args.causal
         self._words = weights.embedding("embed_tokens", args.vocab_size, args.hidden_size)
-        activation, scale = plan.activation(args.hidden_activation), args.query_pre_attn_scalar**-0.5
+        activation, scale = plan.activation(args.hidden_act), args.query_pre_attn_scalar**-0.5
         self._layers = [Layer(f"layers.{i}", args, norm, activation, scale, plan) for i in range(args.layers)]
         self._norm = norm("norm", args.hidden_size)
 
@@ -38,7 +41,7 @@ class Gemma3:
         """Compute token vectors; see `Encoder`."""
         length = batch.ids.shape[1]
         rotations = {kind: self._plan.rotation(length, positions) for kind, positions in self._positions.items()}
-        masks = {kind: self._plan.mask(visible) for kind, visible in visible_keys(batch, self._reach).items()}
+        masks = layer_masks(batch, self._plan, self._reach, self._causal)
         x = self._words(batch.ids) * math.sqrt(self.hidden_size)
         for kind, layer in zip(self._types, self._layers, strict=True):
             x = layer(x, rotations[kind], masks[kind])
@@ -66,7 +69,7 @@ class Layer:
         self._mlp = GatedMLP(weights, f"{name}.mlp", args, activation)
         self._after_mlp = norm(f"{name}.post_feedforward_layernorm", size)
 
-    def __call__(self, x: mx.array, rotate: Rotation, mask: mx.array | None) -> mx.array:
+    def __call__(self, x: mx.array, rotate: Rotation, mask: Mask) -> mx.array:
         """Map (batch, length, hidden) to the same shape."""
         attended, _ = self._attention(self._before_attention(x), rotate, mask)
         x = x + self._after_attention(attended)
