@@ -34,6 +34,7 @@ LAYERS = {
     "entities": ["akidb_mlx.entities"],
     "summarization": ["akidb_mlx.summarization"],
     "ml_funcs": ["akidb_mlx.ml_funcs"],
+    "server": ["akidb_mlx.server"],
     "cli": ["akidb_mlx.cli", "akidb_mlx.__main__"],
     "model_cache": ["model_cache"],
     "mlx": ["mlx"],
@@ -68,11 +69,12 @@ BELOW["service"] = _LIBRARY | {"model_cache"}
 BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "model_cache", "mlx", "mlx_lm"}
 BELOW["reranking"] = BELOW["service"] | {"service"}
 BELOW["ml_funcs"] = BELOW["service"] | {"service", "entities", "summarization"}
-BELOW["cli"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "top"}
+BELOW["server"] = BELOW["ml_funcs"] | {"reranking", "top"}
+BELOW["cli"] = BELOW["server"] | {"ml_funcs", "server"}
 # The package itself re-exports names of all layers on demand.
 BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking"}
 
-HEAVY = ("transformers", "torch", "mlx", "mlx_lm", "spacy", "numpy", "tokenizers", "pydantic")
+HEAVY = ("transformers", "torch", "mlx", "mlx_lm", "spacy", "numpy", "tokenizers", "pydantic", "starlette", "uvicorn")
 
 
 def test_the_public_names():

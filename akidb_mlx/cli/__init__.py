@@ -20,6 +20,7 @@ from akidb_mlx.cli.embed import embed
 from akidb_mlx.cli.entities import entities
 from akidb_mlx.cli.output import report, write_line
 from akidb_mlx.cli.rerank import rerank
+from akidb_mlx.cli.serve import serve
 from akidb_mlx.cli.streams import open_streams, require_utf8
 from akidb_mlx.cli.summarize import summarize
 from akidb_mlx.errors import AkidbMlxError, InvalidInputError
@@ -40,6 +41,7 @@ app.command()(embed)
 app.command()(rerank)
 app.command()(entities)
 app.command()(summarize)
+app.command()(serve)
 app.command()(models.pull)
 app.command("models")(show_catalog)
 app.command("list")(models.show_list)

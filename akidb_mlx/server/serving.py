@@ -1,0 +1,112 @@
+"""Runs the application on uvicorn until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from akidb_mlx.server.app import create_app
+from akidb_mlx.server.config import ServerConfig
+
+# Most bytes of a request's head.
+_MAX_HEAD_BYTES = 1 << 16
+# Seconds that an idle connection stays open after an answer.
+_KEEP_ALIVE_S = 75
+
+
+def serve(config: ServerConfig, started: Callable[[str], None]) -> None:
+    """Answer requests until SIGTERM or Ctrl-C; requests that run have a while to finish.
+
+    Args:
+        config: the server's configuration.
+        started: called with the server's address once it listens.
+
+    Raises:
+        ConfigurationError: the file of keys cannot be read.
+    """
+    _Server(
+        uvicorn.Config(
+            create_app(config),
+            host=config.host,
+            port=config.port,
+            http=bounded_protocol(config.body_timeout_s),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=int(config.shutdown_timeout_s),
+        ),
+        started,
+    ).run()
+
+
+class _Server(uvicorn.Server):
+    """A server that says where it listens."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._report = started
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            self._report(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+
+def bounded_protocol(timeout_s: float) -> type[HttpToolsProtocol]:
+    """Return uvicorn's protocol with bounds on a request's head, which it has none for.
+
+    Args:
+        timeout_s: seconds in which a head must come.
+    """
+
+    class BoundedProtocol(HttpToolsProtocol):
+        """Closes a connection whose next head comes too slowly or is too long."""
+
+        _timer: asyncio.TimerHandle | None = None
+        _head_bytes = 0
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._await_head()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._end_head()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self._timer is not None:
+                self._head_bytes += len(data)
+            super().data_received(data)
+            # Still waiting for the end of a head: a whole one that is longer was small enough to be parsed at once.
+            if self._timer is not None and self._head_bytes > _MAX_HEAD_BYTES:
+                self.transport.close()
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._await_head()
+
+        def on_headers_complete(self) -> None:
+            self._end_head()
+            super().on_headers_complete()
+
+        def _await_head(self) -> None:
+            if self._timer is None:
+                self._head_bytes = 0
+                self._timer = self.loop.call_later(timeout_s, self.transport.close)
+
+        def _end_head(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    return BoundedProtocol
