@@ -44,6 +44,25 @@ class TokenizedText:
     truncated: bool
 
 
+@dataclass(frozen=True)
+class Token:
+    """A token of a text.
+
+    Attributes:
+        id: its number.
+        text: the entry of the vocabulary.
+        special: whether it stands around the text rather than for a part of it.
+        start: index in the text, prompt included, of the first character that it stands for; None where it is special.
+        stop: index after the last one.
+    """
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
 class TextTokenizer:
     """The checkpoint's own tokenizer, without any of its padding and truncation.
 
@@ -114,6 +133,36 @@ class TextTokenizer:
         for index, text in enumerate(fitted, first):
             self.check_vectors("text", index, text.windows)
         return fitted
+
+    def tokens(self, texts: Sequence[str], add_special: bool = True, deadline: Deadline = NEVER) -> list[list[Token]]:
+        """Return the tokens of valid strings, none of them cut; may be called from any thread.
+
+        Args:
+            texts: the strings, each with its prompt.
+            add_special: whether the special tokens around a text are returned, too.
+            deadline: when the caller leaves.
+        """
+        before, after = (
+            [self._special_token(number) for number in ids.tolist()] if add_special else []
+            for ids in (self._before, self._after)
+        )
+        return [
+            [
+                *before,
+                *(
+                    Token(number, token, special=False, start=start, stop=stop)
+                    for number, token, (start, stop) in zip(
+                        encoding.ids, encoding.tokens, encoding.offsets, strict=True
+                    )
+                    if number != self._loaded.unknown
+                ),
+                *after,
+            ]
+            for encoding in self._encodings(list(texts), deadline)
+        ]
+
+    def _special_token(self, number: int) -> Token:
+        return Token(number, self._loaded.tokenizer.id_to_token(number) or "", special=True, start=None, stop=None)
 
     def prefix(self, prompt: str, deadline: Deadline = NEVER) -> TokenIds:
         """Return the tokens that every text with this prompt begins with."""

@@ -30,6 +30,16 @@ def serve(
             help="Reranker that may be asked for, where its name is none of the catalogue. May be repeated.",
         ),
     ] = None,
+    entities: Annotated[
+        str | None,
+        typer.Option(
+            envvar="AKIDB_SERVE_ENTITIES", help="Model for entities; auto detects the language of each text."
+        ),
+    ] = None,
+    summaries: Annotated[
+        str | None,
+        typer.Option(envvar="AKIDB_SERVE_SUMMARIES", help="Generative model for summaries, or extractive."),
+    ] = None,
     host: Annotated[
         str | None, typer.Option(envvar="AKIDB_SERVE_HOST", help="Address to listen on.", show_default="127.0.0.1")
     ] = None,
@@ -54,8 +64,9 @@ def serve(
 ) -> None:
     """Answer requests of OpenAI, Ollama, TEI, Cohere and Jina clients over HTTP."""
     try:
+        from akidb_mlx.server.app import create_app
         from akidb_mlx.server.config import load_config
-        from akidb_mlx.server.serving import serve as serve_forever
+        from akidb_mlx.server.serving import create_server
     except ImportError as error:
         raise ConfigurationError(
             f"serving needs {error.name}, which is not installed: run `pip install 'akidb-mlx[server]'`"
@@ -64,10 +75,13 @@ def serve(
     flags = {
         "models": models or None,
         "rerankers": rerankers or None,
+        "entities": entities,
+        "summaries": summaries,
         "host": host,
         "port": port,
         "api_key_file": api_key_file,
         "preload": preload or None,
         "allow_no_key": allow_no_key or None,
     }
-    serve_forever(load_config(config, flags), started=lambda address: report(f"serving at {address}"))
+    loaded = load_config(config, flags)
+    create_server(loaded, create_app(loaded), started=lambda address: report(f"serving at {address}")).run()

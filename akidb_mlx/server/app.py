@@ -21,14 +21,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from akidb_mlx.server.body import parse_json, read_body
 from akidb_mlx.server.calls import ServerState
 from akidb_mlx.server.config import ServerConfig
-from akidb_mlx.server.dialects import openai, operations
+from akidb_mlx.server.dialects import extraction, ollama, openai, operations, rerank, tei
 from akidb_mlx.server.endpoint import Endpoint, json_response
+from akidb_mlx.server.facades import Facades
 from akidb_mlx.server.metrics import ServerMetrics
 from akidb_mlx.server.models import Kind, Models, load_model
+from akidb_mlx.server.openapi import openapi_document
 from akidb_mlx.server.problems import ErrorShape, Problem, RequestError, describe, ollama_error, openai_error
 from akidb_mlx.server.security import ApiKeys, HostCheck
 
-ENDPOINTS: tuple[Endpoint, ...] = (*openai.ENDPOINTS, *operations.ENDPOINTS)
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *openai.ENDPOINTS,
+    *rerank.ENDPOINTS,
+    *extraction.ENDPOINTS,
+    *ollama.ENDPOINTS,
+    *tei.ENDPOINTS,
+    *operations.ENDPOINTS,
+)
 
 # What is logged and counted where the client left before its answer.
 _CLIENT_LEFT = 499
@@ -50,7 +59,7 @@ def create_app(config: ServerConfig, load: Callable[[Kind, str], Any] = load_mod
     """
     keys = None if config.api_key_file is None else ApiKeys(config.api_key_file)
     models = Models(config, load)
-    state = ServerState(config, models, ServerMetrics(models.latest))
+    state = ServerState(config, models, ServerMetrics(models.latest), Facades(config))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -60,10 +69,14 @@ def create_app(config: ServerConfig, load: Callable[[Kind, str], Any] = load_mod
         try:
             yield
         finally:
+            state.facades.close()
             await models.close()
 
     app = Starlette(
-        routes=[Route(entry.path, _handler(entry, state), methods=[entry.method]) for entry in ENDPOINTS],
+        routes=[
+            *(Route(entry.path, _handler(entry, state), methods=[entry.method]) for entry in ENDPOINTS),
+            Route("/openapi.json", _describe_api, methods=["GET"]),
+        ],
         exception_handlers={HTTPException: _answer_http_error},
         lifespan=lifespan,
     )
@@ -141,6 +154,11 @@ def _handler(endpoint: Endpoint, state: ServerState) -> Callable[[Request], Awai
             return _answer_problem(describe(error), endpoint.error)
 
     return handle
+
+
+async def _describe_api(_: Request) -> Response:
+    """Return the description of all routes."""
+    return json_response(openapi_document(ENDPOINTS))
 
 
 async def _unless_disconnected(request: Request, answer: Awaitable[Response]) -> Response:

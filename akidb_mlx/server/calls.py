@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
+from math import exp
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from akidb_mlx.options import EmbedOptions
+from akidb_mlx.checkpoint.tokenizer import Token
+from akidb_mlx.errors import InvalidInputError
+from akidb_mlx.options import EmbedOptions, OverflowPolicy
 from akidb_mlx.server.config import ServerConfig
+from akidb_mlx.server.facades import Facades
 from akidb_mlx.server.metrics import ServerMetrics
 from akidb_mlx.server.models import Models
 from akidb_mlx.server.problems import RequestError
 from akidb_mlx.texts import expected_tokens
 
 if TYPE_CHECKING:
-    from akidb_mlx.reranking import ScoreBatch
+    from akidb_mlx.reranking import Reranker, ScoreBatch
     from akidb_mlx.vectors import EmbeddingBatch
+
+# The activation of a model whose scores are logits.
+_NONE = "Identity"
 
 
 @dataclass
@@ -28,12 +38,14 @@ class ServerState:
         config: the configuration.
         models: the models.
         metrics: the counters.
+        facades: what finds entities and what makes summaries.
         started: when the server began, in seconds since 1970.
     """
 
     config: ServerConfig
     models: Models
     metrics: ServerMetrics
+    facades: Facades
     started: float = field(default_factory=time)
 
 
@@ -68,26 +80,66 @@ async def embed(
     return batch
 
 
+async def tokenize(
+    state: ServerState, texts: Sequence[str], input_type: str | None, add_special: bool
+) -> list[list[Token]]:
+    """Return the tokens of texts by the default model.
+
+    Raises:
+        RequestError: a limit is exceeded, or there is no embedding model.
+        AkidbMlxError: as `EmbeddingService.tokenize` raises.
+    """
+    name = state.models.choose(None, "embedder")
+    check_limits(state.config, "inputs", texts)
+    async with state.models.use(name) as service:
+        work = partial(
+            service.tokenize,
+            texts,
+            input_type=input_type,
+            add_special_tokens=add_special,
+            timeout=state.config.timeout_s,
+        )
+        tokens: list[list[Token]] = await asyncio.get_running_loop().run_in_executor(None, work)
+        return tokens
+
+
 async def rerank(
-    state: ServerState, model: str | None, query: str, documents: Sequence[str], *, field_name: str, **options: Any
+    state: ServerState,
+    model: str | None,
+    query: str,
+    documents: Sequence[str],
+    *,
+    field_name: str,
+    on_overflow: OverflowPolicy = "truncate",
+    raw: bool = False,
 ) -> tuple[ScoreBatch, list[float]]:
     """Score the documents of a request.
 
     Returns:
-        The scores as the model gives them, and from 0 to 1 as clients expect them.
+        What the model gave, and the score of each document as clients expect it: from 0 to 1, by the sigmoid where the
+        model's files ask for no activation; or with `raw`, before any activation.
+
+    Raises:
+        RequestError: a limit is exceeded, or there is no such reranker.
+        AkidbMlxError: as `Reranker.score_detailed` raises.
     """
     name = state.models.choose(model, "reranker")
     check_limits(state.config, field_name, documents, query)
     pairs = [(query, document) for document in documents]
-    timed = {**options, "timeout": state.config.timeout_s}
+    activation = ""
 
-    async with state.models.use(name) as reranker:
+    def submit(reranker: Reranker) -> Future[ScoreBatch]:
+        nonlocal activation
         reranker.check_orders()
-        is_logit = reranker.get_model_info()["activation"] == "Identity"
-    batch: ScoreBatch = await state.models.call(name, lambda reranker: reranker.submit(pairs, **timed))
+        activation = reranker.get_model_info()["activation"]
+        if raw and activation != _NONE:
+            raise InvalidInputError(f"raw scores are not to be had: this model's are those after {activation}")
+        return reranker.submit(pairs, on_overflow=on_overflow, timeout=state.config.timeout_s)
+
+    batch: ScoreBatch = await state.models.call(name, submit)
     state.metrics.count_texts("rerank", name, batch.token_counts, batch.truncated)
     scores: list[float] = batch.scores.tolist()
-    return batch, [_sigmoid(score) for score in scores] if is_logit else scores
+    return batch, [_sigmoid(score) for score in scores] if activation == _NONE and not raw else scores
 
 
 def check_limits(config: ServerConfig, field_name: str, texts: Sequence[str], beside: str = "") -> None:

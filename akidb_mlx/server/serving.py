@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import ceil
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from akidb_mlx.server.app import create_app
 from akidb_mlx.server.config import ServerConfig
 
 # Most bytes of a request's head.
@@ -18,19 +19,17 @@ _MAX_HEAD_BYTES = 1 << 16
 _KEEP_ALIVE_S = 75
 
 
-def serve(config: ServerConfig, started: Callable[[str], None]) -> None:
-    """Answer requests until SIGTERM or Ctrl-C; requests that run have a while to finish.
+def create_server(config: ServerConfig, app: ASGIApp, started: Callable[[str], None]) -> uvicorn.Server:
+    """Return a server whose `run` answers requests until SIGTERM or Ctrl-C; those that run have a while to finish.
 
     Args:
         config: the server's configuration.
+        app: the application.
         started: called with the server's address once it listens.
-
-    Raises:
-        ConfigurationError: the file of keys cannot be read.
     """
-    _Server(
+    return _Server(
         uvicorn.Config(
-            create_app(config),
+            app,
             host=config.host,
             port=config.port,
             http=bounded_protocol(config.body_timeout_s),
@@ -41,10 +40,10 @@ def serve(config: ServerConfig, started: Callable[[str], None]) -> None:
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=int(config.shutdown_timeout_s),
+            timeout_graceful_shutdown=ceil(config.shutdown_timeout_s),
         ),
         started,
-    ).run()
+    )
 
 
 class _Server(uvicorn.Server):
