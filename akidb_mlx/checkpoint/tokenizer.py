@@ -158,7 +158,7 @@ class TextTokenizer:
                 ),
                 *after,
             ]
-            for encoding in self._encodings(list(texts), deadline)
+            for encoding in self._encodings(list(texts), deadline, offsets=True)
         ]
 
     def _special_token(self, number: int) -> Token:
@@ -238,13 +238,13 @@ class TextTokenizer:
         """Return the token ids of each text, without special tokens; may be called from any thread."""
         return [np.array(encoding.ids, dtype=np.int32) for encoding in self._encodings(texts, deadline)]
 
-    def _encodings(self, texts: list[str], deadline: Deadline) -> list[Encoding]:
+    def _encodings(self, texts: list[str], deadline: Deadline, offsets: bool = False) -> list[Encoding]:
         longest = _LONG if deadline.left() is None else _LONG_BEFORE_DEADLINE
         encodings: list[Encoding] = []
         for piece in _pieces(texts, longest):
             deadline.check()
             long = sum(map(len, piece)) > longest
-            encodings += (self._long if long else self._short).encode(piece, deadline)
+            encodings += (self._long if long else self._short).encode(piece, deadline, offsets)
         return encodings
 
 
