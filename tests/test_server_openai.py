@@ -51,7 +51,9 @@ def test_vectors_are_those_of_embed_to_the_bit(client, service):
 
 def test_base64_holds_the_same_floats(client, service):
     (entry,) = ask(client, input="a text", encoding_format="base64").json()["data"]
-    assert np.array_equal(np.frombuffer(base64.b64decode(entry["embedding"]), "<f4"), service.embed_array(["a text"])[0])
+    assert np.array_equal(
+        np.frombuffer(base64.b64decode(entry["embedding"]), "<f4"), service.embed_array(["a text"])[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,9 @@ def test_a_large_body_is_413_also_without_a_declared_length(client):
 
 
 def test_a_compressed_body_is_refused(client):
-    assert refusal(client.post(PATH, content=b"x", headers={"content-encoding": "gzip"}))["code"] == "unsupported_encoding"
+    assert (
+        refusal(client.post(PATH, content=b"x", headers={"content-encoding": "gzip"}))["code"] == "unsupported_encoding"
+    )
 
 
 def test_only_the_models_named_at_the_start_are_served(client):

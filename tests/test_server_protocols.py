@@ -173,6 +173,7 @@ def test_keep_alive_as_go_writes_durations(value, seconds):
 
 def test_keep_alive_unloads():
     with running_server() as client:
+
         def loaded():
             return [model["name"] for model in client.get("/api/ps").json()["models"]]
 

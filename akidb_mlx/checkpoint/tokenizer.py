@@ -249,8 +249,8 @@ class TextTokenizer:
 
 
 def no_token_error(index: int, text: str) -> InvalidInputError:
-    """Return the error of a text of which a model would read nothing."""
-    return InvalidInputError(f"text {index} yields no token: found {text[:40]!r}", index)
+    """Return the error of a text of which a model would read nothing; servers log it, so it does not quote the text."""
+    return InvalidInputError(f"text {index} yields no token: found {len(text)} characters that are none", index)
 
 
 def too_long_error(index: int, tokens: int, max_tokens: int) -> InvalidInputError:

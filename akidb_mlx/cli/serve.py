@@ -32,9 +32,7 @@ def serve(
     ] = None,
     entities: Annotated[
         str | None,
-        typer.Option(
-            envvar="AKIDB_SERVE_ENTITIES", help="Model for entities; auto detects the language of each text."
-        ),
+        typer.Option(envvar="AKIDB_SERVE_ENTITIES", help="Model for entities; auto detects the language of each text."),
     ] = None,
     summaries: Annotated[
         str | None,

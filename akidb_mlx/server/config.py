@@ -26,7 +26,9 @@ class ServerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    models: list[str] = Field([], description="Embedding models, and rerankers of the catalogue, that may be asked for.")
+    models: list[str] = Field(
+        [], description="Embedding models, and rerankers of the catalogue, that may be asked for."
+    )
     rerankers: list[str] = Field([], description="Rerankers that may be asked for.")
     entities: str | None = Field(None, description="Model for entities; auto detects the language of each text.")
     summaries: str | None = Field(None, description="Generative model for summaries, or extractive.")

@@ -32,7 +32,9 @@ class ServerMetrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
-        self._running = Gauge("akidb_http_requests_running", "Requests that are being answered.", registry=self._registry)
+        self._running = Gauge(
+            "akidb_http_requests_running", "Requests that are being answered.", registry=self._registry
+        )
         names = ("operation", "model")
         self._texts = Counter("akidb_texts", "Texts that were answered.", names, registry=self._registry)
         self._tokens = Counter("akidb_tokens", "Tokens that were read of them.", names, registry=self._registry)

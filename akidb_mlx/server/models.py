@@ -61,9 +61,7 @@ class Models:
             **dict.fromkeys(config.all_rerankers, "reranker"),
         }
         self._config = config
-        self._pool: ModelPool[Any] = ModelPool(
-            config.max_model_bytes, load=lambda name: load(self.kinds[name], name)
-        )
+        self._pool: ModelPool[Any] = ModelPool(config.max_model_bytes, load=lambda name: load(self.kinds[name], name))
         # A thread for each model that may be waited for, and one beside them.
         self._waiters = ThreadPoolExecutor(len(self.kinds) + 1, "akidb-mlx-model")
         self._leases: dict[str, _Lease] = {}
@@ -72,7 +70,6 @@ class Models:
         self._expires: dict[str, float] = {}
         self._starting: set[str] = set()
         self._deaths: Counter[str] = Counter()
-        self._dead: list[Any] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -125,16 +122,10 @@ class Models:
             ServiceClosedError: its thread died too often.
             AkidbMlxError: it cannot be loaded.
         """
-        if self._deaths[name] >= _MOST_DEATHS:
-            raise ServiceClosedError(f"{name} died {_MOST_DEATHS} times: restart the server")
-        if self._deaths[name] and name in self._starting:
-            raise RequestError(503, "loading", f"{name} is being loaded again; retry")
+        self._refuse_dead(name)
         async with self._share(name) as model:
-            try:
-                yield model
-            except ServiceClosedError:
-                self._note_death(name, model)
-                raise
+            self._refuse_dead(name)  # it may have died while others used it
+            yield model
         wanted = self._config.keep_alive_s if keep_alive_s is None else keep_alive_s
         self._expires[name] = asyncio.get_running_loop().time() + (inf if wanted is None else wanted)
         if wanted == 0:
@@ -164,6 +155,8 @@ class Models:
 
         A model that computed something in the last seconds works; any other that is loaded is tried.
         """
+        for name in list(self._latest):
+            self._bury(name)
         if self._starting:
             return False, f"loading {', '.join(sorted(self._starting))}"
         for name, deaths in self._deaths.items():
@@ -215,32 +208,55 @@ class Models:
                     del self._leases[name]
                 lease.entered.add_done_callback(partial(_leave, lease.context))
 
-    def _note_death(self, name: str, model: Any) -> None:
-        """Count the death of a model's thread, and begin to load the model again after the first."""
-        if model.get_model_info()["status"] != "failed" or any(dead is model for dead in self._dead):
+    def _refuse_dead(self, name: str) -> None:
+        """Refuse a model whose thread died: for now after the first time, while it is loaded again; then for good.
+
+        Raises:
+            RequestError: it is being loaded again.
+            ServiceClosedError: its thread died too often.
+        """
+        self._bury(name)
+        if self._deaths[name] >= _MOST_DEATHS:
+            raise ServiceClosedError(f"{name} died {self._deaths[name]} times: restart the server")
+        if self._deaths[name] and name in self._starting:
+            raise RequestError(503, "loading", f"{name} is being loaded again; retry")
+
+    def _bury(self, name: str) -> None:
+        """Count the death of a model's thread, if it died, and begin to load the model again after the first."""
+        if name not in self._latest or self._latest[name].get_model_info()["status"] != "failed":
             return
-        self._dead.append(model)
         self._deaths[name] += 1
-        self._latest.pop(name, None)
+        del self._latest[name]
         self._succeeded.pop(name, None)
         self._leases.pop(name, None)
         if self._deaths[name] < _MOST_DEATHS:
+            self._starting.add(name)
             self._spawn(self._warm(name))
 
     async def _warm(self, name: str) -> None:
         """Load a model before it is asked for; why it failed is said to whoever asks for it."""
         self._starting.add(name)
         try:
-            async with self._share(name):
-                self._expires.setdefault(name, inf)
+            while not await self._load_within_timeout(name):
+                pass
         except (AkidbMlxError, OSError) as error:
             logger.error("%s could not be loaded: %s", name, error)
         finally:
             self._starting.discard(name)
 
+    async def _load_within_timeout(self, name: str) -> bool:
+        """Load a model, and return whether it is loaded; the load goes on after the time that a request waits."""
+        try:
+            async with self._share(name):
+                return True
+        except (RequestError, ServiceOverloadedError):
+            return False
+
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_S)
+            for name in list(self._latest):
+                self._bury(name)
             now = asyncio.get_running_loop().time()
             for name in [name for name, at in self._expires.items() if at <= now]:
                 await self._unload(name)

@@ -18,7 +18,9 @@ async def ready(state: ServerState) -> Response:
     """Say whether requests can be answered."""
     is_ready, reason = await state.models.readiness()
     headers = {} if is_ready else {"retry-after": "1"}
-    return json_response({"status": "ok" if is_ready else "unavailable", "reason": reason}, 200 if is_ready else 503, headers)
+    return json_response(
+        {"status": "ok" if is_ready else "unavailable", "reason": reason}, 200 if is_ready else 503, headers
+    )
 
 
 async def metrics(state: ServerState) -> Response:
