@@ -48,7 +48,7 @@ class HeldModel:
 
 def held_server(**config):
     model = HeldModel()
-    return model, running_server(lambda kind, name: model, **config)
+    return model, running_server(lambda *_: model, **config)
 
 
 # Keys and hosts

@@ -56,7 +56,7 @@ def test_cohere_and_jina(client, scores, path):
     assert answer["usage"]["total_tokens"] == sum(result["akidb"]["tokens"] for result in answer["results"])
 
 
-def test_the_best_documents_only_with_their_texts(client, scores):
+def test_the_best_documents_only_with_their_texts(client):
     body = {"query": "a question", "documents": ["one", "another answer"], "top_n": 1, "return_documents": True}
     (result,) = client.post("/v1/rerank", json=body).json()["results"]
     assert result["document"] == {"text": ["one", "another answer"][result["index"]]}

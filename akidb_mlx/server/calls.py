@@ -1,10 +1,9 @@
-"""What every protocol asks for, in one form: the limits, the choice of the model, and the call."""
+"""The calls that every protocol makes: limits, the choice of the model, and the call itself."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,7 +37,7 @@ class ServerState:
         config: the configuration.
         models: the models.
         metrics: the counters.
-        facades: what finds entities and what makes summaries.
+        facades: entities and summaries.
         started: when the server began, in seconds since 1970.
     """
 
@@ -176,6 +175,5 @@ def check_limits(config: ServerConfig, field_name: str, texts: Sequence[str], be
 
 
 def _sigmoid(score: float) -> float:
-    from math import exp
 
     return 1 / (1 + exp(-score)) if score >= 0 else exp(score) / (1 + exp(score))

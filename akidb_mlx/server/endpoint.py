@@ -10,7 +10,6 @@ import orjson
 from starlette.responses import Response
 
 from akidb_mlx.server.body import Body, parse_fields
-from akidb_mlx.server.calls import ServerState
 from akidb_mlx.server.problems import ErrorShape
 
 # The header that says how many texts were cut, where an answer's JSON has no place for it.

@@ -1,4 +1,4 @@
-"""What finds entities and what makes summaries: made when they are first asked for, and run on threads of their own."""
+"""The EntityExtractor and the Summarizer of a server, made when first asked for and run on threads of their own."""
 
 from __future__ import annotations
 
@@ -56,10 +56,12 @@ class Facades:
             raise RequestError(
                 404, "model_not_found", "no summaries are served here: start the server with --summaries"
             )
-        words = {} if max_words is None else {"max_words": max_words}
 
         def begin() -> Iterator[str]:
-            return self._summarizer.stream(messages, timeout=self._config.timeout_s, **words)
+            from akidb_mlx.summarization.words import DEFAULT_MAX_WORDS
+
+            words = DEFAULT_MAX_WORDS if max_words is None else max_words
+            return self._summarizer.stream(messages, max_words=words, timeout=self._config.timeout_s)
 
         pieces = await _run(self._summaries, begin)
         try:

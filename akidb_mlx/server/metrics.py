@@ -39,7 +39,7 @@ class ServerMetrics:
         self._texts = Counter("akidb_texts", "Texts that were answered.", names, registry=self._registry)
         self._tokens = Counter("akidb_tokens", "Tokens that were read of them.", names, registry=self._registry)
         self._truncated = Counter("akidb_truncated_texts", "Texts that were cut.", names, registry=self._registry)
-        self._registry.register(_ModelCollector(models))  # type: ignore[arg-type]
+        self._registry.register(_ModelCollector(models))
 
     def begin(self) -> None:
         """Note that a request has come."""

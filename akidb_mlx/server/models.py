@@ -193,6 +193,8 @@ class Models:
             context = self._pool.use(name, self._config.load_timeout_s)
             entered = asyncio.get_running_loop().run_in_executor(self._waiters, context.__enter__)
             lease = self._leases[name] = _Lease(entered, context)
+            # Before anybody who waits for it wakes up, and asks again.
+            entered.add_done_callback(partial(self._forget_failed, name, lease))
         lease.users += 1
         try:
             try:
@@ -207,6 +209,10 @@ class Models:
                 if self._leases.get(name) is lease:
                     del self._leases[name]
                 lease.entered.add_done_callback(partial(_leave, lease.context))
+
+    def _forget_failed(self, name: str, lease: _Lease, entered: asyncio.Future[Any]) -> None:
+        if (entered.cancelled() or entered.exception() is not None) and self._leases.get(name) is lease:
+            del self._leases[name]
 
     def _refuse_dead(self, name: str) -> None:
         """Refuse a model whose thread died: for now after the first time, while it is loaded again; then for good.
@@ -238,7 +244,7 @@ class Models:
         self._starting.add(name)
         try:
             while not await self._load_within_timeout(name):
-                pass
+                logger.info("%s is still being loaded", name)
         except (AkidbMlxError, OSError) as error:
             logger.error("%s could not be loaded: %s", name, error)
         finally:

@@ -19,7 +19,7 @@ _REASONS = {
     413: "The body is too large.",
     429: "Too much is being asked; retry after the seconds of Retry-After.",
     500: "The computation failed.",
-    503: "The model is loading, restarting or not usable, or the time is over; retry after Retry-After, if it is there.",
+    503: "The model is loading, restarting or not usable, or time is over; retry where there is Retry-After.",
 }
 
 

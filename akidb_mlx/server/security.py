@@ -1,4 +1,4 @@
-"""Who may ask: the keys, and the host that a request is addressed to."""
+"""The keys of those who may ask, and the check of the host that a request is addressed to."""
 
 from __future__ import annotations
 

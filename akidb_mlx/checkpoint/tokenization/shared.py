@@ -48,7 +48,7 @@ class LongTexts:
         self._lock = ExclusiveLock()
 
     def encode(self, texts: list[str], deadline: Deadline, offsets: bool = False) -> list[Encoding]:
-        """Return the encoding of each text, without special tokens; takes and raises what `LockedTokenizer.encode` does."""
+        """Return the encoding of each text; takes and raises what `LockedTokenizer.encode` does."""
         while True:
             if (
                 deadline.left() is not None
