@@ -10,7 +10,7 @@ import httpx2
 from akidb_mlx.reranking import Reranker
 from akidb_mlx.server.app import create_app
 from akidb_mlx.server.config import ServerConfig
-from akidb_mlx.server.serving import create_server
+from akidb_mlx.server.serving import create_server, listen
 from akidb_mlx.service import EmbeddingService
 from tests.support import GOLDENS
 
@@ -32,7 +32,8 @@ def running_server(load: Any = load_tiny, **config: Any) -> Iterator[httpx2.Clie
         listening.set()
 
     server = create_server(chosen, create_app(chosen, load), note)
-    thread = threading.Thread(target=server.run)
+    socket = listen(chosen.host, chosen.port)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()
     try:
         assert listening.wait(60)
@@ -41,4 +42,5 @@ def running_server(load: Any = load_tiny, **config: Any) -> Iterator[httpx2.Clie
     finally:
         server.should_exit = True
         thread.join(30)
+        socket.close()
         assert not thread.is_alive()

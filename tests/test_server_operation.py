@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from akidb_mlx.errors import ConfigurationError, DeadlineExceededError, InferenceError, ServiceOverloadedError
@@ -276,6 +277,17 @@ def test_a_killed_model_is_loaded_again_once(monkeypatch):
         assert client.get("/health/ready").status_code == 503
         assert client.get("/health/live").status_code == 200
         assert len(loaded) == 2
+
+
+def test_a_request_that_outlives_the_end_is_told_so():
+    model, server = held_server(shutdown_timeout_s=0.5)
+    with ThreadPoolExecutor(1) as caller:
+        with server as client:
+            answer = caller.submit(httpx2.post, f"{client.base_url}/v1/embeddings", json=EMBED)
+            wait_until(lambda: model.calls)
+        assert answer.result().status_code == 503
+        assert "ending" in answer.result().json()["error"]["message"]
+        assert model.calls[0].cancelled()
 
 
 # Hostile connections

@@ -64,7 +64,7 @@ def serve(
     try:
         from akidb_mlx.server.app import create_app
         from akidb_mlx.server.config import load_config
-        from akidb_mlx.server.serving import create_server
+        from akidb_mlx.server.serving import create_server, listen
     except ImportError as error:
         raise ConfigurationError(
             f"serving needs {error.name}, which is not installed: run `pip install 'akidb-mlx[server]'`"
@@ -82,4 +82,6 @@ def serve(
         "allow_no_key": allow_no_key or None,
     }
     loaded = load_config(config, flags)
-    create_server(loaded, create_app(loaded), started=lambda address: report(f"serving at {address}")).run()
+    server = create_server(loaded, create_app(loaded), started=lambda address: report(f"serving at {address}"))
+    with listen(loaded.host, loaded.port) as socket:
+        server.run(sockets=[socket])

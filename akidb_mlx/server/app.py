@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from akidb_mlx.errors import ServiceClosedError
 from akidb_mlx.server.body import parse_json, read_body
 from akidb_mlx.server.calls import ServerState
 from akidb_mlx.server.config import ServerConfig
@@ -150,6 +151,8 @@ def _handler(endpoint: Endpoint, state: ServerState) -> Callable[[Request], Awai
             return await _unless_disconnected(request, endpoint.answer(state, body))
         except ClientDisconnect:
             return Response(status_code=_CLIENT_LEFT)
+        except asyncio.CancelledError:  # by the server, when the time of the requests that run is over
+            return _answer_problem(describe(ServiceClosedError("the server is ending")), endpoint.error)
         except Exception as error:  # noqa: BLE001 - every error is described to the client
             return _answer_problem(describe(error), endpoint.error)
 

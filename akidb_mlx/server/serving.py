@@ -1,8 +1,9 @@
-"""Runs the application on uvicorn until a signal ends it."""
+"""Runs the application on uvicorn, which was chosen over granian: as fast here, and it runs inside this process."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from math import ceil
 from typing import Any
@@ -11,16 +12,21 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from akidb_mlx.errors import ConfigurationError
 from akidb_mlx.server.config import ServerConfig
 
 # Most bytes of a request's head.
 _MAX_HEAD_BYTES = 1 << 16
+# Connections that may wait to be accepted.
+_BACKLOG = 2048
 # Seconds that an idle connection stays open after an answer.
 _KEEP_ALIVE_S = 75
 
 
 def create_server(config: ServerConfig, app: ASGIApp, started: Callable[[str], None]) -> uvicorn.Server:
-    """Return a server whose `run` answers requests until SIGTERM or Ctrl-C; those that run have a while to finish.
+    """Return a server whose `run(sockets=[…])` answers requests until SIGTERM or Ctrl-C.
+
+    Requests that run then have a while to finish.
 
     Args:
         config: the server's configuration.
@@ -30,8 +36,6 @@ def create_server(config: ServerConfig, app: ASGIApp, started: Callable[[str], N
     return _Server(
         uvicorn.Config(
             app,
-            host=config.host,
-            port=config.port,
             http=bounded_protocol(config.body_timeout_s),
             ws="none",
             lifespan="on",
@@ -44,6 +48,21 @@ def create_server(config: ServerConfig, app: ASGIApp, started: Callable[[str], N
         ),
         started,
     )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens at an address.
+
+    Raises:
+        ConfigurationError: there is no such address, or somebody else listens there.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)  # type: ignore[arg-type]
+    except OSError as error:
+        raise ConfigurationError(
+            f"{host} port {port} cannot be listened on: {error.strerror or error}; choose another --host or --port"
+        ) from error
 
 
 class _Server(uvicorn.Server):
