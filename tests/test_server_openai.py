@@ -156,18 +156,3 @@ def test_unknown_paths_and_methods(client):
     answer = client.get(PATH)
     assert refusal(answer, 405)["code"] == "method_not_allowed"
     assert answer.headers["allow"] == "POST"
-
-
-def test_the_official_client(client):
-    openai = pytest.importorskip("openai", reason="`make test-clients` installs it")
-    with openai.OpenAI(base_url=str(client.base_url.join("/v1")), api_key="ignored", max_retries=0) as official:
-        floats = official.embeddings.create(model=MODEL, input=["one", "two"], encoding_format="float")
-        packed = official.embeddings.create(model=MODEL, input=["one", "two"])
-        assert [np.float32(item.embedding).tobytes() for item in floats.data] == [
-            np.float32(item.embedding).tobytes() for item in packed.data
-        ]
-        assert [model.id for model in official.models.list()] == [MODEL, "tiny-qwen3"]
-        with pytest.raises(openai.NotFoundError, match="not served"):
-            official.embeddings.create(model="other", input="a")
-        with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length"):
-            official.embeddings.create(model=MODEL, input=[1, 2, 3])
