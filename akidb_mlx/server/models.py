@@ -128,8 +128,6 @@ class Models:
             yield model
         wanted = self._config.keep_alive_s if keep_alive_s is None else keep_alive_s
         self._expires[name] = asyncio.get_running_loop().time() + (inf if wanted is None else wanted)
-        if wanted == 0:
-            self._spawn(self._unload(name))
 
     async def call(self, name: str, submit: Callable[[Any], Any], keep_alive_s: float | None = None) -> Any:
         """Return the result of a call of a model's `submit`; cancelling the task drops what has not run."""
