@@ -23,8 +23,9 @@ HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 	found = [os.path.join(v("LIBDIR"), part, v("LDLIBRARY")) for part in ("", v("MULTIARCH") or "")]; \
 	raise SystemExit(not (v("PYTHONFRAMEWORK") or v("Py_ENABLE_SHARED") and any(map(os.path.exists, found))))
 
-.PHONY: FORCE demo help test test-rust test-real test-slow test-gpu test-timing test-load test-load-rust test-integrations test-crate package \
-	test-package docs lint lint-rust coverage guards fuzz-reference fidelity token-budget bench bench-peers bench-mac bench-load bench-entities bench-rust openblas libpython clean
+.PHONY: FORCE demo help test test-rust test-real test-clients test-slow test-gpu test-timing test-load test-load-rust \
+	test-integrations test-crate package test-package docs lint lint-rust coverage guards fuzz-reference fidelity \
+	token-budget bench bench-peers bench-mac bench-load bench-entities bench-rust openblas libpython clean
 
 demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
 	$(BIN)/python examples/search.py
@@ -42,6 +43,13 @@ test: .venv/developed ## run the tests, offline, on fixtures and on small models
 test-rust: .venv/developed | libpython ## test the crate, with and without Python
 	$(CARGO) test --locked
 	$(CARGO) test --locked --no-default-features
+
+# In an environment of their own, since neither their requirements nor their warnings are ours.
+CLIENTS := openai>=2,<4 ollama>=0.6,<1 cohere>=5,<8 schemathesis>=4,<5
+test-clients: .venv/interpreter ## run the server's tests with the official clients of each protocol
+	[ -e .bench/clients/bin/python ] || $(BIN)/python -m venv .bench/clients
+	.bench/clients/bin/python -m pip install --quiet --editable '.[server,rerank]' 'pytest>=8.2,<10' $(patsubst %,'%',$(CLIENTS))
+	AKIDB_ALL_CLIENTS=1 .bench/clients/bin/python -m pytest -W ignore tests/test_server_clients.py
 
 test-real: .venv/developed ## run the tests on the real weights in $AKIDB_TEST_MODELS
 	$(BIN)/python -m pytest -m 'real_weights and not load'

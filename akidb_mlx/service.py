@@ -18,7 +18,7 @@ from akidb_mlx.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from akidb_mlx.checkpoint.prompts import choose_prompt, choose_prompts, choose_route, read_default_prompt_name
 from akidb_mlx.checkpoint.purpose import check_is_embedder
 from akidb_mlx.checkpoint.static_tokenizer import PackedTexts, StaticTokenizer
-from akidb_mlx.checkpoint.tokenizer import TextTokenizer, TokenizedText
+from akidb_mlx.checkpoint.tokenizer import TextTokenizer, Token, TokenizedText
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.embedder import Embedder
 from akidb_mlx.engine.backend import BatchKey
@@ -186,6 +186,32 @@ class EmbeddingService(RunningModel, Embedder):
             opened.cancel()
             raise
         return opened.future
+
+    def tokenize(
+        self,
+        texts: Iterable[str],
+        *,
+        input_type: str | None = None,
+        add_special_tokens: bool = True,
+        timeout: float | None = None,
+    ) -> list[list[Token]]:
+        """Return the tokens of each text, in order and not cut.
+
+        Args:
+            texts: strings.
+            input_type: the prompt that goes before each, as in `EmbedOptions`.
+            add_special_tokens: whether the special tokens around a text are returned, too.
+            timeout: seconds that the call may take; None waits.
+
+        Raises:
+            InvalidInputError: a text or an option is not usable.
+            DeadlineExceededError: `timeout` passed.
+            ServiceClosedError: the service takes no more calls.
+        """
+        deadline = Deadline(parse_timeout(timeout))
+        self._engine.check_open()
+        prompt = choose_prompt(self._prompts, input_type, None)
+        return self._tokenizer.tokens([prompt + text for text in list_texts(texts)], add_special_tokens, deadline)
 
     def _add(
         self,

@@ -40,6 +40,7 @@ LAYERS = {
     "supervision": ["akidb_mlx.supervision"],
     "stdio": ["akidb_mlx.stdio"],
     "integrations": ["akidb_mlx.integrations"],
+    "server": ["akidb_mlx.server"],
     "cli": ["akidb_mlx.cli", "akidb_mlx.__main__", "akidb_mlx.stdio.__main__"],
     "model_cache": ["model_cache"],
     "mlx": ["mlx"],
@@ -75,12 +76,13 @@ BELOW["service"] = _LIBRARY | {"model_cache"}
 BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "model_cache", "mlx", "mlx_lm"}
 BELOW["reranking"] = BELOW["sparse"] = BELOW["multi_vector"] = BELOW["service"] | {"service"}
 BELOW["ml_funcs"] = BELOW["service"] | {"service", "entities", "summarization"}
+BELOW["server"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "top"}
 BELOW["stdio"] = BELOW["integrations"] = BELOW["service"] | {"service"}
-BELOW["cli"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "stdio", "supervision", "top"}
+BELOW["cli"] = BELOW["server"] | {"server", "stdio", "supervision"}
 # The package itself re-exports names of all layers on demand.
 BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "sparse", "multi_vector"}
 
-HEAVY = ("transformers", "torch", "mlx", "mlx_lm", "spacy", "numpy", "tokenizers", "pydantic")
+HEAVY = ("transformers", "torch", "mlx", "mlx_lm", "spacy", "numpy", "tokenizers", "pydantic", "starlette", "uvicorn")
 
 
 def test_the_public_names():

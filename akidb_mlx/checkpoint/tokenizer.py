@@ -46,6 +46,25 @@ class TokenizedText:
     truncated: bool
 
 
+@dataclass(frozen=True)
+class Token:
+    """A token of a text.
+
+    Attributes:
+        id: its number.
+        text: the entry of the vocabulary.
+        special: whether it stands around the text rather than for a part of it.
+        start: index in the text, prompt included, of the first character that it stands for; None where it is special.
+        stop: index after the last one.
+    """
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
 class TextTokenizer:
     """The checkpoint's own tokenizer, without any of its padding and truncation.
 
@@ -143,6 +162,36 @@ class TextTokenizer:
             self.check_vectors("text", index, text.windows)
         return fitted
 
+    def tokens(self, texts: Sequence[str], add_special: bool = True, deadline: Deadline = NEVER) -> list[list[Token]]:
+        """Return the tokens of valid strings, none of them cut; may be called from any thread.
+
+        Args:
+            texts: the strings, each with its prompt.
+            add_special: whether the special tokens around a text are returned, too.
+            deadline: when the caller leaves.
+        """
+        before, after = (
+            [self._special_token(number) for number in ids.tolist()] if add_special else []
+            for ids in (self._before, self._after)
+        )
+        return [
+            [
+                *before,
+                *(
+                    Token(number, token, special=False, start=start, stop=stop)
+                    for number, token, (start, stop) in zip(
+                        encoding.ids, encoding.tokens, encoding.offsets, strict=True
+                    )
+                    if number != self._loaded.unknown
+                ),
+                *after,
+            ]
+            for encoding in self._encodings(list(texts), deadline, offsets=True)
+        ]
+
+    def _special_token(self, number: int) -> Token:
+        return Token(number, self._loaded.tokenizer.id_to_token(number) or "", special=True, start=None, stop=None)
+
     def prefix(self, prompt: str, deadline: Deadline = NEVER) -> TokenIds:
         """Return the tokens that every text with this prompt begins with."""
         if prompt not in self._prefixes:
@@ -217,19 +266,19 @@ class TextTokenizer:
         """Return the token ids of each text, without special tokens; may be called from any thread."""
         return [np.array(encoding.ids, dtype=np.int32) for encoding in self._encodings(texts, deadline)]
 
-    def _encodings(self, texts: list[str], deadline: Deadline) -> list[Encoding]:
+    def _encodings(self, texts: list[str], deadline: Deadline, offsets: bool = False) -> list[Encoding]:
         longest = _LONG if deadline.left() is None else _LONG_BEFORE_DEADLINE
         encodings: list[Encoding] = []
         for piece in _pieces(texts, longest):
             deadline.check()
             long = sum(map(len, piece)) > longest
-            encodings += (self._long if long else self._short).encode(piece, deadline)
+            encodings += (self._long if long else self._short).encode(piece, deadline, offsets)
         return encodings
 
 
 def no_token_error(index: int, text: str) -> InvalidInputError:
-    """Return the error of a text of which a model would read nothing."""
-    return InvalidInputError(f"text {index} yields no token: found {text[:40]!r}", index)
+    """Return the error of a text of which a model would read nothing; servers log it, so it does not quote the text."""
+    return InvalidInputError(f"text {index} yields no token: found {len(text)} characters that are none", index)
 
 
 def too_long_error(index: int, tokens: int, max_tokens: int) -> InvalidInputError:

@@ -20,6 +20,7 @@ from akidb_mlx.cli.embed import embed
 from akidb_mlx.cli.entities import entities
 from akidb_mlx.cli.output import report, write_line
 from akidb_mlx.cli.rerank import rerank
+from akidb_mlx.cli.serve import serve
 from akidb_mlx.cli.service import service
 from akidb_mlx.cli.stdio import stdio
 from akidb_mlx.cli.streams import open_streams, require_utf8
@@ -42,6 +43,7 @@ app.command()(embed)
 app.command()(rerank)
 app.command()(entities)
 app.command()(summarize)
+app.command()(serve)
 app.add_typer(service, name="service")
 app.command()(models.pull)
 app.command("models")(show_catalog)

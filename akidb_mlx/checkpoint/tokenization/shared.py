@@ -22,15 +22,15 @@ class LockedTokenizer:
         self._tokenizer = tokenizer
         self._lock = ExclusiveLock()
 
-    def encode(self, texts: list[str], deadline: Deadline) -> list[Encoding]:
-        """Return the encoding of each text, without special tokens.
+    def encode(self, texts: list[str], deadline: Deadline, offsets: bool = False) -> list[Encoding]:
+        """Return the encoding of each text, without special tokens; its tokens' places only with `offsets`.
 
         Raises:
             InferenceError: the tokenizer failed.
             DeadlineExceededError: the deadline passed while another thread used the tokenizer.
         """
         with hold_until(deadline, self._lock):
-            return _encode(self._tokenizer, texts)
+            return _encode(self._tokenizer, texts, offsets)
 
 
 class LongTexts:
@@ -47,8 +47,8 @@ class LongTexts:
         self._abandoned: Latch | None = None
         self._lock = ExclusiveLock()
 
-    def encode(self, texts: list[str], deadline: Deadline) -> list[Encoding]:
-        """Return the encoding of each text, without special tokens; raises what `LockedTokenizer.encode` does."""
+    def encode(self, texts: list[str], deadline: Deadline, offsets: bool = False) -> list[Encoding]:
+        """Return the encoding of each text; takes and raises what `LockedTokenizer.encode` does."""
         while True:
             if (
                 deadline.left() is not None
@@ -59,18 +59,18 @@ class LongTexts:
             with hold_until(deadline, self._lock):
                 if deadline.left() is None:
                     self._tokenizer = self._tokenizer or self._load()
-                    return _encode(self._tokenizer, texts)
+                    return _encode(self._tokenizer, texts, offsets)
                 if self._abandoned is not None and not self._abandoned.wait(0):
                     continue  # left behind by a caller for whose turn this one waited
-                return self._encode_until(texts, deadline)
+                return self._encode_until(texts, deadline, offsets)
 
-    def _encode_until(self, texts: list[str], deadline: Deadline) -> list[Encoding]:
+    def _encode_until(self, texts: list[str], deadline: Deadline, offsets: bool) -> list[Encoding]:
         """Tokenise on another thread, and leave it with its tokenizer when the deadline passes."""
         kept, load = self._tokenizer, self._load
 
         def work() -> tuple[Tokenizer, list[Encoding]]:
             tokenizer = kept or load()
-            return tokenizer, _encode(tokenizer, texts)
+            return tokenizer, _encode(tokenizer, texts, offsets)
 
         def leave(done: Latch) -> None:
             self._tokenizer, self._abandoned = None, done
@@ -79,9 +79,10 @@ class LongTexts:
         return encodings
 
 
-def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
+def _encode(tokenizer: Tokenizer, texts: list[str], offsets: bool) -> list[Encoding]:
+    encode = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
     try:
-        return list(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+        return list(encode(texts, add_special_tokens=False))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a native panic is no Exception
