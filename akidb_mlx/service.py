@@ -211,7 +211,8 @@ class EmbeddingService(RunningModel, Embedder):
         deadline = Deadline(parse_timeout(timeout))
         self._engine.check_open()
         prompt = choose_prompt(self._prompts, input_type, None)
-        return self._tokenizer.tokens([prompt + text for text in list_texts(texts)], add_special_tokens, deadline)
+        tokenizer = self._tokenizers[choose_route(self._checkpoint.routes, input_type)]
+        return tokenizer.tokens([prompt + text for text in list_texts(texts)], add_special_tokens, deadline)
 
     def _add(
         self,
