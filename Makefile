@@ -23,7 +23,7 @@ HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 	found = [os.path.join(v("LIBDIR"), part, v("LDLIBRARY")) for part in ("", v("MULTIARCH") or "")]; \
 	raise SystemExit(not (v("PYTHONFRAMEWORK") or v("Py_ENABLE_SHARED") and any(map(os.path.exists, found))))
 
-.PHONY: FORCE demo help test test-rust test-real test-clients test-slow test-gpu test-timing test-load test-load-rust \
+.PHONY: FORCE demo help test test-rust test-real test-clients test-slow test-gpu test-timing test-load test-load-python test-load-rust \
 	test-integrations test-crate package test-package docs lint lint-rust coverage guards fuzz-reference fidelity \
 	token-budget bench bench-peers bench-mac bench-load bench-entities bench-rust openblas libpython clean
 
@@ -66,9 +66,12 @@ test-gpu: .venv/developed ## compare a GPU's vectors with the reference's
 test-timing: .venv/developed ## run the tests that assert seconds, on a quiet machine
 	$(BIN)/python -m pytest -m timing
 
-test-load: .venv/developed ## run the tests with many callers (two minutes)
-	$(BIN)/python -m pytest -m 'load and not real_weights'
+test-load: test-load-python ## run the tests with many callers (two minutes), also the crate's
 	@if cargo --version > /dev/null 2>&1; then $(MAKE) --no-print-directory test-load-rust; else $(RUST_HINT); fi
+
+# CI runs these; smaller versions of the crate's are among its default tests.
+test-load-python: .venv/developed ## run the package's tests with many callers
+	$(BIN)/python -m pytest -m 'load and not real_weights'
 
 # INTEGRATIONS="langchain llm" runs those two; CI runs the first.
 INTEGRATIONS ?=

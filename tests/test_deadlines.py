@@ -150,7 +150,7 @@ def test_an_error_of_the_tokenizer_reaches_a_caller_with_a_deadline():
 def test_the_deadline_covers_tokenising(service, stalling, monkeypatch):
     read, _, _ = stalling
     one = service("tiny-bert")
-    monkeypatch.setattr(one, "_tokenizer", read)
+    monkeypatch.setitem(one._tokenizers, "", read)
     before = one.get_metrics()["calls"]["timed_out"]
     with pytest.raises(DeadlineExceededError, match="within the call's timeout"):
         one.embed(["short", LONG], timeout=0.2)
