@@ -995,6 +995,61 @@ GUARDS = (
         "it is cut off",
         (("akidb_mlx/backends/towers.py", "_fit(batches[one], tower)", "batches[one]"),),
     ),
+    Guard(
+        "a sparse vector that depends on the batch's padding",
+        "test_sparse.py::test_a_text_has_the_same_vector_alone",
+        "padding repeats a token of the text, which changes no maximum",
+        (("akidb_mlx/backends/mlx/sparse.py", "mx.where(counts, hidden, hidden[:, :1])", "hidden"),),
+    ),
+    Guard(
+        "a model of another kind, loaded as one of vectors",
+        "test_sparse.py::test_other_classes_name_each_other",
+        "the kind that the files name is compared",
+        (("akidb_mlx/checkpoint/purpose.py", "if kind != wanted and", "if False and"),),
+    ),
+    Guard(
+        "a marker that is cut into pieces",
+        "test_multi_vector.py::test_a_marker_is_one_token",
+        "markers become tokens of the vocabulary",
+        (
+            (
+                "akidb_mlx/checkpoint/tokenization/loading.py",
+                "add_markers(tokenizer, checkpoint.multi_vector.markers)",
+                "pass",
+            ),
+        ),
+    ),
+    Guard(
+        "a window that includes one token too many",
+        "test_goldens.py::test_tiny_models_are_exact",
+        "a causal layer sees the keys nearer than the window",
+        (
+            (
+                "akidb_mlx/backends/mlx/encoders/windows.py",
+                "(distance >= 0) & (distance < reach)",
+                "(distance >= 0) & (distance <= reach)",
+            ),
+        ),
+        "tiny-mistral",
+    ),
+    Guard(
+        "a prefix that is shared although tokens see both sides",
+        "test_prefixes.py::test_a_decoder_made_to_see_both_sides_shares_nothing",
+        "only a causal encoder shares prefixes",
+        (("akidb_mlx/backends/mlx/model.py", "and self._encoder.causal", ""),),
+    ),
+    Guard(
+        "a library that prints among the answers of the protocol",
+        "test_stdio.py::test_whatever_a_library_prints_is_no_answer",
+        "standard output is standard error for everybody else",
+        (("akidb_mlx/stdio/streams.py", "os.dup2(2, 1)", "pass"),),
+    ),
+    Guard(
+        "a key that is guessed by the time of the comparison",
+        "test_server_operation.py::test_every_key_is_compared_in_constant_time",
+        "digests are compared by hmac",
+        (("akidb_mlx/server/security.py", "hmac.compare_digest(given, digest)", "given == digest"),),
+    ),
 )
 
 
