@@ -19,6 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from akidb_mlx.errors import ServiceClosedError
+from akidb_mlx.server import page
 from akidb_mlx.server.body import parse_json, read_body
 from akidb_mlx.server.calls import ServerState
 from akidb_mlx.server.config import ServerConfig
@@ -38,12 +39,15 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *ollama.ENDPOINTS,
     *tei.ENDPOINTS,
     *operations.ENDPOINTS,
+    *page.ENDPOINTS,
 )
 
 # What is logged and counted where the client left before its answer.
 _CLIENT_LEFT = 499
-_SHAPES = {endpoint.path: endpoint.error for endpoint in ENDPOINTS}
-_OPEN_PATHS = frozenset(endpoint.path for endpoint in ENDPOINTS if endpoint.is_open)
+_SHAPES: dict[tuple[str, str], ErrorShape] = {
+    (endpoint.method, endpoint.path): endpoint.error for endpoint in ENDPOINTS
+}
+_OPEN = frozenset((endpoint.method, endpoint.path) for endpoint in ENDPOINTS if endpoint.is_open)
 # Where the gate finds which route a request took.
 _ROUTE = "akidb.route"
 
@@ -120,7 +124,9 @@ class Gate:
             try:
                 self._admit(scope)
             except RequestError as error:
-                await _answer_problem(error.problem, _shape(scope["path"]))(scope, receive, observed_send)
+                await _answer_problem(error.problem, _shape(scope["method"], scope["path"]))(
+                    scope, receive, observed_send
+                )
             else:
                 await self._app(scope, receive, observed_send)
         finally:
@@ -130,7 +136,7 @@ class Gate:
     def _admit(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         self._hosts.check(headers)
-        if self._keys is not None and scope["path"] not in _OPEN_PATHS:
+        if self._keys is not None and (scope["method"], scope["path"]) not in _OPEN:
             self._keys.check(headers)
         most = self._state.config.max_requests
         if scope["method"] == "POST" and self._running > most:
@@ -192,7 +198,7 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "unknown_path", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     problem = Problem(error.status_code, code, f"{request.method[:16]} here: {error.detail}")
-    response = _answer_problem(problem, _shape(request.url.path))
+    response = _answer_problem(problem, _shape(request.method, request.url.path))
     response.headers.update(error.headers or {})
     return response
 
@@ -201,5 +207,6 @@ def _answer_problem(problem: Problem, shape: ErrorShape) -> Response:
     return json_response(shape(problem), problem.status, problem.headers)
 
 
-def _shape(path: str) -> ErrorShape:
-    return _SHAPES.get(path) or (ollama_error if path.startswith("/api/") else openai_error)
+def _shape(method: str, path: str) -> ErrorShape:
+    shapes = (_SHAPES.get((one, path)) for one in (method, "POST", "GET"))  # a path with another method keeps its shape
+    return next(filter(None, shapes), None) or (ollama_error if path.startswith("/api/") else openai_error)

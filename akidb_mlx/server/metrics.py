@@ -13,7 +13,11 @@ _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 2
 
 
 class ServerMetrics:
-    """The counters of one server."""
+    """The counters of one server.
+
+    Attributes:
+        running: how many requests are being answered.
+    """
 
     def __init__(self, models: Callable[[], dict[str, Any]]) -> None:
         """Start at zero.
@@ -32,9 +36,9 @@ class ServerMetrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
-        self._running = Gauge(
-            "akidb_http_requests_running", "Requests that are being answered.", registry=self._registry
-        )
+        self.running = 0
+        running = Gauge("akidb_http_requests_running", "Requests that are being answered.", registry=self._registry)
+        running.set_function(lambda: self.running)
         names = ("operation", "model")
         self._texts = Counter("akidb_texts", "Texts that were answered.", names, registry=self._registry)
         self._tokens = Counter("akidb_tokens", "Tokens that were read of them.", names, registry=self._registry)
@@ -43,11 +47,11 @@ class ServerMetrics:
 
     def begin(self) -> None:
         """Note that a request has come."""
-        self._running.inc()
+        self.running += 1
 
     def end(self, route: str, status: int, seconds: float) -> None:
         """Note how a request ended."""
-        self._running.dec()
+        self.running -= 1
         self._requests.labels(route, status).inc()
         self._seconds.labels(route).observe(seconds)
 

@@ -1,0 +1,97 @@
+"""The page at `/`: what it is served with, the report that it asks for, and its work in a real browser."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from akidb_mlx.server.page import _read_page
+from tests.servers import running_server
+
+MODEL = "tiny-bert"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def test_the_page_holds_all_that_it_needs():
+    with running_server() as client:
+        answer = client.get("/")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert not re.search(r"(src|href)=\"(?!data:)", answer.text)  # nothing is fetched from elsewhere
+
+
+def test_every_field_has_a_label_and_every_table_a_header():
+    class Fields(HTMLParser):
+        def __init__(self):
+            super().__init__()
+            self.labels, self.fields, self.headers = set(), set(), 0
+
+        def handle_starttag(self, tag, attributes):
+            found = dict(attributes)
+            if tag == "label":
+                self.labels.add(found["for"])
+            if tag in ("input", "select", "textarea"):
+                self.fields.add(found["id"])
+            self.headers += tag == "th"
+
+    fields = Fields()
+    fields.feed(_read_page()[0].decode())
+    assert fields.fields == fields.labels != set()
+    assert fields.headers
+
+
+def test_the_page_is_open_and_what_it_shows_needs_the_key(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("first\n")
+    with running_server(api_key_file=file) as client:
+        assert client.get("/").status_code == 200
+        assert client.get("/v1/status").status_code == 401
+        assert client.get("/v1/status", headers={"authorization": "Bearer first"}).status_code == 200
+        # TEI's route has the same path, and needs the key.
+        assert client.post("/", json={"inputs": "a"}).status_code == 401
+
+
+def test_the_report():
+    with running_server() as client:
+        before = client.get("/v1/status").json()
+        client.post("/v1/embeddings", json={"model": MODEL, "input": ["a text", "b " * 500]})
+        after = client.get("/v1/status").json()
+    (model,) = [one for one in before["models"] if one["name"] == MODEL]
+    assert model == {"name": MODEL, "kind": "embedder", "state": "not loaded"}
+    (model,) = [one for one in after["models"] if one["name"] == MODEL]
+    assert (model["state"], model["texts"], model["truncated"], model["refused"]) == ("ready", 2, 1, 0)
+    assert after["totals"]["texts"] == 2
+    assert after["totals"]["tokens"] > 100
+    assert after["totals"]["latency"]["count"] == 1
+    assert after["requests_running"] == 1  # this one
+
+
+def test_tei_keeps_its_errors_at_the_pages_path():
+    with running_server() as client:
+        assert "error_type" in client.post("/", json={"inputs": 7}).json()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_the_page_works_in_a_browser(tmp_path):
+    """It shows the model's state and the similarities that it is asked for; the address of the texts is the page's."""
+    with running_server() as client:
+        address = str(client.base_url)
+        shown = subprocess.run(
+            [
+                *(CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"),
+                *("--virtual-time-budget=4000", "--dump-dom", f"{address}/#compare"),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        ).stdout
+    assert re.search(r"ready, up for \d+ s", shown), shown[-2000:]
+    assert MODEL in shown
+    assert re.search(r"<td[^>]*>1\.000</td>", shown)
+    assert "Nothing was cut." in shown
