@@ -168,8 +168,13 @@ def test_commands_and_their_options_exist(page):
                 if name.startswith("-"):
                     continue
                 assert name in root.commands, f"{block}: akidb-mlx {name}"
-                options = {option for parameter in root.commands[name].params for option in parameter.opts}
-                options |= {other for parameter in root.commands[name].params for other in parameter.secondary_opts}
+                command = root.commands[name]
+                if group := getattr(command, "commands", None):  # as in `akidb-mlx service install`
+                    name, rest = f"{name} {rest[0]}", rest[1:]
+                    assert name.split()[1] in group, f"{block}: akidb-mlx {name}"
+                    command = group[name.split()[1]]
+                options = {option for parameter in command.params for option in parameter.opts}
+                options |= {other for parameter in command.params for other in parameter.secondary_opts}
                 for option in (word.split("=")[0] for word in rest if word.startswith("--")):
                     assert option in options | {"--help"}, f"{block}: akidb-mlx {name} {option}"
 
