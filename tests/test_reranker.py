@@ -9,7 +9,13 @@ import pytest
 
 from akidb_mlx import ModelPool, Reranker
 from akidb_mlx.checkpoint.pairs import longest_first
-from akidb_mlx.errors import ConfigurationError, DeadlineExceededError, InvalidInputError, ServiceClosedError
+from akidb_mlx.errors import (
+    ConfigurationError,
+    DeadlineExceededError,
+    InvalidInputError,
+    ModelLoadError,
+    ServiceClosedError,
+)
 from akidb_mlx.reranking import RerankerInfo
 from akidb_mlx.reranking.scores import finish_scores
 from tests.goldens.make_rerankers import pairs
@@ -290,3 +296,12 @@ def test_activations(activation, expected):
     assert np.allclose(finish_scores(logits, [1], activation, 0), expected, atol=1e-7)
     extreme = finish_scores(np.array([[-500, 500]], np.float32), [1], activation, 0)
     assert np.isfinite(extreme).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("minilm-l6-v2", "use akidb_mlx.EmbeddingService"), ("splade-v3", "use akidb_mlx.SparseEmbedder")],
+)
+def test_a_name_of_the_catalogue_for_another_task(name, problem):
+    with pytest.raises(ModelLoadError, match=problem):
+        Reranker(name)

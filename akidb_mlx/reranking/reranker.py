@@ -15,7 +15,7 @@ from os import PathLike
 import numpy as np
 from typing_extensions import Unpack
 
-from akidb_mlx.catalog import RERANKERS
+from akidb_mlx.catalog import ALL_MODELS, RERANKERS
 from akidb_mlx.checkpoint.pairs import Pair, TokenizedPair, common_beginning, pair_tokenizer
 from akidb_mlx.checkpoint.reranker import read_reranker
 from akidb_mlx.deadline import Deadline
@@ -25,7 +25,15 @@ from akidb_mlx.engine.batching import MIN_PREFIX
 from akidb_mlx.engine.engine import Engine
 from akidb_mlx.engine.life import EngineCall
 from akidb_mlx.errors import AkidbMlxError, InvalidInputError
-from akidb_mlx.loading import RunningModel, check_arguments, engine_limits, load_model, parse_name, parse_settings
+from akidb_mlx.loading import (
+    RunningModel,
+    check_arguments,
+    check_task,
+    engine_limits,
+    load_model,
+    parse_name,
+    parse_settings,
+)
 from akidb_mlx.options import OverflowPolicy, parse_timeout
 from akidb_mlx.reranking.options import (
     RerankOptions,
@@ -88,6 +96,7 @@ class Reranker(RunningModel):
         settings = parse_settings(settings)
         chosen_device = resolve_device(device, settings)
         check_arguments(backend, auto_download)
+        check_task(self._model_name, ALL_MODELS, "reranking")
         mlx_import.check_installed()  # before a model is downloaded that could not run
         open_standard_descriptors()  # before a file that is open only for a while has one of their numbers
         # The model's files and its engine, released in reverse; also when the reranker is collected.
