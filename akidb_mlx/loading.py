@@ -39,6 +39,16 @@ class RunningModel(Closeable):
     # Closes the engine and gives the model's files back.
     _release: Callable[[], None]
 
+    @property
+    def model_name(self) -> str:
+        """Return the name that the model was asked for by."""
+        return self._model_name
+
+    @property
+    def max_tokens(self) -> int:
+        """Return the most tokens of one text, or of one pair of texts, special tokens included."""
+        return self._checkpoint.max_tokens
+
     def _describe(self, prompts: Iterable[str], default_prompt: str | None) -> RunningModelInfo:
         """Return the part of the model's report that does not depend on what it computes."""
         checkpoint, facts = self._checkpoint, self._facts

@@ -104,19 +104,9 @@ class TextModel(RunningModel, Generic[_Batch]):
         clean_up_after(self, resources.close)
 
     @property
-    def model_name(self) -> str:
-        """Return the name that the model was asked for by."""
-        return self._model_name
-
-    @property
     def dimension(self) -> int:
         """Return the size of a vector."""
         return self._facts.dimension
-
-    @property
-    def max_tokens(self) -> int:
-        """Return the most tokens of one text, special tokens included."""
-        return self._checkpoint.max_tokens
 
     def get_model_info(self) -> TextModelInfo:
         """Report the model and how it runs, as plain types; takes no lock and waits for nothing."""

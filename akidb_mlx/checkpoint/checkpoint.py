@@ -85,10 +85,6 @@ class Checkpoint:
         """Return the checkpoint of each encoder."""
         return self.towers or (self,)
 
-    def encoder_of(self, route: str) -> Checkpoint:
-        """Return the checkpoint of the encoder that a route begins with."""
-        return next(encoder for encoder in self.encoders if route in encoder.heads)
-
     @property
     def architecture(self) -> Architecture:
         """Return the record of this model type, with the rules that are for this model."""

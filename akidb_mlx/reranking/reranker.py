@@ -120,16 +120,6 @@ class Reranker(RunningModel):
             raise
         clean_up_after(self, resources.close)
 
-    @property
-    def model_name(self) -> str:
-        """Return the name that the model was asked for by."""
-        return self._model_name
-
-    @property
-    def max_tokens(self) -> int:
-        """Return the most tokens of one pair, special tokens included."""
-        return self._checkpoint.max_tokens
-
     def rerank(
         self, query: str, documents: Iterable[str], top_k: int | None = None, **options: Unpack[RerankOptions]
     ) -> list[tuple[int, float]]:
