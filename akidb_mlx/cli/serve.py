@@ -66,9 +66,7 @@ def serve(
         from akidb_mlx.server.config import load_config
         from akidb_mlx.server.serving import create_server, listen
     except ImportError as error:
-        raise ConfigurationError(
-            f"serving needs {error.name}, which is not installed: run `pip install 'akidb-mlx[server]'`"
-        ) from error
+        raise missing_extra(error) from error
 
     flags = {
         "models": models or None,
@@ -85,3 +83,10 @@ def serve(
     server = create_server(loaded, create_app(loaded), started=lambda address: report(f"serving at {address}"))
     with listen(loaded.host, loaded.port) as socket:
         server.run(sockets=[socket])
+
+
+def missing_extra(error: ImportError) -> ConfigurationError:
+    """Return the error for a module of the extra `server` that is not installed."""
+    return ConfigurationError(
+        f"serving needs {error.name}, which is not installed: run `pip install 'akidb-mlx[server]'`"
+    )

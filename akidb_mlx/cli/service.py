@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from akidb_mlx.cli.output import report, write_json, write_table
+from akidb_mlx.cli.serve import missing_extra
 from akidb_mlx.errors import ConfigurationError
 from akidb_mlx.supervision import find_supervisor
 
@@ -28,9 +29,7 @@ def install(
     try:
         from akidb_mlx.server.config import load_config
     except ImportError as error:
-        raise ConfigurationError(
-            f"serving needs {error.name}, which is not installed: run `pip install 'akidb-mlx[server]'`"
-        ) from error
+        raise missing_extra(error) from error
     loaded = load_config(config, {})
     report(f"wrote {find_supervisor().install(config)}; the server will answer at port {loaded.port} of {loaded.host}")
 

@@ -99,7 +99,6 @@ class Gate:
         self._state = state
         self._keys = keys
         self._hosts = hosts
-        self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass a message of the server's life on."""
@@ -119,7 +118,6 @@ class Gate:
             await send(message)
 
         self._state.metrics.begin()
-        self._running += 1
         try:
             try:
                 self._admit(scope)
@@ -130,7 +128,6 @@ class Gate:
             else:
                 await self._app(scope, receive, observed_send)
         finally:
-            self._running -= 1
             self._state.metrics.end(scope.get(_ROUTE, "other"), status, time.monotonic() - began)
 
     def _admit(self, scope: Scope) -> None:
@@ -139,7 +136,7 @@ class Gate:
         if self._keys is not None and (scope["method"], scope["path"]) not in _OPEN:
             self._keys.check(headers)
         most = self._state.config.max_requests
-        if scope["method"] == "POST" and self._running > most:
+        if scope["method"] == "POST" and self._state.metrics.running > most:
             raise RequestError(429, "overloaded", f"{most} requests are being answered: retry later")
 
 

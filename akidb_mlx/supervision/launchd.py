@@ -8,11 +8,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from akidb_mlx.supervision.supervisor import ServiceStatus, run, server_command
+from akidb_mlx.supervision.supervisor import STOP_S, ServiceStatus, run, server_command
 
 _LABEL = "akidb-mlx"
-# Longer than the server gives the requests that run when it is told to stop, unless its configuration says more.
-_STOP_S = 90
 
 
 class Launchd:
@@ -73,7 +71,7 @@ def agent_plist(command: Sequence[str], log: Path) -> bytes:
             "RunAtLoad": True,
             "KeepAlive": {"SuccessfulExit": False},
             "ThrottleInterval": 10,
-            "ExitTimeOut": _STOP_S,
+            "ExitTimeOut": STOP_S,
             # As an interactive program, whose work the system does not slow down.
             "ProcessType": "Interactive",
             "StandardOutPath": str(log),

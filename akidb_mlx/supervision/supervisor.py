@@ -12,6 +12,9 @@ from typing_extensions import TypedDict
 
 from akidb_mlx.errors import ConfigurationError
 
+# Seconds that the system gives the server to stop: longer than the server gives the requests that run then, unless its
+# configuration says more.
+STOP_S = 90
 # Seconds that a command of the system may take.
 _PATIENCE_S = 60
 _LONGEST_SHOWN = 300

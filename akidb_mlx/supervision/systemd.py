@@ -6,11 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from akidb_mlx.supervision.supervisor import ServiceStatus, run, server_command
+from akidb_mlx.supervision.supervisor import STOP_S, ServiceStatus, run, server_command
 
 _UNIT = "akidb-mlx.service"
-# Longer than the server gives the requests that run when it is told to stop, unless its configuration says more.
-_STOP_S = 90
 
 
 class Systemd:
@@ -71,7 +69,7 @@ Type=exec
 ExecStart={" ".join(map(_quote, command))}
 Restart=on-failure
 RestartSec=2
-TimeoutStopSec={_STOP_S}
+TimeoutStopSec={STOP_S}
 
 [Install]
 WantedBy=default.target
