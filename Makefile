@@ -25,7 +25,7 @@ HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 
 .PHONY: FORCE demo help test test-rust test-real test-clients test-slow test-gpu test-timing test-load test-load-python test-load-rust \
 	test-integrations test-crate package test-package docs lint lint-rust coverage guards fuzz-reference fidelity \
-	token-budget bench bench-peers bench-mac bench-load bench-entities bench-rust openblas libpython clean
+	token-budget bench bench-peers bench-mac bench-load bench-server bench-entities bench-rust openblas libpython clean
 
 demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
 	$(BIN)/python examples/search.py
@@ -143,6 +143,13 @@ bench-peers: .venv/developed ## install the peers, each in its own environment i
 
 bench-load: .venv/developed ## measure one service under load
 	$(BIN)/python -m benchmarks.load --json docs/load.json
+
+# oha is built from its source (minutes).
+.bench/oha/bin/oha:
+	cargo install oha --locked --version '^1.16' --root .bench/oha --no-default-features --features rustls
+
+bench-server: .venv/developed .bench/oha/bin/oha ## measure the server under load
+	$(BIN)/python -m benchmarks.server_load --json docs/server-load.json
 
 # DEVICE=cpu runs all of them on the CPU, on Linux too. REPORT is the file to send back.
 DEVICE := gpu

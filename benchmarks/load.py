@@ -39,29 +39,18 @@ Vectors = NDArray[np.float32]
 
 def callers(threads: int = 256, calls: int = 20) -> list[Row]:
     """Embed one text at a time on each of many threads."""
-    texts = _distinct_texts(threads * calls)
-    with EmbeddingService(_MODEL) as service, ThreadPoolExecutor(threads) as pool:
+    texts = distinct_texts(threads * calls)
+    with EmbeddingService(_MODEL) as service:
         expected = service.embed_array(texts)
-        barrier = threading.Barrier(threads)
-        latencies: list[float] = []
-
-        def ask(number: int) -> Vectors:
-            barrier.wait()
-            found = []
-            for text in texts[number * calls : (number + 1) * calls]:
-                began = time.perf_counter()
-                found.append(service.embed_array([text]))
-                latencies.append(time.perf_counter() - began)
-            return np.concatenate(found)
-
-        one_call, all_callers = [], []
+        one_call, all_callers, latencies = [], [], []
         for _ in range(3):
             began = time.perf_counter()
             service.embed_array(texts)
             one_call.append(time.perf_counter() - began)
             began = time.perf_counter()
-            found = np.concatenate(list(pool.map(ask, range(threads))))
+            found, waits = embed_on_threads(service, texts, threads)
             all_callers.append(time.perf_counter() - began)
+            latencies += waits
             _check_vectors(found, expected)
     share = statistics.median(one_call) / statistics.median(all_callers)
     spread = float(np.percentile(latencies, 99)) / statistics.mean(latencies)
@@ -81,7 +70,7 @@ def callers(threads: int = 256, calls: int = 20) -> list[Row]:
 
 def mutex(threads: int = 64, calls: int = 10) -> list[Row]:
     """Embed on threads that hold one lock around `embed`, as the callers of the first integration did."""
-    texts = _distinct_texts(threads * calls)
+    texts = distinct_texts(threads * calls)
     with EmbeddingService(_MODEL) as service, ThreadPoolExecutor(threads) as pool:
         expected = service.embed_array(texts)
         lock = threading.Lock()
@@ -99,7 +88,7 @@ def mutex(threads: int = 64, calls: int = 10) -> list[Row]:
 
 def busy(texts: int = 20_000, pause: float = 0.25) -> list[Row]:
     """Embed a short query now and then while another thread embeds many texts."""
-    bulk, query = _distinct_texts(texts), "a short question"
+    bulk, query = distinct_texts(texts), "a short question"
     with EmbeddingService(_MODEL) as service, ThreadPoolExecutor(1) as pool:
         expected = service.embed_array([query])
         before = service.get_metrics()["latency_s"]["compute"]
@@ -127,7 +116,7 @@ def overload(seconds: float = 60, times: float = 10, clients: int = 10, size: in
     with EmbeddingService(_MODEL, settings=settings) as service, ThreadPoolExecutor(clients) as pool:
         expected = service.embed_array(known[:1])
         began = time.perf_counter()
-        service.embed_array(_distinct_texts(40 * size))
+        service.embed_array(distinct_texts(40 * size))
         interval = clients * (time.perf_counter() - began) / 40 / times
         numbers = itertools.count()
         refusals: list[float] = []
@@ -135,7 +124,7 @@ def overload(seconds: float = 60, times: float = 10, clients: int = 10, size: in
         end = time.perf_counter() + seconds
 
         def check(future: Future[EmbeddingBatch]) -> None:
-            answers.append(bool(np.abs(future.result().vectors[0] - expected[0]).max() <= _TOLERANCE))
+            answers.append(are_right(future.result().vectors[0], expected[0]))
 
         def offer(_: int) -> int:
             accepted = 0
@@ -236,11 +225,11 @@ def prompts(texts: int = 48, rounds: int = 3) -> list[Row]:
     queries = sorted(sentences(), key=len)[:texts]
     seconds: dict[bool, list[float]] = {True: [], False: []}
     found: dict[bool, Vectors] = {}
-    least = akidb_mlx.service._MIN_PREFIX
+    least = akidb_mlx.service.MIN_PREFIX
     with EmbeddingService(random_qwen3.ensure()) as service:
         for _ in range(rounds):
             for shared in (True, False):
-                akidb_mlx.service._MIN_PREFIX = least if shared else 1 << 30
+                akidb_mlx.service.MIN_PREFIX = least if shared else 1 << 30
                 began = time.perf_counter()
                 found[shared] = service.embed_array(queries, input_type="query")
                 seconds[shared].append(time.perf_counter() - began)
@@ -259,21 +248,45 @@ def prompts(texts: int = 48, rounds: int = 3) -> list[Row]:
     ]
 
 
+def embed_on_threads(service: EmbeddingService, texts: list[str], threads: int) -> tuple[Vectors, list[float]]:
+    """Embed one text at a time on each of many threads; return the vectors, and the seconds of each call."""
+    barrier = threading.Barrier(threads)
+    latencies: list[float] = []
+
+    def ask(part: list[str]) -> list[Vectors]:
+        barrier.wait()
+        found = []
+        for text in part:
+            began = time.perf_counter()
+            found.append(service.embed_array([text]))
+            latencies.append(time.perf_counter() - began)
+        return found
+
+    with ThreadPoolExecutor(threads) as pool:
+        calls = len(texts) // threads
+        parts = pool.map(ask, [texts[start : start + calls] for start in range(0, len(texts), calls)])
+        return np.concatenate([vector for part in parts for vector in part]), latencies
+
+
 SCENARIOS: dict[str, Callable[[], list[Row]]] = {
     scenario.__name__: scenario for scenario in (callers, mutex, busy, overload, memory, overhead, prompts)
 }
 
 
-def _distinct_texts(count: int) -> list[str]:
+def distinct_texts(count: int) -> list[str]:
     """Return distinct STS sentences, since equal ones are computed once in a call but not always in several calls."""
     known = list(dict.fromkeys(sentences()))
     return [f"{known[index % len(known)]} {index // len(known) or ''}".strip() for index in range(count)]
 
 
+def are_right(found: Vectors, expected: Vectors) -> bool:
+    """Return whether vectors are those of the same texts in other batches."""
+    return bool(np.abs(found - expected).max() <= _TOLERANCE)
+
+
 def _check_vectors(found: Vectors, expected: Vectors) -> None:
-    difference = float(np.abs(found - expected).max())
-    if not difference <= _TOLERANCE:  # NaN too
-        raise AssertionError(f"a vector is off by {difference:.1e}")
+    if not are_right(found, expected):
+        raise AssertionError(f"a vector is off by {np.abs(found - expected).max():.1e}")
 
 
 if __name__ == "__main__":

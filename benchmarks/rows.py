@@ -61,15 +61,21 @@ def _measure(scenarios: dict[str, Callable[[], list[Row]]], only: str, json_file
 
 
 @contextmanager
-def sample_resident_memory(skip_s: float) -> Iterator[list[int]]:
-    """Collect the resident memory of this process, in bytes, every half second after the first `skip_s` seconds."""
+def sample_resident_memory(skip_s: float, process: psutil.Process | None = None) -> Iterator[list[int]]:
+    """Collect the resident memory of a process, in bytes, every half second after the first `skip_s` seconds.
+
+    Args:
+        skip_s: seconds in which memory still grows.
+        process: this one if None.
+    """
+    process = process or psutil.Process()
     samples: list[int] = []
     ended = threading.Event()
 
     def sample() -> None:
         ended.wait(skip_s)
         while not ended.wait(0.5):
-            samples.append(psutil.Process().memory_info().rss)
+            samples.append(process.memory_info().rss)
 
     thread = threading.Thread(target=sample)
     thread.start()

@@ -240,6 +240,52 @@ def test_while_a_model_is_loaded_the_server_is_not_ready():
         wait_until(lambda: client.get("/health/ready").status_code == 200)
 
 
+def test_a_model_gives_its_memory_to_another_when_no_request_uses_it():
+    loaded = {"first": [], "second": []}
+
+    def load(_, name):
+        loaded[name].append(HeldModel())
+        return loaded[name][-1]
+
+    def post(client, name):
+        return client.post("/v1/embeddings", json={"model": name, "input": "a text"})
+
+    def answer(model):
+        model.calls[0].set_result(model.service.embed_detailed(["a text"]))
+
+    size = EmbeddingService(GOLDENS / MODEL, device="cpu").get_model_info()["weight_bytes"]
+    with (
+        running_server(load, models=list(loaded), max_model_bytes=size, load_timeout_s=30) as client,
+        ThreadPoolExecutor(2) as callers,
+    ):
+        first = callers.submit(post, client, "first")
+        wait_until(lambda: loaded["first"] and loaded["first"][0].calls)
+        second = callers.submit(post, client, "second")
+        wait_until(lambda: loaded["second"])
+        assert not second.done()
+        answer(loaded["first"][0])
+        wait_until(lambda: loaded["second"][-1].calls)
+        assert loaded["first"][0].get_model_info()["status"] == "closed"
+        answer(loaded["second"][-1])
+        assert first.result().status_code == second.result().status_code == 200
+
+
+def test_short_texts_are_tokenised_on_the_event_loop_and_long_ones_beside_it():
+    threads = []
+
+    class NotedModel(HeldModel):
+        def submit(self, texts, **options):
+            threads.append(threading.current_thread().name)
+            return self.service.submit(texts, **options)
+
+    model = NotedModel()
+    with running_server(lambda *_: model) as client:
+        for text in ("short", "long " * 1000):
+            assert client.post("/v1/embeddings", json={"model": MODEL, "input": text}).status_code == 200
+    assert not threads[0].startswith("akidb-mlx-tokenizer")
+    assert threads[1].startswith("akidb-mlx-tokenizer")
+
+
 def test_a_model_that_cannot_be_loaded_is_503():
     with running_server(models=["nothing"]) as client:
         answer = client.post("/v1/embeddings", json={"model": "nothing", "input": "a"})

@@ -131,13 +131,13 @@ class Gate:
             self._state.metrics.end(scope.get(_ROUTE, "other"), status, time.monotonic() - began)
 
     def _admit(self, scope: Scope) -> None:
+        most = self._state.config.max_requests
+        if scope["method"] == "POST" and self._state.metrics.running > most:  # first, since it costs least
+            raise RequestError(429, "overloaded", f"{most} requests are being answered: retry later")
         headers = Headers(scope=scope)
         self._hosts.check(headers)
         if self._keys is not None and (scope["method"], scope["path"]) not in _OPEN:
             self._keys.check(headers)
-        most = self._state.config.max_requests
-        if scope["method"] == "POST" and self._state.metrics.running > most:
-            raise RequestError(429, "overloaded", f"{most} requests are being answered: retry later")
 
 
 def _handler(endpoint: Endpoint, state: ServerState) -> Callable[[Request], Awaitable[Response]]:
@@ -173,15 +173,26 @@ async def _unless_disconnected(request: Request, answer: Awaitable[Response]) ->
     Raises:
         ClientDisconnect: it did.
     """
-    work = asyncio.ensure_future(answer)
+    work = asyncio.current_task()
+    assert work is not None
     watch = asyncio.ensure_future(_disconnected(request.receive))
+    is_answering, has_left = True, False
+
+    def note_leaving(watch: asyncio.Future[None]) -> None:
+        nonlocal has_left
+        if is_answering and not watch.cancelled():
+            has_left = True
+            work.cancel()
+
+    watch.add_done_callback(note_leaving)
     try:
-        await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return work.result()
-        raise ClientDisconnect
+        return await answer
+    except asyncio.CancelledError:
+        if has_left:
+            raise ClientDisconnect from None
+        raise
     finally:
-        work.cancel()
+        is_answering = False
         watch.cancel()
 
 

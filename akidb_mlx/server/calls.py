@@ -74,7 +74,10 @@ async def embed(
     name = state.models.choose(model, "embedder")
     check_limits(state.config, field_name, texts)
     timed: EmbedOptions = {**options, "timeout": state.config.timeout_s}
-    batch: EmbeddingBatch = await state.models.call(name, lambda service: service.submit(texts, **timed), keep_alive_s)
+    characters = sum(map(len, texts))
+    batch: EmbeddingBatch = await state.models.call(
+        name, lambda service: service.submit(texts, **timed), characters, keep_alive_s
+    )
     state.metrics.count_texts("embed", name, batch.token_counts, batch.truncated)
     return batch
 
@@ -135,7 +138,8 @@ async def rerank(
             raise InvalidInputError(f"raw scores are not to be had: this model's are those after {activation}")
         return reranker.submit(pairs, on_overflow=on_overflow, timeout=state.config.timeout_s)
 
-    batch: ScoreBatch = await state.models.call(name, submit)
+    characters = sum(len(query) + len(document) for document in documents)
+    batch: ScoreBatch = await state.models.call(name, submit, characters)
     state.metrics.count_texts("rerank", name, batch.token_counts, batch.truncated)
     scores: list[float] = batch.scores.tolist()
     return batch, [_sigmoid(score) for score in scores] if activation == _NONE and not raw else scores

@@ -6,11 +6,11 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from math import inf
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from akidb_mlx.embedder import wait_async
 from akidb_mlx.errors import AkidbMlxError, DeadlineExceededError, ServiceClosedError, ServiceOverloadedError
@@ -22,11 +22,14 @@ from akidb_mlx.server.problems import RequestError
 logger = logging.getLogger(__name__)
 
 Kind = Literal["embedder", "reranker"]
+_Result = TypeVar("_Result")
 
 # Seconds for which a success shows that a model works, and seconds that a probe may take.
 _FRESH_S, _PROBE_S = 10.0, 5.0
 # Seconds between two looks for models whose time is over.
 _SWEEP_S = 0.5
+# Most characters of a call that is tokenised on the event loop.
+_SHORT = 2000
 # A model whose thread died this often is not loaded again.
 _MOST_DEATHS = 2
 
@@ -43,7 +46,7 @@ def load_model(kind: Kind, name: str) -> Any:
 
 
 class _Lease:
-    """A model that requests use, all under one lease of the pool."""
+    """A model that all requests use under one lease of the pool, kept until another model needs the memory."""
 
     def __init__(self, entered: asyncio.Future[Any], context: AbstractContextManager[Any]) -> None:
         self.entered = entered
@@ -129,10 +132,21 @@ class Models:
         wanted = self._config.keep_alive_s if keep_alive_s is None else keep_alive_s
         self._expires[name] = asyncio.get_running_loop().time() + (inf if wanted is None else wanted)
 
-    async def call(self, name: str, submit: Callable[[Any], Any], keep_alive_s: float | None = None) -> Any:
-        """Return the result of a call of a model's `submit`; cancelling the task drops what has not run."""
+    async def call(
+        self, name: str, submit: Callable[[Any], Future[_Result]], characters: int, keep_alive_s: float | None = None
+    ) -> _Result:
+        """Return the result of a call of a model's `submit`; cancelling the task drops what has not run.
+
+        Args:
+            name: one of `kinds`.
+            submit: begins the call.
+            characters: how many characters it tokenises.
+            keep_alive_s: see `use`.
+        """
         async with self.use(name, keep_alive_s) as model:
-            result = await wait_async(partial(submit, model))
+            # Tokenising a short text takes less time than handing it to another thread.
+            is_short = characters <= _SHORT
+            result = await (asyncio.wrap_future(submit(model)) if is_short else wait_async(partial(submit, model)))
             self._succeeded[name] = asyncio.get_running_loop().time()
             return result
 
@@ -172,7 +186,7 @@ class Models:
         probe = ["ready"] if self.kinds[name] == "embedder" else [("ready", "ready")]
         expires = self._expires.get(name)
         try:
-            await self.call(name, lambda model: model.submit(probe, timeout=_PROBE_S), inf)
+            await self.call(name, lambda model: model.submit(probe, timeout=_PROBE_S), 0, inf)
         except ServiceOverloadedError:  # the queue is full, and something computes or hangs
             return bool(model.health_check()["status"] != "failed")
         except AkidbMlxError as error:
@@ -185,9 +199,10 @@ class Models:
 
     @asynccontextmanager
     async def _share(self, name: str) -> AsyncIterator[Any]:
-        """Yield a model under the lease that all requests of the moment share."""
+        """Yield a model under the lease that all requests share."""
         lease = self._leases.get(name)
         if lease is None:
+            self._leave_idle()  # the pool may unload those models to make room
             context = self._pool.use(name, self._config.load_timeout_s)
             entered = asyncio.get_running_loop().run_in_executor(self._waiters, context.__enter__)
             lease = self._leases[name] = _Lease(entered, context)
@@ -203,10 +218,26 @@ class Models:
             yield model
         finally:
             lease.users -= 1
+            if self._leases.get(name) is not lease:  # it died, or could not be had
+                self._leave_unused(lease)
+            elif any(not other.entered.done() for other in self._leases.values()):
+                self._leave_idle()
+
+    def _leave_idle(self) -> None:
+        """Give the leases back that no request uses."""
+        for name, lease in list(self._leases.items()):
             if not lease.users:
-                if self._leases.get(name) is lease:
-                    del self._leases[name]
-                lease.entered.add_done_callback(partial(_leave, lease.context))
+                self._leave(name)
+
+    def _leave(self, name: str) -> None:
+        """Give a model's lease back once nobody uses it; the next request asks the pool anew."""
+        lease = self._leases.pop(name, None)
+        if lease is not None:
+            self._leave_unused(lease)
+
+    def _leave_unused(self, lease: _Lease) -> None:
+        if not lease.users:
+            lease.entered.add_done_callback(partial(_exit, lease.context))
 
     def _forget_failed(self, name: str, lease: _Lease, entered: asyncio.Future[Any]) -> None:
         if (entered.cancelled() or entered.exception() is not None) and self._leases.get(name) is lease:
@@ -227,12 +258,14 @@ class Models:
 
     def _bury(self, name: str) -> None:
         """Count the death of a model's thread, if it died, and begin to load the model again after the first."""
-        if name not in self._latest or self._latest[name].get_model_info()["status"] != "failed":
+        model = self._latest.get(name)
+        # The second costs more, and the first is also "failed" while a forward pass hangs.
+        if model is None or model.health_check()["status"] != "failed" or model.get_model_info()["status"] != "failed":
             return
         self._deaths[name] += 1
         del self._latest[name]
         self._succeeded.pop(name, None)
-        self._leases.pop(name, None)
+        self._leave(name)
         if self._deaths[name] < _MOST_DEATHS:
             self._starting.add(name)
             self._spawn(self._warm(name))
@@ -267,8 +300,9 @@ class Models:
 
     async def _unload(self, name: str) -> None:
         """Unload a model that nobody uses."""
-        if name in self._leases:
+        if name in self._leases and self._leases[name].users:
             return
+        self._leave(name)
         self._expires.pop(name, None)
         self._latest.pop(name, None)
         await asyncio.get_running_loop().run_in_executor(self._waiters, self._pool.unload, name)
@@ -279,7 +313,7 @@ class Models:
         task.add_done_callback(self._tasks.discard)
 
 
-def _leave(context: AbstractContextManager[Any], entered: asyncio.Future[Any]) -> None:
+def _exit(context: AbstractContextManager[Any], entered: asyncio.Future[Any]) -> None:
     """Give a lease back to the pool, if it was ever had."""
     if not entered.cancelled() and entered.exception() is None:
         context.__exit__(None, None, None)
