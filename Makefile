@@ -69,9 +69,11 @@ test-timing: .venv/developed ## run the tests that assert seconds, on a quiet ma
 test-load: test-load-python ## run the tests with many callers (two minutes), also the crate's
 	@if cargo --version > /dev/null 2>&1; then $(MAKE) --no-print-directory test-load-rust; else $(RUST_HINT); fi
 
-# CI runs these; smaller versions of the crate's are among its default tests.
+# CI runs those that have no smaller version among the default ones; all of the crate's have one.
+LOAD_TESTS ?= tests
+
 test-load-python: .venv/developed ## run the package's tests with many callers
-	$(BIN)/python -m pytest -m 'load and not real_weights'
+	$(BIN)/python -m pytest -m 'load and not real_weights' $(LOAD_TESTS)
 
 # INTEGRATIONS="langchain llm" runs those two; CI runs the first.
 INTEGRATIONS ?=

@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from math import inf
 from typing import Any, Literal, TypeVar
@@ -17,6 +17,7 @@ from akidb_mlx.errors import AkidbMlxError, DeadlineExceededError, ServiceClosed
 from akidb_mlx.pool import ModelPool
 from akidb_mlx.pool_models import LoadedModel
 from akidb_mlx.server.config import ServerConfig
+from akidb_mlx.server.leases import Leases
 from akidb_mlx.server.problems import RequestError
 
 logger = logging.getLogger(__name__)
@@ -45,15 +46,6 @@ def load_model(kind: Kind, name: str) -> Any:
     return EmbeddingService(name)
 
 
-class _Lease:
-    """A model that all requests use under one lease of the pool, kept until another model needs the memory."""
-
-    def __init__(self, entered: asyncio.Future[Any], context: AbstractContextManager[Any]) -> None:
-        self.entered = entered
-        self.context = context
-        self.users = 0
-
-
 class Models:
     """The models of a server; used on its event loop only."""
 
@@ -67,7 +59,7 @@ class Models:
         self._pool: ModelPool[Any] = ModelPool(config.max_model_bytes, load=lambda name: load(self.kinds[name], name))
         # A thread for each model that may be waited for, and one beside them.
         self._waiters = ThreadPoolExecutor(len(self.kinds) + 1, "akidb-mlx-model")
-        self._leases: dict[str, _Lease] = {}
+        self._leases = Leases(self._pool, self._waiters, config.load_timeout_s)
         self._latest: dict[str, Any] = {}
         self._succeeded: dict[str, float] = {}
         self._expires: dict[str, float] = {}
@@ -199,49 +191,19 @@ class Models:
 
     @asynccontextmanager
     async def _share(self, name: str) -> AsyncIterator[Any]:
-        """Yield a model under the lease that all requests share."""
-        lease = self._leases.get(name)
-        if lease is None:
-            self._leave_idle()  # the pool may unload those models to make room
-            context = self._pool.use(name, self._config.load_timeout_s)
-            entered = asyncio.get_running_loop().run_in_executor(self._waiters, context.__enter__)
-            lease = self._leases[name] = _Lease(entered, context)
-            # Before anybody who waits for it wakes up, and asks again.
-            entered.add_done_callback(partial(self._forget_failed, name, lease))
-        lease.users += 1
-        try:
+        """Yield a model, and note that it is loaded.
+
+        Raises:
+            RequestError: loading it takes too long.
+            AkidbMlxError: it cannot be loaded.
+        """
+        async with AsyncExitStack() as stack:
             try:
-                model = await asyncio.shield(lease.entered)
+                model = await stack.enter_async_context(self._leases.share(name))
             except DeadlineExceededError as error:
                 raise RequestError(503, "loading", f"{name} is being loaded; retry") from error
             self._latest[name] = model
             yield model
-        finally:
-            lease.users -= 1
-            if self._leases.get(name) is not lease:  # it died, or could not be had
-                self._leave_unused(lease)
-            elif any(not other.entered.done() for other in self._leases.values()):
-                self._leave_idle()
-
-    def _leave_idle(self) -> None:
-        """Give the leases back that no request uses."""
-        for name, lease in list(self._leases.items()):
-            if not lease.users:
-                self._leave(name)
-
-    def _leave(self, name: str) -> None:
-        """Give a model's lease back once nobody uses it; the next request asks the pool anew."""
-        lease = self._leases.pop(name, None)
-        if lease is not None:
-            self._leave_unused(lease)
-
-    def _leave_unused(self, lease: _Lease) -> None:
-        if not lease.users:
-            lease.entered.add_done_callback(partial(_exit, lease.context))
-
-    def _forget_failed(self, name: str, lease: _Lease, entered: asyncio.Future[Any]) -> None:
-        if (entered.cancelled() or entered.exception() is not None) and self._leases.get(name) is lease:
-            del self._leases[name]
 
     def _refuse_dead(self, name: str) -> None:
         """Refuse a model whose thread died: for now after the first time, while it is loaded again; then for good.
@@ -265,7 +227,7 @@ class Models:
         self._deaths[name] += 1
         del self._latest[name]
         self._succeeded.pop(name, None)
-        self._leave(name)
+        self._leases.give_back(name)
         if self._deaths[name] < _MOST_DEATHS:
             self._starting.add(name)
             self._spawn(self._warm(name))
@@ -300,9 +262,9 @@ class Models:
 
     async def _unload(self, name: str) -> None:
         """Unload a model that nobody uses."""
-        if name in self._leases and self._leases[name].users:
+        if self._leases.is_used(name):
             return
-        self._leave(name)
+        self._leases.give_back(name)
         self._expires.pop(name, None)
         self._latest.pop(name, None)
         await asyncio.get_running_loop().run_in_executor(self._waiters, self._pool.unload, name)
@@ -311,9 +273,3 @@ class Models:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _exit(context: AbstractContextManager[Any], entered: asyncio.Future[Any]) -> None:
-    """Give a lease back to the pool, if it was ever had."""
-    if not entered.cancelled() and entered.exception() is None:
-        context.__exit__(None, None, None)
