@@ -178,13 +178,13 @@ def test_a_tower_of_another_kind_is_refused_by_name(tmp_path):
 
 @pytest.mark.parametrize("loader", [Reranker, SparseEmbedder, MultiVectorEmbedder])
 def test_other_classes_name_the_one_that_loads_towers(loader):
-    with pytest.raises(ModelLoadError, match="use akidb_mlx.EmbeddingService"):
+    with pytest.raises(ModelLoadError, match=r"use akidb_mlx\.EmbeddingService"):
         loader(GOLDENS / NAME, device="cpu")
 
 
 @pytest.mark.parametrize("loader", [EmbeddingService, Reranker, MultiVectorEmbedder])
 def test_a_routed_sparse_model_is_named(loader):
-    with pytest.raises(ModelLoadError, match="use akidb_mlx.SparseEmbedder"):
+    with pytest.raises(ModelLoadError, match=r"use akidb_mlx\.SparseEmbedder"):
         loader(GOLDENS / "sparse-distilbert-static", device="cpu")
 
 

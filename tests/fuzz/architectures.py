@@ -116,7 +116,9 @@ def _decoder(config: Config) -> Shapes:
         if config["model_type"] in ("qwen3", "gemma3_text"):
             shapes |= {f"{name}self_attn.{part}_norm.weight": (head,) for part in "qk"}
         for part, rows in {"q": queries, "k": keys, "v": keys}.items():
-            shapes |= _linear(f"{name}self_attn.{part}_proj", rows, size, bias=biases or config["model_type"] == "qwen2")
+            shapes |= _linear(
+                f"{name}self_attn.{part}_proj", rows, size, bias=biases or config["model_type"] == "qwen2"
+            )
         shapes |= _linear(f"{name}self_attn.o_proj", size, queries, bias=biases)
         for part in ("gate", "up"):
             shapes |= _linear(f"{name}mlp.{part}_proj", width, size, bias=config.get("mlp_bias", False))
