@@ -212,3 +212,11 @@ def test_a_tower_alone_may_leave_its_prompt_out(tmp_path):
     assert np.abs(found["query"] - expected).max() <= 1e-6
     assert np.abs(found["query"] - before["query"]).max() > 1e-3
     assert np.array_equal(found["document"], before["document"])
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.06), ("float16", 0.01)])
+def test_the_way_of_a_gpu(precision, tolerance):
+    with load(settings=Settings(precision=precision)) as one:
+        for role in ("query", "document"):
+            difference = np.abs(one.embed_array(TEXTS, input_type=role) - golden(NAME)[role]).max()
+            assert 1e-6 < difference < tolerance, role
