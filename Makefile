@@ -139,6 +139,7 @@ bench: .venv/developed ## compare throughput with the peers that `make bench-pee
 	$(BIN)/python -m benchmarks.compare --json docs/benchmarks.json --plot docs/benchmarks.svg
 	$(BIN)/python -m benchmarks.static_models
 	$(BIN)/python -m benchmarks.rerankers
+	$(BIN)/python -m benchmarks.text_models
 
 bench-peers: .venv/developed ## install the peers, each in its own environment in .bench (gigabytes)
 	$(BIN)/python -m benchmarks.compare --install

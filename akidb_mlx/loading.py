@@ -1,14 +1,17 @@
-"""The steps that an EmbeddingService and a Reranker take alike, from their arguments to a loaded model."""
+"""The steps that all classes which run a model take alike, from their arguments to a loaded model."""
 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from os import PathLike, fspath
+from pathlib import Path
 from typing import get_args
 
-from akidb_mlx.catalog import ModelRecord, Task
+from akidb_mlx.catalog import ALL_MODELS, ModelRecord, Task
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.closeable import Closeable
 from akidb_mlx.engine.backend import Model, ModelFacts
@@ -16,8 +19,12 @@ from akidb_mlx.engine.engine import Engine
 from akidb_mlx.engine.life import EngineLimits
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ModelLoadError
 from akidb_mlx.reports import Health, RunningModelInfo, ServiceMetrics
+from akidb_mlx.resolve import acquire_directory, resolve_device
 from akidb_mlx.runtime import mlx_import
+from akidb_mlx.runtime.descriptors import open_standard_descriptors
+from akidb_mlx.runtime.finalizers import clean_up_after
 from akidb_mlx.settings import BackendName, DeviceName, Settings, load_settings
+from model_cache.names import is_commit
 
 # The models of each task, and the classes that load them.
 _TASKS: dict[Task, tuple[str, str]] = {
@@ -26,6 +33,23 @@ _TASKS: dict[Task, tuple[str, str]] = {
     "sparse": ("a sparse model", "SparseEmbedder"),
     "multi-vector": ("a multi-vector model", "MultiVectorEmbedder"),
 }
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A model that was found and is to be loaded.
+
+    Attributes:
+        directory: its files, which stay while the model runs.
+        device: where it runs.
+        settings: the settings that count.
+        resources: the files and the engine, released in reverse.
+    """
+
+    directory: Path
+    device: DeviceName
+    settings: Settings
+    resources: ExitStack
 
 
 class RunningModel(Closeable):
@@ -38,6 +62,47 @@ class RunningModel(Closeable):
     _engine: Engine
     # Closes the engine and gives the model's files back.
     _release: Callable[[], None]
+
+    @contextmanager
+    def _opening(
+        self,
+        model_name: str | PathLike[str],
+        task: Task,
+        known: Mapping[str, ModelRecord],
+        *,
+        device: str | None,
+        backend: str,
+        auto_download: bool,
+        settings: Settings | None,
+    ) -> Iterator[Opening]:
+        """Check arguments and find a model, which the block then loads.
+
+        Its files and its engine are released if the block raises, and else by `close`, or when the object is collected.
+        """
+        self._model_name = parse_name(model_name)
+        settings = parse_settings(settings)
+        chosen_device = resolve_device(device, settings)
+        check_arguments(backend, auto_download)
+        check_task(self._model_name, ALL_MODELS, task)
+        mlx_import.check_installed()  # before a model is downloaded that could not run
+        open_standard_descriptors()  # before a file that is open only for a while has one of their numbers
+        resources = ExitStack()
+        self._release = resources.close
+        try:
+            directory = acquire_directory(resources, self._model_name, known, settings, auto_download)
+            self._revision = directory.name if is_commit(directory.name) else None
+            yield Opening(directory, chosen_device, settings, resources)
+        except BaseException:
+            resources.close()
+            raise
+        clean_up_after(self, resources.close)
+
+    def _start(self, opening: Opening, checkpoint: Checkpoint) -> None:
+        """Begin to load a model on an engine's thread."""
+        self._checkpoint = checkpoint
+        load = partial(load_model, checkpoint, opening.device, opening.settings)
+        self._engine = Engine(load, engine_limits(opening.settings), type(self).__name__)
+        opening.resources.callback(self._engine.close)
 
     @property
     def model_name(self) -> str:

@@ -6,14 +6,13 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
 from functools import partial
 from os import PathLike
 
 import numpy as np
 from typing_extensions import Never, Unpack
 
-from akidb_mlx.catalog import ALL_MODELS, CATALOG, find_record
+from akidb_mlx.catalog import CATALOG, find_record
 from akidb_mlx.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from akidb_mlx.checkpoint.prompts import choose_prompt, choose_prompts, choose_route, read_default_prompt_name
 from akidb_mlx.checkpoint.purpose import check_is_embedder
@@ -23,18 +22,9 @@ from akidb_mlx.deadline import Deadline
 from akidb_mlx.embedder import Embedder
 from akidb_mlx.engine.backend import BatchKey
 from akidb_mlx.engine.batching import MIN_PREFIX
-from akidb_mlx.engine.engine import Engine
 from akidb_mlx.engine.life import EngineCall
 from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InvalidInputError
-from akidb_mlx.loading import (
-    RunningModel,
-    check_arguments,
-    check_task,
-    engine_limits,
-    load_model,
-    parse_name,
-    parse_settings,
-)
+from akidb_mlx.loading import RunningModel, parse_name
 from akidb_mlx.options import (
     CallOptions,
     DimensionRange,
@@ -46,14 +36,9 @@ from akidb_mlx.options import (
 )
 from akidb_mlx.quantized import OutputVectors, quantize
 from akidb_mlx.reports import ModelInfo
-from akidb_mlx.resolve import acquire_directory, resolve_device
-from akidb_mlx.runtime import mlx_import
-from akidb_mlx.runtime.descriptors import open_standard_descriptors
-from akidb_mlx.runtime.finalizers import clean_up_after
 from akidb_mlx.settings import Settings
 from akidb_mlx.texts import expected_tokens, list_texts, slices
 from akidb_mlx.vectors import EmbeddingBatch, TokenIds, Vectors, finish_vectors
-from model_cache.names import is_commit
 
 logger = logging.getLogger(__name__)
 
@@ -102,48 +87,38 @@ class EmbeddingService(RunningModel, Embedder):
             TypeError: there is no such argument; the message names what took the place of the first package's.
         """
         refuse_arguments(unknown)
-        self._model_name = parse_name(model_name)
-        settings = parse_settings(settings)
-        chosen_device = resolve_device(device, settings)
-        check_arguments(backend, auto_download)
-        parse_dimensions(dimensions, DimensionRange(default=1, native=None, cuttable=True, model=self._model_name))
-        check_task(self._model_name, ALL_MODELS, "embedding")
-        self._record = CATALOG.get(self._model_name)
-        self.allow_untrained_dimensions = settings.allow_untrained_dimensions
-        mlx_import.check_installed()  # before a model is downloaded that could not run
-        open_standard_descriptors()  # before a file that is open only for a while has one of their numbers
-        # The model's files and its engine, released in reverse; also when the service is collected.
-        resources = ExitStack()
-        self._release = resources.close
-        try:
-            directory = acquire_directory(resources, self._model_name, CATALOG, settings, auto_download)
-            self._revision = directory.name if is_commit(directory.name) else None
-            self._checkpoint = read_checkpoint(directory)
+        name = parse_name(model_name)
+        parse_dimensions(dimensions, DimensionRange(default=1, native=None, cuttable=True, model=name))
+        self._record = CATALOG.get(name)
+        with self._opening(
+            name,
+            "embedding",
+            CATALOG,
+            device=device,
+            backend=backend,
+            auto_download=auto_download,
+            settings=settings,
+        ) as opening:
+            directory, settings = opening.directory, opening.settings
+            self.allow_untrained_dimensions = settings.allow_untrained_dimensions
+            checkpoint = read_checkpoint(directory)
             # A directory may have the name of a repository; only one of the cache is called after its commit.
-            card = self._record or (find_record(self._model_name) if self._revision is not None else None)
+            card = self._record or (find_record(name) if self._revision is not None else None)
             if card is None and not settings.allow_unstated_pooling:
-                check_is_embedder(self._checkpoint)
-            self._prompts = choose_prompts(self._checkpoint.prompts, card.prompts if card else {})
+                check_is_embedder(checkpoint)
+            self._prompts = choose_prompts(checkpoint.prompts, card.prompts if card else {})
             self._default_prompt = read_default_prompt_name(directory, self._prompts)
-            self._engine = Engine(
-                partial(load_model, self._checkpoint, chosen_device, settings),
-                engine_limits(settings),
-            )
-            resources.callback(self._engine.close)
-            self._tokenizers = _load_tokenizers(self._checkpoint)  # while the engine loads the weights
+            self._start(opening, checkpoint)
+            self._tokenizers = _load_tokenizers(checkpoint)  # while the engine loads the weights
             self._facts = self._engine.wait_until_loaded()
-            sizes = DimensionRange(self._facts.dimension, self._facts.dimension, self._cuttable, self._model_name)
+            sizes = DimensionRange(self._facts.dimension, self._facts.dimension, self._cuttable, name)
             self._dimension = self._choose_dimension(dimensions, settings, sizes)
-        except BaseException:
-            resources.close()
-            raise
         if self._default_prompt is not None:
             logger.warning(
                 "%s: its files ask for the prompt %r by default, which is applied only where input_type names it",
-                self._model_name,
+                name,
                 self._default_prompt,
             )
-        clean_up_after(self, resources.close)
 
     def submit(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> Future[EmbeddingBatch]:
         """Check and tokenise texts now, while the first of them may already run; see `embed_detailed`.

@@ -10,7 +10,6 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import ExitStack
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -23,27 +22,13 @@ from akidb_mlx.checkpoint.prompts import choose_prompt
 from akidb_mlx.checkpoint.tokenizer import TokenizedText
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.engine.backend import BatchKey
-from akidb_mlx.engine.engine import Engine
 from akidb_mlx.errors import AkidbMlxError, InvalidInputError
-from akidb_mlx.loading import (
-    RunningModel,
-    check_arguments,
-    check_task,
-    engine_limits,
-    load_model,
-    parse_name,
-    parse_settings,
-)
+from akidb_mlx.loading import RunningModel
 from akidb_mlx.options import OverflowPolicy, parse_timeout
 from akidb_mlx.reports import TextModelInfo
-from akidb_mlx.resolve import acquire_directory, resolve_device
-from akidb_mlx.runtime import mlx_import
-from akidb_mlx.runtime.descriptors import open_standard_descriptors
-from akidb_mlx.runtime.finalizers import clean_up_after
 from akidb_mlx.settings import Settings
 from akidb_mlx.texts import check_string, expected_tokens, list_texts, slices
 from akidb_mlx.vectors import TokenIds
-from model_cache.names import is_commit
 
 _Batch = TypeVar("_Batch")
 
@@ -79,29 +64,19 @@ class TextModel(RunningModel, Generic[_Batch]):
             ConfigurationError: a setting is not usable, or there is no such device or backend.
             InvalidInputError: another argument is not usable.
         """
-        self._model_name = parse_name(model_name)
-        settings = parse_settings(settings)
-        chosen_device = resolve_device(device, settings)
-        check_arguments(backend, auto_download)
-        check_task(self._model_name, ALL_MODELS, task)
-        mlx_import.check_installed()  # before a model is downloaded that could not run
-        open_standard_descriptors()  # before a file that is open only for a while has one of their numbers
-        # The model's files and its engine, released in reverse; also when the object is collected.
-        resources = ExitStack()
-        self._release = resources.close
-        try:
-            self._directory = acquire_directory(resources, self._model_name, ALL_MODELS, settings, auto_download)
-            self._revision = self._directory.name if is_commit(self._directory.name) else None
-            self._checkpoint = read(self._directory)
-            load = partial(load_model, self._checkpoint, chosen_device, settings)
-            self._engine = Engine(load, engine_limits(settings), type(self).__name__)
-            resources.callback(self._engine.close)
+        with self._opening(
+            model_name,
+            task,
+            ALL_MODELS,
+            device=device,
+            backend=backend,
+            auto_download=auto_download,
+            settings=settings,
+        ) as opening:
+            self._directory = opening.directory
+            self._start(opening, read(opening.directory))
             self._prepare()  # while the engine loads the weights
             self._facts = self._engine.wait_until_loaded()
-        except BaseException:
-            resources.close()
-            raise
-        clean_up_after(self, resources.close)
 
     @property
     def dimension(self) -> int:

@@ -9,11 +9,9 @@ from pathlib import Path
 
 from safetensors.numpy import save_file
 
-from akidb_mlx import EmbeddingService
-from benchmarks import random_models
+from benchmarks import random_bert, random_models
 from tests.support import GOLDENS, edit_json
 
-_HIDDEN, _INTERMEDIATE, _HEADS, _VOCABULARY, _MAX_TOKENS = 384, 1536, 12, 30522, 512
 _CAUSAL_HIDDEN, _CAUSAL_INTERMEDIATE, _CAUSAL_LAYERS, _HEAD_SIZE, _QUERY_HEADS, _KEY_HEADS = 512, 1536, 8, 64, 8, 4
 
 
@@ -28,49 +26,20 @@ def ensure_causal() -> Path:
 
 
 def _write_cross_encoder(directory: Path, layers: int) -> None:
-    with EmbeddingService("minilm-l6-v2", device="cpu") as service:
-        donor = Path(service.get_model_info()["path"])
     directory.mkdir()
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(donor / file, directory)
-    edit_json(directory / "tokenizer_config.json", model_max_length=_MAX_TOKENS)
-    config = {
-        "architectures": ["BertForSequenceClassification"],
-        "hidden_act": "gelu",
-        "hidden_size": _HIDDEN,
-        "id2label": {"0": "LABEL_0"},
-        "intermediate_size": _INTERMEDIATE,
-        "layer_norm_eps": 1e-12,
-        "max_position_embeddings": _MAX_TOKENS,
-        "model_type": "bert",
-        "num_attention_heads": _HEADS,
-        "num_hidden_layers": layers,
-        "pad_token_id": 0,
-        "sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity",
-        "type_vocab_size": 2,
-        "vocab_size": _VOCABULARY,
-    }
-    (directory / "config.json").write_text(json.dumps(config, indent=2))
+    random_bert.write_files(
+        directory,
+        layers,
+        architectures=["BertForSequenceClassification"],
+        id2label={"0": "LABEL_0"},
+        sbert_ce_default_activation_function="torch.nn.modules.linear.Identity",
+    )
     weights = random_models.RandomWeights()
-    linear = [("bert.pooler.dense", _HIDDEN, _HIDDEN), ("classifier", 1, _HIDDEN)]
-    norms = ["bert.embeddings.LayerNorm"]
-    for layer in range(layers):
-        name = f"bert.encoder.layer.{layer}"
-        linear += [(f"{name}.attention.self.{part}", _HIDDEN, _HIDDEN) for part in ("query", "key", "value")]
-        linear += [
-            (f"{name}.attention.output.dense", _HIDDEN, _HIDDEN),
-            (f"{name}.intermediate.dense", _INTERMEDIATE, _HIDDEN),
-            (f"{name}.output.dense", _HIDDEN, _INTERMEDIATE),
-        ]
-        norms += [f"{name}.attention.output.LayerNorm", f"{name}.output.LayerNorm"]
     tensors = {
-        f"bert.embeddings.{table}_embeddings.weight": weights.matrix(rows, _HIDDEN)
-        for table, rows in (("word", _VOCABULARY), ("position", _MAX_TOKENS), ("token_type", 2))
+        **random_bert.make_encoder(weights, layers),
+        **random_bert.make_linear(weights, "bert.pooler.dense", random_bert.HIDDEN),
+        **random_bert.make_linear(weights, "classifier", 1),
     }
-    for name, outputs, inputs in linear:
-        tensors |= {f"{name}.weight": weights.matrix(outputs, inputs), f"{name}.bias": weights.matrix(1, outputs)[0]}
-    for name in norms:
-        tensors |= {f"{name}.weight": weights.norm(_HIDDEN), f"{name}.bias": weights.matrix(1, _HIDDEN)[0]}
     # So that scores of different pairs differ by far more than rounding does.
     tensors["bert.pooler.dense.weight"] *= 10
     tensors["classifier.weight"] *= 10

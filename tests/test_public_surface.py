@@ -43,7 +43,7 @@ def test_a_bad_argument_is_refused_before_any_file_is_read(monkeypatch, argument
     def touch(*_, **__):
         raise AssertionError("a file was looked for")
 
-    monkeypatch.setattr("akidb_mlx.service.acquire_directory", touch)
+    monkeypatch.setattr("akidb_mlx.loading.acquire_directory", touch)
     with pytest.raises(error, match=message):
         EmbeddingService(**{"model_name": "org/name", **arguments})
 
@@ -59,7 +59,7 @@ def test_a_bad_argument_is_refused_before_any_file_is_read(monkeypatch, argument
     ],
 )
 def test_arguments_of_the_first_package_are_refused_by_name(monkeypatch, argument, instead):
-    monkeypatch.setattr("akidb_mlx.service.acquire_directory", None)
+    monkeypatch.setattr("akidb_mlx.loading.acquire_directory", None)
     with pytest.raises(TypeError, match=f"EmbeddingService has no argument '{argument}'.*{instead}"):
         EmbeddingService("org/name", **{argument: "mean"})
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from akidb_mlx import EmbeddingService
+from akidb_mlx import EmbeddingService, MultiVectorEmbedder, Reranker, SparseEmbedder
 from akidb_mlx.backends.towers import TowersModel
 from akidb_mlx.checkpoint.checkpoint import read_checkpoint
 from akidb_mlx.engine.backend import TokenRows
@@ -174,3 +174,49 @@ def test_a_tower_of_another_kind_is_refused_by_name(tmp_path):
     path = directory / "router_config.json"
     path.write_text(path.read_text().replace("transformer.Transformer", "static.StaticEmbedding"))
     assert "lists StaticEmbedding, Pooling" in refusal(directory)
+
+
+@pytest.mark.parametrize("loader", [Reranker, SparseEmbedder, MultiVectorEmbedder])
+def test_other_classes_name_the_one_that_loads_towers(loader):
+    with pytest.raises(ModelLoadError, match=r"use akidb_mlx\.EmbeddingService"):
+        loader(GOLDENS / NAME, device="cpu")
+
+
+@pytest.mark.parametrize("loader", [EmbeddingService, Reranker, MultiVectorEmbedder])
+def test_a_routed_sparse_model_is_named(loader):
+    with pytest.raises(ModelLoadError, match=r"use akidb_mlx\.SparseEmbedder"):
+        loader(GOLDENS / "sparse-distilbert-static", device="cpu")
+
+
+def test_a_tower_alone_may_leave_its_prompt_out(tmp_path):
+    """The other tower's Pooling counts all tokens; both are as in a model of one encoder."""
+    directory, alone = copy(tmp_path), tmp_path / "alone"
+    prompts = {"query": "the ledger of ships: ", "document": "harbour: "}
+    edit_json(directory / "config_sentence_transformers.json", prompts=prompts)
+    shutil.copytree(directory / QUERY, alone)
+    shutil.copytree(directory / "query_1_Pooling", alone / "1_Pooling")
+    shutil.copy(directory / "config_sentence_transformers.json", alone)
+    shutil.copytree(directory / "query_2_Dense", alone / "2_Dense")
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense", "3_Normalize": "Normalize"}
+    modules = [{"type": f"sentence_transformers.models.{kind}", "path": path} for path, kind in kinds.items()]
+    (alone / "modules.json").write_text(json.dumps(modules))
+    before = {}
+    with load(directory) as towers:
+        for role in prompts:
+            before[role] = towers.embed_array(TEXTS[:5], input_type=role)
+    for pooling in (directory / "query_1_Pooling", alone / "1_Pooling"):
+        edit_json(pooling / "config.json", include_prompt=False)
+    with load(directory) as towers, load(alone) as single:
+        found = {role: towers.embed_array(TEXTS[:5], input_type=role) for role in prompts}
+        expected = single.embed_array(TEXTS[:5], input_type="query")
+    assert np.abs(found["query"] - expected).max() <= 1e-6
+    assert np.abs(found["query"] - before["query"]).max() > 1e-3
+    assert np.array_equal(found["document"], before["document"])
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.06), ("float16", 0.01)])
+def test_the_way_of_a_gpu(precision, tolerance):
+    with load(settings=Settings(precision=precision)) as one:
+        for role in ("query", "document"):
+            difference = np.abs(one.embed_array(TEXTS, input_type=role) - golden(NAME)[role]).max()
+            assert 1e-6 < difference < tolerance, role

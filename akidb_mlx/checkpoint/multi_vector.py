@@ -20,7 +20,7 @@ from akidb_mlx.checkpoint.module_keys import EXPANSION_KEYS
 from akidb_mlx.checkpoint.modules import EVERY_ROLE
 from akidb_mlx.checkpoint.multi_vector_files import Layout, read_colbert_layout, read_modules_layout
 from akidb_mlx.checkpoint.multi_vector_head import MultiVector, QueryExpansion
-from akidb_mlx.checkpoint.purpose import check_heads, is_colbert
+from akidb_mlx.checkpoint.purpose import check_heads, check_kind_of_routed, is_colbert
 from akidb_mlx.checkpoint.quantization import read_quantization
 from akidb_mlx.checkpoint.tensors import float_type, read_tensors
 from akidb_mlx.errors import ModelLoadError
@@ -36,6 +36,7 @@ def read_multi_vector(directory: Path) -> Checkpoint:
         ModelLoadError: a file is missing or malformed, is not a multi-vector model's, or asks for something that is not
             supported.
     """
+    check_kind_of_routed(directory, "MultiVectorEncoder")
     config_path = directory / "config.json"
     config, model_type = read_config(config_path)
     architecture = ARCHITECTURES[model_type]

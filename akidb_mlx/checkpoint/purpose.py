@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from akidb_mlx.checkpoint.files import is_file
+from akidb_mlx.checkpoint.files import is_file, read_optional_json
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.checkpoint.tensors import StoredTensor
 from akidb_mlx.checkpoint.tokenization.frame import appends_end_token
@@ -73,6 +73,21 @@ def check_kind(path: Path, config: Mapping[str, Any], wanted: str) -> None:
             f"{path}: model_type = {kind!r}: the model is {found}, and not {_KINDS[wanted][0]}: use akidb_mlx.{name}"
             f"{_name_pickles(path.parent)}"
         )
+
+
+def check_kind_of_routed(directory: Path, wanted: str) -> None:
+    """Refuse a model of another kind whose encoders have folders of their own, so that it has no config.json to read.
+
+    Args:
+        directory: the model directory.
+        wanted: the kind, by sentence-transformers' name.
+
+    Raises:
+        ModelLoadError: it is one, of a kind that is known.
+    """
+    if is_file(directory / "modules.json") and not is_file(directory / "config.json"):
+        path = directory / "config_sentence_transformers.json"
+        check_kind(path, read_optional_json(path), wanted)
 
 
 def _name_pickles(directory: Path) -> str:

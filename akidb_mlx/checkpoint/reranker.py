@@ -21,6 +21,7 @@ from akidb_mlx.checkpoint.head import Head, Pooling
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.checkpoint.modules import EVERY_ROLE
 from akidb_mlx.checkpoint.pair_template import ChatTemplate, PairTemplate, QwenTemplate, find_template, message_format
+from akidb_mlx.checkpoint.purpose import check_kind_of_routed
 from akidb_mlx.checkpoint.quantization import read_quantization
 from akidb_mlx.checkpoint.reranker_files import RerankerFiles, read_layout
 from akidb_mlx.checkpoint.scoring import Scoring
@@ -43,6 +44,7 @@ def read_reranker(directory: Path) -> Checkpoint:
         ModelLoadError: a file is missing or malformed, is not a reranker's, or asks for something that is not
             supported.
     """
+    check_kind_of_routed(directory, "CrossEncoder")
     config_path = directory / "config.json"
     config, model_type = read_config(config_path)
     architecture = ARCHITECTURES[model_type]

@@ -6,7 +6,6 @@ import reprlib
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -15,25 +14,16 @@ from os import PathLike
 import numpy as np
 from typing_extensions import Unpack
 
-from akidb_mlx.catalog import ALL_MODELS, RERANKERS
+from akidb_mlx.catalog import RERANKERS
 from akidb_mlx.checkpoint.pairs import Pair, TokenizedPair, common_beginning, pair_tokenizer
 from akidb_mlx.checkpoint.reranker import read_reranker
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.embedder import wait_async, wait_for
 from akidb_mlx.engine.backend import BatchKey
 from akidb_mlx.engine.batching import MIN_PREFIX
-from akidb_mlx.engine.engine import Engine
 from akidb_mlx.engine.life import EngineCall
 from akidb_mlx.errors import AkidbMlxError, InvalidInputError
-from akidb_mlx.loading import (
-    RunningModel,
-    check_arguments,
-    check_task,
-    engine_limits,
-    load_model,
-    parse_name,
-    parse_settings,
-)
+from akidb_mlx.loading import RunningModel
 from akidb_mlx.options import OverflowPolicy, parse_timeout
 from akidb_mlx.reranking.options import (
     RerankOptions,
@@ -45,14 +35,9 @@ from akidb_mlx.reranking.options import (
 )
 from akidb_mlx.reranking.reports import RerankerInfo
 from akidb_mlx.reranking.scores import ScoreBatch, finish_scores
-from akidb_mlx.resolve import acquire_directory, resolve_device
-from akidb_mlx.runtime import mlx_import
-from akidb_mlx.runtime.descriptors import open_standard_descriptors
-from akidb_mlx.runtime.finalizers import clean_up_after
 from akidb_mlx.settings import Settings
 from akidb_mlx.texts import check_string, expected_tokens, list_texts, slices
 from akidb_mlx.vectors import TokenIds, Vectors
-from model_cache.names import is_commit
 
 
 class Reranker(RunningModel):
@@ -92,33 +77,22 @@ class Reranker(RunningModel):
             ConfigurationError: a setting is not usable, or there is no such device or backend.
             InvalidInputError: another argument is not usable.
         """
-        self._model_name = parse_name(model_name)
-        settings = parse_settings(settings)
-        chosen_device = resolve_device(device, settings)
-        check_arguments(backend, auto_download)
-        check_task(self._model_name, ALL_MODELS, "reranking")
-        mlx_import.check_installed()  # before a model is downloaded that could not run
-        open_standard_descriptors()  # before a file that is open only for a while has one of their numbers
-        # The model's files and its engine, released in reverse; also when the reranker is collected.
-        resources = ExitStack()
-        self._release = resources.close
-        try:
-            directory = acquire_directory(resources, self._model_name, RERANKERS, settings, auto_download)
-            self._revision = directory.name if is_commit(directory.name) else None
-            checkpoint = read_reranker(directory)
-            most = parse_max_length(max_length, checkpoint.max_tokens)
-            self._checkpoint = checkpoint = replace(checkpoint, max_tokens=most)
+        with self._opening(
+            model_name,
+            "reranking",
+            RERANKERS,
+            device=device,
+            backend=backend,
+            auto_download=auto_download,
+            settings=settings,
+        ) as opening:
+            checkpoint = read_reranker(opening.directory)
             assert checkpoint.scoring is not None
             self._scoring = checkpoint.scoring
-            load = partial(load_model, checkpoint, chosen_device, settings)
-            self._engine = Engine(load, engine_limits(settings), type(self).__name__)
-            resources.callback(self._engine.close)
+            checkpoint = replace(checkpoint, max_tokens=parse_max_length(max_length, checkpoint.max_tokens))
+            self._start(opening, checkpoint)
             self._tokenizer = pair_tokenizer(checkpoint)  # while the engine loads the weights
             self._facts = self._engine.wait_until_loaded()
-        except BaseException:
-            resources.close()
-            raise
-        clean_up_after(self, resources.close)
 
     def rerank(
         self, query: str, documents: Iterable[str], top_k: int | None = None, **options: Unpack[RerankOptions]

@@ -179,5 +179,4 @@ def check_limits(config: ServerConfig, field_name: str, texts: Sequence[str], be
 
 
 def _sigmoid(score: float) -> float:
-
     return 1 / (1 + exp(-score)) if score >= 0 else exp(score) / (1 + exp(score))

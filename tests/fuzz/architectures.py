@@ -9,8 +9,8 @@ from tests.fuzz.contents import Tensors
 
 Config = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
-NAMES = ("bert", "distilbert", "roberta", "xlm-roberta", "qwen3", "gemma3_text")
-DECODERS = ("qwen3", "gemma3_text")
+NAMES = ("bert", "distilbert", "roberta", "xlm-roberta", "qwen2", "qwen3", "llama", "gemma3_text")
+DECODERS = ("qwen2", "qwen3", "llama", "gemma3_text")
 
 
 class Model(NamedTuple):
@@ -35,10 +35,16 @@ def make_config(architecture: str, rows: int, rng: Random) -> Config:
         config |= {"hidden_act": "gelu", "layer_norm_eps": 1e-5 if roberta else 1e-12}
         return config | {"type_vocab_size": 1 if roberta else 2, "pad_token_id": int(roberta)}
     config |= {"num_key_value_heads": rng.choice([n for n in (1, 2, 4) if heads % n == 0]), "head_dim": head_dim}
-    config |= {"rms_norm_eps": 1e-6, "attention_bias": False}
+    config |= {"rms_norm_eps": 1e-6}
     new = rng.random() < 0.5  # transformers 5, or 4
-    if architecture == "qwen3":
-        config |= {"hidden_act": "silu", "use_sliding_window": False, "tie_word_embeddings": True}
+    if architecture != "qwen2":
+        config["attention_bias"] = architecture == "llama" and rng.random() < 0.5
+    if architecture != "gemma3_text":
+        config |= {"hidden_act": "silu", "tie_word_embeddings": True}
+        if architecture == "llama":
+            config |= {"mlp_bias": rng.random() < 0.5, "pretraining_tp": 1}
+        else:
+            config |= {"use_sliding_window": False}
         rope = {"rope_theta": rng.choice((1e4, 1e6)), "rope_type": "default"}
         return config | ({"rope_parameters": rope} if new else {"rope_theta": rope["rope_theta"]})
     config |= {"hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": rng.choice((head_dim, 7))}
@@ -100,18 +106,23 @@ def _decoder(config: Config) -> Shapes:
     size, width, head = config["hidden_size"], config["intermediate_size"], config["head_dim"]
     queries, keys = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
     shapes: Shapes = {"embed_tokens.weight": (config["vocab_size"], size), "norm.weight": (size,)}
+    biases = config.get("attention_bias", False)
     norms = ["input_layernorm", "post_attention_layernorm"]
     if config["model_type"] == "gemma3_text":
         norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
     for layer in range(config["num_hidden_layers"]):
         name = f"layers.{layer}."
         shapes |= {f"{name}{norm}.weight": (size,) for norm in norms}
-        shapes |= {f"{name}self_attn.{part}_norm.weight": (head,) for part in "qk"}
+        if config["model_type"] in ("qwen3", "gemma3_text"):
+            shapes |= {f"{name}self_attn.{part}_norm.weight": (head,) for part in "qk"}
         for part, rows in {"q": queries, "k": keys, "v": keys}.items():
-            shapes[f"{name}self_attn.{part}_proj.weight"] = (rows, size)
-        shapes[f"{name}self_attn.o_proj.weight"] = (size, queries)
-        shapes |= {f"{name}mlp.{part}_proj.weight": (width, size) for part in ("gate", "up")}
-        shapes[f"{name}mlp.down_proj.weight"] = (size, width)
+            shapes |= _linear(
+                f"{name}self_attn.{part}_proj", rows, size, bias=biases or config["model_type"] == "qwen2"
+            )
+        shapes |= _linear(f"{name}self_attn.o_proj", size, queries, bias=biases)
+        for part in ("gate", "up"):
+            shapes |= _linear(f"{name}mlp.{part}_proj", width, size, bias=config.get("mlp_bias", False))
+        shapes |= _linear(f"{name}mlp.down_proj", size, width, bias=config.get("mlp_bias", False))
     return shapes
 
 
@@ -123,8 +134,8 @@ def _embeddings(config: Config, size: int) -> Shapes:
     }
 
 
-def _linear(name: str, outputs: int, inputs: int) -> Shapes:
-    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+def _linear(name: str, outputs: int, inputs: int, bias: bool = True) -> Shapes:
+    return {f"{name}.weight": (outputs, inputs)} | ({f"{name}.bias": (outputs,)} if bias else {})
 
 
 def _norm(name: str, size: int) -> Shapes:

@@ -11,7 +11,7 @@ from tests.fuzz.architectures import DECODERS, NAMES, Model, make_config, make_t
 from tests.fuzz.changes import MODULES, POOLING_CONFIG, hidden_size, module, numbered
 from tests.fuzz.contents import WEIGHTS, Contents
 from tests.fuzz.edits import Edit
-from tests.fuzz.tokenizer_files import make_tokenizer, token_ids
+from tests.fuzz.tokenizer_files import KINDS, make_tokenizer, token_ids
 
 TEXTS = (
     "the harbour master kept a ledger of ships",
@@ -111,10 +111,14 @@ def draw_case(seed: int, number: int) -> Case:
     """Return case `number` of a run: some are ordinary, most have one edit that need not be, some have several."""
     rng = Random(f"{seed} {number}")
     architecture = rng.choice(NAMES)
-    # Qwen3's pooling needs its own last token. Other architectures are published with tokenizers of others, too.
-    other = architecture != "qwen3" and rng.random() < 0.12
-    tokenizer = rng.choice([name for name in NAMES if name != "qwen3"]) if other else architecture
-    community = architecture in DECODERS and rng.random() < 0.25
+    # Qwen3's pooling needs its own last token. Other architectures are published with tokenizers of others, too, and
+    # Llama 3 with none of its own class.
+    other = architecture not in ("qwen3", "llama") and rng.random() < 0.12
+    tokenizer = "qwen2" if architecture == "llama" else architecture
+    if other:
+        tokenizer = rng.choice([name for name in KINDS if name != "qwen3"])
+    # Without sentence-transformers' files, only a rule of the architecture says how to pool.
+    community = architecture in ("qwen3", "gemma3_text") and rng.random() < 0.25
     case = Case(Model(architecture, tokenizer), rng.randrange(10**6), community, ())
     kinds = [True] * rng.choice((0, 0, 1, 2, 3)) + [False] * rng.choice((0, 0, 0, 1, 1, 1, 1, 2, 3))
     rng.shuffle(kinds)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.fuzz.architectures import DECODERS
 from tests.fuzz.contents import WEIGHTS, Contents, Tensors
 from tests.fuzz.tokenizer_files import token_ids
 
@@ -189,7 +190,7 @@ def _rename(change_key: Callable[[str], str]) -> Callable[[Contents, str], None]
 def _own_prefix(contents: Contents, file: str) -> None:
     """Store the tensors as a model with a head does."""
     kind = contents.files["config.json"].get("model_type")
-    prefix = {"xlm-roberta": "roberta", "qwen3": "model", "gemma3_text": "model"}.get(kind, kind)
+    prefix = "model" if kind in DECODERS else {"xlm-roberta": "roberta"}.get(kind, kind)
     _rename(lambda key: f"{prefix}.{key.removeprefix(f'{prefix}.')}")(contents, file)  # it may be drawn twice
 
 

@@ -126,7 +126,7 @@ _DECODER: Values = {
     "use_bidirectional_attention": [True, False, None],
     "use_qk_norm": [False, True],
 }
-_QWEN3: Values = {
+_SILU_DECODER: Values = {
     "hidden_act": _ACTIVATIONS,
     "layer_types": [["full_attention"] * 3, ["sliding_attention"] * 3, ["sliding_attention"], None],
     "max_window_layers": [0, 1, 28],
@@ -158,7 +158,7 @@ def config_values(architecture: str) -> Values:
         return _ANY_CONFIG | _DISTILBERT
     if architecture not in DECODERS:
         return _ANY_CONFIG | _ENCODER
-    return _ANY_CONFIG | _DECODER | (_QWEN3 if architecture == "qwen3" else _GEMMA3)
+    return _ANY_CONFIG | _DECODER | (_GEMMA3 if architecture == "gemma3_text" else _SILU_DECODER)
 
 
 HARMLESS_TOKENIZER_CONFIG: Values = {

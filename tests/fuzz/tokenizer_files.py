@@ -48,6 +48,7 @@ KINDS = {
     "distilbert": Kind("DistilBertTokenizer", _BERT, ("[CLS]",), ("[SEP]",)),
     "roberta": Kind("RobertaTokenizer", _ROBERTA, ("<s>",), ("</s>",)),
     "xlm-roberta": Kind("XLMRobertaTokenizer", _ROBERTA, ("<s>",), ("</s>",)),
+    "qwen2": Kind("Qwen2Tokenizer", _named(eos="<|endoftext|>", pad="<|endoftext|>"), (), ()),
     "qwen3": Kind("Qwen2Tokenizer", _named(eos="<|endoftext|>", pad="<|endoftext|>"), (), ("<|endoftext|>",)),
     "gemma3_text": Kind("GemmaTokenizer", _GEMMA, ("<bos>",), ("<eos>",)),
 }
