@@ -1,0 +1,25 @@
+"""Distances and lengths in float64, with sums in the order that the crate has too."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from akidb_mlx.selection.json_fields import Floats
+
+
+def squared_distances(query: Floats, rows: Floats) -> Floats:
+    """Return the squared Euclidean distance of a query from each row.
+
+    The squares are added from left to right: NumPy's own sum has another order, and with it another last bit.
+    """
+    with np.errstate(over="ignore"):
+        differences = query - rows
+        differences *= differences
+        return np.asarray(np.cumsum(differences, axis=1)[:, -1], np.float64)
+
+
+def normalize(queries: Floats) -> Floats:
+    """Return the queries divided by their lengths; one of zeros stays as it is."""
+    with np.errstate(over="ignore", under="ignore"):
+        lengths = np.sqrt(np.einsum("qd,qd->q", queries, queries))
+    return queries / np.where(lengths > 0, lengths, 1)[:, None]
