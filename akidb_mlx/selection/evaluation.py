@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from akidb_mlx.errors import InvalidInputError
-from akidb_mlx.selection.features import join
 from akidb_mlx.selection.json_fields import Floats
 from akidb_mlx.selection.outcomes import Progress, gather
 from akidb_mlx.selection.records import Record, list_records

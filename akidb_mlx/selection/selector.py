@@ -142,6 +142,19 @@ class Selector(Closeable):
         """Return the labels that may be chosen."""
         return list(self._labels)
 
+    def describe(self) -> dict[str, Any]:
+        """Return what the file says of the selector, without its data."""
+        self._open()
+        return {
+            "algorithm": self.algorithm,
+            "trained": self._trained,
+            "dimension": self._dimension,
+            "labels": self.labels,
+            "embedding_model": self.embedding_model.plain() if self.embedding_model else None,
+            "category_one_hot": self.category_one_hot,
+            "training": self._document.get("training"),
+        }
+
     def select(self, vector: ArrayLike) -> str:
         """Return the label of a vector.
 
