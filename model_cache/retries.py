@@ -100,5 +100,6 @@ def _explain(error: BaseException, repo: RepoName) -> Exception:
 
 
 def first_line(error: BaseException) -> str:
+    """Return the kind of an error and the first line of its message, as they may stand in another message."""
     lines = str(error).strip().splitlines() or ["no details"]
     return f"{type(error).__name__}: {excerpt(lines[0], 300)}"

@@ -319,11 +319,11 @@ def test_the_neighbours_of_a_choice():
     assert len(neighbours) == document["k"]
     votes = {}
     for one in neighbours:
-        assert one.label == document["labels"][one.index]
-        assert one.distance == pytest.approx(np.linalg.norm(query - document["embeddings"][one.index]))
+        assert one.label == document["labels"][one.example]
+        assert one.distance == pytest.approx(np.linalg.norm(query - document["embeddings"][one.example]))
         votes[one.label] = votes.get(one.label, 0.0) + one.weight
     assert votes == selector.scores(query)
-    assert selector.explain(query)[0].startswith(f"example {neighbours[0].index} at distance")
+    assert selector.explain(query)[0].startswith(f"example {neighbours[0].example} at distance")
     with pytest.raises(InvalidInputError, match="only a KNN"):
         make(random_document("mlp", 1)).neighbours(query)
 

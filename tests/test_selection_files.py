@@ -43,7 +43,13 @@ def changed(kind, **changes):
             "hidden_sizes": [],
             "dropout": 0.0,
             "layers": [
-                {"type": "linear", "in_features": 2, "out_features": 2, "weight": [[1.0, 2.0], [3.0, 4.0]], "bias": None}
+                {
+                    "type": "linear",
+                    "in_features": 2,
+                    "out_features": 2,
+                    "weight": [[1.0, 2.0], [3.0, 4.0]],
+                    "bias": None,
+                }
             ],
         },
     }[kind]
@@ -123,11 +129,26 @@ def test_depth_is_bounded_where_any_field_may_stand(depth):
         (changed("knn", embeddings=[]), "labels has 3 values and embeddings has 0"),
         (changed("knn", embeddings=[], labels=[]), "embeddings is empty, and trained is true"),
         (changed("knn", embeddings=[[], [], []]), r"embeddings\[0\] is empty"),
-        (changed("knn", embeddings=[[1.0, 2.0], [3.0], [5.0, 6.0]]), r"embeddings\[1\] has 1 value and embeddings\[0\] has 2"),
-        (changed("knn", embeddings=[[1.0, 2.0], 3.0, [5.0, 6.0]]), r"embeddings\[1\] must be a list of numbers, found 3.0"),
-        (changed("knn", embeddings=[[1.0, "2"], [3.0, 4.0], [5.0, 6.0]]), r"embeddings\[0\]\[1\] must be a number, found a string"),
-        (changed("knn", embeddings=[[1.0, True], [3.0, 4.0], [5.0, 6.0]]), r"embeddings\[0\]\[1\] must be a number, found true"),
-        (changed("knn", embeddings=[[1.0, None], [3.0, 4.0], [5.0, 6.0]]), r"embeddings\[0\]\[1\] must be a number, found null"),
+        (
+            changed("knn", embeddings=[[1.0, 2.0], [3.0], [5.0, 6.0]]),
+            r"embeddings\[1\] has 1 value and embeddings\[0\] has 2",
+        ),
+        (
+            changed("knn", embeddings=[[1.0, 2.0], 3.0, [5.0, 6.0]]),
+            r"embeddings\[1\] must be a list of numbers, found 3.0",
+        ),
+        (
+            changed("knn", embeddings=[[1.0, "2"], [3.0, 4.0], [5.0, 6.0]]),
+            r"embeddings\[0\]\[1\] must be a number, found a string",
+        ),
+        (
+            changed("knn", embeddings=[[1.0, True], [3.0, 4.0], [5.0, 6.0]]),
+            r"embeddings\[0\]\[1\] must be a number, found true",
+        ),
+        (
+            changed("knn", embeddings=[[1.0, None], [3.0, 4.0], [5.0, 6.0]]),
+            r"embeddings\[0\]\[1\] must be a number, found null",
+        ),
         (changed("knn", embeddings=[[1, 10**400], [3.0, 4.0], [5.0, 6.0]]), r"embeddings\[0\]\[1\] is not a finite"),
         (changed("knn", embeddings={"0": [1.0]}), "embeddings must be a list of lists of numbers, found an object"),
         (changed("knn", embeddings=...), "no field embeddings"),
@@ -156,20 +177,32 @@ def test_depth_is_bounded_where_any_field_may_stand(depth):
         (changed("svm", linear_classifiers=[3]), r"linear_classifiers\[0\] must be an object, found 3"),
         (changed("svm", linear_classifiers=[{"model_name": "a", "weights": [], "rho": 1}]), r"weights is empty"),
         (changed("svm", linear_classifiers=[{"model_name": "a", "weights": [1, 2]}]), r"linear_classifiers\[0\].rho"),
-        (changed("svm", rbf_classifiers=[radial(), radial(alpha=[1, 2])]), r"rbf_classifiers\[1\].support_vectors has 1 .*alpha has 2"),
-        (changed("svm", rbf_classifiers=[radial(alpha=[], support_vectors=[])]), r"rbf_classifiers\[0\].support_vectors is empty"),
+        (
+            changed("svm", rbf_classifiers=[radial(), radial(alpha=[1, 2])]),
+            r"rbf_classifiers\[1\].support_vectors has 1 .*alpha has 2",
+        ),
+        (
+            changed("svm", rbf_classifiers=[radial(alpha=[], support_vectors=[])]),
+            r"rbf_classifiers\[0\].support_vectors is empty",
+        ),
         (
             changed("svm", rbf_classifiers=[radial(), radial(alpha=[1, 2], support_vectors=[[1, 2], [1]])]),
             r"rbf_classifiers\[1\].support_vectors\[1\] has 1 value and linear_classifiers\[0\].weights has 2",
         ),
         (changed("svm", rbf_classifiers=[radial(gamma=...)]), r"no field rbf_classifiers\[0\].gamma"),
-        (changed("svm", rbf_classifiers=[radial(model_name=None)]), r"rbf_classifiers\[0\].model_name must be a string"),
+        (
+            changed("svm", rbf_classifiers=[radial(model_name=None)]),
+            r"rbf_classifiers\[0\].model_name must be a string",
+        ),
         # MLP
         (changed("mlp", layers=[]), "layers is empty"),
         (changed("mlp", layers=[{}]), r"no field layers\[0\].type"),
-        (changed("mlp", layers=[{"type": "tanh"}]), r"layers\[0\].type must be one of linear, relu, batch_norm, dropout"),
+        (
+            changed("mlp", layers=[{"type": "tanh"}]),
+            r"layers\[0\].type must be one of linear, relu, batch_norm, dropout",
+        ),
         (changed("mlp", layers=[layer(in_features=3)]), r"layers\[0\].in_features is 3, and the layer gets 2"),
-        (changed("mlp", layers=[layer(weight=[[1.0, 2.0]])]), r"layers\[0\].weight has 1 × 2 values, expected 2 × 2"),
+        (changed("mlp", layers=[layer(weight=[[1.0, 2.0]])]), r"layers\[0\].weight has 1 by 2 values, expected 2 by 2"),
         (changed("mlp", layers=[layer(weight=[[1.0, 2.0], [3.0]])]), r"layers\[0\].weight\[1\] has 1 value"),
         (changed("mlp", layers=[layer(bias=[1.0])]), r"layers\[0\].bias has 1 values, expected 2"),
         (changed("mlp", layers=[layer(), norm(num_features=3)]), r"layers\[1\].num_features is 3"),
@@ -183,11 +216,17 @@ def test_depth_is_bounded_where_any_field_may_stand(depth):
         (changed("mlp", hidden_sizes=[2.0]), r"hidden_sizes\[0\] must be an integer"),
         (changed("mlp", dropout=None), "dropout must be a number, found null"),
         # Ours
-        (changed("knn", embedding_model={"name": "m", "dimension": 3}), "embedding_model.dimension is 3, and the selector takes 2"),
+        (
+            changed("knn", embedding_model={"name": "m", "dimension": 3}),
+            "embedding_model.dimension is 3, and the selector takes 2",
+        ),
         (changed("knn", embedding_model={"name": "m"}), "no field embedding_model.dimension"),
         (changed("knn", embedding_model="m"), "embedding_model must be an object"),
         (changed("knn", features={"category_one_hot": "yes"}), "features.category_one_hot must be true or false"),
-        (changed("knn", features={"category_one_hot": True}, embedding_model={"name": "m", "dimension": 2}), "is 2 and 14 of"),
+        (
+            changed("knn", features={"category_one_hot": True}, embedding_model={"name": "m", "dimension": 2}),
+            "is 2 and 14 of",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -237,7 +276,9 @@ def test_optional_fields_may_be_null_and_extra_labels_of_clusters_are_ignored():
     assert Selector.from_json(json.dumps(document)).scores([1.0, 2.0]) == {"a": 0.55, "b": 0.55}
     document = changed("kmeans", cluster_models=["a", "b", "c"])
     assert Selector.from_json(json.dumps(document)).labels == ["a", "b"]
-    document = changed("mlp", layers=[layer(), norm(weight=None, bias=None, running_mean=None, running_var=None, eps=None)])
+    document = changed(
+        "mlp", layers=[layer(), norm(weight=None, bias=None, running_mean=None, running_var=None, eps=None)]
+    )
     assert Selector.from_json(json.dumps(document)).scores([1.0, 0.0]) == pytest.approx({"a": 1, "b": 3}, rel=1e-5)
 
 
@@ -259,7 +300,7 @@ def test_one_hot_of_a_file():
     ("changes", "message"),
     [
         ({"n_support": [1, 2]}, "n_support must be 2 counts that add up to 2"),
-        ({"dual_coef": [[1.0]]}, "dual_coef has 1 × 1 values, expected 1 × 2"),
+        ({"dual_coef": [[1.0]]}, "dual_coef has 1 by 1 values, expected 1 by 2"),
         ({"intercept": [0.5, 0.5]}, "intercept has 2 values, expected 1"),
         ({"kernel_type": "Poly"}, "kernel_type"),
         ({"input_normalization": "l2"}, "input_normalization must be one of none"),
@@ -326,7 +367,10 @@ def try_text(text):
         try:
             vector = np.ones(selector.dimension or 3)
             assert selector.select(vector) in selector.labels
-            assert all(math.isfinite(score) for score in selector.scores(vector).values()) or selector.algorithm == "kmeans"
+            assert (
+                all(math.isfinite(score) for score in selector.scores(vector).values())
+                or selector.algorithm == "kmeans"
+            )
         except InferenceError as error:
             assert "finite" in str(error)
 

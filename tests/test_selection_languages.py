@@ -52,7 +52,12 @@ def program(request, programs):
 
 def ask(program, path, lines):
     done = subprocess.run(
-        [*program, str(path)], input="".join(f"{line}\n" for line in lines), capture_output=True, text=True, timeout=600, check=False
+        [*program, str(path)],
+        input="".join(f"{line}\n" for line in lines),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

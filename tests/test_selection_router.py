@@ -49,7 +49,9 @@ def test_a_text_is_routed():
         vector = encode("aba").astype(np.float64)
         assert route.label == "letters" == one.select(vector)
         assert route.scores == one.scores(vector)
-        assert route.margin == pytest.approx(sorted(route.scores.values())[-1] - sorted([0, *route.scores.values()])[-2])
+        assert route.margin == pytest.approx(
+            sorted(route.scores.values())[-1] - sorted([0, *route.scores.values()])[-2]
+        )
         assert not route.is_fallback
         assert re.fullmatch(r"example 1 at distance \S+ votes 0.55 for letters", route.reasons[0])
         assert len(route.reasons) == 3
@@ -93,7 +95,13 @@ def test_a_threshold_is_exclusive():
 
 
 def test_one_label_has_an_infinite_margin():
-    document = {"algorithm": "kmeans", "trained": True, "num_clusters": 1, "centroids": [[0.0] * 16], "cluster_models": ["a"]}
+    document = {
+        "algorithm": "kmeans",
+        "trained": True,
+        "num_clusters": 1,
+        "centroids": [[0.0] * 16],
+        "cluster_models": ["a"],
+    }
     with FakeEmbedder() as fake:
         assert Router(Selector(document), fake, fallback="x", threshold=1e9).route("text").margin == float("inf")
 
@@ -118,7 +126,10 @@ def test_a_category_is_part_of_the_vector():
     [
         ({"model": "org/other"}, "trained with the embeddings of org/other, and the service has fake"),
         ({"embedding_model": None, "embeddings": [[1.0] * 8] * 5}, "takes 8 values of an embedding, and fake gives 16"),
-        ({"embedding_model": None, "embeddings": [[1.0] * 16] * 5, "features": {"category_one_hot": True}}, "takes 2 values"),
+        (
+            {"embedding_model": None, "embeddings": [[1.0] * 16] * 5, "features": {"category_one_hot": True}},
+            "takes 2 values",
+        ),
     ],
 )
 def test_another_model_or_dimension_is_refused_by_name(options, message):
@@ -187,7 +198,9 @@ def records(tmp_path_factory):
 def trained(records, tmp_path_factory):
     folder = tmp_path_factory.mktemp("selectors")
     pytest.importorskip("sklearn")
-    done = run("route", "train", str(records), "-m", MODEL, "-a", "svm", "-o", str(folder), "--hold-out", "0.25", "--json")
+    done = run(
+        "route", "train", str(records), "-m", MODEL, "-a", "svm", "-o", str(folder), "--hold-out", "0.25", "--json"
+    )
     assert done.returncode == 0, done.stderr
     return folder / "svm_model.json", json.loads(done.stdout)
 
@@ -197,7 +210,7 @@ def test_train(trained):
     assert result["path"] == str(path)
     assert (result["algorithm"], result["dimension"]) == ("svm", 64)
     assert result["embedding_model"] == {"name": MODEL, "dimension": 64, "prompt": None}
-    assert [one["name"] for one in result["evaluation"]["strategies"]][0] == "selector"
+    assert result["evaluation"]["strategies"][0]["name"] == "selector"
     assert result["evaluation"]["queries"] == 6
 
 

@@ -26,7 +26,15 @@ sklearn = pytest.importorskip("sklearn")
 TOPICS = {
     "sums": ("12 + 7 = 19", "81 - 4 = 77", "3 * 9 = 27", "64 / 8 = 8", "5 + 55 = 60", "99 - 90 = 9", "7 * 7 = 49"),
     "shouts": ("STOP RIGHT NOW", "OH MY WORD", "NOT AGAIN", "GO AWAY", "HELP ME OUT", "WAIT FOR ME", "LOOK AT THAT"),
-    "whispers": ("be quiet now", "hush little one", "softly goes it", "a low voice", "say it gently", "no noise", "shh"),
+    "whispers": (
+        "be quiet now",
+        "hush little one",
+        "softly goes it",
+        "a low voice",
+        "say it gently",
+        "no noise",
+        "shh",
+    ),
 }
 
 
@@ -50,7 +58,9 @@ def blobs(seed, labels, count=150, dimension=8):
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(labels, dimension)) * 2
     return [
-        Record(f"query {number}", f"m{number % labels}", embedding=centres[number % labels] + rng.normal(size=dimension))
+        Record(
+            f"query {number}", f"m{number % labels}", embedding=centres[number % labels] + rng.normal(size=dimension)
+        )
         for number in range(count)
     ]
 
@@ -61,7 +71,14 @@ def blobs(seed, labels, count=150, dimension=8):
 def test_records_of_a_file(tmp_path):
     path = tmp_path / "records.jsonl"
     lines = [
-        {"query": "a", "model_name": "m", "performance": 0.5, "response_time": 1.25, "category": "law", "task_name": "x"},
+        {
+            "query": "a",
+            "model_name": "m",
+            "performance": 0.5,
+            "response_time": 1.25,
+            "category": "law",
+            "task_name": "x",
+        },
         {"query": "b", "model_name": "n", "embedding": [1, 2.5], "response": None, "unknown": {"a": 1}},
     ]
     path.write_text("\n\n".join(map(json.dumps, lines)) + "\n \n")
@@ -78,7 +95,10 @@ def test_records_of_a_file(tmp_path):
         ('{"query": "a", "model_name": null}', "line 3: it has no model_name"),
         ('{"query": "  ", "model_name": "m"}', "line 3: query is empty"),
         ('{"query": 7, "model_name": "m"}', "line 3: query must be a string, found int"),
-        ('{"query": "a", "model_name": "m", "performance": 1.5}', "performance must be a number from 0 to 1, found 1.5"),
+        (
+            '{"query": "a", "model_name": "m", "performance": 1.5}',
+            "performance must be a number from 0 to 1, found 1.5",
+        ),
         ('{"query": "a", "model_name": "m", "performance": "good"}', "performance must be a number"),
         ('{"query": "a", "model_name": "m", "performance": NaN}', "performance must be a number"),
         ('{"query": "a", "model_name": "m", "response_time": -1}', "response_time must be a number from 0"),
@@ -86,7 +106,10 @@ def test_records_of_a_file(tmp_path):
         ('{"query": "a", "model_name": "m", "category": 3}', "category must be a string"),
         ('{"query": "a", "model_name": "m", "embedding": []}', "embedding must be a list of numbers"),
         ('{"query": "a", "model_name": "m", "embedding": [1, "2"]}', "embedding must be a list of numbers"),
-        ('{"query": "a", "model_name": "m", "embedding": [1, Infinity]}', "embedding holds a number that is not finite"),
+        (
+            '{"query": "a", "model_name": "m", "embedding": [1, Infinity]}',
+            "embedding holds a number that is not finite",
+        ),
         ('{"query": "\\ud800", "model_name": "m"}', "query holds a lone surrogate"),
         ("[1]", "line 3: it must be a JSON object, found list"),
         ("{", "line 3: it is not valid JSON"),
@@ -135,7 +158,9 @@ def test_the_worth_of_labels():
         Record("r", "a", 0.2, None),
         Record("s", "b"),
     ]
-    records = [Record(one.query, one.model_name, one.performance, one.response_time, None, np.ones(2)) for one in records]
+    records = [
+        Record(one.query, one.model_name, one.performance, one.response_time, None, np.ones(2)) for one in records
+    ]
     outcomes = gather(records, None)
     assert outcomes.labels == ["a", "b"]
     expected = [[0.9, 0.9 * 0.6 + 0.1], [0.9 * 0.2 + 0.05, np.nan], [0.0, 0.9 + 0.05]]
@@ -270,7 +295,7 @@ def test_a_trained_selector_beats_the_best_single_label(algorithm):
     assert values["random label"].mean < values["selector"].low < values["selector"].mean < values["selector"].high
 
 
-def test_hyper_parameters_come_from_held_out_queries(monkeypatch):
+def test_hyper_parameters_come_from_held_out_queries():
     """The labels of single examples are noise, so more neighbours do better on queries that were held out."""
     rng = np.random.default_rng(0)
     records = []
@@ -305,7 +330,11 @@ def test_one_best_label_is_not_enough(algorithm):
         ([3], {}, "record 0 must be a Record or a dictionary, found int"),
         ([{"query": "a"}], {}, "record 0: it has no model_name"),
         ([Record("a", "m")], {}, "1 queries have no embedding, as 'a': give a service"),
-        ([Record("a", "m", embedding=np.ones(2)), Record("b", "m", embedding=np.ones(3))], {}, "has 3 values, and the first has 2"),
+        (
+            [Record("a", "m", embedding=np.ones(2)), Record("b", "m", embedding=np.ones(3))],
+            {},
+            "has 3 values, and the first has 2",
+        ),
         ([Record("a", "m", embedding=np.ones(2))], {"algorithm": "tree"}, "algorithm must be one of"),
         ([Record("a", "m", embedding=np.ones(2))], {"seed": -1}, "seed must be an integer"),
         ([Record("a", "m", embedding=np.ones(2))], {"seed": 1.5}, "seed must be an integer"),
@@ -385,7 +414,9 @@ def test_a_plot_has_a_bar_for_each_strategy():
 
     result = evaluate(constant("m0"), blobs(0, 3, count=30))
     image = ElementTree.fromstring(plot_evaluation(result))
-    bars = [one for one in image.iter("{http://www.w3.org/2000/svg}rect")][1:]
-    assert [float(bar.get("width")) for bar in bars] == pytest.approx([420 * one.value.mean for one in result.strategies], abs=0.06)
+    bars = list(image.iter("{http://www.w3.org/2000/svg}rect"))[1:]
+    assert [float(bar.get("width")) for bar in bars] == pytest.approx(
+        [420 * one.value.mean for one in result.strategies], abs=0.06
+    )
     texts = [one.text for one in image.iter("{http://www.w3.org/2000/svg}text")]
     assert "best single label" in texts

@@ -28,7 +28,7 @@ _SHOWN_CHARACTERS = 50
 route = typer.Typer(help="Choose a label for each text by its embedding: train selectors, and route by them.")
 
 _SelectorFile = Annotated[Path, typer.Argument(help="Selector's file, such as knn_model.json.")]
-_Records = Annotated[Path, typer.Argument(help="Records, a JSON object on each line: query, model_name, performance, …")]
+_Records = Annotated[Path, typer.Argument(help="Records: on each line a JSON object with query, model_name and more.")]
 _Model = Annotated[
     str | None,
     typer.Option("--model", "-m", help="Embedding model. Default: the one that the selector was trained with."),
@@ -46,7 +46,7 @@ def train(
     records: _Records,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", envvar="AKIDB_MODEL", help="Embedding model; not needed if all records have one."),
+        typer.Option("--model", "-m", envvar="AKIDB_MODEL", help="Embedding model, if a record has no embedding."),
     ] = None,
     algorithm: Annotated[
         Literal["knn", "kmeans", "svm", "mlp"], typer.Option("--algorithm", "-a", help="Kind of selector.")
@@ -252,10 +252,10 @@ def _model_of(selector: Selector, model: str | None) -> str:
 def _show_evaluation(evaluation: Evaluation) -> None:
     from rich.table import Column
 
-    columns = ("", Column("value [95 %]", no_wrap=True), Column("performance [95 %]", no_wrap=True))
+    columns: list[str | Column] = ["", Column("value [95 %]", no_wrap=True), Column("performance [95 %]", no_wrap=True)]
     rows: list[tuple[str, ...]] = list(evaluation.rows())
     if is_terminal():
-        columns = (*columns, "")
+        columns.append("")
         bars = ("█" * round(20 * one.value.mean) for one in evaluation.strategies)
         rows = [(*row, bar) for row, bar in zip(rows, bars, strict=True)]
     write_table(columns, rows)

@@ -44,8 +44,8 @@ class OneAgainstOne(ScoredLabels):
         if len(counts) != classes or (counts < 0).any() or sum(counts.tolist()) != len(self._vectors):
             raise arrays.error("n_support", f"must be {classes} counts that add up to {len(self._vectors)}")
         if self._coefficients.shape != (classes - 1, len(self._vectors)):
-            found = " × ".join(map(str, self._coefficients.shape))
-            raise arrays.error("dual_coef", f"has {found} values, expected {classes - 1} × {len(self._vectors)}")
+            found = " by ".join(map(str, self._coefficients.shape))
+            raise arrays.error("dual_coef", f"has {found} values, expected {classes - 1} by {len(self._vectors)}")
         if len(self._intercepts) != classes * (classes - 1) // 2:
             found = str(len(self._intercepts))
             raise arrays.error("intercept", f"has {found} values, expected {classes * (classes - 1) // 2}")

@@ -1,7 +1,7 @@
 """The fit of each kind of selector with scikit-learn, and its exact form in the exchange format.
 
-A function fits the queries of `Outcomes` and returns the fields of the file. scikit-learn's own predictions and those of
-the file are the same; `fit_svm` and the others return the estimators too, for that to be checked.
+A function fits the queries of `Outcomes` and returns the fields of the file. scikit-learn's own predictions and the
+choices of the file are the same; the estimators are returned too, for that to be checked.
 """
 
 from __future__ import annotations
@@ -117,10 +117,8 @@ def fit_svm(outcomes: Outcomes, parameters: Parameters, seed: int) -> Fitted:
     features = normalize(outcomes.features)
     variance = float(features.var())
     gamma = 1 / (features.shape[1] * variance) if variance else 1.0
-    estimators = [
-        SVC(kernel=parameters["kernel"], C=parameters["C"], gamma=gamma, random_state=seed).fit(features, targets == one)
-        for one in range(len(names))
-    ]
+    options = {"kernel": parameters["kernel"], "C": parameters["C"], "gamma": gamma, "random_state": seed}
+    estimators = [SVC(**options).fit(features, targets == one) for one in range(len(names))]
     linear = parameters["kernel"] == "linear"
     named = list(zip(names, estimators, strict=True))
     fields = {

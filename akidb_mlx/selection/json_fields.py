@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from akidb_mlx.errors import InvalidInputError, ModelLoadError
 
-# Bytes of a file, unless the caller says otherwise: a KNN of 10 000 × 1 038 values has 200 MB.
+# Bytes of a file, unless the caller says otherwise: a KNN of 10 000 examples of 1 038 values has 200 MB.
 MAX_BYTES = 512 << 20
 # Objects and lists inside each other; the formats need five.
 _MAX_DEPTH = 64
@@ -33,7 +33,8 @@ def parse(text: str | bytes, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """
     if not isinstance(text, (str, bytes)):
         raise InvalidInputError(f"a selector's JSON must be a string or bytes, found {type(text).__name__}")
-    check_size(len(text) if isinstance(text, bytes) or text.isascii() else len(text.encode(errors="replace")), max_bytes)
+    plain = isinstance(text, bytes) or text.isascii()
+    check_size(len(text) if plain else len(str(text).encode(errors="replace")), max_bytes)
     try:
         decoded = text.decode() if isinstance(text, bytes) else text
         found = json.loads(decoded, object_pairs_hook=_unique, parse_constant=_refuse_constant)

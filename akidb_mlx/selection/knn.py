@@ -21,13 +21,13 @@ class Neighbour(NamedTuple):
     """A training example that voted.
 
     Attributes:
-        index: its place in the file.
+        example: its place in the file.
         label: its label, which it votes for.
         distance: Euclidean, from the query.
         weight: its vote.
     """
 
-    index: int
+    example: int
     label: str
     distance: float
     weight: float
@@ -83,7 +83,7 @@ class NearestNeighbours:
     def explain(self, query: Floats) -> list[str]:
         """Return the votes in words, the nearest first."""
         return [
-            f"example {one.index} at distance {one.distance:.4g} votes {one.weight:.4g} for {one.label}"
+            f"example {one.example} at distance {one.distance:.4g} votes {one.weight:.4g} for {one.label}"
             for one in self.neighbours(query)
         ]
 

@@ -75,7 +75,7 @@ def _read_linear(fields: Fields, size: int) -> tuple[_Layer, int]:
     outputs = fields.integer("out_features", minimum=1)
     weight = fields.matrix("weight", Width())
     if weight.shape != (outputs, size):
-        raise fields.error("weight", f"has {weight.shape[0]} × {weight.shape[1]} values, expected {outputs} × {size}")
+        raise fields.error("weight", f"has {weight.shape[0]} by {weight.shape[1]} values, expected {outputs} by {size}")
     bias = _optional(fields, "bias", outputs, 0.0)
     # Unlike a product of matrices, this gives equal rows equal results, whatever is computed beside them.
     return lambda values: np.einsum("qi,oi->qo", values, weight) + bias, outputs

@@ -82,7 +82,7 @@ class Outcomes:
     @cached_property
     def best(self) -> NDArray[np.intp]:
         """Return the label that is worth most for each query, of equal ones the first."""
-        return np.nanargmax(self.values, axis=1)
+        return np.asarray(np.nanargmax(self.values, axis=1), np.intp)
 
     def part(self, queries: NDArray[np.intp]) -> Outcomes:
         """Return some of the queries with their records; the labels stay those of all."""

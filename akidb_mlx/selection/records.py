@@ -96,7 +96,8 @@ def list_records(records: Iterable[Record | Mapping[str, Any]]) -> list[Record]:
     found = []
     for index, one in enumerate(records):
         if not isinstance(one, (Record, Mapping)):
-            raise InvalidInputError(f"record {index} must be a Record or a dictionary, found {type(one).__name__}", index)
+            found_type = type(one).__name__
+            raise InvalidInputError(f"record {index} must be a Record or a dictionary, found {found_type}", index)
         found.append(one if isinstance(one, Record) else Record.parse(one, f"record {index}"))
     if not found:
         raise InvalidInputError("there are no records: give one at least")

@@ -11,7 +11,8 @@ import numpy as np
 
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.selection.features import CATEGORIES, join, one_hot, same_model
-from akidb_mlx.selection.selector import Selector
+from akidb_mlx.selection.json_fields import Floats
+from akidb_mlx.selection.selector import Selector, largest_scores
 from akidb_mlx.texts import check_string, list_texts
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ class Router:
         self, selector: Selector, service: Embedder, *, fallback: str | None = None, threshold: float | None = None
     ) -> None:
         if (fallback is None) != (threshold is None):
-            raise InvalidInputError("give fallback and threshold together: the label, and the margin below which it counts")
+            raise InvalidInputError(
+                "give fallback and threshold together: a label, and the margin below which it counts"
+            )
         if fallback is not None:
             if not isinstance(fallback, str) or not fallback:
                 raise InvalidInputError(f"fallback must be a label, found {fallback!r}")
@@ -105,14 +108,13 @@ class Router:
         lists = self._selector.score_batch(features)
         return [self._route(*one) for one in zip(labels, lists, features, strict=True)]
 
-    def _route(self, label: str, pairs: list[tuple[str, float]], vector: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Route:
-        scores: dict[str, float] = {}
-        for name, score in pairs:
-            scores[name] = max(score, scores.get(name, score))
+    def _route(self, label: str, pairs: list[tuple[str, float]], vector: Floats) -> Route:
+        scores = largest_scores(pairs)
         margin = margin_of(scores, self._selector.labels)
         reasons = self._selector.explain(vector)
         if self._threshold is not None and self._fallback is not None and margin < self._threshold:
-            reasons.insert(0, f"the margin {margin:.4g} of {label} is below {self._threshold:.4g}: {self._fallback} instead")
+            fault = f"the margin {margin:.4g} of {label} is below {self._threshold:.4g}"
+            reasons.insert(0, f"{fault}: {self._fallback} instead")
             return Route(self._fallback, scores, margin, True, reasons)
         return Route(label, scores, margin, False, reasons)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import reprlib
+from collections.abc import Iterable
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from akidb_mlx.selection.exact_svm import OneAgainstOne
 from akidb_mlx.selection.features import CATEGORIES, EmbeddingModel
 from akidb_mlx.selection.json_fields import MAX_BYTES, Fields, Floats, check_size, parse
 from akidb_mlx.selection.kmeans import NearestCentroid
-from akidb_mlx.selection.knn import Neighbour, NearestNeighbours
+from akidb_mlx.selection.knn import NearestNeighbours, Neighbour
 from akidb_mlx.selection.mlp import Perceptron
 from akidb_mlx.selection.svm import OneAgainstAll
 from model_cache.files import write_atomically
@@ -106,9 +106,10 @@ class Selector(Closeable):
         except (OSError, ValueError) as error:
             if isinstance(error, InvalidInputError):
                 raise
-            raise ModelLoadError(f"{_shown(path)} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise ModelLoadError(f"{fspath(path)[:200]} cannot be read: {reason}") from error
         except ModelLoadError as error:
-            raise ModelLoadError(f"{_shown(path)}: {error}") from error
+            raise ModelLoadError(f"{fspath(path)[:200]}: {error}") from error
 
     def to_json(self) -> str:
         """Return the selector as JSON, with all fields that were read, also unknown ones, in their order."""
@@ -180,11 +181,8 @@ class Selector(Closeable):
         return kind.choose(queries) if len(queries) else []
 
     def scores(self, vector: ArrayLike) -> dict[str, float]:
-        """Return the score of each label; the largest was chosen. See `score_list`, of which this is the largest each."""
-        found: dict[str, float] = {}
-        for label, score in self.score_list(vector):
-            found[label] = max(score, found.get(label, score))
-        return found
+        """Return the score of each label, the largest where `score_list` has several."""
+        return largest_scores(self.score_list(vector))
 
     def score_list(self, vector: ArrayLike) -> list[tuple[str, float]]:
         """Return the scores in the order that all languages share.
@@ -238,13 +236,15 @@ class Selector(Closeable):
     def _check_vector(self, vector: ArrayLike) -> Floats:
         found = _numbers("the vector", vector)
         if found.ndim != 1:
-            raise InvalidInputError(f"the vector must have one dimension, found {found.ndim}; use select_batch for several")
+            raise InvalidInputError(
+                f"the vector must have one dimension, found {found.ndim}; select_batch takes several"
+            )
         self._check_row("the vector", found, None)
         return found
 
     def _check_vectors(self, vectors: ArrayLike) -> Floats:
         if not isinstance(vectors, np.ndarray):
-            if isinstance(vectors, (str, bytes)) or not hasattr(vectors, "__iter__"):
+            if isinstance(vectors, (str, bytes)) or not isinstance(vectors, Iterable):
                 raise InvalidInputError(f"vectors must be a list of vectors, found {type(vectors).__name__}")
             rows = [_numbers(f"vector {index}", row, index) for index, row in enumerate(vectors)]
         else:
@@ -276,6 +276,14 @@ class Selector(Closeable):
             raise fields.error(
                 "embedding_model.dimension", f"is {model}{added}, and the selector takes {self._dimension} values"
             )
+
+
+def largest_scores(pairs: list[tuple[str, float]]) -> dict[str, float]:
+    """Return the largest score of each label."""
+    found: dict[str, float] = {}
+    for label, score in pairs:
+        found[label] = max(score, found.get(label, score))
+    return found
 
 
 def _check_version(fields: Fields, *, exact: bool) -> None:
@@ -320,7 +328,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-def _shown(path: str | PathLike[str]) -> str:
-    return reprlib.repr(fspath(path)).strip("'\"")

@@ -42,8 +42,9 @@ class OneAgainstAll(ScoredLabels):
         linear = fields.objects("linear_classifiers")
         radial = fields.objects("rbf_classifiers")
         self.names = [one.text("model_name") for one in (*linear, *radial)]
-        self._weights = np.array([_read_weights(one, width) for one in linear]).reshape(len(linear), width.size)
+        weights = [_read_weights(one, width) for one in linear]
         self._radial, self._vectors = _read_radial(radial, width)
+        self._weights = np.array(weights).reshape(len(linear), width.size)
         self._rhos = np.array([one.number("rho") for one in (*linear, *radial)])
         for one in (*linear, *radial):
             one.check_others()
@@ -74,9 +75,7 @@ class OneAgainstAll(ScoredLabels):
     def _sum_kernels(self, unit: Floats) -> list[float]:
         differences = self._vectors - unit
         distances = np.einsum("vd,vd->v", differences, differences)
-        return [
-            float(np.add.reduce(one.alpha * np.exp(-one.gamma * distances[one.vectors]))) for one in self._radial
-        ]
+        return [float(np.add.reduce(one.alpha * np.exp(-one.gamma * distances[one.vectors]))) for one in self._radial]
 
 
 def _read_weights(fields: Fields, width: Width) -> Floats:
