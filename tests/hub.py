@@ -239,7 +239,7 @@ class Hub:
         repo = f"{asked['organization']}/{asked['name']}"
         with self._lock:
             if repo in self._repos:
-                raise _RefusedError(409, "Conflict", "You already created this model repo")
+                return _json({"error": "You already created this model repo", "url": f"{self.url}/{repo}"}, 409)
             self._repos[repo] = _Repo()
         return _json({"url": f"{self.url}/{repo}", "name": repo})
 

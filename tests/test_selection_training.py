@@ -53,10 +53,10 @@ def routed(models=("large", "small", "tiny")):
     ]
 
 
-def blobs(seed, labels, count=150, dimension=8):
+def blobs(seed, labels, count=150, dimension=8, spread=2.0):
     """Records with embeddings around a point for each label."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(labels, dimension)) * 2
+    centres = rng.normal(size=(labels, dimension)) * spread
     return [
         Record(
             f"query {number}", f"m{number % labels}", embedding=centres[number % labels] + rng.normal(size=dimension)
@@ -285,11 +285,11 @@ def test_the_same_seed_gives_the_same_file(algorithm):
 
 @pytest.mark.parametrize("algorithm", ["knn", "kmeans", "svm", "mlp"])
 def test_a_trained_selector_beats_the_best_single_label(algorithm):
-    kept, held = split_records(blobs(4, 4, count=240), 0.3)
+    kept, held = split_records(blobs(4, 4, count=240, spread=0.6), 0.3)
     result = evaluate(train(kept, algorithm=algorithm), held)
     values = {one.name: one.value for one in result.strategies}
     assert values["best single label"].mean < 0.4
-    assert result.gain.low > 0.2
+    assert result.gain.low > 0.1
     assert values["oracle"].mean == pytest.approx(1)
     assert values["random label"].mean == pytest.approx(0.25)
     assert values["random label"].mean < values["selector"].low < values["selector"].mean < values["selector"].high
@@ -406,7 +406,7 @@ def test_intervals_are_those_of_the_bootstrap():
     assert found.mean == pytest.approx(1 / 3)
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.15)
     assert evaluate(constant("mTrue"), records, seed=3) == result
-    assert evaluate(constant("mTrue"), records, seed=4) != result
+    assert evaluate(constant("mTrue"), records[:199], seed=4) != evaluate(constant("mTrue"), records[:199], seed=5)
 
 
 def test_a_plot_has_a_bar_for_each_strategy():
