@@ -98,7 +98,7 @@ def list_records(records: Iterable[Record | Mapping[str, Any]]) -> list[Record]:
         if not isinstance(one, (Record, Mapping)):
             found_type = type(one).__name__
             raise InvalidInputError(f"record {index} must be a Record or a dictionary, found {found_type}", index)
-        found.append(one if isinstance(one, Record) else Record.parse(one, f"record {index}"))
+        found.append(Record.parse(vars(one) if isinstance(one, Record) else one, f"record {index}"))
     if not found:
         raise InvalidInputError("there are no records: give one at least")
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from os import PathLike, fspath
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic_core import to_json
 
 from akidb_mlx.closeable import Closeable
 from akidb_mlx.errors import InvalidInputError, ModelLoadError, NotTrainedError, ServiceClosedError
@@ -114,7 +114,7 @@ class Selector(Closeable):
     def to_json(self) -> str:
         """Return the selector as JSON, with all fields that were read, also unknown ones, in their order."""
         self._open()
-        return json.dumps(self._document, ensure_ascii=False, allow_nan=False, default=_plain)
+        return to_json(self._document, fallback=_plain).decode()
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the selector to a file, or to a folder under the name that the format gives it; return the file.
