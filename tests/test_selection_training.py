@@ -221,55 +221,60 @@ def test_the_category_follows_the_embedding():
 # Files that are the model
 
 
+def fit_case(labels, seed, algorithm, parameters):
+    """A fitted selector, its file read again, and queries, also near the borders."""
+    outcomes = gather(blobs(seed, labels), None)
+    fit = {"kmeans": fitting.fit_kmeans, "svm": fitting.fit_svm, "mlp": fitting.fit_mlp}[algorithm]
+    with fitting.reproducible():
+        fitted = fit(outcomes, parameters, seed)
+    selector = Selector.from_json(json.dumps({"algorithm": algorithm, "trained": True, **fitted.fields}))
+    queries = np.random.default_rng(seed).normal(size=(5000, 8)) * 2.5
+    return fitted, selector, queries
+
+
 @pytest.mark.parametrize("labels", [2, 5])
 @pytest.mark.parametrize("seed", [0, 1])
-class TestTheFileIsTheModel:
-    """scikit-learn's own predictions, on queries near the borders too, against the choices of the file."""
+def test_a_file_is_the_model_kmeans(labels, seed):
+    fitted, selector, queries = fit_case(labels, seed, "kmeans", {"num_clusters": 12})
+    clusters = fitted.estimators[0].predict(queries)
+    assert selector.select_batch(queries) == [fitted.fields["cluster_models"][one] for one in clusters]
 
-    def case(self, labels, seed, algorithm, parameters):
-        outcomes = gather(blobs(seed, labels), None)
-        fit = {"kmeans": fitting.fit_kmeans, "svm": fitting.fit_svm, "mlp": fitting.fit_mlp}[algorithm]
-        with fitting.reproducible():
-            fitted = fit(outcomes, parameters, seed)
-        selector = Selector.from_json(json.dumps({"algorithm": algorithm, "trained": True, **fitted.fields}))
-        queries = np.random.default_rng(seed).normal(size=(5000, 8)) * 2.5
-        return fitted, selector, queries
 
-    def test_kmeans(self, labels, seed):
-        fitted, selector, queries = self.case(labels, seed, "kmeans", {"num_clusters": 12})
-        clusters = fitted.estimators[0].predict(queries)
-        assert selector.select_batch(queries) == [fitted.fields["cluster_models"][one] for one in clusters]
+@pytest.mark.parametrize("labels", [2, 5])
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("kernel", ["rbf", "linear"])
+def test_a_file_is_the_model_svm(labels, seed, kernel):
+    fitted, selector, queries = fit_case(labels, seed, "svm", {"kernel": kernel, "C": 3.0})
+    assert len(fitted.estimators) == labels
+    units = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+    decisions = np.stack([one.decision_function(units) for one in fitted.estimators], axis=1)
+    names = fitted.fields["model_names"]
+    assert selector.select_batch(queries) == [names[best] for best in decisions.argmax(axis=1)]
+    found = np.array([[score for _, score in one] for one in selector.score_batch(queries)])
+    np.testing.assert_allclose(found, decisions, atol=1e-9)
+    if labels == 2:  # one classifier would do, and says the same
+        from sklearn.svm import SVC
 
-    @pytest.mark.parametrize("kernel", ["rbf", "linear"])
-    def test_svm(self, labels, seed, kernel):
-        fitted, selector, queries = self.case(labels, seed, "svm", {"kernel": kernel, "C": 3.0})
-        assert len(fitted.estimators) == labels
-        units = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-        decisions = np.stack([one.decision_function(units) for one in fitted.estimators], axis=1)
-        names = fitted.fields["model_names"]
-        assert selector.select_batch(queries) == [names[best] for best in decisions.argmax(axis=1)]
-        found = np.array([[score for _, score in one] for one in selector.score_batch(queries)])
-        np.testing.assert_allclose(found, decisions, atol=1e-9)
-        if labels == 2:  # one classifier would do, and says the same
-            from sklearn.svm import SVC
+        outcomes = gather(blobs(seed, 2), None)
+        features = outcomes.features / np.linalg.norm(outcomes.features, axis=1, keepdims=True)
+        one = SVC(kernel=kernel, C=3.0, gamma=fitted.fields["gamma"]).fit(features, outcomes.best)
+        clear = np.abs(one.decision_function(units)) > 1e-2  # the optimiser ends within a thousandth
+        chosen = np.array(selector.select_batch(queries))
+        assert clear.mean() > 0.9
+        assert np.array_equal(chosen[clear], np.array(names)[one.predict(units)][clear])
 
-            outcomes = gather(blobs(seed, 2), None)
-            features = outcomes.features / np.linalg.norm(outcomes.features, axis=1, keepdims=True)
-            one = SVC(kernel=kernel, C=3.0, gamma=fitted.fields["gamma"]).fit(features, outcomes.best)
-            clear = np.abs(one.decision_function(units)) > 1e-2  # the optimiser ends within a thousandth
-            chosen = np.array(selector.select_batch(queries))
-            assert clear.mean() > 0.9
-            assert np.array_equal(chosen[clear], np.array(names)[one.predict(units)][clear])
 
-    def test_mlp(self, labels, seed):
-        fitted, selector, queries = self.case(labels, seed, "mlp", {"hidden_sizes": [16, 8], "alpha": 1e-3})
-        names = fitted.fields["model_names"]
-        (estimator,) = fitted.estimators
-        assert selector.select_batch(queries) == [names[one] for one in estimator.predict(queries)]
-        logits = np.array([[score for _, score in one] for one in selector.score_batch(queries)])
-        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)
-        np.testing.assert_allclose(shares, estimator.predict_proba(queries), atol=1e-9)
+@pytest.mark.parametrize("labels", [2, 5])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_file_is_the_model_mlp(labels, seed):
+    fitted, selector, queries = fit_case(labels, seed, "mlp", {"hidden_sizes": [16, 8], "alpha": 1e-3})
+    names = fitted.fields["model_names"]
+    (estimator,) = fitted.estimators
+    assert selector.select_batch(queries) == [names[one] for one in estimator.predict(queries)]
+    logits = np.array([[score for _, score in one] for one in selector.score_batch(queries)])
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(shares, estimator.predict_proba(queries), atol=1e-9)
 
 
 @pytest.mark.parametrize("algorithm", ["knn", "kmeans", "svm", "mlp"])
