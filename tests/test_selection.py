@@ -149,6 +149,8 @@ def test_an_svm_without_classifiers_chooses_the_first_name():
     }
     selector = make(document)
     assert (selector.select([1.0, 2.0]), selector.scores([1.0]), selector.dimension) == ("z", {}, None)
+    assert selector.select_batch([[1.0], [1.0, 2.0]]) == ["z", "z"]
+    assert selector.score_batch([[1.0], [1.0, 2.0]]) == [[], []]
 
 
 def test_a_label_with_two_classifiers_has_the_larger_score():

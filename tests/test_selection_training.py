@@ -370,6 +370,13 @@ def test_without_scikit_learn_the_extra_is_named():
 # Evaluation
 
 
+def test_a_service_with_another_model_is_refused():
+    with FakeEmbedder() as fake:
+        one = train(labelled(), service=fake)
+    with FakeEmbedder("other") as other, pytest.raises(InvalidInputError, match="of fake, and the service has other"):
+        evaluate(one, labelled(), service=other)
+
+
 def constant(label, dimension=8):
     return Selector(
         {

@@ -115,7 +115,6 @@ def evaluate(
         service = None
         if model or any(record.embedding is None for record in found):
             service = resources.enter_context(_open_service(_model_of(one, model), device))
-            selection.check_service(one, service)
         with progress_bar("embedding") as bar:
             evaluation = selection.evaluate(one, found, service=service, seed=seed, progress=bar)
     if plot is not None:

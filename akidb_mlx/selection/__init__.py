@@ -16,7 +16,7 @@ from akidb_mlx.selection.features import CATEGORIES, EmbeddingModel
 from akidb_mlx.selection.knn import Neighbour
 from akidb_mlx.selection.plot import plot_evaluation
 from akidb_mlx.selection.records import Record, read_records, split_records
-from akidb_mlx.selection.router import Route, Router, check_service
+from akidb_mlx.selection.router import Route, Router
 from akidb_mlx.selection.selector import ALGORITHMS, FILE_NAMES, Selector
 from akidb_mlx.selection.training import train
 
@@ -33,7 +33,6 @@ __all__ = [
     "Router",
     "Selector",
     "Strategy",
-    "check_service",
     "evaluate",
     "plot_evaluation",
     "read_records",

@@ -11,6 +11,7 @@ import numpy as np
 from akidb_mlx.selection.json_fields import Floats
 from akidb_mlx.selection.outcomes import Progress, gather
 from akidb_mlx.selection.records import Record, list_records
+from akidb_mlx.selection.router import check_service
 from akidb_mlx.selection.selector import Selector
 
 if TYPE_CHECKING:
@@ -92,10 +93,12 @@ def evaluate(
         progress: called with the number of texts embedded and their total.
 
     Raises:
-        InvalidInputError: a record is not usable, or the vectors have another length than the selector takes.
+        InvalidInputError: a record is not usable, or the service or the vectors are not those of the selector.
         NotTrainedError: the selector is not trained.
         AkidbMlxError: a text could not be embedded.
     """
+    if service is not None:
+        check_service(selector, service)
     prompt = selector.embedding_model.prompt if selector.embedding_model else None
     one_hot = selector.category_one_hot
     outcomes = gather(list_records(records), service, prompt=prompt, category_one_hot=one_hot, progress=progress)

@@ -34,20 +34,26 @@ class Fitted(NamedTuple):
     estimators: list[Any]
 
 
-@contextmanager
-def reproducible() -> Iterator[None]:
-    """Have scikit-learn compute on one thread, whose sums have one order, and say nothing of bounded iterations.
+def check_scikit_learn() -> None:
+    """Import scikit-learn.
 
     Raises:
-        ConfigurationError: scikit-learn is not installed.
+        ConfigurationError: it is not installed.
     """
     try:
-        from sklearn.exceptions import ConvergenceWarning
-        from threadpoolctl import threadpool_limits
+        import sklearn  # noqa: F401
     except ImportError as error:
         raise ConfigurationError(
             f"training needs scikit-learn, which cannot be imported ({error}): run `pip install 'akidb-mlx[selection]'`"
         ) from error
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """Have scikit-learn compute on one thread, whose sums have one order, and say nothing of bounded iterations."""
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield

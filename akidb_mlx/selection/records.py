@@ -7,6 +7,7 @@ import math
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from akidb_mlx.errors import InvalidInputError
+from akidb_mlx.options import is_number
 from akidb_mlx.selection.json_fields import Floats
 
 _NS = 1_000_000_000
@@ -157,7 +159,7 @@ def _number(fields: Mapping[str, Any], key: str, name: str, most: float) -> floa
     value = fields.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
+    if not is_number(value, Real) or not 0 <= value <= most:
         shown = reprlib.repr(value)
         raise InvalidInputError(f"{name}: {key} must be a number from 0 to {most:.10g}, found {shown}")
     return float(value)

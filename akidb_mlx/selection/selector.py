@@ -255,7 +255,9 @@ class Selector(Closeable):
             if row.ndim != 1:
                 raise InvalidInputError(f"vector {index} must have one dimension, found {row.ndim}", index)
             self._check_row(f"vector {index}", row, index)
-        return np.array(rows) if rows else np.empty((0, self._dimension or 0))
+        if not self._dimension or not rows:  # an SVM without classifiers takes vectors of any length, and reads none
+            return np.empty((len(rows), self._dimension or 0))
+        return np.array(rows)
 
     def _check_row(self, name: str, row: Floats, index: int | None) -> None:
         if self._dimension is not None and len(row) != self._dimension:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from akidb_mlx.errors import InvalidInputError
+from akidb_mlx.options import is_number
 from akidb_mlx.selection import fitting
 from akidb_mlx.selection.evaluation import worth_of
 from akidb_mlx.selection.features import EmbeddingModel
@@ -69,14 +71,15 @@ def train(
     """
     if algorithm not in ALGORITHMS:
         raise InvalidInputError(f"algorithm must be one of {', '.join(ALGORITHMS)}, found {algorithm!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 32:
+    if not is_number(seed, Integral) or not 0 <= seed < 1 << 32:
         raise InvalidInputError(f"seed must be an integer from 0 to {(1 << 32) - 1}, found {seed!r}")
-    with fitting.reproducible():  # scikit-learn is missed before an hour of embedding, not after it
-        outcomes = gather(
-            list_records(records), service, prompt=prompt, category_one_hot=category_one_hot, progress=progress
-        )
+    fitting.check_scikit_learn()  # before an hour of embedding, not after it
+    outcomes = gather(
+        list_records(records), service, prompt=prompt, category_one_hot=category_one_hot, progress=progress
+    )
+    with fitting.reproducible():
         parameters, validated = choose_parameters(outcomes, algorithm, seed)
-        fitted = _FITS[algorithm].fit(outcomes, parameters, seed)
+        fitted = _FITS[algorithm].fit(outcomes, parameters, int(seed))
     model = None
     if service is not None:
         model = EmbeddingModel(service.model_name, outcomes.dimension, prompt).plain()
@@ -89,7 +92,7 @@ def train(
         "training": {
             "records": len(outcomes.records),
             "queries": len(outcomes.features),
-            "seed": seed,
+            "seed": int(seed),
             "parameters": parameters,
             "cross_validated_value": validated,
         },
