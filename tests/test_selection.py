@@ -81,6 +81,21 @@ def test_near_ties_are_told_apart_exactly():
     assert make(document).select(base) == "0"
 
 
+def test_squares_are_added_from_left_to_right():
+    """Rows of the same values in other orders are equally far but for the rounding of the sums."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        row = rng.normal(size=40)
+        document = {
+            "algorithm": "knn",
+            "trained": True,
+            "k": 1,
+            "embeddings": [rng.permutation(row).tolist() for _ in range(4)],
+            "labels": list("dcba"),
+        }
+        assert make(document).select(np.zeros(40)) == label_by_definition(document, np.zeros(40))
+
+
 def test_a_tie_of_votes_is_for_the_smaller_label():
     document = {"algorithm": "knn", "trained": True, "k": 2, "embeddings": [[0.0], [1.0]], "labels": ["b", "a"]}
     assert make(document).select([0.2]) == "a"
@@ -178,7 +193,9 @@ def test_the_first_of_equal_logits_wins_whatever_is_beside_it():
         "layers": [layer],
     }
     queries = np.random.default_rng(1).normal(size=(50, 37))
-    assert set(make(document).select_batch(queries)) == {"g"}
+    selector = make(document)
+    assert set(selector.select_batch(queries)) == {"g"}
+    assert {selector.select(query) for query in queries} == {"g"}
 
 
 def test_scores_that_overflow_are_refused():

@@ -23,8 +23,12 @@ MODEL = str(GOLDENS / "tiny-bert")
 
 
 def selector(texts, *, model="fake", prompt=None, one_hot=False, dimension=16, **changes):
-    """A KNN of texts with their labels, as a file that names its embedding model."""
-    rows = [encode(text).astype(np.float64).tolist() + [0.0] * 14 * one_hot for text in texts]
+    """A KNN of texts with their labels, as a file that names its embedding model; of categories, letters are law."""
+    rows = [
+        encode(text).astype(np.float64).tolist()
+        + (np.eye(14)[8 if label == "letters" else 0].tolist() if one_hot else [])
+        for text, label in texts.items()
+    ]
     document = {
         "algorithm": "knn",
         "trained": True,

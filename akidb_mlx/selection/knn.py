@@ -70,7 +70,7 @@ class NearestNeighbours:
 
     def choose(self, queries: Floats) -> list[str]:
         """Return for each query the label with the largest sum; of equal ones the smallest by its code points."""
-        return [min(scores, key=lambda score: (-score[1], score[0]))[0] for scores in self.score_lists(queries)]
+        return [max(scores, key=lambda score: score[1])[0] for scores in self.score_lists(queries)]  # ordered by label
 
     def neighbours(self, query: Floats) -> list[Neighbour]:
         """Return the training examples that vote, the nearest first."""
