@@ -90,7 +90,7 @@ def train(
     if as_json:
         write_json({**facts, "evaluation": evaluation.plain() if evaluation else None})
         return
-    write_line(f"{path}: {algorithm}, {len(selector.labels)} labels, {facts['training']['parameters']}")
+    write_line(f"{path}: {algorithm}, {len(selector.labels)} labels, {_flat(facts['training']['parameters'])}")
     if evaluation:
         _show_evaluation(evaluation)
 
@@ -267,7 +267,7 @@ def _show_evaluation(evaluation: Evaluation) -> None:
 def _show_routes(texts: list[str], routes: list[Route]) -> None:
     columns = ("label", "margin", "text", "reasons")
     rows = (
-        (found.label, f"{found.margin:.4g}", text[:_SHOWN_CHARACTERS], "\n".join(found.reasons[:3]))
+        (found.label, f"{found.margin:.4g}", text[:_SHOWN_CHARACTERS], "; ".join(found.reasons[:3]))
         for text, found in zip(texts, routes, strict=True)
     )
     write_table(columns, rows)
@@ -276,4 +276,6 @@ def _show_routes(texts: list[str], routes: list[Route]) -> None:
 def _flat(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_flat(one)}" for key, one in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
