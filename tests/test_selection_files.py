@@ -104,10 +104,13 @@ def test_text_that_is_no_object_of_json(text, message):
     refused(text, message)
 
 
-@pytest.mark.parametrize("depth", [70, 500, 900])
+@pytest.mark.parametrize("depth", [65, 500, 900])
 def test_depth_is_bounded_where_any_field_may_stand(depth):
+    """As in Rust and Go, 64 lists may stand inside each other below the selector itself."""
     document = json.dumps(changed("knn"))[:-1]
+    assert Selector.from_json(f'{document}, "notes": {"[" * 64}"deep"{"]" * 64}}}').is_trained
     refused(f'{document}, "notes": {"[" * depth}{"]" * depth}}}', "nested")
+    refused(f'{document}, "notes": {"[" * depth}1{"]" * depth}}}', "nested")
     refused(f'{document[: document.index("[[")]}{"[" * depth}{"]" * depth}, "labels": []}}', "embeddings|nested")
 
 

@@ -65,7 +65,7 @@ def check_plain(name: str, value: Any, depth: int = 1) -> None:
     Raises:
         ModelLoadError: it is nested too deeply, or holds a number that is not finite.
     """
-    if depth > _MAX_DEPTH:
+    if isinstance(value, (list, dict)) and depth > _MAX_DEPTH:
         raise _too_deep()
     if type(value) in (int, float):
         _numbers([value], name, indexed=False)
