@@ -198,6 +198,21 @@ def test_the_first_of_equal_logits_wins_whatever_is_beside_it():
     assert {selector.select(query) for query in queries} == {"g"}
 
 
+@pytest.mark.parametrize("kind", ["knn", "kmeans"])
+def test_distances_that_overflow_are_refused(kind):
+    """They cannot be compared; far examples that do not vote may overflow."""
+    selector = make(random_document(kind, 1))
+    queries = np.ones((3, 12))
+    queries[1] = 1e200
+    with pytest.raises(InferenceError, match="is not finite") as caught:
+        selector.select_batch(queries)
+    assert caught.value.index == 1
+    with pytest.raises(InferenceError, match="is not finite"):
+        selector.scores(queries[1])
+    document = {"algorithm": "knn", "trained": True, "k": 1, "embeddings": [[1e200], [2.0]], "labels": ["a", "b"]}
+    assert make(document).select([1.0]) == "b"
+
+
 def test_scores_that_overflow_are_refused():
     document = random_document("mlp", 1)
     queries = np.ones((3, 12))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from akidb_mlx.errors import InferenceError
 from akidb_mlx.selection.json_fields import Floats
 
 
@@ -23,3 +24,15 @@ def normalize(queries: Floats) -> Floats:
     with np.errstate(over="ignore", under="ignore"):
         lengths = np.sqrt(np.einsum("qd,qd->q", queries, queries))
     return queries / np.where(lengths > 0, lengths, 1)[:, None]
+
+
+def not_finite(label: str, index: int) -> InferenceError:
+    """Return the error of a score that is too large for float64.
+
+    Args:
+        label: whose score it is.
+        index: the query's place in the call.
+    """
+    return InferenceError(
+        f"the score of {label} is not finite: the selector's values or the vector's are too large", index
+    )

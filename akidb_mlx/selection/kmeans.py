@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
 
-from akidb_mlx.selection.distances import squared_distances
+from akidb_mlx.selection.distances import not_finite, squared_distances
 from akidb_mlx.selection.json_fields import Fields, Floats, Width
 
 
@@ -41,20 +42,27 @@ class NearestCentroid:
         """Return for each query the labels, each with minus the squared distance of its nearest centroid."""
         return [
             [(label, -float(distances[clusters].min())) for label, clusters in self._clusters.items()]
-            for distances in map(self._distances, queries)
+            for distances in self._distances(queries)
         ]
 
     def choose(self, queries: Floats) -> list[str]:
         """Return for each query the label of the nearest centroid, of equally near ones the first."""
-        return [self._models[np.argmin(self._distances(query))] for query in queries]
+        return [self._models[np.argmin(distances)] for distances in self._distances(queries)]
 
     def explain(self, query: Floats) -> list[str]:
         """Return the three nearest centroids in words."""
-        distances = np.sqrt(self._distances(query))
+        (squares,) = self._distances(query[None])
+        distances = np.sqrt(squares)
         return [
             f"centroid {index} at distance {distances[index]:.4g} has the label {self._models[index]}"
             for index in np.argsort(distances, kind="stable")[:3].tolist()
         ]
 
-    def _distances(self, query: Floats) -> Floats:
-        return squared_distances(query, self._centroids)
+    def _distances(self, queries: Floats) -> Iterator[Floats]:
+        for number, query in enumerate(queries):
+            distances = squared_distances(query, self._centroids)
+            if not np.isfinite(distances).all():
+                for label, clusters in self._clusters.items():
+                    if not np.isfinite(distances[clusters].min()):
+                        raise not_finite(label, number)
+            yield distances

@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from akidb_mlx.selection.distances import squared_distances
+from akidb_mlx.selection.distances import not_finite, squared_distances
 from akidb_mlx.selection.json_fields import Fields, Floats, Width
 
 _QUALITY_SHARE, _SPEED_SHARE = 0.9, 0.1
@@ -115,11 +115,13 @@ class NearestNeighbours:
                 estimates += squares[:, None]
                 estimates += self._squares
                 bounds = rounding * (np.sqrt(squares) + longest) ** 2 + np.finfo(np.float64).tiny
-            for query, estimate, bound in zip(block, estimates, bounds, strict=True):
+            for number, (query, estimate, bound) in enumerate(zip(block, estimates, bounds, strict=True)):
                 limit = np.partition(estimate, k - 1)[k - 1] + 2 * bound
                 candidates = np.flatnonzero(~(estimate > limit))  # also where a square overflowed
                 distances = squared_distances(query, self._embeddings[candidates])
                 order = np.argsort(distances, kind="stable")[:k]
+                if not np.isfinite(distances[order[-1]]):  # which of them are nearer is not known
+                    raise not_finite(self._labels[candidates[order[-1]]], start + number)
                 yield candidates[order], distances[order]
 
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from akidb_mlx.errors import InferenceError
+from akidb_mlx.selection.distances import not_finite
 from akidb_mlx.selection.json_fields import Floats
 
 
@@ -46,8 +46,5 @@ class ScoredLabels(ABC):
         scores = self.decide(queries)
         if not np.isfinite(scores).all():
             row, column = np.argwhere(~np.isfinite(scores))[0].tolist()
-            raise InferenceError(
-                f"the score of {self.names[column]} is not finite: the selector's values or the vector's are too large",
-                row,
-            )
+            raise not_finite(self.names[column], row)
         return scores
