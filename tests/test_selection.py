@@ -152,6 +152,15 @@ def test_the_first_of_equal_classifiers_wins_and_a_zero_vector_stays_zero():
     assert selector.scores([2, 0, 0]) == {"b": 0.75, "a": 0.75}
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e160, 1e307])
+def test_the_length_of_a_query_does_not_matter_to_an_svm(scale):
+    selector = make(random_document("svm", 0))
+    queries = np.clip(random_queries(0, 20), -3, 3)
+    expected = np.array([[score for _, score in one] for one in selector.score_batch(queries)])
+    found = np.array([[score for _, score in one] for one in selector.score_batch(queries * scale)])
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
 def test_an_svm_without_classifiers_chooses_the_first_name():
     document = {
         "algorithm": "svm",

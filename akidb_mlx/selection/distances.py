@@ -7,6 +7,8 @@ import numpy as np
 from akidb_mlx.errors import InferenceError
 from akidb_mlx.selection.json_fields import Floats
 
+_SHORTEST, _LONGEST = 1e-140, 1e140
+
 
 def squared_distances(query: Floats, rows: Floats) -> Floats:
     """Return the squared Euclidean distance of a query from each row.
@@ -23,7 +25,13 @@ def normalize(queries: Floats) -> Floats:
     """Return the queries divided by their lengths; one of zeros stays as it is."""
     with np.errstate(over="ignore", under="ignore"):
         lengths = np.sqrt(np.einsum("qd,qd->q", queries, queries))
-    return queries / np.where(lengths > 0, lengths, 1)[:, None]
+        extreme = ~((lengths > _SHORTEST) & (lengths < _LONGEST))
+        if extreme.any():  # the squares of such values overflow, or lose digits
+            largest = np.abs(queries[extreme]).max(axis=1, initial=0)
+            queries = queries.copy()
+            queries[extreme] /= np.where(largest > 0, largest, 1)[:, None]
+            lengths[extreme] = np.sqrt(np.einsum("qd,qd->q", queries[extreme], queries[extreme]))
+        return np.asarray(queries / np.where(lengths > 0, lengths, 1)[:, None], np.float64)
 
 
 def not_finite(label: str, index: int) -> InferenceError:
