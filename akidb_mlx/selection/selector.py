@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from akidb_mlx.selection.json_fields import MAX_BYTES, Fields, Floats, check_siz
 from akidb_mlx.selection.kmeans import NearestCentroid
 from akidb_mlx.selection.knn import NearestNeighbours, Neighbour
 from akidb_mlx.selection.mlp import Perceptron
+from akidb_mlx.selection.queries import check_vector, check_vectors
 from akidb_mlx.selection.svm import OneAgainstAll
 from model_cache.files import write_atomically
 
@@ -168,7 +168,7 @@ class Selector(Closeable):
             ServiceClosedError: the selector was closed.
             InferenceError: a score is not finite.
         """
-        return self._ready().choose(self._check_vector(vector)[None])[0]
+        return self._ready().choose(check_vector(vector, self._dimension)[None])[0]
 
     def select_batch(self, vectors: ArrayLike) -> list[str]:
         """Return the label of each of several vectors; see `select`.
@@ -177,7 +177,7 @@ class Selector(Closeable):
             vectors: (vectors, dimension) finite numbers, or a list of vectors.
         """
         kind = self._ready()
-        queries = self._check_vectors(vectors)
+        queries = check_vectors(vectors, self._dimension)
         return kind.choose(queries) if len(queries) else []
 
     def scores(self, vector: ArrayLike) -> dict[str, float]:
@@ -190,17 +190,17 @@ class Selector(Closeable):
         KNN: the sums of votes, of the labels that got any, by label. k-means: minus the squared distance of a label's
         nearest centroid. SVM: each classifier's decision value, linear ones first. MLP: the logits.
         """
-        return self._ready().score_lists(self._check_vector(vector)[None])[0]
+        return self._ready().score_lists(check_vector(vector, self._dimension)[None])[0]
 
     def score_batch(self, vectors: ArrayLike) -> list[list[tuple[str, float]]]:
         """Return the scores of each of several vectors; see `score_list`."""
         kind = self._ready()
-        queries = self._check_vectors(vectors)
+        queries = check_vectors(vectors, self._dimension)
         return kind.score_lists(queries) if len(queries) else []
 
     def explain(self, vector: ArrayLike) -> list[str]:
         """Return the reasons of a choice in words: the neighbours that voted, or the nearest labels."""
-        return self._ready().explain(self._check_vector(vector))
+        return self._ready().explain(check_vector(vector, self._dimension))
 
     def neighbours(self, vector: ArrayLike) -> list[Neighbour]:
         """Return the training examples that vote, the nearest first.
@@ -211,7 +211,7 @@ class Selector(Closeable):
         kind = self._ready()
         if not isinstance(kind, NearestNeighbours):
             raise InvalidInputError(f"only a KNN has neighbours, and this selector is {self.algorithm}")
-        return kind.neighbours(self._check_vector(vector))
+        return kind.neighbours(check_vector(vector, self._dimension))
 
     def close(self) -> None:
         """Free the data. Idempotent."""
@@ -232,41 +232,6 @@ class Selector(Closeable):
         if not self._trained:
             raise NotTrainedError("the selector is not trained: its file says trained: false")
         return kind
-
-    def _check_vector(self, vector: ArrayLike) -> Floats:
-        found = _numbers("the vector", vector)
-        if found.ndim != 1:
-            raise InvalidInputError(
-                f"the vector must have one dimension, found {found.ndim}; select_batch takes several"
-            )
-        self._check_row("the vector", found, None)
-        return found
-
-    def _check_vectors(self, vectors: ArrayLike) -> Floats:
-        if not isinstance(vectors, np.ndarray):
-            if isinstance(vectors, (str, bytes)) or not isinstance(vectors, Iterable):
-                raise InvalidInputError(f"vectors must be a list of vectors, found {type(vectors).__name__}")
-            rows = [_numbers(f"vector {index}", row, index) for index, row in enumerate(vectors)]
-        else:
-            if vectors.ndim != 2:
-                raise InvalidInputError(f"vectors must have two dimensions, found {vectors.ndim}")
-            rows = list(_numbers("vectors", vectors))
-        for index, row in enumerate(rows):
-            if row.ndim != 1:
-                raise InvalidInputError(f"vector {index} must have one dimension, found {row.ndim}", index)
-            self._check_row(f"vector {index}", row, index)
-        if not self._dimension or not rows:  # an SVM without classifiers takes vectors of any length, and reads none
-            return np.empty((len(rows), self._dimension or 0))
-        return np.array(rows)
-
-    def _check_row(self, name: str, row: Floats, index: int | None) -> None:
-        if self._dimension is not None and len(row) != self._dimension:
-            raise InvalidInputError(f"{name} has {len(row)} values, and the selector takes {self._dimension}", index)
-        if not len(row):
-            raise InvalidInputError(f"{name} is empty", index)
-        if not np.isfinite(row).all():
-            place = int(np.argmin(np.isfinite(row)))
-            raise InvalidInputError(f"{name} is not finite: its value {place} is {row[place]}", index)
 
     def _check_dimension(self, fields: Fields) -> None:
         if self.embedding_model is None or self._dimension is None:
@@ -307,23 +272,6 @@ def _read_one_hot(fields: Fields) -> bool:
     found = features.boolean("category_one_hot") if features.has("category_one_hot") else False
     features.check_others()
     return found
-
-
-def _numbers(name: str, values: ArrayLike, index: int | None = None) -> Floats:
-    """Return numbers as float64.
-
-    Raises:
-        InvalidInputError: they are something else, or not all lists have one length.
-    """
-    try:
-        found = np.asarray(values)
-        if found.dtype.kind not in "fiu":
-            found = np.empty(found.shape) if not found.size else found
-            if found.dtype.kind != "f":
-                raise TypeError(f"found {found.dtype.name} values")
-        return np.asarray(found, np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidInputError(f"{name} must hold numbers: {error}", index) from error
 
 
 def _plain(value: Any) -> Any:
