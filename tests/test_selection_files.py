@@ -288,6 +288,14 @@ def test_optional_fields_may_be_null_and_extra_labels_of_clusters_are_ignored():
     assert Selector.from_json(json.dumps(document)).scores([1.0, 0.0]) == pytest.approx({"a": 1, "b": 3}, rel=1e-5)
 
 
+def test_a_huge_size_takes_no_memory():
+    layers = [{"type": "batch_norm", "num_features": 1 << 60}, {"type": "relu"}]
+    refused(changed("mlp", feature_dim=1 << 60, layers=layers), "layers end with 1152921504606846976 values")
+    text = json.dumps(changed("mlp", trained=False, feature_dim=1 << 60, layers=[]))
+    assert Selector.from_json(text).dimension == 1 << 60
+    assert Selector.from_json(json.dumps(changed("knn", k=(1 << 63) - 1))).select([1.0, 2.0]) == "a"
+
+
 def test_one_hot_of_a_file():
     """An embedding of 2 and 14 for the category."""
     row = [1.0] * 16

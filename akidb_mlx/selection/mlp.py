@@ -99,8 +99,9 @@ def _check_size(fields: Fields, key: str, size: int) -> None:
 
 
 def _optional(fields: Fields, key: str, size: int, default: float) -> Floats:
+    """Return a list that may be null, and then one value for all: a file may name a huge size."""
     if not fields.has(key):
-        return np.full(size, default)
+        return np.array([default])
     found = fields.vector(key)
     if len(found) != size:
         raise fields.error(key, f"has {len(found)} values, expected {size}")
