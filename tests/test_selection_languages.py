@@ -6,6 +6,7 @@ Each program is `choose FILE`: a line with a JSON list of numbers gives `{"label
 
 import json
 import os
+import random
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 
 from akidb_mlx import Selector
+from akidb_mlx.errors import AkidbMlxError
 from tests.selectors import KINDS, random_document, random_queries
-from tests.test_selection_files import changed
+from tests.test_selection_files import changed, places, put
 
 ROOT = Path(__file__).parent.parent
 CRATE = ROOT / "crates" / "akidb-selection"
@@ -134,3 +136,75 @@ def test_files_that_are_not_usable_are_refused_in_every_language(program, tmp_pa
     assert done.returncode != 0 or '"error"' in done.stdout
     assert "panic" not in done.stderr
     assert done.returncode >= 0  # no signal ended it
+
+
+# What is put in the place of a value; ... removes it, and a string that begins with "@" is JSON as it stands.
+ODD_VALUES = [
+    *(None, True, False, 0, 1, 2, 3, -1, 1.5, 2.0, 1e16, 5e-324, 1 << 53, (1 << 53) + 1, (1 << 63) - 1, 1 << 63),
+    *("", "a", "knn", "Rbf", "linear", "\u2028", [], {}, [[]], [1], [1, 2], [1.0, 2.0], [[1.0, 2.0]], [[1.0], [2.0]]),
+    *(["a"], ["a", "b"], [None], [True], [1, "a"], [[1, 2], [3]], [[1, 2], 3], {"a": 1}, [{"type": "relu"}]),
+    *(..., ..., ..., "@1e999", "@-0", "@1E2", "@01", "@NaN", "@1.0e2", "@[1,]", '@{"a":1,"a":2}', '@"\\ud800"'),
+    *("@" + "9" * 400, "@1.7976931348623159e308", "@" + "[" * 64 + "]" * 64, "@" + "[" * 65 + "]" * 65),
+]
+
+
+def judge(text, query):
+    """Return what Python makes of a file: "refused", "error" for the query, or the label and the scores."""
+    try:
+        selector = Selector.from_json(text)
+    except AkidbMlxError:
+        return "refused", []
+    try:
+        return selector.select(query), selector.score_list(query)
+    except AkidbMlxError:
+        return "error", []
+
+
+def judge_by(program, path, query):
+    done = subprocess.run(
+        [*program, str(path)], input=f"{json.dumps(query)}\n", capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode >= 0, "a signal ended it"
+    assert "panic" not in done.stderr
+    if done.returncode:
+        return "refused", []
+    (line,) = done.stdout.splitlines()
+    answer = json.loads(line)
+    return answer.get("label", "error"), [tuple(score) for score in answer.get("scores", [])]
+
+
+@pytest.mark.parametrize(("seed", "count"), [(0, 200), pytest.param(1, 3000, marks=pytest.mark.slow)])
+def test_any_change_of_a_file_is_judged_alike(program, tmp_path, seed, count):
+    """The same files are refused, the same queries are errors, and all other answers are the same."""
+    rng = random.Random(seed)
+    path = tmp_path / "selector.json"
+    judged = set()
+    for _ in range(count):
+        kind = rng.choice(KINDS)
+        document = (
+            changed(kind) if rng.random() < 0.6 else random_document(kind, rng.randrange(40), dimension=2, size=6)
+        )
+        value = rng.choice(ODD_VALUES)
+        raw = isinstance(value, str) and value.startswith("@")
+        put(document, rng.choice([place for place in places(document) if place]), "@" if raw else value)
+        text = json.dumps(document).replace('"@"', value[1:] if raw else "", 1)
+        path.write_text(text)
+        label, scores = judge(text, [0.5, 0.75])
+        found, found_scores = judge_by(program, path, [0.5, 0.75])
+        assert (found, [name for name, _ in found_scores]) == (label, [name for name, _ in scores]), text[:2000]
+        assert [one for _, one in found_scores] == pytest.approx([one for _, one in scores], abs=1e-9, rel=1e-9), text[
+            :2000
+        ]
+        judged.add(label)
+    assert {"refused", "error", "a", "b"} <= judged
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("query", [[1e200, 1.0], [1e-200, 1e-200], [-1e308, 1e308], [5e-324, 0.0]])
+def test_extreme_queries_are_judged_alike(program, tmp_path, kind, query):
+    path = tmp_path / "selector.json"
+    path.write_text(json.dumps(changed(kind)))
+    label, scores = judge(path.read_text(), query)
+    found, found_scores = judge_by(program, path, query)
+    assert (found, [name for name, _ in found_scores]) == (label, [name for name, _ in scores])
+    assert [one for _, one in found_scores] == pytest.approx([one for _, one in scores], abs=1e-9, rel=1e-9)
