@@ -62,7 +62,7 @@ def ask(program, path, lines):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in done.stdout.removesuffix("\n").split("\n")]
 
 
 def compare(program, tmp_path, kind, seed, count, **sizes):
@@ -168,7 +168,7 @@ def judge_by(program, path, query):
     assert "panic" not in done.stderr
     if done.returncode:
         return "refused", []
-    (line,) = done.stdout.splitlines()
+    line = done.stdout.removesuffix("\n")  # a label may hold another separator of lines
     answer = json.loads(line)
     return answer.get("label", "error"), [tuple(score) for score in answer.get("scores", [])]
 
