@@ -5,7 +5,6 @@ Each program is `choose FILE`: a line with a JSON list of numbers gives `{"label
 """
 
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -28,10 +27,20 @@ def _build(folder: Path) -> dict[str, list[str]]:
     """Build each program whose toolchain and sources are there; return how to run them."""
     programs = {}
     if shutil.which("cargo") and (CRATE / "Cargo.toml").is_file():
-        command = ["cargo", "build", "--release", "--locked", "--quiet", "-p", "akidb-selection"]
-        subprocess.run([*command, "--example", "choose"], cwd=ROOT, check=True)
+        target = ROOT / "target"  # where the Go package looks for the library
+        command = [
+            "cargo",
+            "build",
+            "--release",
+            "--locked",
+            "--quiet",
+            "-p",
+            "akidb-selection",
+            "--target-dir",
+            target,
+        ]
         subprocess.run(command, cwd=ROOT, check=True)
-        target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+        subprocess.run([*command, "--example", "choose"], cwd=ROOT, check=True)
         programs["rust"] = [str(target / "release" / "examples" / "choose")]
         if shutil.which("go") and (GO / "cmd" / "choose").is_dir():
             binary = folder / "choose-go"
