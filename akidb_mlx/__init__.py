@@ -6,7 +6,8 @@
         vectors = service.embed_array(["Hello, world!"])  # float32, shape (1, 384)
 
 The names in `__all__` are public, and so are the modules `akidb_mlx.errors`, `akidb_mlx.catalog`, `akidb_mlx.ml_funcs`,
-`akidb_mlx.entities`, `akidb_mlx.multi_vector`, `akidb_mlx.reranking`, `akidb_mlx.sparse` and `akidb_mlx.summarization`;
+`akidb_mlx.entities`, `akidb_mlx.multi_vector`, `akidb_mlx.reranking`, `akidb_mlx.selection`, `akidb_mlx.sparse` and
+`akidb_mlx.summarization`;
 all other modules may change in any release.
 
 Importing this package costs next to nothing: a name is loaded when it is first used.
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         InvalidInputError,
         ModelLoadError,
         ModelNotFoundError,
+        NotTrainedError,
         ReentrantCallError,
         ServiceClosedError,
         ServiceOverloadedError,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from akidb_mlx.quantized import calibration_ranges, dequantize, hamming_distances, quantize, rescore
     from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics, TextModelInfo
     from akidb_mlx.reranking import Reranker, RerankerInfo, RerankOptions, ScoreBatch
+    from akidb_mlx.selection import Route, Router, Selector
     from akidb_mlx.service import EmbeddingService
     from akidb_mlx.settings import Settings
     from akidb_mlx.sparse import SparseBatch, SparseEmbedder, SparseOptions, SparseVector
@@ -66,11 +69,15 @@ __all__ = [
     "MultiVectorBatch",
     "MultiVectorEmbedder",
     "MultiVectorOptions",
+    "NotTrainedError",
     "ReentrantCallError",
     "RerankOptions",
     "Reranker",
     "RerankerInfo",
+    "Route",
+    "Router",
     "ScoreBatch",
+    "Selector",
     "ServiceClosedError",
     "ServiceMetrics",
     "ServiceOverloadedError",
@@ -103,6 +110,7 @@ _MODULES = {
     "Reranker": "reranking",
     "RerankerInfo": "reranking",
     "ScoreBatch": "reranking",
+    **dict.fromkeys(("Route", "Router", "Selector"), "selection"),
     "ServiceMetrics": "reports",
     "Settings": "settings",
     **dict.fromkeys(("MultiVectorBatch", "MultiVectorEmbedder", "MultiVectorOptions"), "multi_vector"),

@@ -20,6 +20,7 @@ from model_cache.errors import (
     ModelCacheError,
     ModelInUseError,
     ModelUnavailableError,
+    UploadError,
 )
 from model_cache.eviction import EvictionPlan, Removal
 
@@ -38,4 +39,5 @@ __all__ = [
     "ModelInUseError",
     "ModelUnavailableError",
     "Removal",
+    "UploadError",
 ]

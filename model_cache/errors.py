@@ -4,6 +4,7 @@ ModelCacheError
 ├── InvalidModelNameError     a name that no path or address may be built from
 ├── ModelUnavailableError     no allowed source has the model
 ├── DownloadError             the network kept failing until the retries or the time ran out
+├── UploadError               a file could not be pushed to the Hub
 ├── DiskSpaceError            the disk, or the cache's limit, has too little space for the model
 ├── CorruptModelError         files are missing or differ from those that were published
 ├── ModelInUseError           the model is open in a process, or pinned, and was kept
@@ -30,6 +31,10 @@ class ModelUnavailableError(ModelCacheError):
 
 class DownloadError(ModelCacheError):
     """The network kept failing; what was received is kept, and the next download continues from there."""
+
+
+class UploadError(ModelCacheError):
+    """A file could not be pushed to the Hub; the message says why."""
 
 
 class DiskSpaceError(ModelCacheError):

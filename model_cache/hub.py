@@ -57,7 +57,7 @@ def describe(repo: RepoName, deadline: float) -> RemoteModel:
     from model_cache import exchange
     from model_cache.description import read_description
 
-    _check_token()
+    check_token()
     path = f"/api/models/{repo.repo_id}"
     if repo.revision is not None:
         path += f"/revision/{quote(repo.revision, safe='')}"
@@ -70,7 +70,7 @@ def describe(repo: RepoName, deadline: float) -> RemoteModel:
     return read_description(retry(ask, repo, deadline), repo, path)
 
 
-def _check_token() -> None:
+def check_token() -> None:
     """Refuse a token that no request can carry, without showing it; the client fails on some and cuts others.
 
     Raises:

@@ -15,7 +15,7 @@ class ModelKind:
     """One kind of model.
 
     Attributes:
-        marker: the file at the top of a repository or folder that identifies the kind.
+        marker: the file at the top of a repository or folder that identifies the kind; "" where its weights do.
         needed: pattern of the names of its files.
         weights: pattern of file names of which at least one must be there besides the marker.
         requirement: the files that a repository must have, in words.
@@ -28,7 +28,7 @@ class ModelKind:
 
     def matches(self, names: Collection[str]) -> bool:
         """Return whether files with these names can be such a model, judged without their content."""
-        return self.marker in names and any(map(self.weights.fullmatch, names))
+        return (not self.marker or self.marker in names) and any(map(self.weights.fullmatch, names))
 
 
 # The folder of a module as sentence-transformers names it, below a model or below its Router.
@@ -84,9 +84,19 @@ SPACY = ModelKind(
     requirement="config.cfg, meta.json, vocab/strings.json and a component with a model or patterns",
 )
 
+# Trained selectors, by the names that vLLM's semantic-router looks for; a repository holds one or more.
+SELECTOR = ModelKind(
+    marker="",
+    needed=re.compile(r"(knn|kmeans|svm|mlp)_model\.json"),
+    weights=re.compile(r"(knn|kmeans|svm|mlp)_model\.json"),
+    requirement="one of knn_model.json, kmeans_model.json, svm_model.json and mlp_model.json",
+)
+
 
 def kind_of(names: Collection[str]) -> ModelKind:
     """Return the kind of model that files with these names make up: an embedding model unless they show another."""
+    if SELECTOR.matches(names) and not any(map(EMBEDDING.weights.fullmatch, names)):
+        return SELECTOR
     if EMBEDDING.marker in names:
         return EMBEDDING
     if SPACY.marker in names:

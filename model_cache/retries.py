@@ -43,7 +43,7 @@ def retry(work: Callable[[], _Result], repo: RepoName, deadline: float) -> _Resu
 def _is_transient(error: BaseException) -> bool:
     from httpx2 import HTTPError, LocalProtocolError, TooManyRedirects, UnsupportedProtocol
 
-    if (status := _status(error)) is not None:
+    if (status := status_of(error)) is not None:
         return status in (408, 429) or status >= 500
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
         return False
@@ -53,7 +53,7 @@ def _is_transient(error: BaseException) -> bool:
     return isinstance(error, (HTTPError, OSError))
 
 
-def _status(error: BaseException) -> int | None:
+def status_of(error: BaseException) -> int | None:
     """Return the HTTP status of the response that an error is about; the client may have chained it."""
     cause: BaseException | None = error
     while cause is not None:
@@ -69,7 +69,7 @@ def _explain(error: BaseException, repo: RepoName) -> Exception:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     address = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{repo.repo_id}"
-    status = _status(error)
+    status = status_of(error)
     if isinstance(error, GatedRepoError) or status == 403:
         return ModelUnavailableError(
             f"{repo} is gated: accept its terms at {address} and set HF_TOKEN to a token of that account "
@@ -92,13 +92,14 @@ def _explain(error: BaseException, repo: RepoName) -> Exception:
     if isinstance(error, OSError) and error.errno is not None and status is None and not _is_transient(error):
         return DownloadError(f"{repo} could not be written: {error.strerror}")
     if status is not None and not _is_transient(error):
-        return ModelUnavailableError(f"the Hub refused {repo} with status {status}: {_first_line(error)}")
+        return ModelUnavailableError(f"the Hub refused {repo} with status {status}: {first_line(error)}")
     return DownloadError(
-        f"{repo} could not be downloaded: {_first_line(error)}; what was received is kept: "
+        f"{repo} could not be downloaded: {first_line(error)}; what was received is kept: "
         "check the network and try again"
     )
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the kind of an error and the first line of its message, as they may stand in another message."""
     lines = str(error).strip().splitlines() or ["no details"]
     return f"{type(error).__name__}: {excerpt(lines[0], 300)}"

@@ -5,6 +5,7 @@ that the Hub keeps in LFS come from a second port, as they come from a CDN. `Hub
 a subprocess, because the client reads its environment when it is imported. Xet, gzip and paged listings are left out.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -27,6 +28,7 @@ LFS_SIZE = 10_000_000
 
 _REPO = r"(?P<repo>[^/]+/[^/]+)"
 _API = re.compile(rf"/api/models/{_REPO}(/(?P<what>revision|tree|paths-info)/(?P<revision>[^/]+))?")
+_UPLOAD = re.compile(rf"/api/models/{_REPO}/(?P<what>preupload|commit)/(?P<revision>[^/]+)")
 _RESOLVE = re.compile(rf"/{_REPO}/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
 
 
@@ -216,6 +218,10 @@ class Hub:
     def _answer(self, server: str, target: str, headers: dict[str, str], form: str) -> _Answer:
         path, query = urlsplit(target).path, urlsplit(target).query
         try:
+            if path == "/api/repos/create":
+                return self._create(headers, json.loads(form))
+            if match := _UPLOAD.fullmatch(path):
+                return self._upload(headers, form, **match.groupdict())
             with self._lock:
                 if server == "cdn":
                     return self._cdn(path, headers)
@@ -226,6 +232,32 @@ class Hub:
             raise _RefusedError(404, "NotFound", f"nothing here plays {path}")
         except _RefusedError as refused:
             return refused.answer
+
+    def _create(self, headers: dict[str, str], asked: dict[str, str]) -> _Answer:
+        if "authorization" not in headers:
+            raise _RefusedError(401, "Unauthorized", "Invalid username or password.")
+        repo = f"{asked['organization']}/{asked['name']}"
+        with self._lock:
+            if repo in self._repos:
+                return _json({"error": "You already created this model repo", "url": f"{self.url}/{repo}"}, 409)
+            self._repos[repo] = _Repo()
+        return _json({"url": f"{self.url}/{repo}", "name": repo})
+
+    def _upload(self, headers: dict[str, str], form: str, repo: str, what: str, revision: str) -> _Answer:
+        """Take files that are small enough to come with the commit itself."""
+        with self._lock:
+            one = self._repo(repo, headers)
+            files = {name: file.content for name, file in one.commits.get(one.refs.get(revision, ""), {}).items()}
+        if what == "preupload":
+            asked = json.loads(form)["files"]
+            return _json(
+                {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in asked]}
+            )
+        for line in map(json.loads, form.splitlines()):
+            if line["key"] == "file":
+                files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+        commit = self.add(repo, files, unquote(revision))
+        return _json({"success": True, "commitOid": commit, "commitUrl": f"{self.url}/{repo}/commit/{commit}"})
 
     def _repo(self, repo: str, headers: dict[str, str]) -> _Repo:
         if found := self._repos.get(repo):

@@ -32,6 +32,7 @@ LAYERS = {
         for name in ("resolve", "loading", "text_model", "service", "pool", "pool_manager", "pool_models")
     ],
     "reranking": ["akidb_mlx.reranking"],
+    "selection": ["akidb_mlx.selection"],
     "sparse": ["akidb_mlx.sparse"],
     "multi_vector": ["akidb_mlx.multi_vector"],
     "entities": ["akidb_mlx.entities"],
@@ -75,14 +76,18 @@ _LIBRARY = {
 BELOW["service"] = _LIBRARY | {"model_cache"}
 BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "model_cache", "mlx", "mlx_lm"}
 BELOW["reranking"] = BELOW["sparse"] = BELOW["multi_vector"] = BELOW["service"] | {"service"}
+BELOW["selection"] = {"errors", "values", "embedder", "model_cache"}
 BELOW["ml_funcs"] = BELOW["service"] | {"service", "entities", "summarization"}
 BELOW["server"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "top"}
 BELOW["stdio"] = BELOW["integrations"] = BELOW["service"] | {"service"}
-BELOW["cli"] = BELOW["server"] | {"server", "stdio", "supervision"}
+BELOW["cli"] = BELOW["server"] | {"server", "stdio", "supervision", "selection"}
 # The package itself re-exports names of all layers on demand.
-BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "sparse", "multi_vector"}
+BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "sparse", "multi_vector", "selection"}
 
-HEAVY = ("transformers", "torch", "mlx", "mlx_lm", "spacy", "numpy", "tokenizers", "pydantic", "starlette", "uvicorn")
+HEAVY = (
+    *("transformers", "torch", "mlx", "mlx_lm", "spacy", "numpy", "tokenizers", "pydantic", "starlette", "uvicorn"),
+    *("sklearn", "scipy"),
+)
 
 
 def test_the_public_names():
@@ -92,6 +97,7 @@ def test_the_public_names():
         *("Reranker", "RerankerInfo", "RerankOptions", "ScoreBatch"),
         *("SparseEmbedder", "SparseBatch", "SparseVector", "SparseOptions", "TextModelInfo"),
         *("MultiVectorEmbedder", "MultiVectorBatch", "MultiVectorOptions"),
+        *("Selector", "Router", "Route"),
         *("ModelPool", "Entity", "EntityExtractor", "Summarizer", "Settings", "__version__"),
         *("calibration_ranges", "dequantize", "hamming_distances", "quantize", "rescore"),
     }
@@ -112,6 +118,7 @@ def test_errors_are_one_tree():
         "ModelNotFoundError": "AkidbMlxError",
         "ModelLoadError": "AkidbMlxError",
         "InferenceError": "AkidbMlxError",
+        "NotTrainedError": "AkidbMlxError",
         "DeadlineExceededError": "AkidbMlxError",
         "ServiceOverloadedError": "AkidbMlxError",
         "ReentrantCallError": "AkidbMlxError",

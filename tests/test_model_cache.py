@@ -110,7 +110,7 @@ LAYERS = (
     ("record", "verified", "retries", "exchange", "description"),
     ("stored_model", "packages", "hub_cache"),
     ("store", "cached_model", "hub", "transfer"),
-    ("eviction",),
+    ("eviction", "upload"),
     ("space",),
     ("download",),
     ("resolver",),

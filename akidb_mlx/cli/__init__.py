@@ -20,6 +20,7 @@ from akidb_mlx.cli.embed import embed
 from akidb_mlx.cli.entities import entities
 from akidb_mlx.cli.output import report, write_line
 from akidb_mlx.cli.rerank import rerank
+from akidb_mlx.cli.route import route
 from akidb_mlx.cli.serve import serve
 from akidb_mlx.cli.service import service
 from akidb_mlx.cli.stdio import stdio
@@ -45,6 +46,7 @@ app.command()(entities)
 app.command()(summarize)
 app.command()(serve)
 app.add_typer(service, name="service")
+app.add_typer(route, name="route")
 app.command()(models.pull)
 app.command("models")(show_catalog)
 app.command("list")(models.show_list)

@@ -1,0 +1,54 @@
+"""Files that are pushed to the Hub, through its own client."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model_cache import hub
+from model_cache.errors import UploadError
+from model_cache.names import RepoName
+from model_cache.retries import first_line, status_of
+
+
+def push_file(path: Path, repo: str, name: str, *, private: bool = False) -> str:
+    """Put a file into a repository on the Hub, which is made if there is none.
+
+    Args:
+        path: the file.
+        repo: `org/repo`, or `org/repo@branch`.
+        name: the file's name there.
+        private: whether a repository that is made is private.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        InvalidModelNameError: the Hub can have no such repository.
+        ModelUnavailableError: the environment forbids requests, or holds a token that no request can carry.
+        UploadError: the Hub cannot be reached, or refuses the file.
+    """
+    target = RepoName.parse(repo)
+    hub.check_online(target)
+    hub.check_token()
+    from httpx2 import HTTPError, InvalidURL, LocalProtocolError
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        api.create_repo(target.repo_id, private=private, exist_ok=True)
+        done = api.upload_file(
+            path_or_fileobj=path,
+            path_in_repo=name,
+            repo_id=target.repo_id,
+            revision=target.revision,
+            commit_message=f"Add {name}",
+        )
+    except (HTTPError, InvalidURL, OSError, ValueError) as error:
+        if isinstance(error, (InvalidURL, LocalProtocolError, UnicodeError)):  # their messages may hold the token
+            reason = f"{type(error).__name__}: HF_ENDPOINT must be an address"
+        elif status_of(error) in (401, 403):
+            reason = "set HF_TOKEN to a token that may write to it (or run `hf auth login`)"
+        else:
+            reason = first_line(error)
+        raise UploadError(f"{name} could not be pushed to {target}: {reason}") from error
+    return str(done.commit_url)
