@@ -173,25 +173,30 @@ def test_metrics_count_texts_and_tokens(tmp_path):
         assert found["calls"]["completed"] == 1
 
 
-def test_bounds_and_deadlines_hold(tmp_path):
+def test_bounds_and_deadlines_hold(tmp_path, monkeypatch):
+    from akidb_mlx.backends.static import StaticModel
+
     held, entered = threading.Event(), threading.Event()
-    settings = Settings(max_queued_requests=1)
+    settings, means = Settings(max_queued_requests=2), StaticModel._means
+
+    def hold(*arguments):
+        entered.set()
+        assert held.wait(30)
+        return means(*arguments)
+
+    monkeypatch.setattr(StaticModel, "_means", hold)
     with EmbeddingService(str(FORMS["float32"].make(tmp_path)), settings=settings) as service:
-
-        def hold(_future):
-            entered.set()
-            assert held.wait(30)
-
-        first = service.submit(["the"])
-        first.add_done_callback(hold)
-        if not first.done() or not entered.is_set():
+        try:
+            service.submit(["the"])
             assert entered.wait(30)
-        second = service.submit(["crew"], timeout=0.05)
-        with pytest.raises(ServiceOverloadedError):
-            service.submit(["word"])
-        threading.Timer(0.2, held.set).start()
-        with pytest.raises(DeadlineExceededError):
-            second.result(30)
+            second = service.submit(["crew"], timeout=1)  # time enough for the next line on a busy machine
+            with pytest.raises(ServiceOverloadedError):
+                service.submit(["word"])
+            threading.Timer(1.2, held.set).start()  # the queue is looked through once the model is free
+            with pytest.raises(DeadlineExceededError):
+                second.result(30)
+        finally:
+            held.set()
 
 
 def test_a_failure_names_no_text_of_a_batch(services, monkeypatch):
