@@ -49,6 +49,7 @@ CLIENTS := openai>=2,<4 ollama>=0.6,<1 cohere>=5,<8 schemathesis>=4,<5
 test-clients: .venv/interpreter ## run the server's tests with the official clients of each protocol
 	[ -e .bench/clients/bin/python ] || $(BIN)/python -m venv .bench/clients
 	.bench/clients/bin/python -m pip install --quiet --editable '.[server,rerank]' 'pytest>=8.2,<10' $(patsubst %,'%',$(CLIENTS))
+	npm ci --prefix tests/clients_node --ignore-scripts --no-audit --no-fund --silent
 	AKIDB_ALL_CLIENTS=1 .bench/clients/bin/python -m pytest -W ignore tests/test_server_clients.py
 
 test-real: .venv/developed ## run the tests on the real weights in $AKIDB_TEST_MODELS

@@ -7,8 +7,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from akidb_mlx.errors import InferenceError
 from akidb_mlx.server.page import _read_page
-from tests.servers import running_server
+from tests.servers import load_tiny, running_server
 
 MODEL = "tiny-bert"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -69,6 +70,46 @@ def test_the_report():
     assert after["totals"]["tokens"] > 100
     assert after["totals"]["latency"]["count"] == 1
     assert after["requests_running"] == 1  # this one
+
+
+class Moody:
+    """A model whose calls fail while `works` is False."""
+
+    def __init__(self):
+        self.service, self.works, self.calls = load_tiny("embedder", MODEL), True, 0
+
+    def submit(self, texts, **options):
+        self.calls += 1
+        if not self.works:
+            raise InferenceError("not now")
+        return self.service.submit(texts, **options)
+
+    def __getattr__(self, name):
+        return getattr(self.service, name)
+
+
+def test_the_report_computes_nothing(monkeypatch):
+    """It tells of the latest probe, which /health/ready makes of a model without requests."""
+    monkeypatch.setattr("akidb_mlx.server.models._FRESH_S", -1.0)
+    model = Moody()
+
+    def report(client):
+        status = client.get("/v1/status").json()
+        return status["ready"], status["reason"]
+
+    with running_server(lambda *_: model) as client:
+        assert report(client) == (True, "ready")
+        client.post("/v1/embeddings", json={"model": MODEL, "input": "a text"})
+        assert report(client) == report(client) == (True, "ready")
+        assert model.calls == 1
+        model.works = False
+        assert client.get("/health/ready").status_code == 503
+        assert model.calls == 2
+        assert report(client) == (False, f"{MODEL} does not answer")
+        model.works = True
+        assert client.get("/health/ready").status_code == 200
+        assert report(client) == (True, "ready")
+        assert model.calls == 3
 
 
 def test_tei_keeps_its_errors_at_the_pages_path():
