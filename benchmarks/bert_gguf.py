@@ -41,7 +41,6 @@ def convert(directory: Path, file: Path) -> None:
     writer.add_token_types([gguf.TokenType.CONTROL if one in _CONTROL else gguf.TokenType.NORMAL for one in tokens])
     for name, token in (("bos", "[CLS]"), ("eos", "[SEP]"), ("unk", "[UNK]"), ("sep", "[SEP]"), ("pad", "[PAD]")):
         getattr(writer, f"add_{name}_token_id")(vocabulary[token])
-    writer.add_cls_token_id(vocabulary["[CLS]"])
     writer.add_mask_token_id(vocabulary["[MASK]"])
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.BERT, config["num_hidden_layers"])
     for name, tensor in load_file(directory / "model.safetensors").items():

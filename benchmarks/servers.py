@@ -10,7 +10,6 @@ that is absent or does not start is reported with the reason. Vectors are compar
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import statistics
@@ -91,8 +90,7 @@ def _mlx_vlm(directory: Path, port: int) -> list[str]:
 
 
 def _ours(directory: Path, port: int) -> list[str]:
-    command = [sys.executable, "-m", "akidb_mlx", "serve", "-m", str(directory), "--preload", "--port", str(port)]
-    return command
+    return [sys.executable, "-m", "akidb_mlx", "serve", "-m", str(directory), "--preload", "--port", str(port)]
 
 
 CONTESTANTS = {
@@ -195,7 +193,7 @@ def _body(model: str, texts: list[str]) -> str:
 def check(
     embed: Callable[[str], NDArray[np.float32]], texts: list[str], expected: NDArray[np.float32]
 ) -> tuple[int, float]:
-    """Embed texts on 16 threads; return how many vectors are wrong or failed, and the least cosine to those expected."""
+    """Embed texts on 16 threads; return how many are wrong or absent, and the least cosine."""
 
     def cosine(index: int) -> float:
         try:
@@ -285,7 +283,9 @@ def install() -> None:
 
 def table(results: list[Result]) -> Table:
     """Return the results for a terminal."""
-    shown = Table("server", *(f"texts/s, {count} conn." for count in _CONNECTIONS), "one text, ms", "MB", "wrong", "cosine")
+    shown = Table(
+        "server", *(f"texts/s, {count} conn." for count in _CONNECTIONS), "one text, ms", "MB", "wrong", "cosine"
+    )
     for one in results:
         if one.absent:
             shown.add_row(one.name, f"absent: {one.absent}")
@@ -295,7 +295,9 @@ def table(results: list[Result]) -> Table:
             for count in _CONNECTIONS
         ]
         wrong = f"{one.wrong} of {one.checked}"
-        shown.add_row(one.name, *rates, f"{one.latency_ms:.1f}", f"{one.memory_mb:.0f}", wrong, f"{one.least_cosine:.4f}")
+        shown.add_row(
+            one.name, *rates, f"{one.latency_ms:.1f}", f"{one.memory_mb:.0f}", wrong, f"{one.least_cosine:.4f}"
+        )
     return shown
 
 
@@ -322,10 +324,9 @@ def main(
     results = []
     for name in names:
         results.append(measure(name, directory, texts, expected, seconds))
-        Console(stderr=True).print(name, "done", os.linesep if results[-1].absent else "")
-    Console(width=160).print(table(results))
-    if json_file:
-        json_file.write_text(json.dumps([asdict(one) for one in results], indent=1) + "\n", encoding="utf-8")
+        Console(width=160).print(table(results))  # after each, since the next may take minutes
+        if json_file:
+            json_file.write_text(json.dumps([asdict(one) for one in results], indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,8 @@ class Page:
         """Wait until a JavaScript expression is true."""
         end = time.monotonic() + _ANSWER_S
         while not self.evaluate(condition):
-            assert time.monotonic() < end, f"never true: {condition}; the page: {self.evaluate('document.body.innerText')}"
+            shown = self.evaluate("document.body.innerText")
+            assert time.monotonic() < end, f"never true: {condition}; the page: {shown}"
             time.sleep(0.05)
 
     def press(self, key: str, control: bool = False) -> None:

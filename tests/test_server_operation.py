@@ -47,7 +47,6 @@ class HeldModel:
     def __getattr__(self, name):
         return getattr(self.service, name)
 
-
     def release(self):
         """Fail the calls that still wait."""
         self.held = False
