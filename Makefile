@@ -24,8 +24,9 @@ HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 	raise SystemExit(not (v("PYTHONFRAMEWORK") or v("Py_ENABLE_SHARED") and any(map(os.path.exists, found))))
 
 .PHONY: FORCE demo help test test-rust test-real test-clients test-slow test-gpu test-timing test-load test-load-python test-load-rust \
-	test-integrations test-crate package test-package docs lint lint-rust coverage guards fuzz-reference fidelity \
-	token-budget bench bench-peers bench-mac bench-load bench-server bench-entities bench-rust openblas libpython clean
+	test-integrations test-crate package test-package docs page-screenshot lint lint-rust coverage guards fuzz-reference \
+	fidelity token-budget bench bench-peers bench-mac bench-load bench-server-load bench-servers bench-entities bench-rust \
+	openblas libpython clean
 
 demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
 	$(BIN)/python examples/search.py
@@ -49,6 +50,7 @@ CLIENTS := openai>=2,<4 ollama>=0.6,<1 cohere>=5,<8 schemathesis>=4,<5
 test-clients: .venv/interpreter ## run the server's tests with the official clients of each protocol
 	[ -e .bench/clients/bin/python ] || $(BIN)/python -m venv .bench/clients
 	.bench/clients/bin/python -m pip install --quiet --editable '.[server,rerank]' 'pytest>=8.2,<10' $(patsubst %,'%',$(CLIENTS))
+	npm ci --prefix tests/clients_node --ignore-scripts --no-audit --no-fund --silent
 	AKIDB_ALL_CLIENTS=1 .bench/clients/bin/python -m pytest -W ignore tests/test_server_clients.py
 
 test-real: .venv/developed ## run the tests on the real weights in $AKIDB_TEST_MODELS
@@ -105,6 +107,9 @@ docs: .venv/developed ## build the documentation in site/, with warnings as erro
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean
 
+page-screenshot: .venv/developed ## make the picture of the server's page in docs/, with Chromium
+	$(BIN)/python -m tests.browser docs/server-page.png
+
 lint: .venv/developed ## check style and types with ruff, mypy, rustfmt and clippy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -151,7 +156,7 @@ bench-load: .venv/developed ## measure one service under load
 .bench/oha/bin/oha:
 	cargo install oha --locked --version '^1.16' --root .bench/oha --no-default-features --features rustls
 
-bench-server: .venv/developed .bench/oha/bin/oha ## measure the server under load
+bench-server-load: .venv/developed .bench/oha/bin/oha ## measure the server under load
 	$(BIN)/python -m benchmarks.server_load --json docs/server-load.json
 
 # DEVICE=cpu runs all of them on the CPU, on Linux too. REPORT is the file to send back.
@@ -160,6 +165,10 @@ REPORT := mac.json
 MAC_BENCH := --models minilm,qwen3
 bench-mac: .venv/developed ## compare with the peers on the GPU of a Mac, which `make bench-peers` installs
 	$(BIN)/python -m benchmarks.compare --device $(DEVICE) $(MAC_BENCH) --json $(REPORT)
+
+bench-servers: .venv/developed .bench/oha/bin/oha ## compare with other servers, each in its own environment (gigabytes)
+	$(BIN)/python -m benchmarks.servers --install
+	$(BIN)/python -m benchmarks.servers --json docs/servers.json
 
 bench-entities: .venv/developed ## compare finding entities with spaCy's full pipeline
 	$(BIN)/python -m benchmarks.entities --json docs/entities.json

@@ -1050,6 +1050,62 @@ GUARDS = (
         "digests are compared by hmac",
         (("akidb_mlx/server/security.py", "hmac.compare_digest(given, digest)", "given == digest"),),
     ),
+    Guard(
+        "a client of the server that leaves",
+        "test_server_operation.py::test_a_client_that_leaves_cancels_its_work",
+        "a request's work is cancelled when its connection ends",
+        (
+            (
+                "akidb_mlx/server/app.py",
+                "return await _unless_disconnected(request, endpoint.answer(state, body))",
+                "return await endpoint.answer(state, body)",
+            ),
+        ),
+    ),
+    Guard(
+        "more requests than the server takes",
+        "test_server_operation.py::test_beyond_the_bound_requests_are_refused_at_once",
+        "requests beyond the bound are refused",
+        (
+            (
+                "akidb_mlx/server/app.py",
+                'if scope["method"] == "POST" and self._state.metrics.running > most:',
+                "if False:",
+            ),
+        ),
+    ),
+    Guard(
+        "a body of a request that does not end",
+        "test_server_operation.py::test_a_connection_that_stalls_or_lies_is_closed",
+        "a body has a time",
+        (("akidb_mlx/server/body.py", "await asyncio.wait_for(read(), timeout_s)", "await read()"),),
+        "body",
+    ),
+    Guard(
+        "a slow loris",
+        "test_server_operation.py::test_a_client_that_trickles_is_closed",
+        "a head has a time, from its first byte on",
+        (
+            (
+                "akidb_mlx/server/serving.py",
+                "self.loop.call_later(timeout_s, self.transport.close)",
+                "self.loop.call_later(3600, self.transport.close)",
+            ),
+        ),
+        "head",
+    ),
+    Guard(
+        "the page that makes work of its own",
+        "test_server_page.py::test_the_report_computes_nothing",
+        "the report tells of the latest probe, and makes none",
+        (("akidb_mlx/server/page.py", "state.models.last_readiness()", "await state.models.readiness()"),),
+    ),
+    Guard(
+        "a parent that sends and does not read",
+        "test_stdio.py::test_no_more_is_read_than_there_is_room_for",
+        "no request is read while the window has no room",
+        (("akidb_mlx/stdio/window.py", "while not self._has_room(size):", "while False:"),),
+    ),
 )
 
 
@@ -1076,7 +1132,7 @@ def try_without(guard: Guard) -> str | None:
         copy = Path(folder)
         for name in COPIED:
             if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
             else:
                 shutil.copy(ROOT / name, copy / name)
         passed = run(guard, copy)

@@ -2,10 +2,13 @@
 
 import json
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 
 import httpx2
 import pytest
@@ -65,6 +68,44 @@ def test_it_serves_and_finishes_what_runs_after_a_signal(number, tmp_path):
     finally:
         process.kill()
         process.communicate()
+
+
+CONNECTIONS = 10_000
+
+
+@pytest.fixture
+def many_files():
+    """Let this process and those that it starts open as many files as the system allows."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < CONNECTIONS + 1000:
+        pytest.skip(f"this system allows a process {most} open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+
+
+@pytest.mark.load
+@pytest.mark.usefixtures("many_files")
+def test_ten_thousand_idle_connections(tmp_path):
+    """Nobody else is hindered, and they are closed in time."""
+    config = tmp_path / "server.toml"
+    config.write_text("body_timeout_s = 20")
+    process = start("-m", MODEL, "--port", "0", "--config", str(config))
+    try:
+        base = httpx2.URL(address(process))
+        with ExitStack() as idle, httpx2.Client(base_url=base, timeout=60) as client:
+            connections = [
+                idle.enter_context(socket.create_connection((base.host, base.port), timeout=60))
+                for _ in range(CONNECTIONS)
+            ]
+            for _ in range(20):
+                assert client.post("/v1/embeddings", json={"model": MODEL, "input": "a"}).status_code == 200
+            assert all(one.recv(1) == b"" for one in connections)  # each one's time is over
+            assert client.post("/v1/embeddings", json={"model": MODEL, "input": "a"}).status_code == 200
+    finally:
+        process.kill()
+        _, errors = process.communicate()
+    assert errors == ""
 
 
 @pytest.mark.parametrize(

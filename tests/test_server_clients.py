@@ -1,8 +1,13 @@
 """The server with the clients that people use; `make test-clients` installs all of them, and none is left out then."""
 
+import base64
+import json
 import os
+import shutil
+import subprocess
 import warnings
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +18,7 @@ from tests.support import GOLDENS
 
 MODEL, RERANKER = "tiny-bert", "reranker-bert"
 TEXTS = ["one", "two"]
+NODE_CLIENTS = Path(__file__).parent / "clients_node"
 
 
 def installed(name):
@@ -22,6 +28,18 @@ def installed(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip(name, reason="`make test-clients` installs it")
+
+
+def ask_with_node(client, address):
+    """Return what a client for Node gets from the server; see tests/clients_node."""
+    if not os.environ.get("AKIDB_ALL_CLIENTS") and not (
+        shutil.which("node") and (NODE_CLIENTS / "node_modules" / client).is_dir()
+    ):
+        pytest.skip("`make test-clients` installs it")
+    command = ["node", f"{client}.mjs", address, MODEL, json.dumps(TEXTS)]
+    done = subprocess.run(command, cwd=NODE_CLIENTS, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +80,30 @@ def test_ollama(address, expected):
     with pytest.raises(ollama.ResponseError, match="not served") as caught:
         client.embed(model="other", input="a")
     assert caught.value.status_code == 404
+
+
+def test_openai_for_node(address, expected):
+    found = ask_with_node("openai", address)
+    bytes_of = [base64.b64decode(vector) for vector in found["base64"]]
+    assert b"".join(bytes_of) == expected.astype("<f4").tobytes()
+    for vectors in (found["floats"], found["packed"]):
+        assert np.array_equal(np.float32(vectors), expected)
+    assert found["models"] == [MODEL, "tiny-qwen3", RERANKER]
+    assert (found["unknown"]["kind"], found["unknown"]["status"]) == ("NotFoundError", 404)
+    assert "not served" in found["unknown"]["message"]
+    assert (found["ids"]["kind"], found["ids"]["status"]) == ("BadRequestError", 400)
+    assert "check_embedding_ctx_length" in found["ids"]["message"]
+
+
+def test_ollama_for_node(address, expected):
+    found = ask_with_node("ollama", address)
+    assert np.array_equal(np.float32(found["floats"]), expected)
+    assert np.allclose(np.float32(found["single"]), expected[0], atol=1e-6)
+    assert found["models"] == [MODEL, "tiny-qwen3", RERANKER]
+    assert MODEL in found["loaded"]
+    assert found["shown"]["bert.embedding_length"] == expected.shape[1]
+    assert (found["unknown"]["kind"], found["unknown"]["status"]) == ("ResponseError", 404)
+    assert "not served" in found["unknown"]["message"]
 
 
 def test_huggingface_hub(address, expected):

@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
@@ -46,10 +47,28 @@ class HeldModel:
     def __getattr__(self, name):
         return getattr(self.service, name)
 
+    def release(self):
+        """Fail the calls that still wait."""
+        self.held = False
+        for call in self.calls:
+            if not call.done():
+                call.set_exception(InferenceError("released"))
 
+
+# Seconds after which a request that a held model has, and that should not be there, fails its test.
+HELD_S = 20
+
+
+@contextmanager
 def held_server(**config):
+    """Run a server whose model holds its calls, and yield the model and a client; the calls end with it."""
     model = HeldModel()
-    return model, running_server(lambda *_: model, **config)
+    with running_server(lambda *_: model, **config) as client:
+        client.timeout = HELD_S
+        try:
+            yield model, client
+        finally:
+            model.release()
 
 
 # Keys and hosts
@@ -192,8 +211,7 @@ def test_rerankers_of_the_catalogue_are_known_by_their_names():
 
 
 def test_beyond_the_bound_requests_are_refused_at_once():
-    model, server = held_server(max_requests=2)
-    with server as client, ThreadPoolExecutor(2) as callers:
+    with ThreadPoolExecutor(2) as callers, held_server(max_requests=2) as (model, client):
         waiting = [callers.submit(embed, client) for _ in range(2)]
         wait_until(lambda: len(model.calls) == 2)
         refused = embed(client)
@@ -207,8 +225,7 @@ def test_beyond_the_bound_requests_are_refused_at_once():
 
 
 def test_a_client_that_leaves_cancels_its_work():
-    model, server = held_server()
-    with server as client, socket.create_connection((client.base_url.host, client.base_url.port)) as left:
+    with held_server() as (model, client), connect(client) as left:
         body = json.dumps(EMBED).encode()
         head = f"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
         left.sendall(head.encode() + body)
@@ -326,9 +343,9 @@ def test_a_killed_model_is_loaded_again_once(monkeypatch):
 
 
 def test_a_request_that_outlives_the_end_is_told_so():
-    model, server = held_server(shutdown_timeout_s=0.5)
+    model = HeldModel()
     with ThreadPoolExecutor(1) as caller:
-        with server as client:
+        with running_server(lambda *_: model, shutdown_timeout_s=0.5) as client:
             answer = caller.submit(httpx2.post, f"{client.base_url}/v1/embeddings", json=EMBED)
             wait_until(lambda: model.calls)
         assert answer.result().status_code == 503
@@ -366,6 +383,35 @@ def test_a_connection_that_stalls_or_lies_is_closed(sent):
         except ConnectionResetError:
             pass
         assert not received or received.startswith(b"HTTP/1.1 4")
+        assert embed(client).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "trickle"),
+    [
+        (b"GET / HTTP/1.1\r\n", b"x: y\r\n"),
+        (b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10000\r\n\r\n", b" "),
+        (b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    ],
+    ids=["head", "body", "chunks"],
+)
+def test_a_client_that_trickles_is_closed(sent, trickle):
+    """A slow loris sends a little again and again; others are served meanwhile."""
+    with running_server(body_timeout_s=1.5) as client, connect(client) as hostile:
+        assert embed(client).status_code == 200
+        hostile.sendall(sent)
+        hostile.settimeout(0.05)
+        for _ in range(200):  # 10 s
+            try:
+                hostile.sendall(trickle)
+                if not (block := hostile.recv(4096)) or block.startswith(b"HTTP/1.1 408"):
+                    break
+            except TimeoutError:
+                pass
+            except ConnectionError:
+                break
+        else:
+            pytest.fail("the connection was still open after 200 bits of a request")
         assert embed(client).status_code == 200
 
 

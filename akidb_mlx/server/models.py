@@ -62,6 +62,7 @@ class Models:
         self._leases = Leases(self._pool, self._waiters, config.load_timeout_s)
         self._latest: dict[str, Any] = {}
         self._succeeded: dict[str, float] = {}
+        self._silent: set[str] = set()  # the models whose latest probe failed
         self._expires: dict[str, float] = {}
         self._starting: set[str] = set()
         self._deaths: Counter[str] = Counter()
@@ -140,6 +141,7 @@ class Models:
             is_short = characters <= _SHORT
             result = await (asyncio.wrap_future(submit(model)) if is_short else wait_async(partial(submit, model)))
             self._succeeded[name] = asyncio.get_running_loop().time()
+            self._silent.discard(name)
             return result
 
     async def loaded(self) -> dict[str, LoadedModel]:
@@ -159,17 +161,28 @@ class Models:
 
         A model that computed something in the last seconds works; any other that is loaded is tried.
         """
+        if obstacle := self._obstacle():
+            return False, obstacle
+        for name in await self.loaded():
+            if name in self._latest and not await self._works(name, self._latest[name]):
+                self._silent.add(name)
+                return False, _no_answer(name)
+        return True, "ready"
+
+    def last_readiness(self) -> tuple[bool, str]:
+        """Return what is known of readiness without a computation: no model is tried."""
+        silent = [_no_answer(name) for name in self._silent if name in self._latest]
+        obstacle = self._obstacle() or next(iter(silent), None)
+        return obstacle is None, obstacle or "ready"
+
+    def _obstacle(self) -> str | None:
+        """Return why requests cannot be answered, as far as no computation is needed to know it."""
         for name in list(self._latest):
             self._bury(name)
         if self._starting:
-            return False, f"loading {', '.join(sorted(self._starting))}"
-        for name, deaths in self._deaths.items():
-            if deaths >= _MOST_DEATHS:
-                return False, f"{name} died {deaths} times"
-        for name in await self.loaded():
-            if name in self._latest and not await self._works(name, self._latest[name]):
-                return False, f"{name} does not answer"
-        return True, "ready"
+            return f"loading {', '.join(sorted(self._starting))}"
+        dead = (f"{name} died {deaths} times" for name, deaths in self._deaths.items() if deaths >= _MOST_DEATHS)
+        return next(dead, None)
 
     async def _works(self, name: str, model: Any) -> bool:
         loop = asyncio.get_running_loop()
@@ -227,6 +240,7 @@ class Models:
         self._deaths[name] += 1
         del self._latest[name]
         self._succeeded.pop(name, None)
+        self._silent.discard(name)
         self._leases.give_back(name)
         if self._deaths[name] < _MOST_DEATHS:
             self._starting.add(name)
@@ -267,9 +281,14 @@ class Models:
         self._leases.give_back(name)
         self._expires.pop(name, None)
         self._latest.pop(name, None)
+        self._silent.discard(name)
         await asyncio.get_running_loop().run_in_executor(self._waiters, self._pool.unload, name)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _no_answer(name: str) -> str:
+    return f"{name} does not answer"

@@ -45,7 +45,7 @@ async def report_status(state: ServerState) -> Response:
     """Report the models, and the work of all of them together."""
     loaded = state.models.latest()
     metrics = {name: model.get_metrics() for name, model in loaded.items()}
-    is_ready, reason = await state.models.readiness()
+    is_ready, reason = state.models.last_readiness()
     latencies = [found["latency_s"]["call"] for found in metrics.values()]
     return json_response(
         {
