@@ -273,4 +273,6 @@ func take(text *C.struct_AkidbText) string {
 	return copied
 }
 
-func pointer(values []float64) *C.double { return (*C.double)(unsafe.Pointer(unsafe.SliceData(values))) }
+func pointer(values []float64) *C.double {
+	return (*C.double)(unsafe.Pointer(unsafe.SliceData(values)))
+}

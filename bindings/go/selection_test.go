@@ -111,8 +111,8 @@ func TestTheNamesOfEachAlgorithm(t *testing.T) {
 
 func TestWhatIsRefused(t *testing.T) {
 	for text, message := range map[string]string{
-		"":                            "the selector is not valid JSON: expected a value at byte 0",
-		"{}":                          "algorithm is missing",
+		"":                             "the selector is not valid JSON: expected a value at byte 0",
+		"{}":                           "algorithm is missing",
 		`{"algorithm":"knn"}` + "\x00": "the selector is not valid JSON: more text after the end at byte 19",
 		strings.Replace(knnJSON, `"k":1`, `"k":0`, 1):     "k must be an integer of 1 or more, found 0",
 		strings.Replace(knnJSON, `1.0,0.0`, `1.0`, 1):     "embeddings[1] has 1 value and embeddings[0] has 2",
