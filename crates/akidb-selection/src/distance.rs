@@ -6,7 +6,11 @@ use crate::json::Matrix;
 ///
 /// The squares are added from left to right, as Python's selectors add them, so the last bits are the same. Four rows
 /// go side by side, since each addition waits for the one before it.
-pub(crate) fn squared_distances(query: &[f64], matrix: &Matrix, rows: impl ExactSizeIterator<Item = usize>) -> Vec<f64> {
+pub(crate) fn squared_distances(
+    query: &[f64],
+    matrix: &Matrix,
+    rows: impl ExactSizeIterator<Item = usize>,
+) -> Vec<f64> {
     let mut found = Vec::with_capacity(rows.len());
     let mut rows = rows;
     while rows.len() >= 4 {

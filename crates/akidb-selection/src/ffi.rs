@@ -275,8 +275,7 @@ pub unsafe extern "C" fn akidb_selector_scores(
         let (query, scores) = unsafe { (given(query, length, "query")?, place(scores, "scores")?) };
         *scores = AkidbScores { data: ptr::null_mut(), length: 0 };
         let found = find(selector)?.score_indices(query)?;
-        let found: Box<[AkidbScore]> =
-            found.into_iter().map(|(label, value)| AkidbScore { label, value }).collect();
+        let found: Box<[AkidbScore]> = found.into_iter().map(|(label, value)| AkidbScore { label, value }).collect();
         *scores = AkidbScores { length: found.len(), data: Box::into_raw(found).cast() };
         Ok(())
     })

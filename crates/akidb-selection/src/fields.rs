@@ -83,9 +83,7 @@ impl<'a> Fields<'a> {
     /// Return a list of 64-bit integers.
     pub(crate) fn integers(&self, key: &str) -> Result<Vec<i64>, Error> {
         match self.get(key)? {
-            Value::Vector(vector) if vector.integers => {
-                Ok(vector.values.iter().map(|value| *value as i64).collect())
-            }
+            Value::Vector(vector) if vector.integers => Ok(vector.values.iter().map(|value| *value as i64).collect()),
             Value::Vector(vector) => {
                 let fraction = vector.values.iter().position(|value| value.fract() != 0.0);
                 let place = fraction.map(|place| format!("[{place}]")).unwrap_or_default();
@@ -95,8 +93,7 @@ impl<'a> Fields<'a> {
                 .iter()
                 .enumerate()
                 .map(|(place, item)| {
-                    integer(item)
-                        .ok_or_else(|| self.wrong(&format!("{key}[{place}]"), "an integer of 64 bits", item))
+                    integer(item).ok_or_else(|| self.wrong(&format!("{key}[{place}]"), "an integer of 64 bits", item))
                 })
                 .collect(),
             other => Err(self.wrong(key, "a list of integers", other)),
@@ -125,7 +122,8 @@ impl<'a> Fields<'a> {
         let mut values = Vec::new();
         for (place, row) in rows.iter().enumerate() {
             let place = format!("{key}[{place}]");
-            let found = numbers(row, &self.name(&place))?.ok_or_else(|| self.wrong(&place, "a list of numbers", row))?;
+            let found =
+                numbers(row, &self.name(&place))?.ok_or_else(|| self.wrong(&place, "a list of numbers", row))?;
             width.check(found.len(), &self.name(&place))?;
             values.extend(found);
         }

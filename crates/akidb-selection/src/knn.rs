@@ -107,7 +107,7 @@ impl Kind for NearestNeighbours {
 
     /// Share the queries out among threads, in blocks that go over the examples once.
     fn choose_all(&self, queries: &[&[f64]]) -> Result<Vec<usize>, NotFinite> {
-        let share = queries.len().div_ceil(self.threads).next_multiple_of(GROUP);
+        let share = queries.len().div_ceil(self.threads).next_multiple_of(GROUP).max(GROUP);
         let Some((here, others)) = queries.split_at_checked(share) else { return Ok(self.winners(queries)) };
         Ok(thread::scope(|scope| {
             let spawn = |part| thread::Builder::new().spawn_scoped(scope, move || self.winners(part)).map_err(|_| part);

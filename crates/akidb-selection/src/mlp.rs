@@ -20,7 +20,10 @@ pub(crate) struct Perceptron {
 }
 
 enum Layer {
-    Linear { weight: Arc<Matrix>, bias: Option<Vec<f64>> },
+    Linear {
+        weight: Arc<Matrix>,
+        bias: Option<Vec<f64>>,
+    },
     Relu,
     BatchNorm {
         mean: Option<Vec<f64>>,

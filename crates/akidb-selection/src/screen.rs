@@ -127,11 +127,7 @@ fn multiply_avx2<const Q: usize>(panels: &[f32], groups: &[Vec<[f32; Q]>], produ
 
 /// Go over the panels once; each stays in the cache for all groups of queries.
 #[inline(always)]
-fn multiply_panels<const Q: usize, const FUSED: bool>(
-    panels: &[f32],
-    groups: &[Vec<[f32; Q]>],
-    products: &mut [f32],
-) {
+fn multiply_panels<const Q: usize, const FUSED: bool>(panels: &[f32], groups: &[Vec<[f32; Q]>], products: &mut [f32]) {
     let Some(width) = groups.first().map(Vec::len) else { return };
     let padded = panels.len() / width;
     for (place, panel) in panels.chunks_exact(width * LANES).enumerate() {

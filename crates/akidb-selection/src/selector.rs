@@ -82,10 +82,8 @@ impl Selector {
     /// As [`load`](Self::load).
     pub fn load_within(path: impl AsRef<Path>, max_bytes: u64) -> Result<Self, Error> {
         let path = path.as_ref();
-        let unreadable = |error: std::io::Error| Error::Unreadable {
-            path: path.display().to_string(),
-            reason: error.to_string(),
-        };
+        let unreadable =
+            |error: std::io::Error| Error::Unreadable { path: path.display().to_string(), reason: error.to_string() };
         let file = File::open(path).map_err(unreadable)?;
         let size = file.metadata().map_err(unreadable)?.len();
         check_size(size, max_bytes)?;

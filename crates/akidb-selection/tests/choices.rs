@@ -19,7 +19,9 @@ impl Knn {
     fn json(&self) -> String {
         let (k, labels) = (self.k, &self.labels);
         let embeddings = rows(&self.embeddings);
-        format!(r#"{{"algorithm": "knn", "trained": true, "k": {k}, "embeddings": {embeddings}, "labels": {labels:?}}}"#)
+        format!(
+            r#"{{"algorithm": "knn", "trained": true, "k": {k}, "embeddings": {embeddings}, "labels": {labels:?}}}"#
+        )
     }
 
     /// The sums of votes, each vote 0.9 · 0.5 + 0.1, by computing and sorting all distances.
@@ -166,7 +168,8 @@ fn classifiers_of_both_kernels() {
     // The unit vector is (0.6, 0.8).
     let far = 0.4_f64.powi(2) + 0.2_f64.powi(2);
     let expected = [("a", 1.2 + 0.8 - 0.5), ("b", 1.5 - 0.5 * (-2.0 * far).exp() + 0.25), ("a", (-far).exp())];
-    for ((label, score), (expected_label, expected)) in selector.scores(&[3.0, 4.0]).unwrap().into_iter().zip(expected) {
+    for ((label, score), (expected_label, expected)) in selector.scores(&[3.0, 4.0]).unwrap().into_iter().zip(expected)
+    {
         assert_eq!(label, expected_label);
         assert!((score - expected).abs() < 1e-15, "{score} {expected}");
     }

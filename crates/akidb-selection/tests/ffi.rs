@@ -5,14 +5,14 @@ use std::thread;
 
 use akidb_selection::ffi::*;
 
-const KNN: &str = r#"{"algorithm":"knn","trained":true,"k":1,"embeddings":[[0.0],[1.0],[2.0]],"labels":["a\u0000b","é","c"]}"#;
+const KNN: &str =
+    r#"{"algorithm":"knn","trained":true,"k":1,"embeddings":[[0.0],[1.0],[2.0]],"labels":["a\u0000b","é","c"]}"#;
 const NO_TEXT: AkidbText = AkidbText { data: null_mut(), length: 0 };
 
 fn open(json: &str) -> (AkidbStatus, AkidbSelector, String) {
     let mut selector = 7;
-    let message = message(|text| unsafe {
-        akidb_selector_from_json(json.as_ptr(), json.len(), 0, &raw mut selector, text)
-    });
+    let message =
+        message(|text| unsafe { akidb_selector_from_json(json.as_ptr(), json.len(), 0, &raw mut selector, text) });
     (message.0, selector, message.1)
 }
 
@@ -73,7 +73,10 @@ fn a_whole_life() {
     }
     let closed = (AkidbStatus::Closed, "the selector is closed".to_owned());
     assert_eq!(message(|text| unsafe { akidb_selector_close(selector, text) }), closed);
-    assert_eq!(message(|text| unsafe { akidb_selector_select(selector, [0.0].as_ptr(), 1, &raw mut found, text) }), closed);
+    assert_eq!(
+        message(|text| unsafe { akidb_selector_select(selector, [0.0].as_ptr(), 1, &raw mut found, text) }),
+        closed
+    );
     assert_eq!(message(|text| unsafe { akidb_selector_is_trained(0, &raw mut trained, text) }), closed);
 }
 
@@ -82,7 +85,7 @@ fn failures_have_a_status_and_a_message() {
     let (status, selector, text) = open(r#"{"algorithm": "knn"}"#);
     assert_eq!((status, selector, text.as_str()), (AkidbStatus::InvalidSelector, 0, "trained is missing"));
     let (_, selector, _) = open(KNN);
-    let mut found = 5;
+    let (mut found, mut unused) = (5, NO_TEXT);
     let select = |query: &[f64]| {
         let mut label = 0;
         message(|text| unsafe { akidb_selector_select(selector, query.as_ptr(), query.len(), &raw mut label, text) })
@@ -93,10 +96,19 @@ fn failures_have_a_status_and_a_message() {
     assert_eq!(select(&[]), refused("the vector has 0 values, and the selector takes 1"));
     let invalid = |text: &str| (AkidbStatus::InvalidArgument, text.to_owned());
     unsafe {
-        assert_eq!(message(|text| akidb_selector_select(selector, null(), 1, &raw mut found, text)), invalid("query is null"));
-        assert_eq!(message(|text| akidb_selector_select(selector, [0.0].as_ptr(), 1, null_mut(), text)), invalid("label is null"));
-        assert_eq!(message(|text| akidb_selector_from_json(null(), 5, 0, &raw mut { 0 }, text)), invalid("json is null"));
-        assert_eq!(message(|text| akidb_selector_from_json(KNN.as_ptr(), 5, 0, null_mut(), text)), invalid("selector is null"));
+        assert_eq!(
+            message(|text| akidb_selector_select(selector, null(), 1, &raw mut found, text)),
+            invalid("query is null")
+        );
+        assert_eq!(
+            message(|text| akidb_selector_select(selector, [0.0].as_ptr(), 1, null_mut(), text)),
+            invalid("label is null")
+        );
+        assert_eq!(message(|text| akidb_selector_from_json(null(), 5, 0, &mut 0, text)), invalid("json is null"));
+        assert_eq!(
+            message(|text| akidb_selector_from_json(KNN.as_ptr(), 5, 0, null_mut(), text)),
+            invalid("selector is null")
+        );
         assert_eq!(
             message(|text| akidb_selector_select(selector, [0.0].as_ptr(), usize::MAX, &raw mut found, text)),
             invalid(&format!("query cannot have {} values", usize::MAX))
@@ -113,18 +125,25 @@ fn failures_have_a_status_and_a_message() {
             message(|text| akidb_selector_select_batch(selector, null(), 3, 0, &raw mut found, text)),
             refused("vector 0 has 0 values, and the selector takes 1")
         );
-        assert_eq!(message(|text| akidb_selector_label(selector, 3, &raw mut NO_TEXT, text)), invalid("index is 3, and there are 3 labels"));
-        assert_eq!(message(|text| akidb_selector_scores(selector, [0.0].as_ptr(), 1, null_mut(), text)), invalid("scores is null"));
+        assert_eq!(
+            message(|text| akidb_selector_label(selector, 3, &raw mut unused, text)),
+            invalid("index is 3, and there are 3 labels")
+        );
+        assert_eq!(
+            message(|text| akidb_selector_scores(selector, [0.0].as_ptr(), 1, null_mut(), text)),
+            invalid("scores is null")
+        );
         assert_eq!(message(|text| akidb_selector_to_json(selector, null_mut(), text)), invalid("json is null"));
         // A limit, and no place for the message.
-        let status = akidb_selector_from_json(KNN.as_ptr(), KNN.len(), 5, &raw mut { 0 }, null_mut());
+        let status = akidb_selector_from_json(KNN.as_ptr(), KNN.len(), 5, &mut 0, null_mut());
         assert_eq!(status, AkidbStatus::InvalidSelector);
         akidb_text_free(null_mut());
         akidb_scores_free(null_mut());
     }
     assert_eq!(found, 5);
     let (_, untrained, _) = open(&KNN.replace("true", "false"));
-    let (status, _) = message(|text| unsafe { akidb_selector_select(untrained, [0.0].as_ptr(), 1, &raw mut found, text) });
+    let (status, _) =
+        message(|text| unsafe { akidb_selector_select(untrained, [0.0].as_ptr(), 1, &raw mut found, text) });
     assert_eq!(status, AkidbStatus::NotTrained);
 }
 

@@ -16,14 +16,36 @@ fn with_extra(value: &str) -> String {
 #[test]
 fn unknown_fields_are_kept_in_their_place() {
     for value in [
-        "null", "true", "[]", "{}", "[[]]", "[[],[1]]", "[1,2]", "[1.5,-0.0]", "1e5", "0.1e-7", "\"\\u0000\\\"é\\n\"", "-0",
-        "123456789012345678901234567890", "[123456789012345678901,0.5]", "[9007199254740993,1]", "[[1,2],[3,4]]",
-        "[[1.5],[2.5]]", "[[1],[2,3]]", "[[1,2],3]", "[[1,2],[\"x\"]]", "[[1,2],[9007199254740993,1]]", "[1,\"x\",null]",
-        "{\"b\":1,\"a\":{\"c\":[{}]}}", "{\"\":0}", "[[[1,2]],[[3,4]]]", "5e-324", "[1.7976931348623157e308,5e-324]",
+        "null",
+        "true",
+        "[]",
+        "{}",
+        "[[]]",
+        "[[],[1]]",
+        "[1,2]",
+        "[1.5,-0.0]",
+        "1e5",
+        "0.1e-7",
+        "\"\\u0000\\\"é\\n\"",
+        "-0",
+        "123456789012345678901234567890",
+        "[123456789012345678901,0.5]",
+        "[9007199254740993,1]",
+        "[[1,2],[3,4]]",
+        "[[1.5],[2.5]]",
+        "[[1],[2,3]]",
+        "[[1,2],3]",
+        "[[1,2],[\"x\"]]",
+        "[[1,2],[9007199254740993,1]]",
+        "[1,\"x\",null]",
+        "{\"b\":1,\"a\":{\"c\":[{}]}}",
+        "{\"\":0}",
+        "[[[1,2]],[[3,4]]]",
+        "5e-324",
+        "[1.7976931348623157e308,5e-324]",
     ] {
         let text = with_extra(value);
-        let expected = text.replace("\\u0000", "\\u0000");
-        assert_eq!(Selector::from_json(&text).unwrap().to_json(), expected);
+        assert_eq!(Selector::from_json(&text).unwrap().to_json(), text);
     }
 }
 
@@ -32,7 +54,7 @@ fn numbers_are_rounded_correctly() {
     let mut random = Random::new(5);
     let values: Vec<f64> =
         (0..20_000).map(|_| f64::from_bits(random.next())).filter(|value| value.is_finite()).collect();
-    let text = with_extra(&format!("{values:e?}").replace(' ', ""));
+    let text = with_extra(&format!("{values:?}").replace(' ', ""));
     let again = Selector::from_json(&text).unwrap().to_json();
     let found: serde_json::Value = serde_json::from_str(&again).unwrap();
     let found: Vec<f64> = serde_json::from_value(found["extra"].clone()).unwrap();
@@ -51,8 +73,6 @@ fn numbers_are_rounded_correctly() {
 
 #[test]
 fn white_space_anywhere() {
-    let spaced = with_extra("[1.5, 2]").replace([':', ',', '[', ']', '{', '}'], " \t\r\n$0").replace("$0", "");
-    assert!(Selector::from_json(&spaced).is_err());
     let mut spaced = String::new();
     for character in with_extra("[[1.5,2.5]]").chars() {
         match character {
@@ -80,8 +100,30 @@ fn valid(random: &mut Random) -> String {
 }
 
 const PIECES: [&str; 24] = [
-    "[", "]", "{", "}", ",", ":", "\"", "\\", "-", "1", "0", "1e999", "null", "true", "[[", "]]", "9223372036854775808",
-    "\u{0}", "\u{ff}", ".", "1e-400", "[1]", "\"k\": 3,", "18446744073709551615",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    ":",
+    "\"",
+    "\\",
+    "-",
+    "1",
+    "0",
+    "1e999",
+    "null",
+    "true",
+    "[[",
+    "]]",
+    "9223372036854775808",
+    "\u{0}",
+    "\u{ff}",
+    ".",
+    "1e-400",
+    "[1]",
+    "\"k\": 3,",
+    "18446744073709551615",
 ];
 
 proptest! {

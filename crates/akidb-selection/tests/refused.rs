@@ -58,10 +58,16 @@ fn fields_of_a_knn() {
             ("0.25]", "0.25, 1]", "qualities has 3 values and embeddings has 2"),
             ("20]", "20.5]", "latencies[1] must be an integer, found a decimal number"),
             ("20]", "9223372036854775808]", "latencies[1] must be an integer of 64 bits, found 9223372036854775808"),
-            (r#""extra""#, r#""format_version": 2, "extra""#,
-                "format_version is 2, and 1 is read: files of another version follow other rules"),
-            (r#""extra""#, r#""embedding_model": {"name": "m", "dimension": 3}, "extra""#,
-                "embedding_model.dimension is 3, and the selector takes 2 values"),
+            (
+                r#""extra""#,
+                r#""format_version": 2, "extra""#,
+                "format_version is 2, and 1 is read: files of another version follow other rules",
+            ),
+            (
+                r#""extra""#,
+                r#""embedding_model": {"name": "m", "dimension": 3}, "extra""#,
+                "embedding_model.dimension is 3, and the selector takes 2 values",
+            ),
             (r#""extra": {"x": [1, 2.5"#, r#""extra": {"x": [1, 1e400"#, "extra.x[1] is not a finite number"),
             ("2.5, \"y\"", "NaN, \"y\"", "the selector is not valid JSON: expected a value at byte 187"),
         ],
@@ -91,12 +97,21 @@ fn fields_of_an_svm() {
             (r#""Rbf""#, r#""Poly""#, r#"kernel_type must be one of Linear, Rbf, found "Poly""#),
             (r#""gamma": 0.5,"#, "", "gamma is missing"),
             (r#"["a", "b"]"#, "[]", "model_names is empty, and trained is true"),
-            ("[1.0, 0.5]", "[1.0]",
-                "rbf_classifiers[0].support_vectors[0] has 2 values and linear_classifiers[0].weights has 1"),
-            ("[0.0, 1.0]", "[0.0]",
-                "rbf_classifiers[0].support_vectors[1] has 1 value and rbf_classifiers[0].support_vectors[0] has 2"),
-            ("[1.0, -1.0]", "[1.0]",
-                "rbf_classifiers[0].support_vectors has 2 values and rbf_classifiers[0].alpha has 1"),
+            (
+                "[1.0, 0.5]",
+                "[1.0]",
+                "rbf_classifiers[0].support_vectors[0] has 2 values and linear_classifiers[0].weights has 1",
+            ),
+            (
+                "[0.0, 1.0]",
+                "[0.0]",
+                "rbf_classifiers[0].support_vectors[1] has 1 value and rbf_classifiers[0].support_vectors[0] has 2",
+            ),
+            (
+                "[1.0, -1.0]",
+                "[1.0]",
+                "rbf_classifiers[0].support_vectors has 2 values and rbf_classifiers[0].alpha has 1",
+            ),
             (r#""rho": 0.25"#, r#""rho": "x""#, r#"linear_classifiers[0].rho must be a number, found "x""#),
         ],
     );
@@ -107,8 +122,11 @@ fn fields_of_an_mlp() {
     check(
         MLP,
         &[
-            (r#""relu""#, r#""tanh""#,
-                r#"layers[2].type must be one of linear, relu, batch_norm, dropout, found "tanh""#),
+            (
+                r#""relu""#,
+                r#""tanh""#,
+                r#"layers[2].type must be one of linear, relu, batch_norm, dropout, found "tanh""#,
+            ),
             (r#""in_features": 2"#, r#""in_features": 4"#, "layers[0].in_features is 4, and the layer gets 2 values"),
             (r#""out_features": 3"#, r#""out_features": 4"#, "layers[0].weight has 3 by 2 values, expected 4 by 2"),
             ("2.0, 3.0], \"eps\"", "-2.0, 3.0], \"eps\"", "layers[1].running_var[1] plus eps must be more than 0"),
@@ -127,8 +145,32 @@ fn fields_of_an_mlp() {
 #[test]
 fn texts_that_are_not_json() {
     for text in [
-        "", "{", "[", "{\"a\"", "{\"a\":", "{\"a\": 1,}", "[1,]", "{} {}", "nul", "01", "1.", "-", "1e", "+1", ".5", "\"",
-        "\"\\", "\"\\u12", "\"\\ud800\"", "\"\u{1}\"", "{1: 2}", "[1 2]", "tru", "\u{feff}{}", "NaN", "-Infinity",
+        "",
+        "{",
+        "[",
+        "{\"a\"",
+        "{\"a\":",
+        "{\"a\": 1,}",
+        "[1,]",
+        "{} {}",
+        "nul",
+        "01",
+        "1.",
+        "-",
+        "1e",
+        "+1",
+        ".5",
+        "\"",
+        "\"\\",
+        "\"\\u12",
+        "\"\\ud800\"",
+        "\"\u{1}\"",
+        "{1: 2}",
+        "[1 2]",
+        "tru",
+        "\u{feff}{}",
+        "NaN",
+        "-Infinity",
     ] {
         assert!(matches!(Selector::from_json(text), Err(Error::Syntax { .. })), "{text:?}");
     }
@@ -160,8 +202,10 @@ fn queries() {
         assert_eq!(refused(&[1.0]), "the vector has 1 value, and the selector takes 2");
         assert_eq!(refused(&[]), "the vector has 0 values, and the selector takes 2");
         assert_eq!(refused(&[1.0, f64::NAN]), "the vector is not finite: its value 1 is NaN");
-        assert_eq!(selector.scores(&[f64::INFINITY, 0.0]).unwrap_err().to_string(),
-            "the vector is not finite: its value 0 is inf");
+        assert_eq!(
+            selector.scores(&[f64::INFINITY, 0.0]).unwrap_err().to_string(),
+            "the vector is not finite: its value 0 is inf"
+        );
         let error = selector.select_batch(&[vec![1.0, 2.0], vec![1.0]]).unwrap_err();
         assert!(matches!(error, Error::Query { index: Some(1), .. }), "{error}");
         let empty: [Vec<f64>; 0] = [];
