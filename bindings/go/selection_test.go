@@ -14,7 +14,7 @@ import (
 
 const (
 	knnJSON = `{"algorithm":"knn","trained":true,"k":1,"embeddings":[[0.0,0.0],[1.0,0.0],[0.0,2.0]],` +
-		`"labels":["a\u0000b","é","c"],"extra":{"kept":[1,2.5,null]}}`
+		`"labels":["a\u0000b","é","c"],"extra":{"kept":[1.5,2.5,null]}}`
 	kmeansJSON = `{"algorithm":"kmeans","trained":true,"num_clusters":2,"centroids":[[0.0,0.0],[4.0,0.0]],` +
 		`"cluster_models":["small","large"]}`
 	svmJSON = `{"algorithm":"svm","trained":true,"model_names":["a","b"],"kernel_type":"Linear","gamma":1.0,` +

@@ -2,7 +2,8 @@
 //!
 //! A list of numbers, and a list of such lists of one length, is read straight into one `Vec<f64>`: a KNN of 200 MB is
 //! read in one pass, with 8 bytes for each number. Numbers are rounded correctly, which `str::parse` promises. Nesting
-//! is bounded, a key may occur once in an object, and every number is finite. All fields are kept in their order.
+//! is bounded, a key may occur once in an object, and every number is finite. All fields are kept in their order; in a
+//! list with decimal numbers, integers are written as such too.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use crate::error::{Error, shown};
 
 /// Objects and lists inside each other below the document; the formats need five.
 const MAX_DEPTH: usize = 64;
-/// Integers up to this are exact in a float64.
+/// Integers below this are exact in a float64.
 const EXACT: u64 = 1 << 53;
 
 /// A value of JSON.
@@ -236,7 +237,7 @@ impl<'a> Reader<'a> {
             return Ok(false);
         }
         let number = self.number().map_err(|error| error.within(&format!("[{}]", values.len() - before)))?;
-        if number.is_integer && number.value.abs() > EXACT as f64 {
+        if number.is_integer && number.value.abs() >= EXACT as f64 {
             self.at = start;
             return Ok(false);
         }
