@@ -42,7 +42,7 @@ fn unknown_fields_are_kept_in_their_place() {
         "{\"\":0}",
         "[[[1,2]],[[3,4]]]",
         "5e-324",
-        "[1.7976931348623157e308,5e-324]",
+        "[1.7976931348623157e+308,5e-324]",
     ] {
         let text = with_extra(value);
         assert_eq!(Selector::from_json(&text).unwrap().to_json(), text);
