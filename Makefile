@@ -19,14 +19,16 @@ CHECK_PYTHON := import platform as p, sys; v = sys.version_info; mac = p.system(
 	sys.exit((v < (3, 10) or mac and p.machine() != "arm64") and found + needed + advice or None)
 WHICH_PYTHON := import sys; print(sys.base_prefix, sys.version)
 RUST_HINT := echo "hint: crates/ was left out; install Rust (rustup) to have it too"
+GO_HINT := echo "hint: bindings/go was left out; install Go 1.24 or newer, a C compiler and Rust to have it too"
+HAS_GO := go version > /dev/null 2>&1 && cargo --version > /dev/null 2>&1
 HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 	found = [os.path.join(v("LIBDIR"), part, v("LDLIBRARY")) for part in ("", v("MULTIARCH") or "")]; \
 	raise SystemExit(not (v("PYTHONFRAMEWORK") or v("Py_ENABLE_SHARED") and any(map(os.path.exists, found))))
 
-.PHONY: FORCE demo help test test-rust test-real test-clients test-slow test-gpu test-timing test-load test-load-python test-load-rust \
-	test-integrations test-crate package test-package docs page-screenshot lint lint-rust coverage guards fuzz-reference \
-	fidelity token-budget bench bench-peers bench-mac bench-load bench-server-load bench-servers bench-entities bench-rust \
-	openblas libpython clean
+.PHONY: FORCE demo help test test-rust test-go test-real test-clients test-slow test-gpu test-timing test-load \
+	test-load-python test-load-rust test-integrations test-crate package test-package docs page-screenshot lint lint-rust \
+	lint-go coverage guards fuzz-reference fidelity token-budget bench bench-peers bench-mac bench-load bench-server-load \
+	bench-servers bench-entities bench-rust bench-selection bindings openblas libpython clean
 
 demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
 	$(BIN)/python examples/search.py
@@ -40,10 +42,17 @@ WORKERS ?= 2
 test: .venv/developed ## run the tests, offline, on fixtures and on small models from packages
 	$(BIN)/python -m pytest -n $(WORKERS)
 	@if cargo --version > /dev/null 2>&1; then $(MAKE) --no-print-directory test-rust; else $(RUST_HINT); fi
+	@if $(HAS_GO); then $(MAKE) --no-print-directory test-go; else $(GO_HINT); fi
 
-test-rust: .venv/developed | libpython ## test the crate, with and without Python
+test-rust: .venv/developed | libpython ## test the crates, with and without Python
 	$(CARGO) test --locked
-	$(CARGO) test --locked --no-default-features
+	$(CARGO) test --locked --package akidb-embedding --no-default-features
+
+bindings: ## build the library that bindings/go links
+	cargo build --locked --release --package akidb-selection
+
+test-go: bindings ## test the Go package, with the race detector
+	cd bindings/go && go vet ./... && go test -race ./...
 
 # In an environment of their own, since neither their requirements nor their warnings are ours.
 CLIENTS := openai>=2,<4 ollama>=0.6,<1 cohere>=5,<8 schemathesis>=4,<5
@@ -115,12 +124,17 @@ lint: .venv/developed ## check style and types with ruff, mypy, rustfmt and clip
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@if cargo --version > /dev/null 2>&1; then $(MAKE) --no-print-directory lint-rust; else $(RUST_HINT); fi
+	@if $(HAS_GO); then $(MAKE) --no-print-directory lint-go; else $(GO_HINT); fi
 
-lint-rust: .venv/developed | libpython ## check the crate with rustfmt and clippy
+lint-rust: .venv/developed | libpython ## check the crates with rustfmt and clippy
 	cargo fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+
+lint-go: ## check the Go package with gofmt and go vet
+	@cd bindings/go && found=$$(gofmt -l .) && if [ -n "$$found" ]; then gofmt -d .; exit 1; fi
+	cd bindings/go && go vet ./...
 
 coverage: .venv/developed ## measure how many branches of model_cache its tests run
 	$(BIN)/python -m pytest tests/test_store.py tests/test_download.py tests/test_cli_models.py tests/test_model_cache.py \
@@ -174,7 +188,11 @@ bench-entities: .venv/developed ## compare finding entities with spaCy's full pi
 	$(BIN)/python -m benchmarks.entities --json docs/entities.json
 
 bench-rust: .venv/developed | libpython ## measure what the crate adds to a call
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --package akidb-embedding
+
+bench-selection: bindings ## measure the selectors' crate and the Go package
+	cargo bench --locked --package akidb-selection
+	cd bindings/go && go test -run '^$$' -bench .
 
 # Made anew where another PYTHON was asked for, or where its interpreter is gone or does not fit.
 .venv/interpreter: FORCE

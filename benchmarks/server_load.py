@@ -2,8 +2,8 @@
 
 python -m benchmarks.server_load [--only singles,overload] [--json FILE]
 
-oha makes the requests, which `make bench-server-load` installs. It shares the machine's cores with the server. A connection
-beside it checks vectors all the while. The exit status is 1 if a figure misses its bound.
+oha makes the requests, which `make bench-server-load` installs. It shares the machine's cores with the server. One more
+connection checks vectors all the while. The exit status is 1 if a figure misses its bound.
 """
 
 from __future__ import annotations

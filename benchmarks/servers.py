@@ -108,7 +108,7 @@ CONTESTANTS = {
 
 @dataclass
 class Result:
-    """What was measured of one server.
+    """Figures of one server.
 
     Attributes:
         absent: why it was not measured; then nothing else is known.

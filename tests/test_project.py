@@ -14,7 +14,8 @@ def test_one_version_everywhere():
     assert first_match(r"^version = (.+)$", "pyproject.toml") is None
     assert first_match(r"^dynamic = (.+)$", "pyproject.toml") == '["version"]'
     assert first_match(r'^\[tool\.hatch\.version\]\npath = "(.+)"$', "pyproject.toml") == "akidb_mlx/__init__.py"
-    assert first_match(r'^version = "(.+)"$', "crates/akidb-embedding/Cargo.toml") == akidb_mlx.__version__
+    for crate in ("akidb-embedding", "akidb-selection"):
+        assert first_match(r'^version = "(.+)"$', f"crates/{crate}/Cargo.toml") == akidb_mlx.__version__
     assert first_match(r"^## (\S+)", "CHANGELOG.md") == akidb_mlx.__version__
 
 

@@ -1,0 +1,3 @@
+module akidb-mlx/bindings/go
+
+go 1.24
