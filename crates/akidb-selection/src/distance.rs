@@ -38,9 +38,18 @@ pub(crate) fn dot(left: &[f64], right: &[f64]) -> f64 {
     left.iter().zip(right).map(|(left, right)| left * right).sum()
 }
 
+/// Lengths between these have squares that neither overflow nor lose digits.
+const PLAIN_LENGTHS: std::ops::Range<f64> = 1e-140..1e140;
+
 /// Return a query divided by its length; one of zeros stays as it is.
 pub(crate) fn normalized(query: &[f64]) -> Vec<f64> {
     let length = dot(query, query).sqrt();
+    let largest = query.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
+    if largest > 0.0 && !PLAIN_LENGTHS.contains(&length) {
+        let scaled: Vec<f64> = query.iter().map(|value| value / largest).collect();
+        let length = dot(&scaled, &scaled).sqrt();
+        return scaled.iter().map(|value| value / length).collect();
+    }
     let length = if length > 0.0 { length } else { 1.0 };
     query.iter().map(|value| value / length).collect()
 }

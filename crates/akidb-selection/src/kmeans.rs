@@ -6,7 +6,7 @@ use crate::distance::squared_distances;
 use crate::error::Error;
 use crate::fields::{Fields, Width};
 use crate::json::Matrix;
-use crate::kind::{Kind, NotFinite, largest};
+use crate::kind::{Kind, NotFinite, finite, largest};
 use crate::labels::Labels;
 
 pub(crate) struct NearestCentroid {
@@ -46,12 +46,15 @@ impl Kind for NearestCentroid {
         for (distance, label) in distances.into_iter().zip(&self.labels) {
             nearest[*label] = nearest[*label].min(distance);
         }
-        Ok(nearest.into_iter().map(|distance| -distance).enumerate().collect())
+        finite(nearest.into_iter().map(|distance| -distance).enumerate().collect())
     }
 
     fn choose(&self, query: &[f64]) -> Result<usize, NotFinite> {
         let distances = squared_distances(query, &self.centroids, 0..self.centroids.len());
         let closeness: Vec<_> = self.labels.iter().copied().zip(distances.iter().map(|distance| -distance)).collect();
+        if closeness.iter().any(|(_, score)| !score.is_finite()) {
+            self.scores(query)?; // where a label has no finite score, this names it
+        }
         Ok(largest(&closeness).unwrap_or_default())
     }
 }

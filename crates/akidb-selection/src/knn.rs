@@ -63,32 +63,40 @@ impl NearestNeighbours {
     }
 
     /// Return the labels that got votes with their sums, by label. Votes are added in the order of the neighbours.
-    fn votes(&self, query: &[f64], candidates: Option<Vec<usize>>) -> Vec<(usize, f64)> {
+    /// Distances that overflow do not tell which neighbours are nearer.
+    fn votes(&self, query: &[f64], candidates: Option<Vec<usize>>) -> Result<Vec<(usize, f64)>, NotFinite> {
         let candidates = candidates.unwrap_or_else(|| (0..self.embeddings.len()).collect());
         let distances = squared_distances(query, &self.embeddings, candidates.iter().copied());
         let mut nearest: Vec<(f64, usize)> = distances.into_iter().zip(candidates).collect();
         nearest.sort_unstable_by(|left, right| left.0.total_cmp(&right.0).then(left.1.cmp(&right.1)));
+        nearest.truncate(self.k);
+        if let Some((_, example)) = nearest.last().filter(|(distance, _)| !distance.is_finite()) {
+            return Err(NotFinite { query: 0, label: self.labels[*example] });
+        }
         let mut votes = vec![None; self.label_count];
-        for (_, example) in nearest.into_iter().take(self.k) {
+        for (_, example) in nearest {
             *votes[self.labels[example]].get_or_insert(0.0) += self.weights[example];
         }
-        votes.into_iter().enumerate().filter_map(|(label, sum)| sum.map(|sum| (label, sum))).collect()
+        Ok(votes.into_iter().enumerate().filter_map(|(label, sum)| sum.map(|sum| (label, sum))).collect())
     }
 
-    fn all_votes(&self, queries: &[&[f64]]) -> Vec<Vec<(usize, f64)>> {
+    fn all_votes(&self, queries: &[&[f64]]) -> Result<Vec<Vec<(usize, f64)>>, NotFinite> {
         let mut found = Vec::with_capacity(queries.len());
         for block in queries.chunks(BLOCK) {
             let candidates = match &self.screen {
                 Some(screen) => screen.candidates(block, self.k),
                 None => vec![None; block.len()],
             };
-            found.extend(block.iter().zip(candidates).map(|(query, candidates)| self.votes(query, candidates)));
+            for (query, candidates) in block.iter().zip(candidates) {
+                let votes = self.votes(query, candidates);
+                found.push(votes.map_err(|error| NotFinite { query: found.len(), ..error })?);
+            }
         }
-        found
+        Ok(found)
     }
 
-    fn winners(&self, queries: &[&[f64]]) -> Vec<usize> {
-        self.all_votes(queries).iter().map(|votes| largest(votes).unwrap_or_default()).collect()
+    fn winners(&self, queries: &[&[f64]]) -> Result<Vec<usize>, NotFinite> {
+        Ok(self.all_votes(queries)?.iter().map(|votes| largest(votes).unwrap_or_default()).collect())
     }
 }
 
@@ -98,31 +106,33 @@ impl Kind for NearestNeighbours {
     }
 
     fn scores(&self, query: &[f64]) -> Result<Vec<(usize, f64)>, NotFinite> {
-        Ok(self.all_votes(&[query]).pop().unwrap_or_default())
+        Ok(self.all_votes(&[query])?.pop().unwrap_or_default())
     }
 
     fn choose(&self, query: &[f64]) -> Result<usize, NotFinite> {
-        Ok(self.winners(&[query]).pop().unwrap_or_default())
+        Ok(self.winners(&[query])?.pop().unwrap_or_default())
     }
 
     /// Share the queries out among threads, in blocks that go over the examples once.
     fn choose_all(&self, queries: &[&[f64]]) -> Result<Vec<usize>, NotFinite> {
         let share = queries.len().div_ceil(self.threads).next_multiple_of(GROUP).max(GROUP);
-        let Some((here, others)) = queries.split_at_checked(share) else { return Ok(self.winners(queries)) };
-        Ok(thread::scope(|scope| {
+        let Some((here, others)) = queries.split_at_checked(share) else { return self.winners(queries) };
+        thread::scope(|scope| {
             let spawn = |part| thread::Builder::new().spawn_scoped(scope, move || self.winners(part)).map_err(|_| part);
             let parts: Vec<_> = others.chunks(share).map(spawn).collect();
-            let mut found = self.winners(here);
+            let mut found = self.winners(here)?;
             for part in parts {
-                match part.map(thread::ScopedJoinHandle::join) {
-                    Ok(Ok(winners)) => found.extend(winners),
+                let winners = match part.map(thread::ScopedJoinHandle::join) {
+                    Ok(Ok(winners)) => winners,
                     Ok(Err(panic)) => std::panic::resume_unwind(panic),
                     // The system has no thread to spare.
-                    Err(queries) => found.extend(self.winners(queries)),
-                }
+                    Err(queries) => self.winners(queries),
+                };
+                let first = found.len();
+                found.extend(winners.map_err(|error| NotFinite { query: first + error.query, ..error })?);
             }
-            found
-        }))
+            Ok(found)
+        })
     }
 }
 
