@@ -21,7 +21,7 @@ except ImportError as _error:
         f"the database needs apsw, which cannot be imported ({_error}): run `pip install 'akidb-mlx[db]'`"
     ) from _error
 
-from embedded_db.database import Chat, EmbeddedDB
+from embedded_db.database import EmbeddedDB
 from embedded_db.errors import (
     DatabaseBusyError,
     DatabaseClosedError,
@@ -36,6 +36,7 @@ from embedded_db.errors import (
     ModelMismatchError,
     NodeNotFoundError,
 )
+from embedded_db.graph_store import Chat
 from embedded_db.query import ConvergedQuery, GraphFilter, SemanticQuery, StructuralFilter
 from embedded_db.records import (
     Edge,

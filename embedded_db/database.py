@@ -6,27 +6,26 @@ import os
 import re
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from akidb_mlx.closeable import Closeable
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.embedder import Embedder
 from akidb_mlx.options import parse_timeout
-from embedded_db import edges, embeddings, graph, jobs, nodes, reports
-from embedded_db.checks import parse_integer, parse_name, parse_node, parse_number, parse_vector
+from embedded_db import embeddings, graph, jobs, nodes, reports
+from embedded_db.checks import parse_integer, parse_name, parse_number
 from embedded_db.errors import (
     EnrichmentError,
     InvalidQueryError,
     InvalidRecordError,
     ModelMismatchError,
-    NodeNotFoundError,
     excerpt,
 )
+from embedded_db.graph_store import GraphStore
 from embedded_db.matrix import VectorMatrix
 from embedded_db.models import Extractor, Models, identity
 from embedded_db.query import (
@@ -41,18 +40,13 @@ from embedded_db.query import (
     parse_query,
 )
 from embedded_db.records import (
-    CHAT,
-    MESSAGE,
-    Edge,
-    MentionedEntity,
     ModelIdentity,
-    Node,
     Path,
     SearchResult,
-    StoredEmbedding,
 )
 from embedded_db.search import search
-from embedded_db.sqlite.connection import MEMORY, Connections, Transaction
+from embedded_db.sqlite.connection import MEMORY, Connections
+from embedded_db.vector_store import VectorStore
 from embedded_db.weaver import Weaver
 
 # Seconds that `close` waits for the batches that run.
@@ -60,7 +54,7 @@ _CLOSE_S = 10.0
 _Record = TypeVar("_Record")
 
 
-class EmbeddedDB(Closeable):
+class EmbeddedDB(GraphStore, VectorStore):
     """A database of messages in one file; safe to use from many threads, and from several processes at once.
 
     with EmbeddedDB("chats.db") as db:
@@ -124,185 +118,6 @@ class EmbeddedDB(Closeable):
         except OSError as error:
             raise InvalidRecordError(f"{folder} cannot be created ({error}): set XDG_DATA_HOME") from error
         return cls(folder / f"{name}.db", **options)
-
-    # Chats and messages
-
-    def create_chat(self, title: str | None = None, topic: str | None = None, **properties: Any) -> Chat:
-        """Create a chat, to which messages are added; `properties` are any others."""
-        node = self.create_node({**properties, "type": CHAT, "title": title, "topic": topic})
-        assert isinstance(node, Chat)
-        return node
-
-    def create_message(
-        self,
-        chat_id: str,
-        content: str,
-        sender: str | None = None,
-        role: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        **properties: Any,
-    ) -> Node:
-        """Create a message in a chat, with an edge CONTAINS from it, and queue its enrichment; see `create_node`."""
-        own = {"chat_id": chat_id, "content": content, "sender": sender, "role": role, "metadata": metadata}
-        for name, value in (("chat_id", chat_id), ("content", content)):
-            if value is None:
-                raise InvalidRecordError(f"a message needs {name}, found None")
-        return self.create_node({**properties, **own, "type": MESSAGE})
-
-    # Nodes
-
-    def create_node(self, node: Mapping[str, Any]) -> Node:
-        """Create a node and return it.
-
-        Args:
-            node: its `type` and properties, and, if they are to be chosen, its `id` and `created_at` (seconds since
-                1970). With a `chat_id`, it belongs to that chat. A "Message" with `content` is enriched.
-
-        Raises:
-            NodeNotFoundError: the chat does not exist.
-            InvalidRecordError: the id is taken, or a property is not usable.
-        """
-        return self.insert_nodes([node])[0]
-
-    def insert_nodes(self, given: Iterable[Mapping[str, Any]]) -> list[Node]:
-        """Create nodes in one transaction: all of them or none; see `create_node`."""
-        new = [parse_node(one) for one in given]
-        with self._connections.write() as tx:
-            for node in new:
-                nodes.insert_node(tx, node)
-        self._weaver.wake()
-        return [self._own(node) for node in new]
-
-    def get_node(self, node_id: str) -> Node | None:
-        """Return a node, a `Chat` if it is one, or None."""
-        node = self._read(nodes.find_node, parse_name("node_id", node_id))
-        return node and self._own(node)
-
-    def update_node(self, node_id: str, properties: Mapping[str, Any]) -> Node:
-        """Change properties of a node and return it; None removes one.
-
-        With another `content`, the vector and the mentions of the old one are removed, and a message is enriched again.
-
-        Raises:
-            NodeNotFoundError: there is no such node.
-            InvalidRecordError: a property is not usable, or cannot be changed.
-        """
-        node = self._write(nodes.update_node, parse_name("node_id", node_id), properties)
-        self._weaver.wake()
-        return self._own(node)
-
-    def delete_node(self, node_id: str) -> None:
-        """Delete a node with its edges, vector and jobs; a chat takes its messages along.
-
-        Raises:
-            NodeNotFoundError: there is no such node.
-        """
-        self._write(nodes.delete_node, parse_name("node_id", node_id))
-
-    # Edges
-
-    def create_edge(
-        self,
-        from_id: str,
-        to_id: str,
-        type: str,  # noqa: A002 - the name that callers use
-        properties: Mapping[str, Any] | None = None,
-        id: str | None = None,  # noqa: A002
-    ) -> Edge:
-        """Create an edge between two nodes and return it.
-
-        Raises:
-            NodeNotFoundError: one of them does not exist.
-            InvalidRecordError: the id is taken, or a property is not usable.
-        """
-        return self.insert_edges(
-            [{"from_id": from_id, "to_id": to_id, "type": type, "properties": properties, "id": id}]
-        )[0]
-
-    def insert_edges(self, given: Iterable[Mapping[str, Any]]) -> list[Edge]:
-        """Create edges in one transaction: all of them or none.
-
-        Args:
-            given: dictionaries of `from_id`, `to_id`, `type`, and perhaps `properties` and `id`; see `create_edge`.
-        """
-        new = [edges.parse_edge(one) for one in given]
-        with self._connections.write() as tx:
-            for edge in new:
-                edges.insert_edge(tx, edge)
-        return new
-
-    def get_edge(self, edge_id: str) -> Edge | None:
-        """Return an edge, or None."""
-        return self._read(edges.find_edge, parse_name("edge_id", edge_id))
-
-    def update_edge(self, edge_id: str, properties: Mapping[str, Any]) -> Edge:
-        """Change properties of an edge and return it; None removes one.
-
-        Raises:
-            EdgeNotFoundError: there is no such edge.
-        """
-        return self._write(edges.update_edge, parse_name("edge_id", edge_id), properties)
-
-    def delete_edge(self, edge_id: str) -> None:
-        """Delete an edge.
-
-        Raises:
-            EdgeNotFoundError: there is no such edge.
-        """
-        self._write(edges.delete_edge, parse_name("edge_id", edge_id))
-
-    def get_entities_mentioned_in(self, node_id: str) -> list[MentionedEntity]:
-        """Return the entities that a message mentions, in order, each as often as it is mentioned."""
-        return self._read(edges.mentioned_entities, parse_name("node_id", node_id))
-
-    # Vectors
-
-    def create_embedding(self, node_id: str, vector: Any, model: ModelIdentity | str | None = None) -> StoredEmbedding:
-        """Give a node a vector, and return it; a job that would compute one is dropped.
-
-        Args:
-            node_id: the node.
-            vector: finite numbers, not all 0.
-            model: where it comes from. If None, the model of the database's vectors; before the first, that of the
-                embedder that the database was opened with, or "unnamed".
-
-        Raises:
-            NodeNotFoundError: there is no such node.
-            InvalidRecordError: it has a vector already, or this one is not usable.
-            ModelMismatchError: the database's vectors come from another model.
-        """
-        return self.insert_embeddings([(node_id, vector)], model)[0]
-
-    def insert_embeddings(
-        self, given: Iterable[tuple[str, Any]], model: ModelIdentity | str | None = None
-    ) -> list[StoredEmbedding]:
-        """Give nodes their vectors in one transaction: all of them or none; see `create_embedding`."""
-        new = [(parse_name("node_id", node_id), parse_vector(vector)) for node_id, vector in given]
-        with self._connections.write() as tx:
-            return [self._put(tx, node_id, vector, model, replace=False) for node_id, vector in new]
-
-    def get_embedding(self, node_id: str) -> StoredEmbedding | None:
-        """Return the vector of a node, or None."""
-        return self._read(embeddings.find_embedding, parse_name("node_id", node_id))
-
-    def get_embedding_for_node(self, node_id: str) -> StoredEmbedding | None:
-        """Return the vector of a node, or None; the same as `get_embedding`."""
-        return self.get_embedding(node_id)
-
-    def update_embedding(self, node_id: str, vector: Any, model: ModelIdentity | str | None = None) -> StoredEmbedding:
-        """Replace the vector of a node, or give it one; see `create_embedding`."""
-        checked = parse_vector(vector)
-        with self._connections.write() as tx:
-            return self._put(tx, parse_name("node_id", node_id), checked, model, replace=True)
-
-    def delete_embedding(self, node_id: str) -> None:
-        """Delete the vector of a node; nothing is done if it has none.
-
-        Raises:
-            NodeNotFoundError: there is no such node.
-        """
-        with self._connections.write() as tx:
-            embeddings.delete_embedding(tx, nodes.key_of(tx, parse_name("node_id", node_id)))
 
     def search_vectors(self, vector: Any, top_k: int = 10) -> list[SearchResult]:
         """Return the nodes whose vectors are the most similar to one of the same model."""
@@ -415,43 +230,6 @@ class EmbeddedDB(Closeable):
     def __repr__(self) -> str:
         return f"<EmbeddedDB {excerpt(self._path)}>"
 
-    def _read(self, function: Callable[..., _Record], *arguments: Any) -> _Record:
-        with self._connections.read() as tx:
-            return function(tx, *arguments)
-
-    def _write(self, function: Callable[..., _Record], *arguments: Any) -> _Record:
-        with self._connections.write() as tx:
-            return function(tx, *arguments)
-
-    def _own(self, node: Node) -> Node:
-        """Return a node as what its type makes of it."""
-        if node.type != CHAT:
-            return node
-        return Chat(node.id, node.type, node.created_at, node.properties, self)
-
-    def _put(
-        self,
-        tx: Transaction,
-        node_id: str,
-        vector: NDArray[np.float32],
-        model: ModelIdentity | str | None,
-        *,
-        replace: bool,
-    ) -> StoredEmbedding:
-        key = nodes.key_of(tx, node_id)
-        if not replace and embeddings.find_embedding(tx, node_id) is not None:
-            raise InvalidRecordError(f"the node {excerpt(node_id)} has a vector already: use update_embedding")
-        if model is None:
-            model = embeddings.find_model(tx) or self._models.given_identity() or "unnamed"
-        if isinstance(model, str):
-            model = ModelIdentity(parse_name("model", model), "", vector.size, "")
-        if not isinstance(model, ModelIdentity):
-            raise InvalidRecordError(f"model must be a ModelIdentity, a name or None, found {excerpt(model)}")
-        created_at = embeddings.put_embedding(tx, key, vector, model)
-        jobs.cancel(tx, key, "embedding")
-        vector.flags.writeable = False
-        return StoredEmbedding(node_id, vector, model, created_at)
-
     def _query_vector(self, parsed: ParsedQuery) -> tuple[NDArray[np.float32], ModelIdentity | None] | None:
         """Return the query's vector, and the model of one that is computed; None without a semantic part."""
         if parsed.semantic is None:
@@ -462,28 +240,6 @@ class EmbeddedDB(Closeable):
         if self._read(embeddings.find_model) is None:
             return None
         return self._models.embed_query(parsed.semantic.text), identity(self._models.embedder())
-
-
-class Chat(Node):
-    """A chat, to which messages are added."""
-
-    def __init__(
-        self,
-        id: str,
-        type: str,
-        created_at: float,
-        properties: dict[str, Any],
-        db: EmbeddedDB,  # noqa: A002
-    ) -> None:
-        super().__init__(id, type, created_at, properties)
-        object.__setattr__(self, "_db", db)  # the class is frozen
-
-    def add_message(
-        self, sender: str | None = None, content: str | None = None, role: str | None = None, **properties: Any
-    ) -> Node:
-        """Create a message in this chat; see `EmbeddedDB.create_message`."""
-        db: EmbeddedDB = vars(self)["_db"]
-        return db.create_message(chat_id=self.id, content=content, sender=sender, role=role, **properties)  # type: ignore[arg-type]
 
 
 def _check_model(stored: ModelIdentity | None, asked: tuple[NDArray[np.float32], ModelIdentity | None]) -> None:
@@ -508,4 +264,4 @@ def _parse_path(path: str | os.PathLike[str]) -> str:
         raise InvalidRecordError(f"path must name a file, found {excerpt(text)}")
     if "://" in text:
         raise InvalidRecordError(f"path must name a file, found {excerpt(text)}: there is no other engine than SQLite")
-    return text if text == MEMORY else os.path.abspath(text)
+    return text if text == MEMORY else str(FilePath(text).absolute())

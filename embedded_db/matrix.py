@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from embedded_db.sqlite.connection import Transaction
 
 Keys = NDArray[np.int64]
 Scores = NDArray[np.float32]
+_Scalar = TypeVar("_Scalar", np.int64, np.float32)
 # Scores of one product are this near to the exact ones.
 _ROUNDING = 1e-5
 # A cosine of float32 vectors may miss a threshold that it reaches exactly.
@@ -63,7 +65,8 @@ class VectorMatrix:
             vectors = self._rows[rows].astype(np.float64)
         scores = (vectors * unit).sum(axis=1)
         scores[rows < 0] = np.nan
-        return np.clip(scores, -1.0, 1.0)
+        clipped: NDArray[np.float64] = np.clip(scores, -1.0, 1.0)
+        return clipped
 
     def _follow(self, tx: Transaction) -> None:
         """Take over what has changed since the last call."""
@@ -132,7 +135,7 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     return unit
 
 
-def _grown(array: NDArray[np.generic], needed: int, value: int) -> NDArray[np.generic]:
+def _grown(array: NDArray[_Scalar], needed: int, value: int) -> NDArray[_Scalar]:
     """Return a larger copy of an array, with some room to spare."""
     grown = np.full((max(needed, len(array) * 3 // 2), *array.shape[1:]), value, array.dtype)
     grown[: len(array)] = array

@@ -72,12 +72,13 @@ class Models:
 
     def given_identity(self) -> ModelIdentity | None:
         """Return the identity of an embedder that was given; None where it would have to be loaded."""
-        return self._given_embedder and identity(self._given_embedder)
+        return None if self._given_embedder is None else identity(self._given_embedder)
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Return the vector of a query."""
         embedder = self.embedder()
-        return _embed(embedder, [text], "query")[0]
+        (vector,) = _embed(embedder, [text], "query")
+        return vector
 
     def embed_documents(self, texts: list[str]) -> tuple[NDArray[np.float32], ModelIdentity]:
         """Return the vectors of messages, and the identity of the model."""

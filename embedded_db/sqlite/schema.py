@@ -136,4 +136,4 @@ def _version(connection: apsw.Connection, path: str) -> int:
 
 
 def _has_tables(connection: apsw.Connection) -> bool:
-    return connection.execute("SELECT count(*) FROM sqlite_schema").get > 0
+    return bool(connection.execute("SELECT count(*) FROM sqlite_schema").get)
