@@ -145,7 +145,7 @@ def test_many_are_written_in_one_transaction_or_not_at_all(db):
     with pytest.raises(NodeNotFoundError, match="'c'"):
         db.insert_edges([{"from_id": "a", "to_id": to, "type": "T"} for to in "bc"])
     with pytest.raises(NodeNotFoundError, match="'c'"):
-        db.insert_embeddings([("a", [1.0]), ("c", [1.0])])
+        db.insert_embeddings([("a", [1.0]), ("c", [1.0])], "m")
     assert (db.stats()["edges"], db.stats()["embeddings"], db.stats()["model"]) == ({}, 0, None)
     assert len(db.insert_edges([{"from_id": "a", "to_id": "b", "type": "T"}])) == 1
 

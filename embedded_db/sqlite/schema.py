@@ -60,13 +60,16 @@ CREATE TABLE embedding_change (
     node_key INTEGER NOT NULL UNIQUE
 ) STRICT;
 CREATE TRIGGER embedding_inserted AFTER INSERT ON embedding BEGIN
-    INSERT OR REPLACE INTO embedding_change (node_key) VALUES (new.node_key);
+    DELETE FROM embedding_change WHERE node_key = new.node_key;
+    INSERT INTO embedding_change (node_key) VALUES (new.node_key);
 END;
 CREATE TRIGGER embedding_updated AFTER UPDATE ON embedding BEGIN
-    INSERT OR REPLACE INTO embedding_change (node_key) VALUES (new.node_key);
+    DELETE FROM embedding_change WHERE node_key = new.node_key;
+    INSERT INTO embedding_change (node_key) VALUES (new.node_key);
 END;
 CREATE TRIGGER embedding_deleted AFTER DELETE ON embedding BEGIN
-    INSERT OR REPLACE INTO embedding_change (node_key) VALUES (old.node_key);
+    DELETE FROM embedding_change WHERE node_key = old.node_key;
+    INSERT INTO embedding_change (node_key) VALUES (old.node_key);
 END;
 
 -- The outbox. A job is written with its message and removed with its result, each in one transaction.
