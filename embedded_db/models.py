@@ -77,7 +77,7 @@ class Models:
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Return the vector of a query."""
         embedder = self.embedder()
-        (vector,) = _embed(embedder, [text], "query")
+        vector: NDArray[np.float32] = _embed(embedder, [text], "query")[0]
         return vector
 
     def embed_documents(self, texts: list[str]) -> tuple[NDArray[np.float32], ModelIdentity]:

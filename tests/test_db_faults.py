@@ -24,7 +24,7 @@ from embedded_db import (
 from embedded_db.sqlite.schema import MIGRATIONS
 from tests.db_support import FakeExtractor, open_db
 from tests.fake_embedder import FakeEmbedder
-from tests.support import GOLDENS, wait_until
+from tests.support import GOLDENS, run_python, wait_until
 
 
 def test_what_was_written_is_there_after_reopening(tmp_path):
@@ -88,8 +88,29 @@ def test_a_damaged_file_is_an_error(tmp_path):
     content = bytearray(path.read_bytes())
     content[4096:] = b"\xff" * (len(content) - 4096)
     path.write_bytes(content)
-    with open_db(path) as db, pytest.raises(DatabaseFileError, match="damaged"):
-        db.get_node("7")
+    with pytest.raises(DatabaseFileError, match="damaged"):
+        open_db(path)
+
+
+def test_a_file_that_is_damaged_while_it_is_open_is_an_error(tmp_path):
+    path = tmp_path / "a.db"
+    with open_db(path) as db:
+        db.insert_nodes([{"type": "Note", "id": str(number), "content": "text " * 100} for number in range(50)])
+    with open_db(path) as db:
+        with path.open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * (path.stat().st_size - 4096))
+        with pytest.raises(DatabaseFileError, match="damaged"):
+            db.query([{"field": "content", "operator": "Contains", "value": "text"}], limit=50)
+
+
+def test_a_program_that_does_not_close_its_database_ends(tmp_path):
+    """The threads of the weaver do not keep the process."""
+    code = "import sys; from tests.db_support import open_db\nopen_db(sys.argv[1], weaver=True).create_chat().add_message(content='Al')"
+    done = run_python(code, 60, str(tmp_path / "a.db"))
+    assert (done.returncode, done.stderr) == (0, "")
+    with open_db(tmp_path / "a.db") as db:
+        assert db.stats()["nodes"]["Message"] == 1
 
 
 @pytest.mark.parametrize(

@@ -123,10 +123,14 @@ class Connections:
     def _open(self) -> apsw.Connection:
         self._check_open()
         connection = apsw.Connection(self.path)
-        connection.set_busy_timeout(int(self._lock_timeout * 1000))
-        connection.pragma("foreign_keys", True)
-        connection.pragma("journal_mode", "wal")
-        connection.pragma("synchronous", "full")
+        try:
+            connection.set_busy_timeout(int(self._lock_timeout * 1000))
+            connection.pragma("foreign_keys", True)
+            connection.pragma("journal_mode", "wal")
+            connection.pragma("synchronous", "full")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _check_open(self) -> None:
