@@ -18,7 +18,7 @@ import numpy as np
 
 from embedded_db import EmbeddedDB
 
-WORDS = "rust python database graph vector search message paris alice bob model cache queue index".split()
+WORDS = ["rust", "python", "database", "graph", "vector", "search", "message", "paris", "alice", "model", "cache"]
 CHATS = 100
 
 

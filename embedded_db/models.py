@@ -38,18 +38,22 @@ class _Lazy(Generic[_T]):
 
     def get(self) -> _T:
         with self._lock:
-            if self._closed:
-                raise ServiceClosedError("the database is closed, and its models with it")
-            if self._made is None:
+            if self._made is None and not self._closed:
                 self._made = self._make()
-            return self._made
+            made = self._made
+        if made is None or self._closed:
+            self.close()  # which did not wait for what was being made
+            raise ServiceClosedError("the database is closed, and its models with it")
+        return made
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
+        """Close what was made; what is being made is closed by the thread that makes it. Waits for nothing."""
+        self._closed = True
+        if self._lock.acquire(blocking=False):
             made, self._made = self._made, None
-        if isinstance(made, Closeable):
-            made.close()
+            self._lock.release()
+            if isinstance(made, Closeable):
+                made.close()
 
 
 class Models:

@@ -46,9 +46,15 @@ def test_the_schema_of_version_1_is_opened(tmp_path):
         assert db.get_embedding_for_node("first").model.name == "fake"
         (entity,) = db.get_entities_mentioned_in("first")
         assert (entity.label, entity.entity_type, entity.start, entity.end) == ("Rust", "PERSON", 0, 4)
-        assert [one.id for one in db.find_shortest_path("chat", entity.node_id).nodes] == ["chat", "first", entity.node_id]
+        assert [one.id for one in db.find_shortest_path("chat", entity.node_id).nodes] == [
+            "chat",
+            "first",
+            entity.node_id,
+        ]
         assert db.weaver_status()["queue_size"] == 2
-        (found,) = db.query([{"field": "chat_id", "operator": "Equals", "value": "chat"}], semantic_query={"text": "Rust"}, limit=1)
+        (found,) = db.query(
+            [{"field": "chat_id", "operator": "Equals", "value": "chat"}], semantic_query={"text": "Rust"}, limit=1
+        )
         assert found.node.id == "first"
     connection = apsw.Connection(str(path))
     assert connection.pragma("user_version") == len(MIGRATIONS)
@@ -106,7 +112,10 @@ def test_a_file_that_is_damaged_while_it_is_open_is_an_error(tmp_path):
 
 def test_a_program_that_does_not_close_its_database_ends(tmp_path):
     """The threads of the weaver do not keep the process."""
-    code = "import sys; from tests.db_support import open_db\nopen_db(sys.argv[1], weaver=True).create_chat().add_message(content='Al')"
+    code = (
+        "import sys; from tests.db_support import open_db\n"
+        "open_db(sys.argv[1], weaver=True).create_chat().add_message(content='Alice')"
+    )
     done = run_python(code, 60, str(tmp_path / "a.db"))
     assert (done.returncode, done.stderr) == (0, "")
     with open_db(tmp_path / "a.db") as db:
@@ -132,7 +141,11 @@ def test_bad_paths_are_refused(tmp_path, path, error, message):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"embedder": 7}, "embedder must be"), ({"lock_timeout": -1}, "lock_timeout must be from 0"), ({"lock_timeout": "5"}, "a number")],
+    [
+        ({"embedder": 7}, "embedder must be"),
+        ({"lock_timeout": -1}, "lock_timeout must be from 0"),
+        ({"lock_timeout": "5"}, "a number"),
+    ],
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(InvalidRecordError, match=message):
@@ -153,7 +166,7 @@ def test_another_writer_is_waited_for_and_then_named(tmp_path):
         node = db.create_node({"type": "Note"})
         other = apsw.Connection(str(tmp_path / "a.db"))
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(DatabaseBusyError, match="another process for more than 0.1 s"):
+        with pytest.raises(DatabaseBusyError, match=r"another process for more than 0\.1 s"):
             db.create_node({"type": "Note"})
         assert db.get_node(node.id) == node  # readers do not wait
         other.execute("ROLLBACK")
@@ -253,7 +266,10 @@ def test_what_was_acknowledged_survives_a_kill_and_is_enriched_once(tmp_path, ro
     for number in range(rounds):
         writers = [
             subprocess.Popen(
-                [sys.executable, "-c", KILLED, str(path), str(name)], stdout=subprocess.PIPE, text=True, cwd=GOLDENS.parent.parent
+                [sys.executable, "-c", KILLED, str(path), str(name)],
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=GOLDENS.parent.parent,
             )
             for name in range(2)
         ]

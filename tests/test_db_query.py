@@ -28,7 +28,10 @@ WORDS = ["rust", "python", "database", "graph"]
 
 def has_type_of(value, other):
     """Numbers compare with numbers and strings with strings; a boolean is no number."""
-    kinds = [bool if isinstance(one, bool) else float if isinstance(one, (int, float)) else type(one) for one in (value, other)]
+    kinds = [
+        bool if isinstance(one, bool) else float if isinstance(one, (int, float)) else type(one)
+        for one in (value, other)
+    ]
     return kinds[0] is kinds[1]
 
 
@@ -72,7 +75,16 @@ def filters(draw):
     path = draw(st.sampled_from(["x", "m.x", "m.y.z", "type", "content", "created_at", "id", "no_such"]))
     operator = draw(
         st.sampled_from(
-            ["Equals", "NotEquals", "GreaterThan", "LessThan", "GreaterThanOrEqual", "LessThanOrEqual", "In", "Contains"]
+            [
+                "Equals",
+                "NotEquals",
+                "GreaterThan",
+                "LessThan",
+                "GreaterThanOrEqual",
+                "LessThanOrEqual",
+                "In",
+                "Contains",
+            ]
         )
     )
     if operator == "In":
@@ -86,7 +98,9 @@ def filters(draw):
 def contents(draw):
     """Nodes with properties, edges between them, and vectors of some."""
     count = draw(st.integers(1, 8))
-    values = st.one_of(SCALARS, st.lists(SCALARS, max_size=3), st.dictionaries(st.sampled_from("xyz"), SCALARS, max_size=2))
+    values = st.one_of(
+        SCALARS, st.lists(SCALARS, max_size=3), st.dictionaries(st.sampled_from("xyz"), SCALARS, max_size=2)
+    )
     nodes = []
     for number in range(count):
         node = {"type": draw(st.sampled_from(["Note", "a"])), "id": f"n{number}", "created_at": draw(st.integers(0, 2))}
@@ -170,7 +184,9 @@ def test_a_query_means_what_the_model_says(content, conditions, walk, vector, th
         for result in found:
             assert db.get_node(result.node.id) == result.node
             assert (result.similarity_score is None) == (result.node.id not in scores)
-            assert result.similarity_score is None or math.isclose(result.similarity_score, scores[result.node.id], abs_tol=1e-6)
+            assert result.similarity_score is None or math.isclose(
+                result.similarity_score, scores[result.node.id], abs_tol=1e-6
+            )
         names = [result.node.id for result in found]
         if vector is None and not words:
             expected = sorted(kept, key=lambda node: (node.created_at, node.id))
@@ -189,7 +205,11 @@ def test_a_query_means_what_the_model_says(content, conditions, walk, vector, th
 
 
 @settings(max_examples=100, deadline=None)
-@given(content=contents(), edge_type=st.sampled_from([None, "S"]), direction=st.sampled_from(["Outbound", "Inbound", "Both"]))
+@given(
+    content=contents(),
+    edge_type=st.sampled_from([None, "S"]),
+    direction=st.sampled_from(["Outbound", "Inbound", "Both"]),
+)
 def test_a_shortest_path_is_one(content, edge_type, direction):
     with open_db() as db:
         created, graph = fill(db, content)
@@ -237,7 +257,9 @@ def test_the_matrix_follows_every_change(steps):
                 expected.pop(name, None)
                 names -= {name} if action == "delete node" else set()
             found = {one.node.id: one.similarity_score for one in db.search_vectors([1.0, 0.0, 0.0], top_k=10)}
-            assert found == pytest.approx({key: cosine(one, [1.0, 0.0, 0.0]) for key, one in expected.items()}, abs=1e-6)
+            assert found == pytest.approx(
+                {key: cosine(one, [1.0, 0.0, 0.0]) for key, one in expected.items()}, abs=1e-6
+            )
 
 
 def test_another_process_sees_the_changes(tmp_path):
@@ -256,7 +278,9 @@ def test_a_filtered_query_is_never_short():
     with open_db() as db:
         db.insert_nodes([{"type": "Note", "id": f"{number:03}", "wanted": number >= 490} for number in range(500)])
         db.insert_embeddings([(f"{number:03}", [1.0, number / 100]) for number in range(500)], "model")
-        found = db.query([{"field": "wanted", "operator": "Equals", "value": True}], semantic_query={"vector": [1.0, 0.0]})
+        found = db.query(
+            [{"field": "wanted", "operator": "Equals", "value": True}], semantic_query={"vector": [1.0, 0.0]}
+        )
         assert [result.node.id for result in found] == [str(number) for number in range(490, 500)]
 
 
@@ -347,9 +371,9 @@ def test_a_query_of_another_model_is_refused_by_name():
     with open_db(embedder=FakeEmbedder("other")) as db:
         db.create_node({"type": "Note", "id": "a"})
         db.create_embedding("a", [1.0] * 16, "mine")
-        with pytest.raises(ModelMismatchError, match="'mine'.*'other'"):
+        with pytest.raises(ModelMismatchError, match=r"'mine'.*'other'"):
             db.query(semantic_query={"text": "a"})
-        with pytest.raises(InvalidQueryError, match="'mine'.*found one of 3 values"):
+        with pytest.raises(InvalidQueryError, match=r"'mine'.*found one of 3 values"):
             db.search_vectors([1.0, 2.0, 3.0])
 
 

