@@ -262,6 +262,19 @@ def test_the_matrix_follows_every_change(steps):
             )
 
 
+def test_a_vector_that_moved_into_a_gap_is_still_found():
+    """The last row of the matrix fills that of a removed vector, and the next vector takes the last row."""
+    with open_db() as db:
+        db.insert_nodes([{"type": "Note", "id": name} for name in "abc"])
+        db.insert_embeddings([("a", [1.0, 1.0]), ("b", [1.0, 0.0])], "model")
+        assert len(db.search_vectors([1.0, 0.0])) == 2
+        db.delete_node("a")
+        assert len(db.search_vectors([1.0, 0.0])) == 1
+        db.create_embedding("c", [0.0, 1.0])
+        scores = {one.node.id: one.similarity_score for one in db.search_vectors([1.0, 0.0])}
+        assert scores == pytest.approx({"b": 1.0, "c": 0.0})
+
+
 def test_another_process_sees_the_changes(tmp_path):
     """Each `EmbeddedDB` has a matrix of its own, as each process has."""
     with open_db(tmp_path / "a.db") as one, open_db(tmp_path / "a.db") as other:

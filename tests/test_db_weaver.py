@@ -318,4 +318,4 @@ def test_a_message_is_enriched_within_half_a_second_when_the_models_are_warm(rea
     message = chat.add_message(content="Alice met Bob in Paris")
     real_db.wait_until_enriched(message.id, timeout=60)
     assert time.perf_counter() - start < 0.5
-    assert len(db.get_entities_mentioned_in(message.id)) >= 3
+    assert len(real_db.get_entities_mentioned_in(message.id)) >= 3
