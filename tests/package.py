@@ -21,7 +21,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("akidb_mlx", "model_cache")
+PACKAGES = ("akidb_mlx", "embedded_db", "model_cache")
 VERSIONS = "import akidb_mlx, importlib.metadata as m; print(m.version('akidb-mlx'), akidb_mlx.__version__)"
 
 

@@ -152,7 +152,11 @@ def test_python_blocks_name_what_exists(page):
         if block.language != "python":
             continue
         for node in ast.walk(ast.parse(block.content, str(block))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("akidb_mlx", "model_cache"):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in (
+                "akidb_mlx",
+                "embedded_db",
+                "model_cache",
+            ):
                 names = names_of(node.module)
                 for alias in node.names:
                     assert alias.name in names, f"{block}: {node.module} has no {alias.name}"

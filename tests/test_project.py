@@ -53,7 +53,7 @@ _NO_VERB = re.compile(
 
 def test_docstrings_of_functions_begin_with_a_verb():
     found = []
-    for package in ("akidb_mlx", "model_cache", "benchmarks"):
+    for package in ("akidb_mlx", "embedded_db", "model_cache", "benchmarks"):
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -67,7 +67,7 @@ def test_no_docstring_opens_with_a_noun_clause():
     clause = re.compile(r"(What|Whether|How|By which|Which|Where|When|Who|Why)\b")
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     found = []
-    for package in ("akidb_mlx", "model_cache", "benchmarks", "tests", "examples"):
+    for package in ("akidb_mlx", "embedded_db", "model_cache", "benchmarks", "tests", "examples"):
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, documented) and clause.match(ast.get_docstring(node) or ""):

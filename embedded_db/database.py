@@ -1,0 +1,267 @@
+"""EmbeddedDB, the facade: messages in, enriched and searchable out."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import weakref
+from collections.abc import Iterable, Mapping
+from pathlib import Path as FilePath
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from akidb_mlx.deadline import Deadline
+from akidb_mlx.embedder import Embedder
+from akidb_mlx.options import parse_timeout
+from embedded_db import embeddings, graph, jobs, nodes, reports
+from embedded_db.checks import parse_integer, parse_name, parse_number
+from embedded_db.errors import (
+    EnrichmentError,
+    InvalidQueryError,
+    InvalidRecordError,
+    ModelMismatchError,
+    excerpt,
+)
+from embedded_db.graph_store import GraphStore
+from embedded_db.matrix import VectorMatrix
+from embedded_db.models import Extractor, Models, identity
+from embedded_db.query import (
+    ConvergedQuery,
+    Direction,
+    GraphFilter,
+    ParsedQuery,
+    SemanticQuery,
+    StructuralFilter,
+    parse_direction,
+    parse_edge_type,
+    parse_query,
+)
+from embedded_db.records import (
+    ModelIdentity,
+    Path,
+    SearchResult,
+)
+from embedded_db.search import search
+from embedded_db.sqlite.connection import MEMORY, Connections
+from embedded_db.vector_store import VectorStore
+from embedded_db.weaver import Weaver
+
+# Seconds that `close` waits for the batches that run.
+_CLOSE_S = 10.0
+_Record = TypeVar("_Record")
+
+
+class EmbeddedDB(GraphStore, VectorStore):
+    """A database of messages in one file; safe to use from many threads, and from several processes at once.
+
+    with EmbeddedDB("chats.db") as db:
+        chat = db.create_chat(title="Project", topic="Rust")
+        message = chat.add_message(sender="Alice", content="Alice met Bob in Paris", role="user")
+        db.wait_until_enriched(message.id)
+        results = db.query(semantic_query={"text": "meetings"})
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        embedder: Embedder | str = "minilm-l6-v2",
+        extractor: Extractor | None = None,
+        weaver: bool = True,
+        lock_timeout: float = 5.0,
+    ) -> None:
+        """Open a database, which is created where there is no file.
+
+        Args:
+            path: a file, or ":memory:" for one that is gone when it is closed.
+            embedder: embeds messages and queries; the name of a model is loaded when it is first needed.
+            extractor: finds entities, as an `EntityExtractor`; None makes one when it is first needed.
+            weaver: whether to enrich messages in this process. Their jobs are kept without it, for another process.
+            lock_timeout: seconds to wait for a lock that another thread or process holds.
+
+        Raises:
+            DatabaseFileError: the file is no database of this package, is of a newer version, or cannot be opened.
+            InvalidRecordError: an argument is not usable.
+        """
+        self._path = _parse_path(path)
+        if not isinstance(embedder, (Embedder, str)):
+            raise InvalidRecordError(f"embedder must be an Embedder or a model's name, found {excerpt(embedder)}")
+        seconds = parse_number("lock_timeout", lock_timeout)
+        if not 0 <= seconds <= 86400:
+            raise InvalidRecordError(f"lock_timeout must be from 0 to 86400 seconds, found {seconds:g}")
+        self._connections = Connections(self._path, seconds)
+        self._models = Models(embedder, extractor)
+        self._matrix = VectorMatrix()
+        self._weaver = Weaver(self._connections, self._models)
+        # A database that is dropped without being closed ends its threads too.
+        self._stop = weakref.finalize(self, self._weaver.stop)
+        if weaver:
+            self._weaver.start()
+
+    @classmethod
+    def with_default_path(cls, name: str, **options: Any) -> EmbeddedDB:
+        """Open the database of a name in `$XDG_DATA_HOME/akidb`, or else in `~/.local/share/akidb`.
+
+        Args:
+            name: letters, digits, `_`, `-` and `.`, the first no dot.
+            options: those of `EmbeddedDB`.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9_-][\w.-]{0,99}", parse_name("name", name), re.ASCII):
+            raise InvalidRecordError(f"name must be letters, digits, '_', '-' and '.', found {excerpt(name)}")
+        home = os.environ.get("XDG_DATA_HOME") or FilePath.home() / ".local" / "share"
+        folder = FilePath(home) / "akidb"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidRecordError(f"{folder} cannot be created ({error}): set XDG_DATA_HOME") from error
+        return cls(folder / f"{name}.db", **options)
+
+    def search_vectors(self, vector: Any, top_k: int = 10) -> list[SearchResult]:
+        """Return the nodes whose vectors are the most similar to one of the same model."""
+        limit = parse_integer("top_k", top_k, 1, InvalidQueryError)
+        return self.query(semantic_query=SemanticQuery(vector=vector), limit=limit)
+
+    # Queries
+
+    def query(
+        self,
+        structural_filters: Iterable[StructuralFilter | Mapping[str, Any]] = (),
+        graph_filter: GraphFilter | Mapping[str, Any] | None = None,
+        semantic_query: SemanticQuery | Mapping[str, Any] | None = None,
+        text_query: str | None = None,
+        limit: int = 10,
+        offset: int = 0,
+    ) -> list[SearchResult]:
+        """Return the nodes that meet all parts of a query; see `ConvergedQuery` for the parts.
+
+        Results are ordered by similarity, then time, then id; with words only, by how well these match; with words and
+        meaning, by the sum of the reciprocal ranks in both.
+
+        Raises:
+            InvalidQueryError: a part is not usable, or there is none.
+            NodeNotFoundError: the node that the graph part starts at does not exist.
+            ModelMismatchError: the query's vector and the database's come from different models.
+        """
+        return self.execute_query(
+            ConvergedQuery(structural_filters, graph_filter, semantic_query, text_query, limit, offset)
+        )
+
+    def execute_query(self, query: ConvergedQuery) -> list[SearchResult]:
+        """Return the results of a query; see `query`."""
+        parsed = parse_query(query)
+        vector = self._query_vector(parsed)
+        with self._connections.read() as tx:
+            if vector is not None:
+                _check_model(embeddings.find_model(tx), vector)
+            found = search(tx, self._matrix, parsed, None if vector is None else vector[0])
+        return [SearchResult(self._own(one.node), one.similarity_score, one.fused_score) for one in found]
+
+    def find_shortest_path(
+        self, start_id: str, end_id: str, direction: Direction = "Outbound", edge_type: str | None = None
+    ) -> Path | None:
+        """Return a path with the fewest edges from one node to another, or None where there is none.
+
+        Raises:
+            NodeNotFoundError: one of the nodes does not exist.
+            InvalidQueryError: another argument is not usable.
+        """
+        return self._read(
+            graph.find_shortest_path,
+            parse_name("start_id", start_id),
+            parse_name("end_id", end_id),
+            parse_direction(direction),
+            parse_edge_type(edge_type),
+        )
+
+    # The weaver
+
+    def wait_until_enriched(self, node_id: str, timeout: float | None = None) -> None:
+        """Wait until a message has its vector and its entities.
+
+        Args:
+            node_id: the message.
+            timeout: seconds to wait at most; None waits for as long as it takes.
+
+        Raises:
+            NodeNotFoundError: there is no such node.
+            EnrichmentError: the weaver has given it up; the message holds the cause.
+            DeadlineExceededError: `timeout` passed.
+        """
+        deadline = Deadline(parse_timeout(timeout))
+        pause = 0.002
+        while True:
+            with self._connections.read() as tx:
+                open_jobs = jobs.of_node(tx, nodes.key_of(tx, parse_name("node_id", node_id)))
+            for kind, failed, error in open_jobs:
+                if failed:
+                    raise EnrichmentError(
+                        f"{kind} of {excerpt(node_id)} failed: {error}; correct the cause and call retry_failed()"
+                    )
+            if not open_jobs:
+                return
+            deadline.check()
+            time.sleep(pause)
+            pause = min(pause * 1.2, 0.05)
+
+    def weaver_status(self) -> reports.WeaverStatus:
+        """Report the work that is done, that waits and that has failed, as plain types."""
+        return self._read(reports.weaver_status, self._weaver.active_workers(), self._weaver.last_event)
+
+    def retry_failed(self) -> int:
+        """Queue the jobs that have failed for another round of attempts, and return their number."""
+        retried = self._write(jobs.retry_failed)
+        self._weaver.wake()
+        return retried
+
+    def stats(self) -> reports.Stats:
+        """Report how much the database holds, as plain types."""
+        return self._read(reports.stats, self._path)
+
+    def close(self) -> None:
+        """Stop the workers after the batches that run, and close the file; what is queued is kept. Idempotent."""
+        self._stop()
+        self._weaver.join(_CLOSE_S)
+        self._connections.close()
+        self._models.close()
+
+    def __repr__(self) -> str:
+        return f"<EmbeddedDB {excerpt(self._path)}>"
+
+    def _query_vector(self, parsed: ParsedQuery) -> tuple[NDArray[np.float32], ModelIdentity | None] | None:
+        """Return the query's vector, and the model of one that is computed; None without a semantic part."""
+        if parsed.semantic is None:
+            return None
+        if parsed.semantic.text is None:
+            return parsed.semantic.vector, None
+        # Without any vector there is nothing to compare with, and no model is loaded for it.
+        if self._read(embeddings.find_model) is None:
+            return None
+        return self._models.embed_query(parsed.semantic.text), identity(self._models.embedder())
+
+
+def _check_model(stored: ModelIdentity | None, asked: tuple[NDArray[np.float32], ModelIdentity | None]) -> None:
+    """Refuse a query whose vector is another model's than the database's."""
+    vector, model = asked
+    if stored is None:
+        return
+    if model is not None and model != stored:
+        raise ModelMismatchError(
+            f"the database holds vectors of {stored}, and the query's is of {model}: open the database with "
+            f"embedder={stored.name!r}"
+        )
+    if vector.size != stored.dimension:
+        raise InvalidQueryError(f"the database holds vectors of {stored}, found one of {vector.size} values")
+
+
+def _parse_path(path: str | os.PathLike[str]) -> str:
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+        raise InvalidRecordError(f"path must be a string or a path, found {excerpt(path)}")
+    text = os.fspath(path)
+    if not text or "\0" in text:
+        raise InvalidRecordError(f"path must name a file, found {excerpt(text)}")
+    if "://" in text:
+        raise InvalidRecordError(f"path must name a file, found {excerpt(text)}: there is no other engine than SQLite")
+    return text if text == MEMORY else str(FilePath(text).absolute())

@@ -1,0 +1,75 @@
+"""Searches along edges: what can be reached, and the shortest path."""
+
+from __future__ import annotations
+
+import json
+
+from embedded_db.edges import edges_by_key
+from embedded_db.nodes import key_of, nodes_by_key
+from embedded_db.query import Direction, GraphFilter
+from embedded_db.records import Path
+from embedded_db.sqlite.connection import Transaction
+
+# The end that a step leaves and the one that it leads to.
+_STEPS = {
+    "Outbound": [("from_key", "to_key")],
+    "Inbound": [("to_key", "from_key")],
+    "Both": [("from_key", "to_key"), ("to_key", "from_key")],
+}
+
+
+def reached_sql(graph: GraphFilter) -> str:
+    """Return a query of the keys that a breadth-first search reaches; it binds `start`, `depth` and `edge_type`.
+
+    There is one recursive term for each direction: a single one with OR in its join could use no index. CROSS JOIN
+    fixes the order, from what was reached to the edges.
+    """
+    of_type = " AND e.type = :edge_type" if graph.edge_type is not None else ""
+    terms = "".join(
+        f" UNION SELECT e.{there}, r.depth + 1 FROM reached r CROSS JOIN edge e ON e.{here} = r.key{of_type}"
+        " WHERE r.depth < :depth"
+        for here, there in _STEPS[graph.direction]
+    )
+    return f"WITH RECURSIVE reached (key, depth) AS (SELECT :start, 0{terms}) SELECT key FROM reached"
+
+
+def find_shortest_path(
+    tx: Transaction, start_id: str, end_id: str, direction: Direction, edge_type: str | None
+) -> Path | None:
+    """Return a path with the fewest edges, or None where there is none.
+
+    Raises:
+        NodeNotFoundError: one of the nodes does not exist.
+    """
+    start, end = key_of(tx, start_id), key_of(tx, end_id)
+    # For each key that was reached, the edge that it was reached by, and from where.
+    came_by: dict[int, tuple[int, int] | None] = {start: None}
+    frontier = [start]
+    while frontier and end not in came_by:
+        following: list[int] = []
+        for edge, here, there in _edges_from(tx, frontier, direction, edge_type):
+            if there not in came_by:
+                came_by[there] = (edge, here)
+                following.append(there)
+        frontier = following
+    if end not in came_by:
+        return None
+    keys, edge_keys = [end], list[int]()
+    while (step := came_by[keys[-1]]) is not None:
+        edge_keys.append(step[0])
+        keys.append(step[1])
+    nodes, edges = nodes_by_key(tx, keys), edges_by_key(tx, edge_keys)
+    return Path([nodes[key] for key in reversed(keys)], [edges[key] for key in reversed(edge_keys)])
+
+
+def _edges_from(
+    tx: Transaction, keys: list[int], direction: Direction, edge_type: str | None
+) -> list[tuple[int, int, int]]:
+    """Return the steps from nodes, as the edge, its near end and its far end, in the order of the edges."""
+    of_type = " AND e.type = :edge_type" if edge_type is not None else ""
+    sql = " UNION ALL ".join(
+        f"SELECT e.key, e.{here}, e.{there} FROM json_each(:keys) k CROSS JOIN edge e ON e.{here} = k.value{of_type}"
+        for here, there in _STEPS[direction]
+    )
+    values = {} if edge_type is None else {"edge_type": edge_type}
+    return [(row[0], row[1], row[2]) for row in tx.rows(f"{sql} ORDER BY 1", keys=json.dumps(keys), **values)]

@@ -1,0 +1,160 @@
+"""Nodes in their table, and the jobs and edges that come with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from embedded_db import jobs
+from embedded_db.checks import dump, new_id, parse_properties
+from embedded_db.errors import InvalidRecordError, NodeNotFoundError, excerpt
+from embedded_db.records import CHAT, CONTAINS, MESSAGE, Node
+from embedded_db.sqlite.connection import Transaction
+
+COLUMNS = "n.id, n.type, n.created_at, n.chat_id, n.content, n.properties"
+
+
+def make_node(row: tuple[Any, ...]) -> Node:
+    """Return the node of a row of `COLUMNS`."""
+    node_id, kind, created_at, chat_id, content, stored = row
+    properties = json.loads(stored)
+    if chat_id is not None:
+        properties["chat_id"] = chat_id
+    if content is not None:
+        properties["content"] = content
+    return Node(node_id, kind, created_at, properties)
+
+
+def find_node(tx: Transaction, node_id: str) -> Node | None:
+    """Return a node, or None."""
+    row = tx.row(f"SELECT {COLUMNS} FROM node n WHERE n.id = :id", id=node_id)
+    return None if row is None else make_node(row)
+
+
+def nodes_by_key(tx: Transaction, keys: Iterable[int]) -> dict[int, Node]:
+    """Return nodes by their keys."""
+    sql = f"SELECT n.key, {COLUMNS} FROM node n WHERE n.key IN (SELECT value FROM json_each(:keys))"
+    return {row[0]: make_node(row[1:]) for row in tx.rows(sql, keys=json.dumps(list(keys)))}
+
+
+def key_of(tx: Transaction, node_id: str) -> int:
+    """Return the key of a node.
+
+    Raises:
+        NodeNotFoundError: there is none of this id.
+    """
+    key: int | None = tx.value("SELECT key FROM node WHERE id = :id", id=node_id)
+    if key is None:
+        raise NodeNotFoundError.of(node_id)
+    return key
+
+
+def insert_node(tx: Transaction, node: Node, *, woven: bool = False) -> int:
+    """Insert a node, the edge from its chat and its jobs, and return its key.
+
+    Raises:
+        NodeNotFoundError: it names a chat that does not exist.
+        InvalidRecordError: the id is taken, or the chat is no chat.
+    """
+    if find_node(tx, node.id) is not None:
+        raise InvalidRecordError(f"there is a node {excerpt(node.id)} already: choose another id, or update it")
+    chat_key = None
+    if "chat_id" in node.properties:
+        chat_key = _chat_key(tx, node.properties["chat_id"])
+    key: int = tx.value(
+        "INSERT INTO node (id, type, chat_id, content, created_at, properties, woven)"
+        " VALUES (:id, :type, :chat_id, :content, :created_at, :properties, :woven) RETURNING key",
+        id=node.id,
+        type=node.type,
+        created_at=node.created_at,
+        woven=woven,
+        **_columns(node.properties),
+    )
+    if chat_key is not None:
+        tx.run(
+            "INSERT INTO edge (id, from_key, to_key, type, created_at, properties)"
+            " VALUES (:id, :chat, :node, :type, :at, '{}')",
+            id=new_id(),
+            chat=chat_key,
+            node=key,
+            type=CONTAINS,
+            at=node.created_at,
+        )
+    if node.type == MESSAGE:
+        jobs.enqueue(tx, key, node.properties.get("content"))
+    return key
+
+
+def update_node(tx: Transaction, node_id: str, changes: Mapping[str, Any]) -> Node:
+    """Change properties of a node; None removes one. A new content takes away what came of the old one.
+
+    Raises:
+        NodeNotFoundError: there is no such node.
+        InvalidRecordError: a property is not usable, or cannot be changed.
+    """
+    parse_properties(changes)
+    node = find_node(tx, node_id)
+    if node is None:
+        raise NodeNotFoundError.of(node_id)
+    old = node.properties
+    if "chat_id" in changes and changes["chat_id"] != old.get("chat_id"):
+        raise InvalidRecordError("chat_id cannot be changed: delete the node, and create it in the other chat")
+    new = parse_properties({**old, **changes})
+    key = key_of(tx, node_id)
+    columns = _columns(new)
+    tx.run("UPDATE node SET properties = :properties WHERE key = :key", key=key, properties=columns["properties"])
+    if new.get("content") != old.get("content"):
+        tx.run("UPDATE node SET content = :content WHERE key = :key", key=key, content=columns["content"])
+        tx.run("DELETE FROM embedding WHERE node_key = :key", key=key)
+        remove_woven_edges(tx, key)
+        if node.type == MESSAGE:
+            jobs.enqueue(tx, key, new.get("content"))
+    return Node(node.id, node.type, node.created_at, new)
+
+
+def delete_node(tx: Transaction, node_id: str) -> None:
+    """Delete a node with its edges, vector and jobs; a chat takes its nodes along.
+
+    Raises:
+        NodeNotFoundError: there is no such node.
+    """
+    node = find_node(tx, node_id)
+    if node is None:
+        raise NodeNotFoundError.of(node_id)
+    keys = [key_of(tx, node_id)]
+    if node.type == CHAT:
+        keys += [key for (key,) in tx.rows("SELECT key FROM node WHERE chat_id = :id", id=node_id)]
+    for key in keys:
+        remove_woven_edges(tx, key)
+        tx.run("DELETE FROM node WHERE key = :key", key=key)
+
+
+def remove_woven_edges(tx: Transaction, key: int) -> None:
+    """Remove the edges that the weaver drew from a node, and the nodes of its making that are left without any."""
+    drawn = tx.rows("DELETE FROM edge WHERE from_key = :key AND woven RETURNING to_key", key=key)
+    for to_key in {to_key for (to_key,) in drawn}:
+        tx.run(
+            "DELETE FROM node WHERE key = :key AND woven AND NOT EXISTS"
+            " (SELECT 1 FROM edge WHERE to_key = :key UNION ALL SELECT 1 FROM edge WHERE from_key = :key)",
+            key=to_key,
+        )
+
+
+def _chat_key(tx: Transaction, chat_id: str) -> int:
+    row = tx.row("SELECT key, type FROM node WHERE id = :id", id=chat_id)
+    if row is None:
+        raise NodeNotFoundError(f"there is no chat {excerpt(chat_id)}: create it first, or correct chat_id")
+    key: int = row[0]
+    if row[1] != CHAT:
+        raise InvalidRecordError(f"chat_id must name a Chat, found {excerpt(chat_id)}, which is a {excerpt(row[1])}")
+    return key
+
+
+def _columns(properties: Mapping[str, Any]) -> dict[str, Any]:
+    rest = {name: value for name, value in properties.items() if name not in ("chat_id", "content")}
+    return {
+        "chat_id": properties.get("chat_id"),
+        "content": properties.get("content"),
+        "properties": dump(rest),
+    }

@@ -1,0 +1,103 @@
+"""The reports of the database, as plain types."""
+
+from __future__ import annotations
+
+from typing_extensions import TypedDict
+
+from embedded_db.embeddings import find_model
+from embedded_db.sqlite.connection import Transaction
+
+# The failures that a report names; all of them are counted.
+_MOST_FAILURES = 20
+
+
+class Failure(TypedDict):
+    """A job that was given up.
+
+    Attributes:
+        node_id: the message.
+        kind: "embedding" or "entities".
+        attempts: how often it was tried.
+        error: the last error.
+    """
+
+    node_id: str
+    kind: str
+    attempts: int
+    error: str
+
+
+class WeaverStatus(TypedDict):
+    """The work of the weaver.
+
+    Attributes:
+        active_workers: threads of this process that enrich messages.
+        queue_size: jobs that wait or are being done, in the whole database.
+        failed: jobs that were given up.
+        failures: the first 20 of them.
+        last_event: the last thing that this process did, or that went wrong; None before the first.
+    """
+
+    active_workers: int
+    queue_size: int
+    failed: int
+    failures: list[Failure]
+    last_event: str | None
+
+
+class Stats(TypedDict):
+    """The amount of what the database holds.
+
+    Attributes:
+        path: its file, or ":memory:".
+        bytes: size of the file, without the log of recent writes.
+        nodes: number of nodes by type.
+        edges: number of edges by type.
+        embeddings: number of vectors.
+        model: the model that they come from, or None.
+        queue_size: jobs that wait or are being done.
+        failed: jobs that were given up.
+    """
+
+    path: str
+    bytes: int
+    nodes: dict[str, int]
+    edges: dict[str, int]
+    embeddings: int
+    model: str | None
+    queue_size: int
+    failed: int
+
+
+def weaver_status(tx: Transaction, active_workers: int, last_event: str | None) -> WeaverStatus:
+    """Return the state of the outbox and of this process's threads."""
+    failures = tx.rows(
+        "SELECT n.id, j.kind, j.attempts, j.error FROM job j JOIN node n ON n.key = j.node_key WHERE j.failed"
+        " ORDER BY j.key LIMIT :most",
+        most=_MOST_FAILURES,
+    )
+    return {
+        "active_workers": active_workers,
+        "queue_size": tx.value("SELECT count(*) FROM job WHERE NOT failed"),
+        "failed": tx.value("SELECT count(*) FROM job WHERE failed"),
+        "failures": [
+            {"node_id": node_id, "kind": kind, "attempts": attempts, "error": error}
+            for node_id, kind, attempts, error in failures
+        ],
+        "last_event": last_event,
+    }
+
+
+def stats(tx: Transaction, path: str) -> Stats:
+    """Return the counts of everything."""
+    model = find_model(tx)
+    return {
+        "path": path,
+        "bytes": tx.value("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"),
+        "nodes": dict(tx.rows("SELECT type, count(*) FROM node GROUP BY type ORDER BY type")),
+        "edges": dict(tx.rows("SELECT type, count(*) FROM edge GROUP BY type ORDER BY type")),
+        "embeddings": tx.value("SELECT count(*) FROM embedding"),
+        "model": None if model is None else str(model),
+        "queue_size": tx.value("SELECT count(*) FROM job WHERE NOT failed"),
+        "failed": tx.value("SELECT count(*) FROM job WHERE failed"),
+    }

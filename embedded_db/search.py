@@ -1,0 +1,168 @@
+"""The plan of a query: candidates by properties and graph, then a ranking by meaning, by text, or by both fused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedded_db.graph import reached_sql
+from embedded_db.matrix import TOLERANCE, Keys, VectorMatrix, top
+from embedded_db.nodes import COLUMNS, key_of, make_node, nodes_by_key
+from embedded_db.query import ParsedQuery
+from embedded_db.records import SearchResult
+from embedded_db.sqlite.connection import Transaction
+from embedded_db.sqlite.filters import MATCH, Conditions, match_expression
+
+# The constant of reciprocal rank fusion, as it was published: a rank counts 1 / (60 + rank).
+_FUSION = 60
+# The order of results that are otherwise equal.
+_ORDER = "n.created_at, n.id"
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A result before its node is read, with all that it is ordered by."""
+
+    key: int
+    fused: float | None
+    similarity: float | None
+
+
+def search(
+    tx: Transaction, matrix: VectorMatrix, query: ParsedQuery, vector: NDArray[np.float32] | None
+) -> list[SearchResult]:
+    """Return the results of a query in their order.
+
+    Args:
+        tx: all parts of the query see its one state of the database.
+        matrix: the database's vectors.
+        query: what is asked.
+        vector: that of the query's semantic part; None without one, or where the database has no vectors.
+    """
+    where, values = _candidates(tx, query)
+    page = {"limit": query.limit, "offset": query.offset}
+    if query.semantic is None:
+        source, order = "node n", _ORDER
+        if query.words:
+            source, order = f"node_text t JOIN node n ON n.key = t.rowid AND {MATCH}", f"t.rank, {_ORDER}"
+            values["words"] = match_expression(query.words)
+        sql = f"SELECT {COLUMNS} FROM {source} WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset"
+        return [SearchResult(make_node(row)) for row in tx.rows(sql, **values, **page)]
+    rank = _fused if query.words else _ranked
+    return _page(tx, rank(tx, matrix, query, vector, where, values), query)
+
+
+def _candidates(tx: Transaction, query: ParsedQuery) -> tuple[str, dict[str, Any]]:
+    """Return the condition on `node n` that properties and graph make, and the values that it binds."""
+    conditions = Conditions()
+    parts = [f"({conditions.of(one)})" for one in query.filters]
+    values = conditions.values
+    if query.graph is not None:
+        parts.append(f"n.key IN ({reached_sql(query.graph)})")
+        values |= {"start": key_of(tx, query.graph.start_node_id), "depth": query.graph.depth}
+        if query.graph.edge_type is not None:
+            values["edge_type"] = query.graph.edge_type
+    return " AND ".join(parts) or "1", values
+
+
+def _similarities(
+    tx: Transaction,
+    matrix: VectorMatrix,
+    vector: NDArray[np.float32] | None,
+    where: str,
+    values: dict[str, Any],
+) -> tuple[Keys, NDArray[np.float32]]:
+    if vector is None:
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+    candidates = None
+    if where != "1":
+        rows = tx.rows(f"SELECT n.key FROM node n WHERE {where}", **values)
+        candidates = np.fromiter((key for (key,) in rows), np.int64, len(rows))
+    return matrix.similarities(tx, vector, candidates)
+
+
+def _ranked(
+    tx: Transaction,
+    matrix: VectorMatrix,
+    query: ParsedQuery,
+    vector: NDArray[np.float32] | None,
+    where: str,
+    values: dict[str, Any],
+) -> list[_Scored]:
+    keys, scores = _similarities(tx, matrix, vector, where, values)
+    if vector is None or query.semantic is None:
+        return []
+    best = top(matrix, vector, keys, scores, query.offset + query.limit, query.semantic.threshold)
+    return [_Scored(key, None, score) for key, score in best.items()]
+
+
+def _fused(
+    tx: Transaction,
+    matrix: VectorMatrix,
+    query: ParsedQuery,
+    vector: NDArray[np.float32] | None,
+    where: str,
+    values: dict[str, Any],
+) -> list[_Scored]:
+    """Fuse the rankings by meaning and by text; with a threshold, a result by text has to reach it too."""
+    keys, scores = _similarities(tx, matrix, vector, where, values)
+    threshold = query.semantic.threshold if query.semantic else None
+    rows = tx.rows(
+        f"SELECT n.key, t.rank FROM node_text t JOIN node n ON n.key = t.rowid AND {MATCH} WHERE {where}",
+        words=match_expression(query.words),
+        **values,
+    )
+    text_keys = np.array([row[0] for row in rows], np.int64)
+    text_scores = np.array([row[1] for row in rows], np.float64)
+    if threshold is not None:
+        reaching = scores >= threshold - TOLERANCE
+        keys, scores = keys[reaching], scores[reaching]
+        both = np.isin(text_keys, keys)
+        text_keys, text_scores = text_keys[both], text_scores[both]
+    union = np.union1d(keys, text_keys)
+    fused = np.zeros(union.size)
+    fused[np.searchsorted(union, keys)] += 1 / (_FUSION + _ranks(-np.round(scores, 5)))
+    fused[np.searchsorted(union, text_keys)] += 1 / (_FUSION + _ranks(text_scores))
+    most = query.offset + query.limit
+    if union.size > most:
+        kept = fused >= np.partition(fused, union.size - most)[union.size - most]
+        union, fused = union[kept], fused[kept]
+    found = np.isin(union, keys)
+    exact = np.full(union.size, np.nan)
+    if vector is not None and found.any():
+        exact[found] = matrix.exact(union[found], vector)
+    return [
+        _Scored(int(key), float(score), None if np.isnan(similarity) else float(similarity))
+        for key, score, similarity in zip(union, fused, exact, strict=True)
+    ]
+
+
+def _ranks(values: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """Return the rank of each value, from 1 for the smallest; equal ones share theirs."""
+    ranks: NDArray[np.int64] = 1 + np.searchsorted(np.sort(values), values, side="left")
+    return ranks
+
+
+def _page(tx: Transaction, scored: list[_Scored], query: ParsedQuery) -> list[SearchResult]:
+    """Return the results from `offset` on, ordered by fusion, similarity, time and id."""
+    places = {
+        key: (created_at, node_id)
+        for key, created_at, node_id in tx.rows(
+            "SELECT n.key, n.created_at, n.id FROM node n WHERE n.key IN (SELECT value FROM json_each(:keys))",
+            keys="[" + ",".join(str(one.key) for one in scored) + "]",
+        )
+    }
+    # The matrix may know of nodes that this transaction does not see yet.
+    seen = [one for one in scored if one.key in places]
+    seen.sort(key=lambda one: (-(one.fused or 0.0), _descending(one.similarity), *places[one.key]))
+    page = seen[query.offset : query.offset + query.limit]
+    nodes = nodes_by_key(tx, [one.key for one in page])
+    return [SearchResult(nodes[one.key], one.similarity, one.fused) for one in page]
+
+
+def _descending(similarity: float | None) -> float:
+    """Return a key that sorts the most similar first, and what has no vector last."""
+    return 2.0 if similarity is None else -similarity

@@ -1,0 +1,179 @@
+"""Connections to one file, the transactions on them, and SQLite's errors as those of this package."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import apsw
+
+from embedded_db.errors import (
+    DatabaseBusyError,
+    DatabaseClosedError,
+    DatabaseError,
+    DatabaseFileError,
+    DatabaseFullError,
+    DatabaseReadOnlyError,
+    InvalidRecordError,
+)
+from embedded_db.sqlite.schema import migrate
+
+MEMORY = ":memory:"
+# More threads than this at once wait for their turn.
+_MOST_CONNECTIONS = 16
+
+
+class Transaction:
+    """Runs statements with bound parameters inside one transaction."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+
+    def rows(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
+        """Return all rows of a statement."""
+        return self._connection.execute(sql, values).fetchall()
+
+    def row(self, sql: str, **values: Any) -> tuple[Any, ...] | None:
+        """Return the first row of a statement, or None."""
+        return self._connection.execute(sql, values).fetchone()
+
+    def value(self, sql: str, **values: Any) -> Any:
+        """Return the only value of a statement's first row, or None where there is no row."""
+        row = self.row(sql, **values)
+        return None if row is None else row[0]
+
+    def run(self, sql: str, **values: Any) -> int:
+        """Run a statement, and return how many rows it changed."""
+        self._connection.execute(sql, values)
+        return self._connection.changes()
+
+    def run_many(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Run a statement once for each set of values."""
+        self._connection.executemany(sql, rows)
+
+
+class Connections:
+    """Lends connections to the transactions of all threads; a database in memory has a single one."""
+
+    def __init__(self, path: str, lock_timeout: float) -> None:
+        """Open the file and bring its schema up to date; see `EmbeddedDB`."""
+        self.path = path
+        self._lock_timeout = lock_timeout
+        self._process = os.getpid()
+        self._closed = False
+        self._idle: list[apsw.Connection] = []
+        self._free = threading.Semaphore(1 if path == MEMORY else _MOST_CONNECTIONS)
+        # Threads queue here; the file's own lock, which is polled, is left to other processes.
+        self._writing = threading.Lock()
+        with self._translated():
+            connection = self._open()
+            try:
+                migrate(connection, path)
+            except BaseException:
+                connection.close()
+                raise
+        self._idle.append(connection)
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """Give a transaction that sees one state of the database throughout."""
+        with self._lend() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield Transaction(connection)
+            finally:
+                connection.execute("ROLLBACK")
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """Give a transaction that is committed at the end of the block, or undone if the block raises."""
+        with self._locked(self._writing), self._lend() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield Transaction(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # some errors of SQLite have ended it already
+                    connection.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Close all connections; one that is lent is closed when it comes back. Idempotent."""
+        self._closed = True
+        if os.getpid() == self._process:
+            while self._idle:
+                self._idle.pop().close()
+
+    @contextmanager
+    def _lend(self) -> Iterator[apsw.Connection]:
+        self._check_open()
+        with self._locked(self._free), self._translated():
+            connection = self._idle.pop() if self._idle else self._open()
+            try:
+                yield connection
+            finally:
+                if self._closed:
+                    connection.close()
+                else:
+                    self._idle.append(connection)
+
+    def _open(self) -> apsw.Connection:
+        self._check_open()
+        connection = apsw.Connection(self.path)
+        try:
+            connection.set_busy_timeout(int(self._lock_timeout * 1000))
+            connection.pragma("foreign_keys", True)
+            connection.pragma("journal_mode", "wal")
+            connection.pragma("synchronous", "full")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DatabaseClosedError(f"the database {self.path} is closed: open it again")
+        if os.getpid() != self._process:
+            raise DatabaseClosedError(
+                f"the database {self.path} was opened before this process was forked: open it in each process"
+            )
+
+    @contextmanager
+    def _locked(self, lock: threading.Lock | threading.Semaphore) -> Iterator[None]:
+        if not lock.acquire(timeout=self._lock_timeout):
+            raise self._busy("other threads")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _busy(self, by: str) -> DatabaseBusyError:
+        return DatabaseBusyError(
+            f"{self.path} was kept locked by {by} for more than {self._lock_timeout:g} s: retry, or give a longer "
+            "lock_timeout"
+        )
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Raise SQLite's errors as those of this package."""
+        try:
+            yield
+        except (apsw.BusyError, apsw.LockedError) as error:
+            raise self._busy("another process") from error
+        except apsw.ReadOnlyError as error:
+            raise DatabaseReadOnlyError(
+                f"{self.path} cannot be written ({error}): allow it, or copy the file"
+            ) from error
+        except apsw.FullError as error:
+            raise DatabaseFullError(f"no space is left for {self.path}: free some space and retry") from error
+        except (apsw.NotADBError, apsw.CorruptError) as error:
+            raise DatabaseFileError(f"{self.path} is no SQLite database, or damaged ({error})") from error
+        except (apsw.CantOpenError, apsw.IOError, apsw.PermissionsError, apsw.AuthError) as error:
+            raise DatabaseFileError(f"{self.path} cannot be opened, read or written ({error})") from error
+        except apsw.TooBigError as error:
+            raise InvalidRecordError(f"a value is larger than SQLite can hold ({error})") from error
+        except apsw.Error as error:
+            raise DatabaseError(f"{self.path}: SQLite failed: {type(error).__name__}: {error}") from error

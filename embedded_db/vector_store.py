@@ -1,0 +1,90 @@
+"""The part of the database that holds vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedded_db import embeddings, jobs, nodes
+from embedded_db.checks import parse_name, parse_vector
+from embedded_db.errors import InvalidRecordError, excerpt
+from embedded_db.records import ModelIdentity, StoredEmbedding
+from embedded_db.sqlite.connection import Transaction
+from embedded_db.store import Store
+
+
+class VectorStore(Store):
+    """Creates, returns, changes and deletes the vectors of nodes."""
+
+    def create_embedding(self, node_id: str, vector: Any, model: ModelIdentity | str | None = None) -> StoredEmbedding:
+        """Give a node a vector, and return it; a job that would compute one is dropped.
+
+        Args:
+            node_id: the node.
+            vector: finite numbers, not all 0.
+            model: where it comes from. If None, the model of the database's vectors; before the first, that of the
+                embedder that the database was opened with, or "unnamed".
+
+        Raises:
+            NodeNotFoundError: there is no such node.
+            InvalidRecordError: it has a vector already, or this one is not usable.
+            ModelMismatchError: the database's vectors come from another model.
+        """
+        return self.insert_embeddings([(node_id, vector)], model)[0]
+
+    def insert_embeddings(
+        self, given: Iterable[tuple[str, Any]], model: ModelIdentity | str | None = None
+    ) -> list[StoredEmbedding]:
+        """Give nodes their vectors in one transaction: all of them or none; see `create_embedding`."""
+        new = [(parse_name("node_id", node_id), parse_vector(vector)) for node_id, vector in given]
+        with self._connections.write() as tx:
+            return [self._put(tx, node_id, vector, model, replace=False) for node_id, vector in new]
+
+    def get_embedding(self, node_id: str) -> StoredEmbedding | None:
+        """Return the vector of a node, or None."""
+        return self._read(embeddings.find_embedding, parse_name("node_id", node_id))
+
+    def get_embedding_for_node(self, node_id: str) -> StoredEmbedding | None:
+        """Return the vector of a node, or None; the same as `get_embedding`."""
+        return self.get_embedding(node_id)
+
+    def update_embedding(self, node_id: str, vector: Any, model: ModelIdentity | str | None = None) -> StoredEmbedding:
+        """Replace the vector of a node, or give it one; see `create_embedding`."""
+        checked = parse_vector(vector)
+        with self._connections.write() as tx:
+            return self._put(tx, parse_name("node_id", node_id), checked, model, replace=True)
+
+    def delete_embedding(self, node_id: str) -> None:
+        """Delete the vector of a node; nothing is done if it has none.
+
+        Raises:
+            NodeNotFoundError: there is no such node.
+        """
+        with self._connections.write() as tx:
+            embeddings.delete_embedding(tx, nodes.key_of(tx, parse_name("node_id", node_id)))
+
+    def _put(
+        self,
+        tx: Transaction,
+        node_id: str,
+        vector: NDArray[np.float32],
+        model: ModelIdentity | str | None,
+        *,
+        replace: bool,
+    ) -> StoredEmbedding:
+        key = nodes.key_of(tx, node_id)
+        if not replace and embeddings.find_embedding(tx, node_id) is not None:
+            raise InvalidRecordError(f"the node {excerpt(node_id)} has a vector already: use update_embedding")
+        if model is None:
+            model = embeddings.find_model(tx) or self._models.given_identity() or "unnamed"
+        if isinstance(model, str):
+            model = ModelIdentity(parse_name("model", model), "", vector.size, "")
+        if not isinstance(model, ModelIdentity):
+            raise InvalidRecordError(f"model must be a ModelIdentity, a name or None, found {excerpt(model)}")
+        created_at = embeddings.put_embedding(tx, key, vector, model)
+        jobs.cancel(tx, key, "embedding")
+        vector.flags.writeable = False
+        return StoredEmbedding(node_id, vector, model, created_at)

@@ -1,0 +1,305 @@
+"""Faults of the file, its locks and its disk, older and newer schemas, threads, and processes that are killed."""
+
+import gzip
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+
+import apsw
+import pytest
+
+from embedded_db import (
+    DatabaseBusyError,
+    DatabaseClosedError,
+    DatabaseError,
+    DatabaseFileError,
+    DatabaseFullError,
+    DatabaseReadOnlyError,
+    EmbeddedDB,
+    InvalidRecordError,
+)
+from embedded_db.sqlite.schema import MIGRATIONS
+from tests.db_support import FakeExtractor, open_db
+from tests.fake_embedder import FakeEmbedder
+from tests.support import GOLDENS, run_python, wait_until
+
+
+def test_what_was_written_is_there_after_reopening(tmp_path):
+    with open_db(tmp_path / "a.db") as db:
+        message = db.create_chat().add_message(content="text")
+    with open_db(str(tmp_path / "a.db")) as db:
+        assert db.get_node(message.id) == message
+        assert db.weaver_status()["queue_size"] == 2
+
+
+def test_the_schema_of_version_1_is_opened(tmp_path):
+    """The file was written by version 1 with a chat, two messages, their vectors, an entity and a queued job."""
+    path = tmp_path / "a.db"
+    with gzip.open(GOLDENS / "embedded-db-v1.db.gz") as old, path.open("wb") as new:
+        shutil.copyfileobj(old, new)
+    with open_db(path) as db:
+        first, second = db.query(text_query="rust")
+        assert {first.node.id, second.node.id} == {"first", "second"}
+        assert db.get_embedding_for_node("first").model.name == "fake"
+        (entity,) = db.get_entities_mentioned_in("first")
+        assert (entity.label, entity.entity_type, entity.start, entity.end) == ("Rust", "PERSON", 0, 4)
+        assert [one.id for one in db.find_shortest_path("chat", entity.node_id).nodes] == [
+            "chat",
+            "first",
+            entity.node_id,
+        ]
+        assert db.weaver_status()["queue_size"] == 2
+        (found,) = db.query(
+            [{"field": "chat_id", "operator": "Equals", "value": "chat"}], semantic_query={"text": "Rust"}, limit=1
+        )
+        assert found.node.id == "first"
+    connection = apsw.Connection(str(path))
+    assert connection.pragma("user_version") == len(MIGRATIONS)
+    connection.close()
+
+
+def test_a_newer_schema_is_refused(tmp_path):
+    open_db(tmp_path / "a.db").close()
+    connection = apsw.Connection(str(tmp_path / "a.db"))
+    connection.pragma("user_version", len(MIGRATIONS) + 1)
+    connection.close()
+    with pytest.raises(DatabaseFileError, match=r"version 2 of the schema.*update akidb-mlx"):
+        open_db(tmp_path / "a.db")
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("some text\n" * 100)
+    with pytest.raises(DatabaseFileError, match="is no SQLite database"):
+        open_db(path)
+    assert path.read_text() == "some text\n" * 100
+
+
+def test_the_database_of_another_program_is_refused(tmp_path):
+    connection = apsw.Connection(str(tmp_path / "a.db"))
+    connection.execute("CREATE TABLE theirs (a)")
+    connection.close()
+    with pytest.raises(DatabaseFileError, match="of another program"):
+        open_db(tmp_path / "a.db")
+
+
+def test_a_damaged_file_is_an_error(tmp_path):
+    path = tmp_path / "a.db"
+    with open_db(path) as db:
+        for number in range(50):
+            db.create_node({"type": "Note", "id": str(number), "content": "text " * 100})
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(DatabaseFileError, match="damaged"):
+        open_db(path)
+
+
+def test_a_file_that_is_damaged_while_it_is_open_is_an_error(tmp_path):
+    path = tmp_path / "a.db"
+    with open_db(path) as db:
+        db.insert_nodes([{"type": "Note", "id": str(number), "content": "text " * 100} for number in range(50)])
+    with open_db(path) as db:
+        with path.open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * (path.stat().st_size - 4096))
+        with pytest.raises(DatabaseFileError, match="damaged"):
+            db.query([{"field": "content", "operator": "Contains", "value": "text"}], limit=50)
+
+
+def test_a_program_that_does_not_close_its_database_ends(tmp_path):
+    """The threads of the weaver do not keep the process."""
+    code = (
+        "import sys; from tests.db_support import open_db\n"
+        "open_db(sys.argv[1], weaver=True).create_chat().add_message(content='Alice')"
+    )
+    done = run_python(code, 60, str(tmp_path / "a.db"))
+    assert (done.returncode, done.stderr) == (0, "")
+    with open_db(tmp_path / "a.db") as db:
+        assert db.stats()["nodes"]["Message"] == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        ("", InvalidRecordError, "must name a file"),
+        ("a\0b", InvalidRecordError, "must name a file"),
+        (7, InvalidRecordError, "must be a string or a path, found 7"),
+        (b"a.db", InvalidRecordError, "must be a string or a path"),
+        ("postgresql://host/name", InvalidRecordError, "no other engine than SQLite"),
+        ("{tmp}", DatabaseFileError, "cannot be opened"),
+        ("{tmp}/none/a.db", DatabaseFileError, "cannot be opened"),
+    ],
+)
+def test_bad_paths_are_refused(tmp_path, path, error, message):
+    with pytest.raises(error, match=message):
+        open_db(path.replace("{tmp}", str(tmp_path)) if isinstance(path, str) else path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"embedder": 7}, "embedder must be"),
+        ({"lock_timeout": -1}, "lock_timeout must be from 0"),
+        ({"lock_timeout": "5"}, "a number"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(InvalidRecordError, match=message):
+        open_db(**options)
+
+
+def test_the_default_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    with EmbeddedDB.with_default_path("notes", embedder=FakeEmbedder(), weaver=False) as db:
+        assert db.stats()["path"] == str(tmp_path / "akidb" / "notes.db")
+    for name in ("", "../a", ".a", "a/b", "a" * 200):
+        with pytest.raises(InvalidRecordError):
+            EmbeddedDB.with_default_path(name)
+
+
+def test_another_writer_is_waited_for_and_then_named(tmp_path):
+    with open_db(tmp_path / "a.db", lock_timeout=0.1) as db:
+        node = db.create_node({"type": "Note"})
+        other = apsw.Connection(str(tmp_path / "a.db"))
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseBusyError, match=r"another process for more than 0\.1 s"):
+            db.create_node({"type": "Note"})
+        assert db.get_node(node.id) == node  # readers do not wait
+        other.execute("ROLLBACK")
+        other.close()
+        db.create_node({"type": "Note"})
+
+
+def test_a_full_disk_is_an_error_and_nothing_is_lost(tmp_path):
+    with open_db(tmp_path / "a.db") as db:
+        node = db.create_node({"type": "Note"})
+        with db._connections._lend() as connection:
+            pages = connection.pragma("page_count")
+            connection.pragma("max_page_count", pages)
+        with pytest.raises(DatabaseFullError, match="no space is left"):
+            db.create_node({"type": "Note", "content": "text " * 10000})
+        assert db.get_node(node.id) == node
+        with db._connections._lend() as connection:
+            connection.pragma("max_page_count", 1 << 30)
+        db.create_node({"type": "Note", "content": "text " * 10000})
+        assert db.stats()["nodes"] == {"Note": 2}
+
+
+def test_a_file_that_cannot_be_written_can_be_read(tmp_path):
+    with open_db(tmp_path / "a.db") as db:
+        node = db.create_node({"type": "Note"})
+        with db._connections._lend() as connection:
+            connection.pragma("query_only", True)
+        with pytest.raises(DatabaseReadOnlyError, match="cannot be written"):
+            db.create_node({"type": "Note"})
+        assert db.get_node(node.id) == node
+
+
+def test_a_closed_database_says_so(tmp_path):
+    for path in (":memory:", tmp_path / "a.db"):
+        db = open_db(path)
+        db.close()
+        db.close()
+        with pytest.raises(DatabaseClosedError, match="is closed"):
+            db.get_node("a")
+
+
+@pytest.mark.parametrize("place", [":memory:", "a.db"])
+def test_many_threads_write_and_ask_at_once(tmp_path, place):
+    failures = []
+    with open_db(place if place == ":memory:" else tmp_path / place, lock_timeout=60) as db:
+        chat = db.create_chat()
+
+        def work(worker):
+            try:
+                for number in range(10):
+                    message = chat.add_message(content=f"text {worker} {number}")
+                    db.create_embedding(message.id, [1.0, worker, number], "model")
+                    assert db.search_vectors([1.0, worker, number], top_k=1)[0].similarity_score > 0.999
+                    assert db.query(text_query=f"{worker}", limit=100)
+            except BaseException as error:
+                failures.append(error)
+                raise
+
+        threads = [threading.Thread(target=work, args=(worker,)) for worker in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert len(db.search_vectors([1.0, 0.0, 0.0], top_k=1000)) == 80
+        assert db.stats()["edges"] == {"CONTAINS": 80}
+
+
+def test_a_forked_child_is_refused(tmp_path):
+    """A connection that two processes use breaks the file's locks."""
+    db = open_db(tmp_path / "a.db")
+    child = os.fork()
+    if not child:
+        try:
+            db.get_node("a")
+        except DatabaseClosedError as error:
+            os._exit(0 if "forked" in str(error) else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    db.close()
+
+
+KILLED = """
+import sys
+from tests.db_support import open_db
+db = open_db(sys.argv[1], weaver=True)
+chat = db.create_chat()
+while True:
+    print(chat.add_message(content="Alice met Bob", sender=sys.argv[2]).id, flush=True)
+"""
+
+
+@pytest.mark.parametrize("rounds", [3, pytest.param(200, marks=pytest.mark.slow)])
+def test_what_was_acknowledged_survives_a_kill_and_is_enriched_once(tmp_path, rounds):
+    """Two processes that write and enrich are killed at once, round by round, on the same file."""
+    path, acknowledged = tmp_path / "a.db", []
+    for number in range(rounds):
+        writers = [
+            subprocess.Popen(
+                [sys.executable, "-c", KILLED, str(path), str(name)],
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=GOLDENS.parent.parent,
+            )
+            for name in range(2)
+        ]
+        for writer in writers:
+            acknowledged += [writer.stdout.readline().strip() for _ in range(1 + number % 5)]
+        for writer in writers:
+            writer.send_signal(signal.SIGKILL)
+        for writer in writers:
+            acknowledged += writer.stdout.read().split("\n")[:-1]
+            writer.stdout.close()
+            writer.wait()
+    connection = apsw.Connection(str(path))
+    assert connection.pragma("integrity_check") == "ok"
+    # In place of a minute's wait for the leases of those that were killed.
+    connection.execute("UPDATE job SET leased_until = 0")
+    connection.close()
+    with EmbeddedDB(path, embedder=FakeEmbedder(), extractor=FakeExtractor()) as db:
+        assert len(acknowledged) >= rounds
+        wait_until(lambda: db.weaver_status()["queue_size"] == 0)
+        for message_id in acknowledged:
+            assert [one.label for one in db.get_entities_mentioned_in(message_id)] == ["Alice", "Bob"]
+            assert db.get_embedding_for_node(message_id) is not None
+        stats = db.stats()
+        messages = stats["nodes"]["Message"]
+        assert messages >= len(acknowledged)
+        assert stats["nodes"]["Entity"] == 2
+        assert stats["edges"] == {"CONTAINS": messages, "MENTIONS": 2 * messages}
+        assert stats["embeddings"] == messages
+
+
+def test_an_error_of_sqlite_that_nobody_expects_is_one_of_the_tree():
+    with open_db() as db, pytest.raises(DatabaseError, match="SQLite failed"), db._connections.read() as tx:
+        tx.rows("SELECT no_such_column")
