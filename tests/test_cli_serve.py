@@ -18,9 +18,10 @@ from tests.support import GOLDENS, run_python
 MODEL = str(GOLDENS / "tiny-bert")
 
 
-def start(*arguments, **environment):
+def start(*arguments, open_files=None, **environment):
+    limit = [] if open_files is None else ["sh", "-c", f'ulimit -S -n {open_files} && exec "$@"', "sh"]
     return subprocess.Popen(
-        [sys.executable, "-m", "akidb_mlx", "serve", *arguments],
+        [*limit, sys.executable, "-m", "akidb_mlx", "serve", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -68,6 +69,20 @@ def test_it_serves_and_finishes_what_runs_after_a_signal(number, tmp_path):
     finally:
         process.kill()
         process.communicate()
+
+
+def test_more_connections_than_a_process_may_usually_open_are_served():
+    process = start("-m", MODEL, "--port", "0", open_files=100)
+    try:
+        base = httpx2.URL(address(process))
+        with ExitStack() as idle, httpx2.Client(base_url=base, timeout=60) as client:
+            for _ in range(200):
+                idle.enter_context(socket.create_connection((base.host, base.port), timeout=60))
+            assert client.post("/v1/embeddings", json={"model": MODEL, "input": "a"}).status_code == 200
+    finally:
+        process.kill()
+        _, errors = process.communicate()
+    assert errors == ""
 
 
 CONNECTIONS = 10_000

@@ -64,7 +64,7 @@ def serve(
     try:
         from akidb_mlx.server.app import create_app
         from akidb_mlx.server.config import load_config
-        from akidb_mlx.server.serving import create_server, listen
+        from akidb_mlx.server.serving import allow_many_connections, create_server, listen
     except ImportError as error:
         raise missing_extra(error) from error
 
@@ -81,6 +81,7 @@ def serve(
     }
     loaded = load_config(config, flags)
     server = create_server(loaded, create_app(loaded), started=lambda address: report(f"serving at {address}"))
+    allow_many_connections()
     with listen(loaded.host, loaded.port) as socket:
         server.run(sockets=[socket])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from collections.abc import Callable
 from math import ceil
@@ -19,6 +20,8 @@ from akidb_mlx.server.config import ServerConfig
 _MAX_HEAD_BYTES = 1 << 16
 # Connections that may wait to be accepted.
 _BACKLOG = 2048
+# Files, connections among them, that the process may open; macOS allows no more unless it is told to.
+_OPEN_FILES = 10_240
 # Seconds that an idle connection stays open after an answer.
 _KEEP_ALIVE_S = 75
 
@@ -63,6 +66,14 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigurationError(
             f"{host} port {port} cannot be listened on: {error.strerror or error}; choose another --host or --port"
         ) from error
+
+
+def allow_many_connections() -> None:
+    """Raise this process's limit on open files, which is 256 on macOS, as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 class _Server(uvicorn.Server):
