@@ -183,7 +183,7 @@ def test_a_summary_model_is_not_fetched_for_a_machine_that_cannot_compute(monkey
     def touch(*_):
         raise AssertionError("a file was looked for")
 
-    for module in ("akidb_mlx.summarization.summarizer", "akidb_mlx.service"):
+    for module in ("akidb_mlx.summarization.summarizer", "akidb_mlx.loading"):
         monkeypatch.setattr(f"{module}.acquire_directory", touch)
     monkeypatch.setattr(summarizer, "check_installed", missing)
     monkeypatch.setattr(mlx_import, "check_installed", missing)
