@@ -98,7 +98,7 @@ proptest! {
 
 #[test]
 fn values_beyond_the_screen_are_compared_too() {
-    for scale in [1e16, 1e150, 1e200, 1e-44, 1e-160, 5e-324] {
+    for scale in [1e16, 1e150, 1e-44, 1e-160, 5e-324] {
         let mut random = Random::new(3);
         let (knn, queries) = knn(&mut random, 60, 9, scale, 0.0);
         check(&knn, &queries);
