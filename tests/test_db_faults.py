@@ -81,8 +81,10 @@ def test_the_database_of_another_program_is_refused(tmp_path):
     connection = apsw.Connection(str(tmp_path / "a.db"))
     connection.execute("CREATE TABLE theirs (a)")
     connection.close()
+    before = (tmp_path / "a.db").read_bytes()
     with pytest.raises(DatabaseFileError, match="of another program"):
         open_db(tmp_path / "a.db")
+    assert (tmp_path / "a.db").read_bytes() == before  # in the journal mode that it had
 
 
 def test_a_damaged_file_is_an_error(tmp_path):
@@ -158,6 +160,22 @@ def test_the_default_path(tmp_path, monkeypatch):
     for name in ("", "../a", ".a", "a/b", "a" * 200):
         with pytest.raises(InvalidRecordError):
             EmbeddedDB.with_default_path(name)
+
+
+def test_an_interrupt_within_a_transaction_leaves_no_lock(tmp_path):
+    """It may come right after BEGIN, before the block of the transaction."""
+    with open_db(tmp_path / "a.db") as db, open_db(tmp_path / "a.db", lock_timeout=0) as other:
+        with pytest.raises(KeyboardInterrupt), db._connections._lend() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            raise KeyboardInterrupt
+        other.create_node({"type": "Note"})
+        db.create_node({"type": "Note"})
+
+
+def test_each_connection_asks_for_a_full_sync(tmp_path):
+    with open_db(tmp_path / "a.db") as db, db._connections._lend(), db._connections._lend() as second:
+        names = ("synchronous", "fullfsync", "checkpoint_fullfsync")
+        assert [second.pragma(name) for name in names] == [2, 1, 1]
 
 
 def test_another_writer_is_waited_for_and_then_named(tmp_path):

@@ -21,7 +21,7 @@ from embedded_db.errors import (
     DatabaseReadOnlyError,
     InvalidRecordError,
 )
-from embedded_db.sqlite.schema import migrate
+from embedded_db.sqlite.schema import check_version, migrate
 
 MEMORY = ":memory:"
 # More threads than this at once wait for their turn.
@@ -88,10 +88,7 @@ class Connections:
         """Give a transaction that sees one state of the database throughout."""
         with self._lend() as connection:
             connection.execute("BEGIN")
-            try:
-                yield Transaction(connection)
-            finally:
-                connection.execute("ROLLBACK")
+            yield Transaction(connection)
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
@@ -99,33 +96,43 @@ class Connections:
         self._check_open()  # in a forked child, another thread of the parent may hold the lock for ever
         with self._locked(self._writing), self._lend() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield Transaction(connection)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:  # some errors of SQLite have ended it already
-                    connection.execute("ROLLBACK")
-                raise
+            yield Transaction(connection)
+            connection.execute("COMMIT")
 
     def close(self) -> None:
         """Close all connections; one that is lent is closed when it comes back. Idempotent."""
         self._closed = True
-        if not _forked:
-            while self._idle:
-                self._close(self._idle.pop())
+        while not _forked and (connection := self._take_idle()):
+            self._close(connection)
 
     @contextmanager
     def _lend(self) -> Iterator[apsw.Connection]:
+        """Lend a connection; a transaction that is still open when it comes back is undone."""
         self._check_open()
         with self._locked(self._free), self._translated():
-            connection = self._idle.pop() if self._idle else self._open()
+            connection = self._take_idle() or self._open()
             try:
                 yield connection
             finally:
-                if self._closed:
-                    self._close(connection)
-                else:
-                    self._idle.append(connection)
+                self._give_back(connection)
+
+    def _take_idle(self) -> apsw.Connection | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _give_back(self, connection: apsw.Connection) -> None:
+        # Here, and not where it began, since an interrupt may come right after that. Some errors end it themselves.
+        if connection.in_transaction:
+            try:
+                connection.execute("ROLLBACK")
+            except apsw.Error:
+                self._close(connection)  # which undoes it too, and the error that led here is the one to raise
+                return
+        self._idle.append(connection)
+        if self._closed:  # perhaps only just
+            self.close()
 
     def _open(self) -> apsw.Connection:
         self._check_open()
@@ -134,8 +141,12 @@ class Connections:
         try:
             connection.set_busy_timeout(int(self._lock_timeout * 1000))
             connection.pragma("foreign_keys", True)
+            check_version(connection, self.path)  # before anything is written, also the journal's mode
             connection.pragma("journal_mode", "wal")
             connection.pragma("synchronous", "full")
+            # macOS writes to the disk itself only when it is asked to in this way; elsewhere these do nothing.
+            connection.pragma("fullfsync", True)
+            connection.pragma("checkpoint_fullfsync", True)
         except BaseException:
             self._close(connection)
             raise
