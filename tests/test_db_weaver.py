@@ -197,6 +197,19 @@ def test_one_bad_message_fails_alone_and_can_be_retried():
         assert db.weaver_status()["failed"] == 0
 
 
+@pytest.mark.usefixtures("quick_retries")
+def test_an_error_that_is_no_text_ends_no_thread():
+    class Surrogates(FakeExtractor):
+        def extract_batch(self, texts):
+            raise ValueError(f"\ud800 in {len(list(texts))}")
+
+    with open_db(extractor=Surrogates(), weaver=True) as db:
+        message = db.create_chat().add_message(content="Alice")
+        with pytest.raises(EnrichmentError, match=r"ValueError: \?"):
+            db.wait_until_enriched(message.id, timeout=60)
+        assert db.weaver_status()["active_workers"] == 2
+
+
 def test_a_job_that_failed_waits_longer_each_time():
     with open_db() as db:
         db.create_chat().add_message(content="a fault")
