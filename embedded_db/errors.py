@@ -10,7 +10,7 @@
     │   ├── DatabaseReadOnlyError the file cannot be written
     │   └── DatabaseFullError     the disk is full
     ├── DatabaseBusyError         another thread or process kept a lock for too long
-    ├── DatabaseClosedError       the database was closed, or opened before this process was forked
+    ├── DatabaseClosedError       closed, or this process was forked while a database was open
     └── EnrichmentError           the weaver gave a message up; the message holds the cause
 
 A message says what is wrong, what was found and what to do about it, on one line.
@@ -72,7 +72,7 @@ class DatabaseBusyError(DatabaseError):
 
 
 class DatabaseClosedError(DatabaseError):
-    """The database was closed, or opened before this process was forked."""
+    """The database was closed, or this process was forked while one was open, which SQLite does not survive."""
 
 
 class EnrichmentError(DatabaseError):

@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from akidb_mlx.checkpoint.prompts import find_prompt_name
 from akidb_mlx.closeable import Closeable
 from akidb_mlx.embedder import Embedder
 from akidb_mlx.entities.entity import Entity
@@ -98,14 +99,12 @@ class Models:
 def identity(embedder: Embedder) -> ModelIdentity:
     """Return the identity of the vectors that an embedder computes of messages."""
     info = embedder.get_model_info()
-    prompt = "document" if "document" in info["prompts"] else ""
+    prompt = find_prompt_name(info["prompts"], "document") or ""
     return ModelIdentity(info["model_name"], info["revision"] or "", info["dimension"], prompt)
 
 
-def _embed(embedder: Embedder, texts: list[str], prompt: str) -> NDArray[np.float32]:
-    known = prompt in embedder.get_model_info()["prompts"]
-    vectors = embedder.embed_array(texts, input_type=prompt if known else None)
-    return np.asarray(vectors, np.float32)
+def _embed(embedder: Embedder, texts: list[str], role: str) -> NDArray[np.float32]:
+    return np.asarray(embedder.embed_array(texts, input_type=role), np.float32)
 
 
 def _load_embedder(name: str) -> Embedder:

@@ -15,7 +15,7 @@ from embedded_db import jobs
 from embedded_db.checks import new_id, parse_vector
 from embedded_db.edges import insert_edge
 from embedded_db.embeddings import put_embedding
-from embedded_db.errors import DatabaseClosedError, DatabaseError, excerpt
+from embedded_db.errors import DatabaseClosedError, excerpt
 from embedded_db.jobs import Job, JobKind
 from embedded_db.models import Models
 from embedded_db.nodes import insert_node
@@ -93,8 +93,8 @@ class Weaver:
                 worked = self.work(kind)
             except DatabaseClosedError:
                 return
-            except DatabaseError as error:  # a full disk or a lock: the jobs are still there, and are tried again
-                self._note(f"{kind}: {error}")
+            except Exception as error:  # noqa: BLE001 - say, a full disk: the jobs are still there, and tried again
+                self._note(f"{kind}: {type(error).__name__}: {error}")
                 worked = False
             if not worked:
                 self._wake[kind].wait(_POLL_S)
@@ -121,7 +121,8 @@ class Weaver:
                 for job in claimed:
                     self._do(kind, [job])
             else:
-                message = f"{type(error).__name__}: {error}"[:1000]
+                text = f"{type(error).__name__}: {error}"[:1000]
+                message = text.encode(errors="replace").decode()  # SQLite refuses lone surrogates
                 with self._connections.write() as tx:
                     jobs.fail(tx, claimed[0], message)
                 self._note(f"{kind} of a message failed: {message}")

@@ -443,3 +443,25 @@ def test_bad_queries_are_refused(query, message):
     with open_db() as db, pytest.raises(InvalidQueryError, match=message) as caught:
         db.query(**query)
     assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("field", ["rank", "id", "created_at"])
+def test_in_takes_thousands_of_values_and_keeps_their_types(field):
+    with open_db() as db:
+        for name, rank in (("a", 1), ("b", "1"), ("c", 2.5), ("d", True), ("e", None)):
+            db.create_node({"type": "Note", "id": name, "created_at": 2.0, "rank": rank})
+
+        def found(*values):
+            return {one.node.id for one in db.query([{"field": field, "operator": "In", "value": list(values)}])}
+
+        many = [*range(3, 5000), *(f"x{number}" for number in range(5000))]
+        if field == "rank":
+            assert found(*many, 1) == {"a"}
+            assert found(*many, "1") == {"b"}
+            assert found(*many, 2.5, True) == {"c", "d"}
+            assert found(*many, None) == {"e"}
+        elif field == "id":
+            assert found(*many, "a", True) == {"a"}
+        else:
+            assert found(*many, 2) == {"a", "b", "c", "d", "e"}
+            assert found(*many, "2") == set()

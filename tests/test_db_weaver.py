@@ -49,6 +49,26 @@ def test_a_message_is_enriched(tmp_path, place):
         assert "done" in status["last_event"]
 
 
+class PassageEmbedder(FakeEmbedder):
+    """Has the prompts of E5, and puts the name of the role before each text."""
+
+    def submit(self, texts, **options):
+        return super().submit([f"{options.get('input_type')}: {text}" for text in texts])
+
+    def get_model_info(self):
+        return {**super().get_model_info(), "prompts": ["query", "passage"]}
+
+
+def test_messages_and_queries_have_the_prompts_of_their_roles():
+    embedder = PassageEmbedder()
+    with open_db(embedder=embedder) as db:
+        message = db.create_chat().add_message(content="text")
+        work_off(db)
+        assert db.get_embedding_for_node(message.id).model.prompt == "passage"
+        db.query(semantic_query={"text": "words"})
+        assert embedder.calls == [["document: text"], ["query: words"]]
+
+
 def test_what_is_queued_is_kept_for_the_next_weaver(tmp_path):
     with open_db(tmp_path / "a.db") as db:
         message = db.create_chat().add_message(content="Alice")
@@ -175,6 +195,19 @@ def test_one_bad_message_fails_alone_and_can_be_retried():
         assert db.retry_failed() == 1
         db.wait_until_enriched(bad.id, timeout=60)
         assert db.weaver_status()["failed"] == 0
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_an_error_that_is_no_text_ends_no_thread():
+    class Surrogates(FakeExtractor):
+        def extract_batch(self, texts):
+            raise ValueError(f"\ud800 in {len(list(texts))}")
+
+    with open_db(extractor=Surrogates(), weaver=True) as db:
+        message = db.create_chat().add_message(content="Alice")
+        with pytest.raises(EnrichmentError, match=r"ValueError: \?"):
+            db.wait_until_enriched(message.id, timeout=60)
+        assert db.weaver_status()["active_workers"] == 2
 
 
 def test_a_job_that_failed_waits_longer_each_time():

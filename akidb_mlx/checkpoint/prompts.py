@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from akidb_mlx.checkpoint.files import is_file, read_json
@@ -36,14 +36,18 @@ def choose_prompt(prompts: Mapping[str, str], input_type: str | None, prompt: st
         return prompt
     if input_type is None:
         return ""
-    for name in _ROLES.get(input_type, (input_type,)):
-        if name in prompts:
-            return prompts[name]
+    if (name := find_prompt_name(prompts, input_type)) is not None:
+        return prompts[name]
     if input_type in _ROLES:
         return ""
     raise InvalidInputError(
         f"input_type {input_type!r} is none of this model's prompts: {', '.join({**_ROLES, **prompts})}"
     )
+
+
+def find_prompt_name(prompts: Collection[str], input_type: str) -> str | None:
+    """Return which of a model's prompts is used for a role, or for a prompt's own name; None if it has none."""
+    return next((name for name in _ROLES.get(input_type, (input_type,)) if name in prompts), None)
 
 
 def choose_route(routes: Mapping[str | None, str], input_type: str | None) -> str:

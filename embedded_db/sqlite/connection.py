@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -19,11 +21,14 @@ from embedded_db.errors import (
     DatabaseReadOnlyError,
     InvalidRecordError,
 )
-from embedded_db.sqlite.schema import migrate
+from embedded_db.sqlite.schema import check_version, migrate
 
 MEMORY = ":memory:"
 # More threads than this at once wait for their turn.
 _MOST_CONNECTIONS = 16
+
+_pools: weakref.WeakSet[Connections] = weakref.WeakSet()
+_forked = False
 
 
 class Transaction:
@@ -62,84 +67,103 @@ class Connections:
         """Open the file and bring its schema up to date; see `EmbeddedDB`."""
         self.path = path
         self._lock_timeout = lock_timeout
-        self._process = os.getpid()
         self._closed = False
+        # All that are open, idle or lent.
+        self._connections: set[apsw.Connection] = set()
         self._idle: list[apsw.Connection] = []
         self._free = threading.Semaphore(1 if path == MEMORY else _MOST_CONNECTIONS)
         # Threads queue here; the file's own lock, which is polled, is left to other processes.
         self._writing = threading.Lock()
-        with self._translated():
-            connection = self._open()
-            try:
-                migrate(connection, path)
-            except BaseException:
-                connection.close()
-                raise
-        self._idle.append(connection)
+        _pools.add(self)
+        try:
+            with self._translated():
+                self._idle.append(self._open())
+                migrate(self._idle[0], path)
+        except BaseException:
+            self.close()
+            raise
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """Give a transaction that sees one state of the database throughout."""
         with self._lend() as connection:
             connection.execute("BEGIN")
-            try:
-                yield Transaction(connection)
-            finally:
-                connection.execute("ROLLBACK")
+            yield Transaction(connection)
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """Give a transaction that is committed at the end of the block, or undone if the block raises."""
+        self._check_open()  # in a forked child, another thread of the parent may hold the lock for ever
         with self._locked(self._writing), self._lend() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield Transaction(connection)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:  # some errors of SQLite have ended it already
-                    connection.execute("ROLLBACK")
-                raise
+            yield Transaction(connection)
+            connection.execute("COMMIT")
 
     def close(self) -> None:
         """Close all connections; one that is lent is closed when it comes back. Idempotent."""
         self._closed = True
-        if os.getpid() == self._process:
-            while self._idle:
-                self._idle.pop().close()
+        while not _forked and (connection := self._take_idle()):
+            self._close(connection)
 
     @contextmanager
     def _lend(self) -> Iterator[apsw.Connection]:
+        """Lend a connection; a transaction that is still open when it comes back is undone."""
         self._check_open()
         with self._locked(self._free), self._translated():
-            connection = self._idle.pop() if self._idle else self._open()
+            connection = self._take_idle() or self._open()
             try:
                 yield connection
             finally:
-                if self._closed:
-                    connection.close()
-                else:
-                    self._idle.append(connection)
+                self._give_back(connection)
+
+    def _take_idle(self) -> apsw.Connection | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _give_back(self, connection: apsw.Connection) -> None:
+        # Here, and not where it began, since an interrupt may come right after that. Some errors end it themselves.
+        if connection.in_transaction:
+            try:
+                connection.execute("ROLLBACK")
+            except apsw.Error:
+                self._close(connection)  # which undoes it too, and the error that led here is the one to raise
+                return
+        self._idle.append(connection)
+        if self._closed:  # perhaps only just
+            self.close()
 
     def _open(self) -> apsw.Connection:
         self._check_open()
         connection = apsw.Connection(self.path)
+        self._connections.add(connection)
         try:
             connection.set_busy_timeout(int(self._lock_timeout * 1000))
             connection.pragma("foreign_keys", True)
+            check_version(connection, self.path)  # before anything is written, also the journal's mode
             connection.pragma("journal_mode", "wal")
             connection.pragma("synchronous", "full")
+            # macOS writes to the disk itself only when it is asked to in this way; elsewhere these do nothing.
+            connection.pragma("fullfsync", True)
+            connection.pragma("checkpoint_fullfsync", True)
         except BaseException:
-            connection.close()
+            self._close(connection)
             raise
         return connection
 
+    def _close(self, connection: apsw.Connection) -> None:
+        connection.close()
+        self._connections.discard(connection)
+
     def _check_open(self) -> None:
+        if _forked:
+            raise DatabaseClosedError(
+                f"{self.path} cannot be used here: this process was forked while a database was open, and SQLite does "
+                "not survive that; start workers with the 'spawn' method, or fork before the first database is opened"
+            )
         if self._closed:
             raise DatabaseClosedError(f"the database {self.path} is closed: open it again")
-        if os.getpid() != self._process:
-            raise DatabaseClosedError(
-                f"the database {self.path} was opened before this process was forked: open it in each process"
-            )
 
     @contextmanager
     def _locked(self, lock: threading.Lock | threading.Semaphore) -> Iterator[None]:
@@ -177,3 +201,19 @@ class Connections:
             raise InvalidRecordError(f"a value is larger than SQLite can hold ({error})") from error
         except apsw.Error as error:
             raise DatabaseError(f"{self.path}: SQLite failed: {type(error).__name__}: {error}") from error
+
+
+def _mark_forked() -> None:
+    """Refuse all databases in a child of a process that had one open.
+
+    The child has a copy of SQLite's table of locks, so it would take its parent's locks for its own, and its writes
+    would go to a log that the parent removes. To close an inherited connection would touch the parent's files.
+    """
+    global _forked
+    inherited = [connection for pool in _pools for connection in pool._connections]
+    _forked = _forked or any(not pool._closed or pool._connections for pool in _pools)
+    # A reference that is never given back, since the end of the interpreter would close them too.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+
+
+os.register_at_fork(after_in_child=_mark_forked)

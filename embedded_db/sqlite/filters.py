@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from embedded_db.query import StructuralFilter
@@ -23,7 +24,7 @@ class Conditions:
     def of(self, one: StructuralFilter) -> str:
         """Return the condition of a filter."""
         if one.operator == "In":
-            return " OR ".join(self._equals(one.property, value) for value in one.value) or _FALSE
+            return self._among(one.property, one.value)
         if one.operator == "Equals":
             return self._equals(one.property, one.value)
         if one.operator == "NotEquals":
@@ -40,6 +41,15 @@ class Conditions:
     def _path(self, name: str) -> str:
         return self._bind("$" + "".join(f'."{step}"' for step in name.split(".")))
 
+    def _among(self, name: str, values: list[Any]) -> str:
+        """Return the condition of a list, in which all strings are one bound value, and all numbers."""
+        strings = [value for value in values if isinstance(value, str)]
+        constants = [constant for constant in (None, True, False) if any(value is constant for value in values)]
+        numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+        parts = [self._equals(name, constant) for constant in constants]
+        parts += [self._compare(name, "IN", members) for members in (strings, numbers) if members]
+        return " OR ".join(parts) or _FALSE
+
     def _equals(self, name: str, value: Any) -> str:
         if name in _COLUMNS:
             return f"n.{name} IS NULL" if value is None else self._compare(name, "=", value)
@@ -50,16 +60,19 @@ class Conditions:
         return self._compare(name, "=", value)
 
     def _compare(self, name: str, comparison: str, value: Any) -> str:
-        """Return a comparison with a string or a number, which is met by values of that type only."""
+        """Return a comparison with a string, a number or a list of either, which values of that type alone meet."""
+        one, operand = value, self._bind(json.dumps(value) if isinstance(value, list) else value)
+        if isinstance(value, list):
+            one, operand = value[0], f"(SELECT value FROM json_each({operand}))"
         if kind := _COLUMNS.get(name):
-            fits = isinstance(value, str) if kind is str else not isinstance(value, (str, bool))
-            return f"n.{name} {comparison} {self._bind(value)}" if fits else _FALSE
+            fits = isinstance(one, str) if kind is str else not isinstance(one, (str, bool))
+            return f"n.{name} {comparison} {operand}" if fits else _FALSE
         path = self._path(name)
-        types = "'text'" if isinstance(value, str) else "'integer', 'real'"
+        types = "'text'" if isinstance(one, str) else "'integer', 'real'"
         # CASE, since the other side of an AND may be computed first.
         return (
             f"CASE WHEN json_type(n.properties, {path}) IN ({types})"
-            f" THEN json_extract(n.properties, {path}) {comparison} {self._bind(value)} END"
+            f" THEN json_extract(n.properties, {path}) {comparison} {operand} END"
         )
 
     def _contains(self, name: str, value: Any) -> str:

@@ -111,21 +111,28 @@ def migrate(connection: apsw.Connection, path: str) -> None:
     Raises:
         DatabaseFileError: the file is another program's, or of a newer version.
     """
-    if _version(connection, path) == len(MIGRATIONS):
+    if check_version(connection, path) == len(MIGRATIONS):
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for script in MIGRATIONS[_version(connection, path) :]:  # again: another process may have done it meanwhile
+        # Again, since another process may have done it meanwhile.
+        for script in MIGRATIONS[check_version(connection, path) :]:
             connection.execute(script)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # some errors have ended it, and are the ones to raise
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
-def _version(connection: apsw.Connection, path: str) -> int:
+def check_version(connection: apsw.Connection, path: str) -> int:
+    """Return the version of a file's schema; 0 of an empty file.
+
+    Raises:
+        DatabaseFileError: the file is another program's, or of a newer version.
+    """
     version = int(connection.pragma("user_version"))
     application = int(connection.pragma("application_id"))
     if application != APPLICATION_ID and (version or _has_tables(connection)):
