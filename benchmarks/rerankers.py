@@ -27,7 +27,7 @@ from rich.table import Table
 from akidb_mlx import Reranker
 from benchmarks import environments, random_rerankers
 from benchmarks.contestants import OURS, REFERENCE
-from benchmarks.processes import Worker
+from benchmarks.processes import Answer, start_workers, take_turns
 from benchmarks.workloads import mixed, sentences
 
 _DOCUMENTS = 100
@@ -41,27 +41,23 @@ _LONG = 4
 def compare(directory: Path) -> dict[str, float]:
     """Return the median pairs per second of both, and the largest difference of a score."""
     documents = mixed(_DOCUMENTS, directory)
-    speeds: dict[str, list[float]] = {OURS: [], REFERENCE: []}
-    largest = 0.0
+
+    def compare_scores(answers: dict[str, Answer]) -> float:
+        scores = answers[REFERENCE][1]
+        difference = float(np.abs(answers[OURS][1] - scores).max())
+        if not difference <= _MAX_DIFFERENCE < scores.std() / 100:
+            raise SystemExit(f"scores differ by {difference}; their standard deviation is {scores.std()}")
+        return difference
+
     with ExitStack() as stack:
-        workers: dict[str, Worker] = {}
-        for name in speeds:
-            python = environments.find_python(name)
-            if python is None:
-                raise SystemExit(f"{name} is not installed: {environments.INSTALL_COMMAND}")
-            workers[name] = stack.enter_context(Worker(name, python, "benchmarks.contestants.scoring"))
-            workers[name].ask("load", directory=str(directory))
-        for timed in [False, *[True] * _ROUNDS]:
-            answers = {
-                name: worker.ask_vectors("score", query=_QUERY, documents=documents) for name, worker in workers.items()
-            }
-            scores = answers[REFERENCE][1]
-            largest = max(largest, float(np.abs(answers[OURS][1] - scores).max()))
-            if not largest <= _MAX_DIFFERENCE < scores.std() / 100:
-                raise SystemExit(f"scores differ by {largest}; their standard deviation is {scores.std()}")
-            for name in speeds if timed else ():
-                speeds[name].append(_DOCUMENTS / answers[name][0]["seconds"])
-    return {**{name: statistics.median(found) for name, found in speeds.items()}, "difference": largest}
+        workers = start_workers(stack, (OURS, REFERENCE), "benchmarks.contestants.scoring", directory=str(directory))
+        seconds, largest = take_turns(
+            workers,
+            _ROUNDS,
+            lambda worker: worker.ask_vectors("score", query=_QUERY, documents=documents),
+            compare_scores,
+        )
+    return {**{name: _DOCUMENTS / found for name, found in seconds.items()}, "difference": largest}
 
 
 def compare_prefixes() -> dict[str, float]:

@@ -14,7 +14,6 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,10 +30,10 @@ import akidb_mlx
 import model_cache
 from akidb_mlx import EmbeddingService
 from akidb_mlx.server.config import ServerConfig
+from benchmarks import oha
 from benchmarks.load import are_right, distinct_texts, embed_on_threads
 from benchmarks.rows import Row, run, sample_resident_memory
 
-_OHA = Path(".bench/oha/bin/oha")
 _MODEL = "minilm-l6-v2"
 _HEADERS = {"content-type": "application/json"}
 # Most requests that the server answers at once unless it is told otherwise.
@@ -109,11 +108,10 @@ def singles(connections: int = 500, seconds: int = 60) -> list[Row]:
         server.embed(texts[:64])
         before = _cpu_seconds(server)
         with server.checking(texts[:64], expected) as checked:
-            report = _oha(server, texts, connections, seconds)
+            report = _load(server, texts, connections, seconds)
         used = _cpu_seconds(server) - before
     codes, rate = report["statusCodeDistribution"], report["summary"]["requestsPerSec"]
-    answered = codes.get("200", 0)
-    failed = sum(codes.values()) - answered + _errors(report)
+    answered, failed = codes.get("200", 0), oha.count_failed(report, "200")
     name = f"{connections} connections for {seconds} s, one short text a request"
     return [
         Row(f"{name}: requests that were not answered", "0", f"{failed} of {failed + answered}", not failed),
@@ -176,16 +174,16 @@ def overload(seconds: int = 60, times: int = 5) -> list[Row]:
         expected = service.embed_array(texts[:64])
     with serving("--preload") as server:
         server.embed(texts[:64])
-        capacity = _oha(server, texts, 500, 10)["summary"]["requestsPerSec"]
+        capacity = _load(server, texts, 500, 10)["summary"]["requestsPerSec"]
         with (
             server.checking(texts[:64], expected) as checked,
             sample_resident_memory(skip_s=seconds / 3, process=server.process) as samples,
         ):
-            report = _oha(server, texts, 2 * _BOUND, seconds, "-q", str(round(times * capacity)))
+            report = _load(server, texts, 2 * _BOUND, seconds, "-q", str(round(times * capacity)))
         answers = server.embed(texts[:1]) is not None
     codes = report["statusCodeDistribution"]
     answered, refused = codes.get("200", 0), codes.get("429", 0)
-    others = sum(codes.values()) - answered - refused + _errors(report)
+    others = oha.count_failed(report, "200", "429")
     slowest, throughput = report["latencyPercentilesSuccessful"]["p99"], answered / seconds
     wait = _BOUND / throughput
     middle = (max(samples) + min(samples)) / 2
@@ -230,21 +228,10 @@ def _cpu_seconds(server: Server) -> float:
     return float(times.user + times.system)
 
 
-def _oha(server: Server, texts: list[str], connections: int, seconds: int, *flags: str) -> dict[str, Any]:
+def _load(server: Server, texts: list[str], connections: int, seconds: int, *flags: str) -> dict[str, Any]:
     """Send a request for each text in turn, and return oha's report."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".jsonl") as bodies:
-        bodies.write("".join(f"{_body([text])}\n" for text in texts))
-        bodies.flush()
-        command = [str(_OHA), "--no-tui", "--output-format", "json", "-z", f"{seconds}s", "-c", str(connections)]
-        command += ["-m", "POST", "-T", "application/json", "-Z", bodies.name, "--stats-success-breakdown", *flags]
-        done = subprocess.run([*command, server.url], capture_output=True, text=True, check=True)
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
-
-
-def _errors(report: dict[str, Any]) -> int:
-    """Return how many requests failed; those that ran when the time was over are no failures."""
-    return sum(count for error, count in report["errorDistribution"].items() if "deadline" not in error)
+    bodies = (_body([text]) for text in texts)
+    return oha.send(server.url, bodies, connections, seconds, "--stats-success-breakdown", *flags)
 
 
 SCENARIOS: dict[str, Callable[[], list[Row]]] = {

@@ -33,11 +33,10 @@ from rich.console import Console
 from rich.table import Table
 
 from akidb_mlx import EmbeddingService
-from benchmarks import environments
+from benchmarks import environments, oha
 from benchmarks.compare import find_model
 from benchmarks.workloads import mixed
 
-_OHA = environments.ROOT / ".bench" / "oha" / "bin" / "oha"
 _CONNECTIONS = (1, 16, 256)
 _TEXTS = 256
 # A vector whose cosine to ours is lower is wrong.
@@ -211,18 +210,10 @@ def check(
 
 def _load(port: int, model: str, texts: list[str], connections: int, seconds: int) -> tuple[float, int]:
     """Send a request for each text in turn; return the answers a second, and how many requests failed."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".jsonl") as bodies:
-        bodies.write("".join(f"{_body(model, [text])}\n" for text in texts))
-        bodies.flush()
-        command = [str(_OHA), "--no-tui", "--output-format", "json", "-z", f"{seconds}s", "-c", str(connections)]
-        command += ["-m", "POST", "-T", "application/json", "-Z", bodies.name, "-t", f"{_ANSWER_S:.0f}s"]
-        command.append(f"http://127.0.0.1:{port}/v1/embeddings")
-        report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    codes = report["statusCodeDistribution"]
-    # Requests that ran when the time was over are no failures.
-    errors = sum(count for error, count in report["errorDistribution"].items() if "deadline" not in error)
-    answered = codes.get("200", 0)
-    return answered / seconds, sum(codes.values()) - answered + errors
+    bodies = (_body(model, [text]) for text in texts)
+    url = f"http://127.0.0.1:{port}/v1/embeddings"
+    report = oha.send(url, bodies, connections, seconds, "-t", f"{_ANSWER_S:.0f}s")
+    return report["statusCodeDistribution"].get("200", 0) / seconds, oha.count_failed(report, "200")
 
 
 def measure(name: str, directory: Path, texts: list[str], expected: NDArray[np.float32], seconds: int) -> Result:

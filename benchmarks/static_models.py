@@ -27,7 +27,7 @@ from safetensors.numpy import save_file
 from akidb_mlx import EmbeddingService
 from benchmarks import environments
 from benchmarks.contestants import MODEL2VEC, OURS, ModelFiles
-from benchmarks.processes import Worker
+from benchmarks.processes import start_workers
 from benchmarks.workloads import mixed, plain_tokenizer, sentences
 
 _SIZE = 256
@@ -56,13 +56,8 @@ def measure(directory: Path, texts: list[str]) -> dict[str, float]:
     tokenizer = plain_tokenizer(directory)
     speeds: dict[str, list[float]] = {OURS: [], MODEL2VEC: [], _TOKENIZER: []}
     with ExitStack() as stack:
-        workers: dict[str, Worker] = {}
-        for name in (OURS, MODEL2VEC):
-            python = environments.find_python(name)
-            if python is None:
-                raise SystemExit(f"{name} is not installed: {environments.INSTALL_COMMAND}")
-            workers[name] = stack.enter_context(Worker(name, python))
-            workers[name].ask("load", model=asdict(ModelFiles(str(directory), str(directory), 512)))
+        model = asdict(ModelFiles(str(directory), str(directory), 512))
+        workers = start_workers(stack, (OURS, MODEL2VEC), model=model)
         for timed in [False, *[True] * _ROUNDS]:
             answers = {name: worker.ask_vectors("encode", texts=texts, prompt=None) for name, worker in workers.items()}
             cosines = (answers[OURS][1] * answers[MODEL2VEC][1]).sum(axis=1)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import statistics
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,7 +22,7 @@ from safetensors.numpy import save_file
 
 from benchmarks import environments, random_bert, random_models
 from benchmarks.contestants import OURS, REFERENCE
-from benchmarks.processes import Worker
+from benchmarks.processes import Answer, start_workers, take_turns
 from benchmarks.workloads import mixed, sentences
 from tests.support import GOLDENS, edit_json
 
@@ -65,29 +64,31 @@ def write_colbert(directory: Path) -> None:
 
 def compare(directory: Path, texts: list[str], sparse: bool) -> dict[str, float]:
     """Return the median texts per second of both, and the largest difference of a value."""
-    speeds: dict[str, list[float]] = {OURS: [], REFERENCE: []}
-    largest = 0.0
+
+    def compare_vectors(answers: dict[str, Answer]) -> float:
+        found, expected = answers[OURS][1], answers[REFERENCE][1]
+        if found.shape != expected.shape or not expected.any():
+            raise SystemExit(f"the vectors have the shape {found.shape}, and the reference's {expected.shape}")
+        difference = float(np.abs(found - expected).max())
+        if not difference <= _MAX_DIFFERENCE:
+            raise SystemExit(f"the vectors differ by {difference}")
+        return difference
+
     with ExitStack() as stack:
-        workers: dict[str, Worker] = {}
-        for name in speeds:
-            python = environments.find_python(name)
-            if python is None:
-                raise SystemExit(f"{name} is not installed: {environments.INSTALL_COMMAND}")
-            workers[name] = stack.enter_context(Worker(name, python, "benchmarks.contestants.text_models"))
-            workers[name].ask("load", directory=str(directory), sparse=sparse)
-        for timed in [False, *[True] * _ROUNDS]:
-            answers = {
-                name: worker.ask_vectors("embed", texts=texts, checked=_CHECKED) for name, worker in workers.items()
-            }
-            found, expected = answers[OURS][1], answers[REFERENCE][1]
-            if found.shape != expected.shape or not expected.any():
-                raise SystemExit(f"the vectors have the shape {found.shape}, and the reference's {expected.shape}")
-            largest = max(largest, float(np.abs(found - expected).max()))
-            if not largest <= _MAX_DIFFERENCE:
-                raise SystemExit(f"the vectors differ by {largest}")
-            for name, (answer, _) in answers.items() if timed else ():
-                speeds[name].append(len(texts) / answer["seconds"])
-    return {**{name: statistics.median(found) for name, found in speeds.items()}, "difference": largest}
+        workers = start_workers(
+            stack,
+            (OURS, REFERENCE),
+            "benchmarks.contestants.text_models",
+            directory=str(directory),
+            sparse=sparse,
+        )
+        seconds, largest = take_turns(
+            workers,
+            _ROUNDS,
+            lambda worker: worker.ask_vectors("embed", texts=texts, checked=_CHECKED),
+            compare_vectors,
+        )
+    return {**{name: len(texts) / found for name, found in seconds.items()}, "difference": largest}
 
 
 def main() -> None:
