@@ -9,7 +9,9 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
 
+from akidb_mlx.errors import DeadlineExceededError
 from akidb_mlx.pool import ModelPool
+from akidb_mlx.server.problems import RequestError
 
 
 class _Lease:
@@ -37,7 +39,12 @@ class Leases:
 
     @asynccontextmanager
     async def share(self, name: str) -> AsyncIterator[Any]:
-        """Yield a model, which is loaded if need be; raises as `ModelPool.use` does."""
+        """Yield a model, which is loaded if need be.
+
+        Raises:
+            RequestError: loading it takes too long.
+            AkidbMlxError: as `ModelPool.use` raises otherwise.
+        """
         lease = self._leases.get(name)
         if lease is None:
             self._give_back_idle()  # the pool may unload those models to make room
@@ -48,7 +55,11 @@ class Leases:
             entered.add_done_callback(partial(self._forget_failed, name, lease))
         lease.users += 1
         try:
-            yield await asyncio.shield(lease.entered)
+            try:
+                model = await asyncio.shield(lease.entered)
+            except DeadlineExceededError as error:
+                raise RequestError(503, "loading", f"{name} is being loaded; retry") from error
+            yield model
         finally:
             lease.users -= 1
             if self._leases.get(name) is not lease:

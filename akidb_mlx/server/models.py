@@ -7,13 +7,13 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
 from typing import Any, Literal, TypeVar
 
 from akidb_mlx.embedder import wait_async
-from akidb_mlx.errors import AkidbMlxError, DeadlineExceededError, ServiceClosedError, ServiceOverloadedError
+from akidb_mlx.errors import AkidbMlxError, ServiceClosedError, ServiceOverloadedError
 from akidb_mlx.pool import ModelPool
 from akidb_mlx.pool_models import LoadedModel
 from akidb_mlx.server.config import ServerConfig
@@ -204,17 +204,8 @@ class Models:
 
     @asynccontextmanager
     async def _share(self, name: str) -> AsyncIterator[Any]:
-        """Yield a model, and note that it is loaded.
-
-        Raises:
-            RequestError: loading it takes too long.
-            AkidbMlxError: it cannot be loaded.
-        """
-        async with AsyncExitStack() as stack:
-            try:
-                model = await stack.enter_async_context(self._leases.share(name))
-            except DeadlineExceededError as error:
-                raise RequestError(503, "loading", f"{name} is being loaded; retry") from error
+        """Yield a model, and note that it is loaded; see `Leases.share`."""
+        async with self._leases.share(name) as model:
             self._latest[name] = model
             yield model
 
