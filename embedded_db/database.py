@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path as FilePath
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +51,6 @@ from embedded_db.weaver import Weaver
 
 # Seconds that `close` waits for the batches that run.
 _CLOSE_S = 10.0
-_Record = TypeVar("_Record")
 
 
 class EmbeddedDB(GraphStore, VectorStore):

@@ -94,14 +94,12 @@ def update_node(tx: Transaction, node_id: str, changes: Mapping[str, Any]) -> No
         InvalidRecordError: a property is not usable, or cannot be changed.
     """
     parse_properties(changes)
-    node = find_node(tx, node_id)
-    if node is None:
-        raise NodeNotFoundError.of(node_id)
+    key = key_of(tx, node_id)
+    node = nodes_by_key(tx, [key])[key]
     old = node.properties
     if "chat_id" in changes and changes["chat_id"] != old.get("chat_id"):
         raise InvalidRecordError("chat_id cannot be changed: delete the node, and create it in the other chat")
     new = parse_properties({**old, **changes})
-    key = key_of(tx, node_id)
     columns = _columns(new)
     tx.run("UPDATE node SET properties = :properties WHERE key = :key", key=key, properties=columns["properties"])
     if new.get("content") != old.get("content"):
@@ -119,11 +117,8 @@ def delete_node(tx: Transaction, node_id: str) -> None:
     Raises:
         NodeNotFoundError: there is no such node.
     """
-    node = find_node(tx, node_id)
-    if node is None:
-        raise NodeNotFoundError.of(node_id)
     keys = [key_of(tx, node_id)]
-    if node.type == CHAT:
+    if tx.value("SELECT type FROM node WHERE key = :key", key=keys[0]) == CHAT:
         keys += [key for (key,) in tx.rows("SELECT key FROM node WHERE chat_id = :id", id=node_id)]
     for key in keys:
         remove_woven_edges(tx, key)

@@ -27,25 +27,33 @@ class Failure(TypedDict):
     error: str
 
 
-class WeaverStatus(TypedDict):
+class Queue(TypedDict):
+    """The jobs of the whole database.
+
+    Attributes:
+        queue_size: jobs that wait or are being done.
+        failed: jobs that were given up.
+    """
+
+    queue_size: int
+    failed: int
+
+
+class WeaverStatus(Queue):
     """The work of the weaver.
 
     Attributes:
         active_workers: threads of this process that enrich messages.
-        queue_size: jobs that wait or are being done, in the whole database.
-        failed: jobs that were given up.
         failures: the first 20 of them.
         last_event: the last thing that this process did, or that went wrong; None before the first.
     """
 
     active_workers: int
-    queue_size: int
-    failed: int
     failures: list[Failure]
     last_event: str | None
 
 
-class Stats(TypedDict):
+class Stats(Queue):
     """The amount of what the database holds.
 
     Attributes:
@@ -55,8 +63,6 @@ class Stats(TypedDict):
         edges: number of edges by type.
         embeddings: number of vectors.
         model: the model that they come from, or None.
-        queue_size: jobs that wait or are being done.
-        failed: jobs that were given up.
     """
 
     path: str
@@ -65,8 +71,6 @@ class Stats(TypedDict):
     edges: dict[str, int]
     embeddings: int
     model: str | None
-    queue_size: int
-    failed: int
 
 
 def weaver_status(tx: Transaction, active_workers: int, last_event: str | None) -> WeaverStatus:
@@ -78,8 +82,7 @@ def weaver_status(tx: Transaction, active_workers: int, last_event: str | None) 
     )
     return {
         "active_workers": active_workers,
-        "queue_size": tx.value("SELECT count(*) FROM job WHERE NOT failed"),
-        "failed": tx.value("SELECT count(*) FROM job WHERE failed"),
+        **_queue(tx),
         "failures": [
             {"node_id": node_id, "kind": kind, "attempts": attempts, "error": error}
             for node_id, kind, attempts, error in failures
@@ -98,6 +101,12 @@ def stats(tx: Transaction, path: str) -> Stats:
         "edges": dict(tx.rows("SELECT type, count(*) FROM edge GROUP BY type ORDER BY type")),
         "embeddings": tx.value("SELECT count(*) FROM embedding"),
         "model": None if model is None else str(model),
+        **_queue(tx),
+    }
+
+
+def _queue(tx: Transaction) -> Queue:
+    return {
         "queue_size": tx.value("SELECT count(*) FROM job WHERE NOT failed"),
         "failed": tx.value("SELECT count(*) FROM job WHERE failed"),
     }

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedded_db.graph import reached_sql
-from embedded_db.matrix import TOLERANCE, Keys, VectorMatrix, top
+from embedded_db.matrix import TOLERANCE, Keys, Scores, VectorMatrix, top
 from embedded_db.nodes import COLUMNS, key_of, make_node, nodes_by_key
 from embedded_db.query import ParsedQuery
 from embedded_db.records import SearchResult
@@ -51,8 +51,18 @@ def search(
             values["words"] = match_expression(query.words)
         sql = f"SELECT {COLUMNS} FROM {source} WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset"
         return [SearchResult(make_node(row)) for row in tx.rows(sql, **values, **page)]
-    rank = _fused if query.words else _ranked
-    return _page(tx, rank(tx, matrix, query, vector, where, values), query)
+    if vector is None:
+        keys, scores = np.empty(0, np.int64), np.empty(0, np.float32)
+    else:
+        keys, scores = matrix.similarities(tx, vector, _keys(tx, where, values))
+    if query.words:
+        scored = _fuse(query, keys, scores, *_text_ranks(tx, query, where, values), matrix, vector)
+    elif vector is None:
+        scored = []
+    else:
+        best = top(matrix, vector, keys, scores, query.offset + query.limit, query.semantic.threshold)
+        scored = [_Scored(key, None, score) for key, score in best.items()]
+    return _page(tx, scored, query)
 
 
 def _candidates(tx: Transaction, query: ParsedQuery) -> tuple[str, dict[str, Any]]:
@@ -68,55 +78,37 @@ def _candidates(tx: Transaction, query: ParsedQuery) -> tuple[str, dict[str, Any
     return " AND ".join(parts) or "1", values
 
 
-def _similarities(
-    tx: Transaction,
-    matrix: VectorMatrix,
-    vector: NDArray[np.float32] | None,
-    where: str,
-    values: dict[str, Any],
-) -> tuple[Keys, NDArray[np.float32]]:
-    if vector is None:
-        return np.empty(0, np.int64), np.empty(0, np.float32)
-    candidates = None
-    if where != "1":
-        rows = tx.rows(f"SELECT n.key FROM node n WHERE {where}", **values)
-        candidates = np.fromiter((key for (key,) in rows), np.int64, len(rows))
-    return matrix.similarities(tx, vector, candidates)
+def _keys(tx: Transaction, where: str, values: dict[str, Any]) -> Keys | None:
+    """Return the keys of the candidates; None for all nodes."""
+    if where == "1":
+        return None
+    rows = tx.rows(f"SELECT n.key FROM node n WHERE {where}", **values)
+    return np.fromiter((key for (key,) in rows), np.int64, len(rows))
 
 
-def _ranked(
-    tx: Transaction,
-    matrix: VectorMatrix,
-    query: ParsedQuery,
-    vector: NDArray[np.float32] | None,
-    where: str,
-    values: dict[str, Any],
-) -> list[_Scored]:
-    keys, scores = _similarities(tx, matrix, vector, where, values)
-    if vector is None or query.semantic is None:
-        return []
-    best = top(matrix, vector, keys, scores, query.offset + query.limit, query.semantic.threshold)
-    return [_Scored(key, None, score) for key, score in best.items()]
-
-
-def _fused(
-    tx: Transaction,
-    matrix: VectorMatrix,
-    query: ParsedQuery,
-    vector: NDArray[np.float32] | None,
-    where: str,
-    values: dict[str, Any],
-) -> list[_Scored]:
-    """Fuse the rankings by meaning and by text; with a threshold, a result by text has to reach it too."""
-    keys, scores = _similarities(tx, matrix, vector, where, values)
-    threshold = query.semantic.threshold if query.semantic else None
+def _text_ranks(
+    tx: Transaction, query: ParsedQuery, where: str, values: dict[str, Any]
+) -> tuple[Keys, NDArray[np.float64]]:
+    """Return the candidates that hold the query's words, and how well these match: the lower, the better."""
     rows = tx.rows(
         f"SELECT n.key, t.rank FROM node_text t JOIN node n ON n.key = t.rowid AND {MATCH} WHERE {where}",
         words=match_expression(query.words),
         **values,
     )
-    text_keys = np.array([row[0] for row in rows], np.int64)
-    text_scores = np.array([row[1] for row in rows], np.float64)
+    return np.array([row[0] for row in rows], np.int64), np.array([row[1] for row in rows], np.float64)
+
+
+def _fuse(
+    query: ParsedQuery,
+    keys: Keys,
+    scores: Scores,
+    text_keys: Keys,
+    text_scores: NDArray[np.float64],
+    matrix: VectorMatrix,
+    vector: NDArray[np.float32] | None,
+) -> list[_Scored]:
+    """Fuse the rankings by meaning and by text; with a threshold, a result by text has to reach it too."""
+    threshold = query.semantic.threshold if query.semantic else None
     if threshold is not None:
         reaching = scores >= threshold - TOLERANCE
         keys, scores = keys[reaching], scores[reaching]

@@ -68,8 +68,7 @@ def knn_candidates(outcomes: Outcomes) -> list[Parameters]:
 def fit_knn(outcomes: Outcomes, parameters: Parameters, seed: int) -> Fitted:
     """Return a KNN of all records: each is an example with its quality and latency."""
     del seed
-    # Those that were timed go first: the format has no other way to leave one out.
-    order = sorted(range(len(outcomes.records)), key=lambda index: outcomes.records[index].latency is None)
+    order = outcomes.timed_first  # the format has no other way to leave a time out
     records = [outcomes.records[index] for index in order]
     fields = {
         "k": parameters["k"],

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from akidb_mlx.selection.distances import not_finite, squared_distances
 from akidb_mlx.selection.json_fields import Fields, Floats, Width
 
-_QUALITY_SHARE, _SPEED_SHARE = 0.9, 0.1
 _LEAST_QUALITY, _MISSING_QUALITY = 0.01, 0.5
 # Estimated distances held at a time.
 _BLOCK = 1 << 22
@@ -135,7 +134,7 @@ def vote_weights(qualities: Floats, latencies: NDArray[np.int64], count: int) ->
     """
     known = np.full(count, _MISSING_QUALITY)
     known[: len(qualities)] = np.maximum(qualities, _LEAST_QUALITY)
-    return _QUALITY_SHARE * known + _SPEED_SHARE * speeds(latencies.astype(np.float64), count)
+    return worth(known, speeds(latencies.astype(np.float64), count))
 
 
 def speeds(latencies: Floats, count: int) -> Floats:
@@ -146,3 +145,8 @@ def speeds(latencies: Floats, count: int) -> Floats:
     times = np.full(count, (least + most) / 2)
     times[: len(latencies)] = latencies
     return np.asarray(1 - (times - least) / max(most - least, 1.0), np.float64)
+
+
+def worth(qualities: Floats, speeds: Floats) -> Floats:
+    """Return 0.9 of qualities and 0.1 of speeds, both from 0 to 1."""
+    return 0.9 * qualities + 0.1 * speeds

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.selection.features import join
 from akidb_mlx.selection.json_fields import Floats
-from akidb_mlx.selection.knn import speeds
+from akidb_mlx.selection.knn import speeds, worth
 from akidb_mlx.selection.records import Record
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 # Texts in one call of the embedder: enough to sort by length with profit, few enough for progress to be seen.
 _SLICE = 256
-QUALITY_SHARE, SPEED_SHARE = 0.9, 0.1
 
 # Called with the number of texts embedded and their total.
 Progress = Callable[[int, int], None]
@@ -57,12 +56,16 @@ class Outcomes:
         return np.array([1.0 if one.performance is None else one.performance for one in self.records])
 
     @cached_property
+    def timed_first(self) -> list[int]:
+        """Return the numbers of the records, those with a response time first: the order of a KNN's file."""
+        return sorted(range(len(self.records)), key=lambda index: self.records[index].latency is None)
+
+    @cached_property
     def speeds(self) -> Floats:
         """Return the speed of each record, from 0 to 1 over all of them, as a KNN's votes count it."""
-        order = sorted(range(len(self.records)), key=lambda index: self.records[index].latency is None)
         times = np.array([one.latency for one in self.records if one.latency is not None], np.float64)
         found = np.empty(len(self.records))
-        found[order] = speeds(times, len(self.records))
+        found[self.timed_first] = speeds(times, len(self.records))
         return found
 
     @cached_property
@@ -72,7 +75,7 @@ class Outcomes:
         It is the mean where a label was tried more than once, and NaN where it was not tried. For a query of which a
         record only says that its label is right, the other labels are worth 0.
         """
-        return self._table(QUALITY_SHARE * self.qualities + SPEED_SHARE * self.speeds)
+        return self._table(worth(self.qualities, self.speeds))
 
     @cached_property
     def performances(self) -> Floats:
@@ -94,11 +97,11 @@ class Outcomes:
             records, self.features[queries], renumbered[self.query_of[kept]], self.labels, dimension=self.dimension
         )
 
-    def _table(self, worth: Floats) -> Floats:
+    def _table(self, of_record: Floats) -> Floats:
         shape = (len(self.features), len(self.labels))
         sums, counts = np.zeros(shape), np.zeros(shape)
         places = (self.query_of, self.label_of)
-        np.add.at(sums, places, worth)
+        np.add.at(sums, places, of_record)
         np.add.at(counts, places, 1)
         labelled = np.zeros(len(self.features), bool)
         labelled[self.query_of[[one.performance is None for one in self.records]]] = True
