@@ -37,11 +37,11 @@ def sts_pairs() -> tuple[list[str], list[str], list[float]]:
 
 
 def sts_spearman(vectors: np.ndarray) -> float:
-    """Rank correlation of cosine and human score; `vectors` of all first sentences, then of all second ones."""
+    """Rank correlation of cosine and human score of the first pairs; `vectors` of their first, then second sentences."""
     from scipy.stats import spearmanr
 
-    first, _, scores = sts_pairs()
-    return float(spearmanr((vectors[: len(first)] * vectors[len(first) :]).sum(axis=1), scores).statistic)
+    pairs = len(vectors) // 2
+    return float(spearmanr((vectors[:pairs] * vectors[pairs:]).sum(axis=1), sts_pairs()[2][:pairs]).statistic)
 
 
 def minilm_installed() -> bool:

@@ -334,18 +334,18 @@ def test_many_processes_start_cold(tmp_path, locked):
             assert own.count(WEIGHTS_PATH, "GET") == 1
 
 
-@pytest.mark.load
-def test_rounds_of_races_with_random_kills(tmp_path):
-    """Sixteen processes, twenty rounds, two of them killed in each: no wrong result, one download a round."""
+@pytest.mark.parametrize(("processes", "rounds"), [(5, 2), pytest.param(16, 20, marks=pytest.mark.load)])
+def test_rounds_of_races_with_random_kills(tmp_path, processes, rounds):
+    """Two processes are killed in each round: no wrong result, one download a round."""
     random = np.random.default_rng(3)
     with Hub() as own:
-        for number in range(20):
+        for number in range(rounds):
             name = f"org/tiny-{number}"
             own.add(name, {**files_of(TINY), "README.md": str(number).encode()})
             environment = {**own.environment(tmp_path), "AKIDB_CACHE_DIR": str(tmp_path / "cache")}
             before = own.count(WEIGHTS_PATH, "GET")
-            children = [start_child(name, environment) for _ in range(16)]
-            victims = [children[index] for index in random.choice(16, 2, replace=False)]
+            children = [start_child(name, environment) for _ in range(processes)]
+            victims = [children[index] for index in random.choice(processes, 2, replace=False)]
             time.sleep(random.uniform(0, 2))
             for victim in victims:
                 victim.kill()

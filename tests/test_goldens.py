@@ -62,25 +62,23 @@ def test_mpnet_is_exact(mpnet):
         assert np.abs(embed(one, "none") - golden("all-mpnet-base-v2")["none"]).max() <= 1e-5
 
 
+# Spearman's correlation by the vectors of sentence-transformers 6.2, from the same weights in float32.
 @pytest.mark.real_weights
-def test_mpnet_has_the_references_quality(mpnet):
-    """The vectors of sentence-transformers 6.2, from the same weights in float32, have a correlation of 0.83422."""
+@pytest.mark.parametrize(("pairs", "expected"), [(300, 0.94185), pytest.param(None, 0.83422, marks=pytest.mark.load)])
+def test_mpnet_has_the_references_quality(mpnet, pairs, expected):
     first, second, _ = sts_pairs()
     with EmbeddingService(str(mpnet), device="cpu") as one:
-        assert sts_spearman(one.embed_array([*first, *second])) == pytest.approx(0.83422, abs=2e-4)
+        vectors = one.embed_array([*first[:pairs], *second[:pairs]])
+    assert sts_spearman(vectors) == pytest.approx(expected, abs=2e-4)
 
 
+# At most 0.003 below the correlation by the reference's vectors in float32.
 @pytest.mark.real_weights
-def test_embeddinggemma_quantised_keeps_its_quality(embeddinggemma, tmp_path):
+@pytest.mark.parametrize(("pairs", "least"), [(300, 0.942), pytest.param(None, 0.878, marks=pytest.mark.load)])
+def test_embeddinggemma_quantised_keeps_its_quality(embeddinggemma, tmp_path, pairs, least):
     quantize(embeddinggemma, tmp_path / "4bit", bits=4, group_size=64)
     first, second, _ = sts_pairs()
     with EmbeddingService(str(tmp_path / "4bit"), device="cpu") as one:
         assert one.get_model_info()["quantization"] == "4-bit affine, group 64"
-        vectors = one.embed_array([*first, *second], input_type="STS")
-    assert sts_spearman(vectors) >= 0.878
-
-
-def test_goldens_are_there_for_every_tiny_model():
-    assert {path.name for path in GOLDENS.glob("tiny-*") if path.is_dir()} == {
-        path.stem for path in GOLDENS.glob("tiny-*.npz")
-    }
+        vectors = one.embed_array([*first[:pairs], *second[:pairs]], input_type="STS")
+    assert sts_spearman(vectors) >= least

@@ -68,15 +68,15 @@ def test_ten_windows(summarizer):
     assert steps[-1][0] == steps[-1][1] > 11
 
 
-@pytest.mark.load
-def test_embedding_and_summarising_side_by_side(minilm, tmp_path):
-    """Eight threads for a minute; nobody starves, and the vectors are those computed alone."""
+@pytest.mark.parametrize(("seconds", "least"), [(3, 4), pytest.param(60, 8, marks=pytest.mark.load)])
+def test_embedding_and_summarising_side_by_side(minilm, tmp_path, seconds, least):
+    """Eight threads; nobody starves, and the vectors are those computed alone."""
     first, second, _ = sts_pairs()
     texts = [*first[:100], *second[:100]]
     alone = minilm.embed_array(texts)
     with Summarizer(make_chat_model(tmp_path / "chat"), device="cpu") as summarizer:
         expected = summarizer.summarize(TALK, max_words=20)
-        ends = time.monotonic() + 60
+        ends = time.monotonic() + seconds
         counts = {"embed": 0, "summarize": 0}
         worst = 0.0
         failures: list[BaseException] = []
@@ -106,4 +106,4 @@ def test_embedding_and_summarising_side_by_side(minilm, tmp_path):
         assert not any(thread.is_alive() for thread in threads)
     assert not failures
     assert worst < 1e-6
-    assert min(counts.values()) >= 8, counts  # how many, the machine decides; none waits for ever
+    assert min(counts.values()) >= least, counts  # how many, the machine decides; none waits for ever
