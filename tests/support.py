@@ -37,7 +37,10 @@ def sts_pairs() -> tuple[list[str], list[str], list[float]]:
 
 
 def sts_spearman(vectors: np.ndarray) -> float:
-    """Rank correlation of cosine and human score of the first pairs; `vectors` of their first, then second sentences."""
+    """Rank correlation of cosine and human score; `vectors` of all first sentences, then of all second ones.
+
+    Fewer vectors are those of the first pairs.
+    """
     from scipy.stats import spearmanr
 
     pairs = len(vectors) // 2

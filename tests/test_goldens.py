@@ -5,7 +5,7 @@ import pytest
 
 from akidb_mlx import EmbeddingService
 from benchmarks.quantize import quantize
-from tests.support import GOLDENS, LONGEST, TEXTS, TINY, copy_model, edit_json, golden, sts_pairs, sts_spearman
+from tests.support import LONGEST, TEXTS, TINY, copy_model, edit_json, golden, sts_pairs, sts_spearman
 
 EXACT = [(name, prompt) for name in TINY for prompt in golden(name)]
 
