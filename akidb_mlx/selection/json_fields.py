@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import reprlib
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,16 @@ from numpy.typing import NDArray
 from pydantic_core import from_json
 
 from akidb_mlx.errors import InvalidInputError, ModelLoadError
+from akidb_mlx.options import is_number, shown
 
 # Bytes of a file, unless the caller says otherwise: a KNN of 10 000 examples of 1 038 values has 200 MB.
 MAX_BYTES = 512 << 20
-# Objects and lists inside each other; the formats need five.
+# A list, an object or a string takes up to 100 bytes of memory and as little as 2 of a file. So a file may have one
+# opening bracket, brace or quotation mark for so many bytes that may be read, and always the fewest.
+_BYTES_OF_A_MARK, _FEWEST_MARKS = 64, 10_000
+# Objects and lists inside each other, the selector itself not counted; the formats need four.
 _MAX_DEPTH = 64
-_NUMBERS = re.compile(rb"\[[-+0-9.eE, \t\r\n]*\]")
+_STRING_OR_NUMBERS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|\[[-+0-9.eE, \t\r\n]*\]', re.DOTALL)
 
 Floats = NDArray[np.float64]
 
@@ -27,18 +32,20 @@ def parse(text: str | bytes, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
 
     Args:
         text: JSON, as bytes in UTF-8.
-        max_bytes: how long it may be.
+        max_bytes: how long it may be. Reading takes at most 20 times as much memory.
 
     Raises:
-        ModelLoadError: it is longer, is not JSON, has a key twice or a number that is not finite, is nested too deeply,
-            or is no object.
-        InvalidInputError: it is no text at all.
+        ModelLoadError: it is longer, has too many parts, is not JSON, has a key twice or a number that is not finite,
+            is nested too deeply, or is no object.
+        InvalidInputError: it is no text at all, or the limit is no positive integer.
     """
+    check_limit(max_bytes)
     if not isinstance(text, (str, bytes)):
         raise InvalidInputError(f"a selector's JSON must be a string or bytes, found {type(text).__name__}")
     try:
         content = text.encode() if isinstance(text, str) else text
         check_size(len(content), max_bytes)
+        _check_marks(content, max_bytes)
         found = from_json(content, allow_inf_nan=False)
     except ValueError as error:
         deep = "recursion limit" in str(error)
@@ -47,6 +54,16 @@ def parse(text: str | bytes, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
         raise ModelLoadError(f"a selector must be a JSON object, found {_kind(found)}")
     _check_keys(content)
     return found
+
+
+def check_limit(max_bytes: int) -> None:
+    """Refuse a limit on bytes that is none.
+
+    Raises:
+        InvalidInputError: it is no integer of 1 or more.
+    """
+    if not is_number(max_bytes, Integral) or max_bytes < 1:
+        raise InvalidInputError(f"max_bytes must be an integer of 1 or more, found {shown(max_bytes)}")
 
 
 def check_size(size: int, max_bytes: int) -> None:
@@ -59,8 +76,23 @@ def check_size(size: int, max_bytes: int) -> None:
         raise ModelLoadError(f"the selector has {size} bytes, and at most {max_bytes} are read: raise max_bytes")
 
 
-def check_plain(name: str, value: Any, depth: int = 1) -> None:
+def _check_marks(content: bytes, max_bytes: int) -> None:
+    found = sum(map(content.count, (b"[", b"{", b'"')))
+    most = max(_FEWEST_MARKS, max_bytes // _BYTES_OF_A_MARK)
+    if found > most:
+        raise ModelLoadError(
+            f"the selector has {found} opening brackets, braces and quotation marks, and at most {most} are read: "
+            "raise max_bytes"
+        )
+
+
+def check_plain(name: str, value: Any, depth: int) -> None:
     """Check a field that no rule reads and that is written back as it was.
+
+    Args:
+        name: of the field.
+        value: its value.
+        depth: how many objects and lists it is in, the selector included.
 
     Raises:
         ModelLoadError: it is nested too deeply, or holds a number that is not finite.
@@ -110,11 +142,12 @@ class Fields:
     Args:
         values: the object.
         path: the place of the object, before the names of its fields.
+        depth: how many objects and lists its fields are in.
     """
 
-    def __init__(self, values: dict[str, Any], path: str = "") -> None:
+    def __init__(self, values: dict[str, Any], path: str = "", depth: int = 1) -> None:
         self.values = values
-        self._path = path
+        self._path, self._depth = path, depth
         self._read: set[str] = set()
 
     def name(self, key: str) -> str:
@@ -123,7 +156,6 @@ class Fields:
 
     def has(self, key: str) -> bool:
         """Return whether a field is there and not null."""
-        self._read.add(key)
         return self.values.get(key) is not None
 
     def boolean(self, key: str) -> bool:
@@ -202,19 +234,19 @@ class Fields:
         for index, one in enumerate(found):
             if not isinstance(one, dict):
                 raise self._wrong(f"{key}[{index}]", "an object", one)
-        return [Fields(one, f"{self.name(key)}[{index}].") for index, one in enumerate(found)]
+        return [Fields(one, f"{self.name(key)}[{index}].", self._depth + 2) for index, one in enumerate(found)]
 
     def object(self, key: str) -> Fields:
         """Return an object."""
         value = self._take(key)
         if not isinstance(value, dict):
             raise self._wrong(key, "an object", value)
-        return Fields(value, f"{self.name(key)}.")
+        return Fields(value, f"{self.name(key)}.", self._depth + 1)
 
     def check_others(self) -> None:
         """Check the fields that were not read, which are kept."""
         for key in self.values.keys() - self._read:
-            check_plain(self.name(key), self.values[key])
+            check_plain(self.name(key), self.values[key], self._depth)
 
     def error(self, key: str, fault: str) -> ModelLoadError:
         """Return the error of a field with a fault that its type does not show."""
@@ -255,16 +287,14 @@ def _numbers(values: list[Any], name: str, *, indexed: bool = True) -> Floats:
 def _check_keys(content: bytes) -> None:
     """Refuse an object with a key twice, of which pydantic's reader, six times as fast as json's, takes the last.
 
-    json's reader sees the text without its lists of numbers, which is short, and all of it only to be sure: a list in a
-    key would be gone too.
+    json's reader sees the text without its lists of numbers, which is short. It decodes the keys, so one that is
+    written in two ways is seen too. Its numbers are of no use, and `len` takes the least memory for them.
 
     Raises:
         ModelLoadError: there is one.
     """
-    try:
-        json.loads(_NUMBERS.sub(b"0", content), object_pairs_hook=_refuse_twice)
-    except ModelLoadError:
-        json.loads(content, object_pairs_hook=_refuse_twice)
+    short = _STRING_OR_NUMBERS.sub(lambda found: found[0] if found[0].startswith(b'"') else b"0", content)
+    json.loads(short, object_pairs_hook=_refuse_twice, parse_int=len, parse_float=len)
 
 
 def _refuse_twice(pairs: list[tuple[str, Any]]) -> None:
