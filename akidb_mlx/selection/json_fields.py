@@ -1,89 +1,17 @@
-"""Strict reading of a selector's JSON: bounded in size and depth, each field checked and named where it is wrong."""
+"""Strict reading of the fields of a selector's JSON: each is checked, and named where it is wrong."""
 
 from __future__ import annotations
 
-import json
-import re
 import reprlib
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import from_json
 
-from akidb_mlx.errors import InvalidInputError, ModelLoadError
-from akidb_mlx.options import is_number, shown
-
-# Bytes of a file, unless the caller says otherwise: a KNN of 10 000 examples of 1 038 values has 200 MB.
-MAX_BYTES = 512 << 20
-# A list, an object or a string takes up to 100 bytes of memory and as little as 2 of a file. So a file may have one
-# opening bracket, brace or quotation mark for so many bytes that may be read, and always the fewest.
-_BYTES_OF_A_MARK, _FEWEST_MARKS = 64, 10_000
-# Objects and lists inside each other, the selector itself not counted; the formats need four.
-_MAX_DEPTH = 64
-_STRING_OR_NUMBERS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|\[[-+0-9.eE, \t\r\n]*\]', re.DOTALL)
+from akidb_mlx.errors import ModelLoadError
+from akidb_mlx.selection.json_text import MAX_DEPTH, kind_of, too_deep
 
 Floats = NDArray[np.float64]
-
-
-def parse(text: str | bytes, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
-    """Return the object in a JSON text.
-
-    Args:
-        text: JSON, as bytes in UTF-8.
-        max_bytes: how long it may be. Reading takes at most 20 times as much memory.
-
-    Raises:
-        ModelLoadError: it is longer, has too many parts, is not JSON, has a key twice or a number that is not finite,
-            is nested too deeply, or is no object.
-        InvalidInputError: it is no text at all, or the limit is no positive integer.
-    """
-    check_limit(max_bytes)
-    if not isinstance(text, (str, bytes)):
-        raise InvalidInputError(f"a selector's JSON must be a string or bytes, found {type(text).__name__}")
-    try:
-        content = text.encode() if isinstance(text, str) else text
-        check_size(len(content), max_bytes)
-        _check_marks(content, max_bytes)
-        found = from_json(content, allow_inf_nan=False)
-    except ValueError as error:
-        deep = "recursion limit" in str(error)
-        raise _too_deep() if deep else ModelLoadError(f"the selector is not valid JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ModelLoadError(f"a selector must be a JSON object, found {_kind(found)}")
-    _check_keys(content)
-    return found
-
-
-def check_limit(max_bytes: int) -> None:
-    """Refuse a limit on bytes that is none.
-
-    Raises:
-        InvalidInputError: it is no integer of 1 or more.
-    """
-    if not is_number(max_bytes, Integral) or max_bytes < 1:
-        raise InvalidInputError(f"max_bytes must be an integer of 1 or more, found {shown(max_bytes)}")
-
-
-def check_size(size: int, max_bytes: int) -> None:
-    """Refuse JSON that is too long.
-
-    Raises:
-        ModelLoadError: it has more than `max_bytes`.
-    """
-    if size > max_bytes:
-        raise ModelLoadError(f"the selector has {size} bytes, and at most {max_bytes} are read: raise max_bytes")
-
-
-def _check_marks(content: bytes, max_bytes: int) -> None:
-    found = sum(map(content.count, (b"[", b"{", b'"')))
-    most = max(_FEWEST_MARKS, max_bytes // _BYTES_OF_A_MARK)
-    if found > most:
-        raise ModelLoadError(
-            f"the selector has {found} opening brackets, braces and quotation marks, and at most {most} are read: "
-            "raise max_bytes"
-        )
 
 
 def check_plain(name: str, value: Any, depth: int) -> None:
@@ -97,8 +25,8 @@ def check_plain(name: str, value: Any, depth: int) -> None:
     Raises:
         ModelLoadError: it is nested too deeply, or holds a number that is not finite.
     """
-    if isinstance(value, (list, dict)) and depth > _MAX_DEPTH:
-        raise _too_deep()
+    if isinstance(value, (list, dict)) and depth > MAX_DEPTH:
+        raise too_deep()
     if type(value) in (int, float):
         _numbers([value], name, indexed=False)
     elif isinstance(value, list):
@@ -265,7 +193,7 @@ class Fields:
         return value
 
     def _wrong(self, key: str, expected: str, found: Any) -> ModelLoadError:
-        shown = reprlib.repr(found) if isinstance(found, (str, int, float)) else _kind(found)
+        shown = reprlib.repr(found) if isinstance(found, (str, int, float)) else kind_of(found)
         return ModelLoadError(f"{self.name(key)} must be {expected}, found {shown}")
 
 
@@ -273,7 +201,7 @@ def _numbers(values: list[Any], name: str, *, indexed: bool = True) -> Floats:
     """Return finite numbers as an array; JSON's true and false are none."""
     if not set(map(type, values)) <= {float, int}:
         index = next(index for index, value in enumerate(values) if type(value) not in (float, int))
-        raise ModelLoadError(f"{name}[{index}] must be a number, found {_kind(values[index])}")
+        raise ModelLoadError(f"{name}[{index}] must be a number, found {kind_of(values[index])}")
     try:
         array = np.fromiter(values, np.float64, len(values))
     except OverflowError:  # an integer of hundreds of digits
@@ -284,35 +212,5 @@ def _numbers(values: list[Any], name: str, *, indexed: bool = True) -> Floats:
     return array
 
 
-def _check_keys(content: bytes) -> None:
-    """Refuse an object with a key twice, of which pydantic's reader, six times as fast as json's, takes the last.
-
-    json's reader sees the text without its lists of numbers, which is short. It decodes the keys, so one that is
-    written in two ways is seen too. Its numbers are of no use, and `len` takes the least memory for them.
-
-    Raises:
-        ModelLoadError: there is one.
-    """
-    short = _STRING_OR_NUMBERS.sub(lambda found: found[0] if found[0].startswith(b'"') else b"0", content)
-    json.loads(short, object_pairs_hook=_refuse_twice, parse_int=len, parse_float=len)
-
-
-def _refuse_twice(pairs: list[tuple[str, Any]]) -> None:
-    seen: set[str] = set()
-    for key, _ in pairs:
-        if key in seen:
-            raise ModelLoadError(f"the selector has the field {reprlib.repr(key)} twice in one object")
-        seen.add(key)
-
-
-def _too_deep() -> ModelLoadError:
-    return ModelLoadError(f"the selector is nested more than {_MAX_DEPTH} levels deep")
-
-
 def _count(size: int) -> str:
     return f"{size} value{'' if size == 1 else 's'}"
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")

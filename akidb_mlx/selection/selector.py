@@ -18,7 +18,8 @@ from akidb_mlx.selection.decision import Decision
 from akidb_mlx.selection.exact_svm import OneAgainstOne
 from akidb_mlx.selection.features import CATEGORIES, EmbeddingModel
 from akidb_mlx.selection.files import ALGORITHMS, output_file
-from akidb_mlx.selection.json_fields import MAX_BYTES, Fields, Floats, check_limit, check_size, parse
+from akidb_mlx.selection.json_fields import Fields, Floats
+from akidb_mlx.selection.json_text import MAX_BYTES, check_limit, check_size, parse
 from akidb_mlx.selection.kmeans import NearestCentroid
 from akidb_mlx.selection.knn import NearestNeighbours, Neighbour
 from akidb_mlx.selection.mlp import Perceptron
@@ -92,7 +93,7 @@ class Selector(Closeable):
             exact: read an SVM by scikit-learn's own arrays (`dual_coef`, `n_support`, `intercept`, `support_vectors`,
                 and `classes` where it is there), also one of `format_version` 2; the choice is then that of
                 `SVC.predict`. A file without them is refused.
-            max_bytes: how long the JSON may be. Reading takes at most 20 times as much memory.
+            max_bytes: how long the JSON may be. Reading takes at most 16 times as much memory.
 
         Raises:
             ModelLoadError: it is no selector that can be used; the message names the field.
