@@ -28,37 +28,37 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-const SIZE: usize = 4 << 20;
+const SIZE: usize = 1 << 20;
 const KNN: &str = r#"{"algorithm": "knn", "trained": true, "k": 1, "embeddings": [[1.0]], "labels": ["a"], "x": "#;
 
-/// Return a selector of about `SIZE` bytes with a list that begins with `first` and goes on with `item`.
-fn with_list(first: &str, item: &str) -> String {
+/// Return a selector of about `SIZE` bytes with a list of an item again and again, between two others.
+fn with_list(first: &str, item: &str, last: &str) -> String {
     let count = (SIZE - KNN.len()) / (item.len() + 1);
-    format!("{KNN}[{first}{}]}}", vec![item; count].join(","))
+    format!("{KNN}[{first}{}{last}]}}", vec![item; count].join(","))
 }
 
 // One test, since all threads share the count.
 #[test]
 fn reading_is_bounded() {
-    let lists = [
-        ("", "0"),
-        ("", "0.5"),
-        ("", "9007199254740993"),
-        ("", "[0]"),
-        ("", "[0,0,0,0,0,0,0,0]"),
-        ("", "[]"),
-        ("", "{}"),
-        ("", "\"\""),
-        ("", "\"a\""),
-        ("", "null"),
-        ("", "{\"a\":0}"),
-        ("", "[0,\"\"]"),
-        ("\"\",", "0"),
-        ("0,\"\",", "0"),
-        ("[0],\"\",", "[0]"),
+    let deep = format!("{}0{}", "[".repeat(60), "]".repeat(60));
+    let plain = [
+        "0",
+        "0.5",
+        "9007199254740993",
+        "[0]",
+        "[0,0,0,0,0,0,0,0]",
+        "[]",
+        "{}",
+        "\"\"",
+        "\"a\"",
+        "null",
+        "{\"a\":0}",
+        "[0,\"\"]",
+        &deep,
     ];
-    for (first, item) in lists {
-        let text = with_list(first, item);
+    let mixed = [("\"\",", "0", ""), ("0,\"\",", "0", ""), ("", "0", ",\"\""), ("", "[0]", ",\"\"")];
+    for (first, item, last) in plain.map(|item| ("", item, "")).into_iter().chain(mixed) {
+        let text = with_list(first, item, last);
         let limit = text.len();
         let before = HELD.load(Relaxed);
         MOST.store(before, Relaxed);
