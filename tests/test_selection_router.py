@@ -204,7 +204,7 @@ def test_a_category_for_a_file_that_does_not_say():
     with FakeEmbedder() as fake:
         with pytest.raises(
             InvalidInputError,
-            match="takes 30 values of an embedding, and fake gives 16: if the last 14 .* say category_one_hot=True",
+            match=r"takes 30 values of an embedding, and fake gives 16: if the last 14 .* say category_one_hot=True",
         ):
             Router(one, fake)
         router = Router(one, fake, category_one_hot=True)
@@ -218,7 +218,7 @@ def test_a_category_for_a_file_that_does_not_say():
         )
         with pytest.raises(InvalidInputError, match="takes 30 values"):
             evaluate(one, records, service=fake)
-        with pytest.raises(InvalidInputError, match="takes 2 values of an embedding, and fake gives 16$"):
+        with pytest.raises(InvalidInputError, match=r"takes 2 values of an embedding, and fake gives 16$"):
             Router(selector(TEXTS, embedding_model=None, features=None), fake, category_one_hot=True)
 
 
@@ -470,12 +470,13 @@ def test_pushing_without_rights(hub, tmp_path, monkeypatch):
         push_file(path, "org/selectors-refused", "knn_model.json")
 
 
-def test_a_token_is_in_no_traceback(hub, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("hub")
+def test_a_token_is_in_no_traceback(tmp_path, monkeypatch):
     """The client's errors of a header or an address may show it."""
     from httpx2 import LocalProtocolError
     from huggingface_hub import HfApi
 
-    def fail(*arguments, **options):
+    def fail(*_, **__):
         raise LocalProtocolError("Illegal header value b'Bearer hf_secret'")
 
     monkeypatch.setattr(HfApi, "create_repo", fail)

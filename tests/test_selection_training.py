@@ -233,7 +233,7 @@ def test_an_evaluation_has_the_scale_of_speeds_of_the_training():
     assert value == pytest.approx(0.9 + 0.1 * np.mean([0.9, 0.8, 0, 0.5]))
     document = json.loads(selector.to_json())
     document["training"]["latency_range"] = [2, "x"]
-    with pytest.raises(ModelLoadError, match="training.latency_range must be two integers"):
+    with pytest.raises(ModelLoadError, match=r"training\.latency_range must be two integers"):
         evaluate(Selector(document), held)
 
 
