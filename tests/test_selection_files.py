@@ -403,6 +403,15 @@ def test_one_hot_of_a_file():
     assert selector.category_one_hot
 
 
+# scikit-learn's arrays.
+EXACT = {
+    "support_vectors": [[1.0, 2.0], [3.0, 4.0]],
+    "dual_coef": [[1.0, -1.0]],
+    "intercept": [0.5],
+    "n_support": [1, 1],
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -413,11 +422,8 @@ def test_one_hot_of_a_file():
         ({"input_normalization": "l2"}, "input_normalization must be one of none"),
         ({"format_version": 3}, "format_version is 3"),
         ({"model_names": ["a"], "n_support": [2]}, "model_names has 1 values, and an SVM needs 2 or more"),
-        *(
-            ({key: ...}, rf"no field (svc\.)?{key}")
-            for key in ("support_vectors", "dual_coef", "intercept", "n_support")
-        ),
-        *(({key: None}, f"{key} must be a list") for key in ("support_vectors", "dual_coef", "intercept", "n_support")),
+        *(({key: ...}, rf"no field (svc\.)?{key}") for key in EXACT),
+        *(({key: None}, f"{key} must be a list") for key in EXACT),
         ({"classes": [0, 2]}, r"classes\[1\] is 2, and model_names has 2 values"),
         ({"classes": [0, -1]}, r"classes\[1\] is -1, and model_names has 2 values"),
         ({"classes": [1, 1]}, r"classes\[1\] is 1, a label that one before it has too"),
@@ -428,14 +434,8 @@ def test_one_hot_of_a_file():
 )
 @pytest.mark.parametrize("inside", [False, True])
 def test_arrays_of_an_exact_svm_that_do_not_fit(changes, message, inside):
-    arrays = {
-        "support_vectors": [[1.0, 2.0], [3.0, 4.0]],
-        "dual_coef": [[1.0, -1.0]],
-        "intercept": [0.5],
-        "n_support": [1, 1],
-    }
-    at_top = {key: value for key, value in changes.items() if key not in (*arrays, "classes")}
-    arrays |= {key: value for key, value in changes.items() if key not in at_top}
+    at_top = {key: value for key, value in changes.items() if key not in (*EXACT, "classes")}
+    arrays = EXACT | {key: value for key, value in changes.items() if key not in at_top}
     arrays = {key: value for key, value in arrays.items() if value is not ...}
     refused(changed("svm", **at_top, **({"svc": arrays} if inside else arrays)), message, exact=True)
 
@@ -444,14 +444,6 @@ def test_arrays_of_an_exact_svm_that_do_not_fit(changes, message, inside):
 def test_an_exact_reading_without_the_arrays_is_refused(kind):
     message = "no field support_vectors" if kind == "svm" else f"algorithm is {kind}, and exact=True reads"
     refused(changed(kind), message, exact=True)
-
-
-EXACT = {
-    "support_vectors": [[1.0, 2.0], [3.0, 4.0]],
-    "dual_coef": [[1.0, -1.0]],
-    "intercept": [0.5],
-    "n_support": [1, 1],
-}
 
 
 @pytest.mark.parametrize("key", [*EXACT, "notes", "linear_classifiers", "classes"])
