@@ -122,15 +122,15 @@ def parse_options(options: EmbedOptions, dimensions: DimensionRange) -> CallOpti
         check_string("prompt", prompt)
     normalize = options.get("normalize", True)
     if not isinstance(normalize, bool):
-        raise InvalidInputError(f"normalize must be True or False, found {_shown(normalize)}")
+        raise InvalidInputError(f"normalize must be True or False, found {shown(normalize)}")
     on_overflow = options.get("on_overflow", "truncate")
     if on_overflow not in OVERFLOW_POLICIES:
         raise InvalidInputError(
-            f"on_overflow must be one of {', '.join(OVERFLOW_POLICIES)}, found {_shown(on_overflow)}"
+            f"on_overflow must be one of {', '.join(OVERFLOW_POLICIES)}, found {shown(on_overflow)}"
         )
     output_dtype = options.get("output_dtype", "float32")
     if output_dtype not in OUTPUT_DTYPES:
-        raise InvalidInputError(f"output_dtype must be one of {', '.join(OUTPUT_DTYPES)}, found {_shown(output_dtype)}")
+        raise InvalidInputError(f"output_dtype must be one of {', '.join(OUTPUT_DTYPES)}, found {shown(output_dtype)}")
     size = parse_dimensions(options.get("dimensions"), dimensions)
     return CallOptions(
         input_type=input_type,
@@ -160,7 +160,7 @@ def refuse_arguments(arguments: Mapping[str, object]) -> None:
     """
     if arguments:
         instead = "; ".join(f"{name}: {hint}" for name, hint in _FORMER_ARGUMENTS.items() if name in arguments)
-        names = ", ".join(map(_shown, sorted(arguments)))
+        names = ", ".join(map(shown, sorted(arguments)))
         raise TypeError(f"EmbeddingService has no argument {names}" + (f" ({instead})" if instead else ""))
 
 
@@ -173,7 +173,7 @@ def parse_timeout(timeout: Any) -> float | None:
     if timeout is None:
         return None
     if not is_number(timeout, Real) or not timeout > 0:
-        raise InvalidInputError(f"timeout must be a number of seconds above 0, or None, found {_shown(timeout)}")
+        raise InvalidInputError(f"timeout must be a number of seconds above 0, or None, found {shown(timeout)}")
     return None if timeout > threading.TIMEOUT_MAX else float(timeout)
 
 
@@ -188,7 +188,7 @@ def parse_dimensions(dimensions: Any, allowed: DimensionRange) -> int:
     most = allowed.native
     if not is_number(dimensions, Integral) or dimensions < 1 or (most is not None and dimensions > most):
         bounds = "of 1 or more" if most is None else f"from 1 to {most}"
-        raise InvalidInputError(f"dimensions must be an integer {bounds}, found {_shown(dimensions)}")
+        raise InvalidInputError(f"dimensions must be an integer {bounds}, found {shown(dimensions)}")
     if most is not None and dimensions != most and not allowed.cuttable:
         raise InvalidInputError(
             f"dimensions={dimensions}: {allowed.model} was not trained for vectors shorter than {allowed.native} and "
@@ -203,7 +203,7 @@ def is_number(value: object, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """Return a value as a message quotes it, cut short."""
     try:
         return reprlib.repr(value)

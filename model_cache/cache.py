@@ -121,6 +121,17 @@ class ModelCache:
                     return
 
     @translate_os_errors()
+    def remote_files(self, name: str) -> tuple[str, ...]:
+        """Ask the Hub which files `ensure` would download for a repository, and download none.
+
+        Raises:
+            InvalidModelNameError: the Hub can have no such repository.
+            ModelUnavailableError: it has none, or it is not a supported model.
+            DownloadError: the Hub cannot be reached.
+        """
+        return self._downloader.file_names(RepoName.parse(name))
+
+    @translate_os_errors()
     def list(self) -> CachedModels:
         """Return the models in the cache, sorted by name."""
         return [describe(model) for model in self._store.all()]

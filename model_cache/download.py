@@ -51,6 +51,11 @@ class Downloader:
         hub.check_online(repo)
         return hub.describe(repo, time.monotonic() + self._timeout_s).commit
 
+    def file_names(self, repo: RepoName) -> tuple[str, ...]:
+        """Ask the Hub which files of a repository a model needs."""
+        hub.check_online(repo)
+        return tuple(file.name for file in hub.describe(repo, time.monotonic() + self._timeout_s).files)
+
     def download(self, repo: RepoName, *, refresh: bool = False) -> StoredModel:
         """Download a model, unless another process has done so meanwhile; `refresh` asks the Hub even then."""
         hub.check_online(repo)

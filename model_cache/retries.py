@@ -37,7 +37,7 @@ def retry(work: Callable[[], _Result], repo: RepoName, deadline: float) -> _Resu
         result: _Result = retrying(work)
         return result
     except (HTTPError, InvalidURL, OSError, UnicodeError) as error:
-        raise _explain(error, repo) from error
+        raise _explain(error, repo) from (None if may_hold_token(error) else error)
 
 
 def _is_transient(error: BaseException) -> bool:
@@ -63,9 +63,15 @@ def status_of(error: BaseException) -> int | None:
     return None
 
 
+def may_hold_token(error: BaseException) -> bool:
+    """Return whether an error's message may hold the token, so that neither it nor its traceback may be shown."""
+    from httpx2 import InvalidURL, LocalProtocolError
+
+    return isinstance(error, (InvalidURL, LocalProtocolError, UnicodeError))
+
+
 def _explain(error: BaseException, repo: RepoName) -> Exception:
     """Return the error that tells a person what went wrong and what to do."""
-    from httpx2 import InvalidURL, LocalProtocolError
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     address = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{repo.repo_id}"
@@ -81,8 +87,7 @@ def _explain(error: BaseException, repo: RepoName) -> Exception:
         return ModelUnavailableError(
             f"the Hub has no model {repo.repo_id}, or it is private: check the name, or set HF_TOKEN"
         )
-    if isinstance(error, (InvalidURL, LocalProtocolError, UnicodeError)):
-        # Their messages may hold the token.
+    if may_hold_token(error):
         return DownloadError(
             f"{repo} cannot be asked for ({type(error).__name__}): HF_ENDPOINT must be an address, and HF_TOKEN "
             "hold printable ASCII only"

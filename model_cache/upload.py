@@ -7,7 +7,7 @@ from pathlib import Path
 from model_cache import hub
 from model_cache.errors import UploadError
 from model_cache.names import RepoName
-from model_cache.retries import first_line, status_of
+from model_cache.retries import first_line, may_hold_token, status_of
 
 
 def push_file(path: Path, repo: str, name: str, *, private: bool = False) -> str:
@@ -30,7 +30,7 @@ def push_file(path: Path, repo: str, name: str, *, private: bool = False) -> str
     target = RepoName.parse(repo)
     hub.check_online(target)
     hub.check_token()
-    from httpx2 import HTTPError, InvalidURL, LocalProtocolError
+    from httpx2 import HTTPError, InvalidURL
     from huggingface_hub import HfApi
 
     api = HfApi()
@@ -44,11 +44,12 @@ def push_file(path: Path, repo: str, name: str, *, private: bool = False) -> str
             commit_message=f"Add {name}",
         )
     except (HTTPError, InvalidURL, OSError, ValueError) as error:
-        if isinstance(error, (InvalidURL, LocalProtocolError, UnicodeError)):  # their messages may hold the token
-            reason = f"{type(error).__name__}: HF_ENDPOINT must be an address"
-        elif status_of(error) in (401, 403):
+        failure = f"{name} could not be pushed to {target}"
+        if may_hold_token(error):
+            raise UploadError(f"{failure}: {type(error).__name__}: HF_ENDPOINT must be an address") from None
+        if status_of(error) in (401, 403):
             reason = "set HF_TOKEN to a token that may write to it (or run `hf auth login`)"
         else:
             reason = first_line(error)
-        raise UploadError(f"{name} could not be pushed to {target}: {reason}") from error
+        raise UploadError(f"{failure}: {reason}") from error
     return str(done.commit_url)

@@ -81,6 +81,25 @@ def test_near_ties_are_told_apart_exactly():
     assert make(document).select(base) == "0"
 
 
+@pytest.mark.parametrize("offset", [1e3, 1e5, 1e7])
+def test_no_neighbour_is_lost_to_the_rounding_of_the_estimate(offset):
+    """Far from 0, the estimates are wrong by more than most rows differ: a bound on that which is too small shows."""
+    rng = np.random.default_rng(1)
+    rows = offset + rng.normal(size=(300, 48)) * 1e-4 * rng.choice([-1, 1], (300, 1))
+    document = {
+        "algorithm": "knn",
+        "trained": True,
+        "k": 7,
+        "embeddings": rows.tolist(),
+        "labels": [str(index) for index in range(300)],
+    }
+    selector = make(document)
+    for query in offset + rng.normal(size=(30, 48)) * 1e-4:
+        squares = np.array([sum((a - b) * (a - b) for a, b in zip(query, row, strict=True)) for row in rows])
+        nearest = np.argsort(squares, kind="stable")[:7].tolist()
+        assert [one.example for one in selector.neighbours(query)] == nearest
+
+
 def test_squares_are_added_from_left_to_right():
     """Rows of the same values in other orders are equally far but for the rounding of the sums."""
     rng = np.random.default_rng(0)
@@ -222,6 +241,25 @@ def test_distances_that_overflow_are_refused(kind):
     assert make(document).select([1.0]) == "b"
 
 
+def test_sums_of_votes_that_overflow_are_refused():
+    document = {
+        "algorithm": "knn",
+        "trained": True,
+        "k": 2,
+        "embeddings": [[0.0], [1.0], [9.0]],
+        "labels": ["a", "a", "b"],
+        "qualities": [1.79e308] * 3,
+    }
+    selector = make(document)
+    for call in (selector.select, selector.scores, selector.explain):
+        with pytest.raises(InferenceError, match="the score of a is not finite"):
+            call([0.0])
+    with pytest.raises(InferenceError, match="the score of a is not finite") as caught:
+        selector.select_batch([[8.0], [0.0]])
+    assert caught.value.index == 1
+    assert selector.select([8.0]) == "a"
+
+
 def test_scores_that_overflow_are_refused():
     document = random_document("mlp", 1)
     queries = np.ones((3, 12))
@@ -274,6 +312,42 @@ def test_a_closed_selector_is_an_error():
         with pytest.raises(ServiceClosedError):
             call()
     assert "closed" in repr(selector)
+
+
+class ClosedMeanwhile(Selector):
+    """A selector that another thread closes as soon as a call has found it open."""
+
+    def _open(self):
+        found = super()._open()
+        self.close()
+        return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_call_that_began_before_close_has_all_of_the_selector(kind, tmp_path):
+    document = random_document(kind, 2)
+    text = make(document).to_json()
+
+    def opened():
+        return ClosedMeanwhile(json.loads(text))
+
+    assert opened().to_json() == text
+    assert opened().save(tmp_path).read_text() == text
+    assert opened().describe() == make(document).describe()
+    query = random_queries(2, 1)[0]
+    assert opened().select(query) == make(document).select(query)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_decisions_are_the_labels_the_scores_and_the_reasons(kind):
+    for seed in range(4):
+        selector = make(random_document(kind, seed))
+        queries = random_queries(seed, 20)
+        decisions = selector.decide_batch(queries)
+        assert [one.label for one in decisions] == selector.select_batch(queries)
+        assert [one.scores for one in decisions] == selector.score_batch(queries)
+        assert [one.reasons for one in decisions] == [selector.explain(query) for query in queries]
+    assert selector.decide_batch([]) == []
 
 
 @pytest.mark.parametrize(
@@ -414,4 +488,29 @@ def test_the_exact_reading_of_an_svm_is_scikit_learns_prediction(kernel, classes
     selector = Selector.from_json(json.dumps(document), exact=True)
     queries = rng.normal(size=(3000, 6)) * 3
     assert selector.select_batch(queries) == [f"m{label}" for label in estimator.predict(queries)]
+    assert json.loads(selector.to_json()) == document
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_classes_of_an_exact_svm_are_in_their_own_order(version):
+    """scikit-learn's classes are places in `model_names`, of which some may have no classifier."""
+    svm = pytest.importorskip("sklearn.svm")
+    rng = np.random.default_rng(3)
+    features, targets = rng.normal(size=(90, 5)), rng.integers(0, 3, 90)
+    estimator = svm.SVC(kernel="rbf", gamma=0.3).fit(features, targets)
+    names = ["never", "c", "a", "unused", "b"]
+    classes = [4, 2, 1]  # the estimator's classes 0, 1 and 2 are "b", "a" and "c"
+    arrays = {
+        "support_vectors": estimator.support_vectors_.tolist(),
+        "dual_coef": estimator.dual_coef_.tolist(),
+        "intercept": estimator.intercept_.tolist(),
+        "n_support": estimator.n_support_.tolist(),
+        "classes": classes,
+    }
+    document = {"algorithm": "svm", "trained": True, "model_names": names, "kernel_type": "Rbf", "gamma": 0.3}
+    document |= {"format_version": 2, "svc": arrays} if version == 2 else arrays
+    selector = Selector.from_json(json.dumps(document), exact=True)
+    queries = rng.normal(size=(500, 5))
+    assert selector.select_batch(queries) == [names[classes[one]] for one in estimator.predict(queries)]
+    assert selector.labels == ["b", "a", "c"]
     assert json.loads(selector.to_json()) == document

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -93,6 +94,9 @@ def test_the_small_selectors_are_usable(kind):
         ('{"algorithm": [1, 2], "algorithm": [3]}', "the field 'algorithm' twice"),
         ('{"a[1]": [1], "a[2]": [2]}', "no field algorithm"),
         ('{"a[1]": [1], "a[1]": [2]}', r"the field 'a\[1\]' twice"),
+        ('{"a[1]": [1], "a\\u005b1]": [2]}', r"the field 'a\[1\]' twice"),
+        ('{"a[\\u0031]": [1], "a[1]": [2]}', r"the field 'a\[1\]' twice"),
+        ('{"\\"[": 1, "b": "]\\"", "\\u0022\\u005b": 1}', "twice in one object"),
         ('{"k": NaN}', "not valid JSON"),
         ('{"k": -Infinity}', "not valid JSON"),
         ("[" * 100_000, "nested|not valid JSON"),
@@ -112,6 +116,23 @@ def test_depth_is_bounded_where_any_field_may_stand(depth):
     refused(f'{document}, "notes": {"[" * depth}{"]" * depth}}}', "nested")
     refused(f'{document}, "notes": {"[" * depth}1{"]" * depth}}}', "nested")
     refused(f'{document[: document.index("[[")]}{"[" * depth}{"]" * depth}, "labels": []}}', "embeddings|nested")
+
+
+# A place for an unknown field, and how many objects and lists it is in.
+NESTED = [((), 1), (("features",), 2), (("embedding_model",), 2), (("layers", 0), 3)]
+
+
+def nested_text(path, levels, opening, closing):
+    document = changed("mlp", features={}, embedding_model={"name": "m", "dimension": 2})
+    put(document, (*path, "deep"), "@")
+    return json.dumps(document).replace('"@"', f"{opening * levels}0{closing * levels}")
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}"), ('["x",', "]")])
+@pytest.mark.parametrize(("path", "outside"), NESTED, ids=str)
+def test_the_objects_and_lists_around_a_field_count_for_its_depth(path, outside, opening, closing):
+    assert Selector.from_json(nested_text(path, 65 - outside, opening, closing)).is_trained
+    refused(nested_text(path, 66 - outside, opening, closing), "nested more than 64 levels")
 
 
 @pytest.mark.parametrize(
@@ -259,6 +280,78 @@ def test_size_is_bounded(tmp_path):
     assert Selector.load(path, max_bytes=len(text)).is_trained
 
 
+def test_parts_are_bounded():
+    """As in Rust and Go: 10 000 whatever the limit, and else one for 64 bytes that may be read."""
+    message = "the selector has more than {} lists, objects, strings and other values: raise max_bytes"
+    start = json.dumps(changed("knn"))[:-1]
+    others = count_parts(f'{start}, "list": [""]}}')
+    text = f'{start}, "list": [""{",null" * (10_000 - others)}]}}'
+    assert Selector.from_json(text, max_bytes=80_000).is_trained
+    longer = text.replace('""', '"",null')
+    refused(longer, message.format(10_000), max_bytes=80_000)
+    assert Selector.from_json(longer, max_bytes=64 * 10_001).is_trained
+    refused(longer.replace('""', '"",null'), message.format(10_001), max_bytes=64 * 10_001)
+    numbers = f'{start}, "list": [{",".join("0" * 20_000)}]}}'
+    assert Selector.from_json(numbers, max_bytes=80_000).is_trained
+    assert Selector.from_json(f'{start}, "text": "{"," * 20_000}"}}', max_bytes=80_000).is_trained
+    for item in ("[]", "[1]", "{}", '""'):
+        refused(f'{start}, "list": [{",".join([item] * 5_100)}]}}', message.format(10_000), max_bytes=80_000)
+
+
+def count_parts(text):
+    """Brackets, braces and quotation marks, and the commas of objects and of lists that hold more than numbers."""
+    commas = 0
+
+    def walk(value):
+        nonlocal commas
+        if isinstance(value, (list, dict)):
+            children = list(value.values() if isinstance(value, dict) else value)
+            if isinstance(value, dict) or not {type(one) for one in children} <= {int, float}:
+                commas += max(0, len(children) - 1)
+            for one in children:
+                walk(one)
+
+    walk(json.loads(text))
+    return sum(map(text.count, '[{"')) + commas
+
+
+@pytest.mark.parametrize(
+    ("first", "item", "last"),
+    [
+        *(("", item, "") for item in ("0", "300", "0.5", "1e9", "[0]", "[300,300]", "[]", "{}", '""', '"a"', "null")),
+        ("", f"{'[' * 60}0{']' * 60}", ""),
+        ('"",', "300", ""),
+        ("", "300", ',""'),
+        ("", "[300]", ',""'),
+    ],
+    ids=lambda value: value[:8],
+)
+def test_reading_takes_at_most_sixteen_times_the_limit(first, item, last):
+    start = json.dumps(changed("knn"))[:-1]
+    text = f'{start}, "list": [{first}{",".join([item] * ((1 << 18) // (len(item) + 1)))}{last}]}}'
+    tracemalloc.start()
+    try:
+        Selector.from_json(text, max_bytes=len(text))
+    except ModelLoadError as error:
+        assert "lists, objects, strings" in str(error)
+    finally:
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert most <= 16 * len(text) + (1 << 20)  # the fewest parts that are always read take a little
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, None, True, "9"])
+def test_a_limit_that_is_none(limit, tmp_path):
+    path = tmp_path / "knn_model.json"
+    path.write_text(json.dumps(changed("knn")))
+    for call in (Selector.from_json, Selector.load):
+        with pytest.raises(InvalidInputError, match="max_bytes must be an integer of 1 or more"):
+            call(path if call == Selector.load else path.read_text(), max_bytes=limit)
+    for huge in (1 << 63, 10**400):
+        assert Selector.load(path, max_bytes=huge).is_trained
+        assert Selector.from_json(path.read_text(), max_bytes=huge).is_trained
+
+
 def test_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(ModelLoadError, match=r"none\.json cannot be read: No such file"):
         Selector.load(tmp_path / "none.json")
@@ -310,6 +403,15 @@ def test_one_hot_of_a_file():
     assert selector.category_one_hot
 
 
+# scikit-learn's arrays.
+EXACT = {
+    "support_vectors": [[1.0, 2.0], [3.0, 4.0]],
+    "dual_coef": [[1.0, -1.0]],
+    "intercept": [0.5],
+    "n_support": [1, 1],
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -319,23 +421,45 @@ def test_one_hot_of_a_file():
         ({"kernel_type": "Poly"}, "kernel_type"),
         ({"input_normalization": "l2"}, "input_normalization must be one of none"),
         ({"format_version": 3}, "format_version is 3"),
-        ({"model_names": ["a"], "n_support": [2]}, "needs 2 or more"),
+        ({"model_names": ["a"], "n_support": [2]}, "model_names has 1 values, and an SVM needs 2 or more"),
+        *(({key: ...}, rf"no field (svc\.)?{key}") for key in EXACT),
+        *(({key: None}, f"{key} must be a list") for key in EXACT),
+        ({"classes": [0, 2]}, r"classes\[1\] is 2, and model_names has 2 values"),
+        ({"classes": [0, -1]}, r"classes\[1\] is -1, and model_names has 2 values"),
+        ({"classes": [1, 1]}, r"classes\[1\] is 1, a label that one before it has too"),
+        ({"classes": [0, 1, 0]}, r"classes\[2\] is 0, a label"),
+        ({"classes": [0]}, "classes has 1 values, and an SVM needs 2 or more"),
+        ({"classes": ["a", "b"]}, r"classes\[0\] must be an integer"),
     ],
 )
-def test_arrays_of_an_exact_svm_that_do_not_fit(changes, message):
-    arrays = {
-        "support_vectors": [[1.0, 2.0], [3.0, 4.0]],
-        "dual_coef": [[1.0, -1.0]],
-        "intercept": [0.5],
-        "n_support": [1, 1],
-    }
-    refused(changed("svm", **(arrays | changes)), message, exact=True)
+@pytest.mark.parametrize("inside", [False, True])
+def test_arrays_of_an_exact_svm_that_do_not_fit(changes, message, inside):
+    at_top = {key: value for key, value in changes.items() if key not in (*EXACT, "classes")}
+    arrays = EXACT | {key: value for key, value in changes.items() if key not in at_top}
+    arrays = {key: value for key, value in arrays.items() if value is not ...}
+    refused(changed("svm", **at_top, **({"svc": arrays} if inside else arrays)), message, exact=True)
 
 
-def test_an_exact_reading_without_the_arrays_is_the_usual_one():
-    text = json.dumps(changed("svm"))
-    vector = [0.3, 0.4]
-    assert Selector.from_json(text, exact=True).score_list(vector) == Selector.from_json(text).score_list(vector)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_exact_reading_without_the_arrays_is_refused(kind):
+    message = "no field support_vectors" if kind == "svm" else f"algorithm is {kind}, and exact=True reads"
+    refused(changed(kind), message, exact=True)
+
+
+@pytest.mark.parametrize("key", [*EXACT, "notes", "linear_classifiers", "classes"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_every_field_of_an_exact_svm_is_checked(key, inside):
+    """Also those that its reading has no use for: what is written again must be JSON."""
+    arrays = {**EXACT, key: "@"}
+    text = json.dumps(changed("svm", **({"svc": arrays} if inside else arrays))).replace('"@"', "[[1e999]]")
+    refused(text, "is not a finite number|must be", exact=True)
+
+
+def test_decisions_of_an_exact_svm_that_overflow_are_refused():
+    for kernel, changes in (("Linear", {}), ("Rbf", {"gamma": -1e300})):
+        text = json.dumps(changed("svm", kernel_type=kernel, **{**EXACT, "dual_coef": [[1e308, 1e308]], **changes}))
+        with pytest.raises(InferenceError, match="the score of a is not finite"):
+            Selector.from_json(text, exact=True).select([1e10, 1e10])
 
 
 # Fuzzing

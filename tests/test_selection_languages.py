@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from akidb_mlx import Selector
-from akidb_mlx.errors import AkidbMlxError
+from akidb_mlx.errors import AkidbMlxError, ModelLoadError
 from tests.selectors import KINDS, random_document, random_queries
-from tests.test_selection_files import changed, places, put
+from tests.test_selection_files import NESTED, changed, count_parts, nested_text, places, put
 
 ROOT = Path(__file__).parent.parent
 CRATE = ROOT / "crates" / "akidb-selection"
@@ -206,6 +206,57 @@ def test_any_change_of_a_file_is_judged_alike(program, tmp_path, seed, count):
         ]
         judged.add(label)
     assert {"refused", "error", "a", "b"} <= judged
+
+
+@pytest.mark.parametrize(("path", "outside"), NESTED, ids=str)
+def test_depth_has_one_bound_in_every_language(program, tmp_path, path, outside):
+    """Also inside of the objects and lists of the format."""
+    file = tmp_path / "selector.json"
+    for opening, closing in (("[", "]"), ('{"a":', "}")):
+        for levels in (65 - outside, 66 - outside):
+            file.write_text(nested_text(path, levels, opening, closing))
+            label, _ = judge(file.read_text(), [0.5, 0.75])
+            assert (label == "refused") == (levels + outside > 65)
+            assert judge_by(program, file, [0.5, 0.75])[0] == label
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("item", ["[]", "[1]", "[[1],[2]]", "{}", '""', "null", '[0,""]', '{"a":1}', '"[,"'])
+def test_parts_have_one_bound_in_every_language(program, tmp_path, item):
+    """Files with as many of an item as Python reads where the limit is the default, and with one more."""
+    path = tmp_path / "selector.json"
+    start = json.dumps(changed("knn"))[:-1]
+
+    def text(count):
+        return f'{start}, "list": [null,{",".join([item] * count)}]}}'
+
+    each = count_parts(text(2)) - count_parts(text(1))
+    most = ((512 << 20) // 64 - count_parts(text(1))) // each + 1
+    for count, read in ((most, True), (most + 1, False)):
+        path.write_text(text(count))
+        label, _ = judge_by(program, path, [0.5, 0.75])
+        assert (label != "refused") == read
+    with pytest.raises(ModelLoadError, match="lists, objects, strings"):
+        Selector.load(path)
+
+
+@pytest.mark.parametrize(
+    "second", ["a[1]", "a\\u005b1]", "\\u0061[1]", "a[\\u0031]", "a[2]", "a\\u005c[1]"], ids=lambda value: value
+)
+def test_keys_are_compared_as_they_are_read_in_every_language(program, tmp_path, second):
+    path = tmp_path / "selector.json"
+    path.write_text(f'{json.dumps(changed("knn"))[:-1]}, "a[1]": [1], "{second}": [2]}}')
+    label, _ = judge(path.read_text(), [0.5, 0.75])
+    assert (label == "refused") == (json.loads(f'"{second}"') == "a[1]")
+    assert judge_by(program, path, [0.5, 0.75])[0] == label
+
+
+def test_sums_of_votes_that_overflow_are_errors_in_every_language(program, tmp_path):
+    path = tmp_path / "selector.json"
+    path.write_text(json.dumps(changed("knn", labels=["a", "a", "b"], qualities=[1.79e308] * 3)))
+    for query, label in (([1.0, 2.0], "error"), ([5.5, 6.0], "a")):
+        assert judge(path.read_text(), query)[0] == label
+        assert judge_by(program, path, query)[0] == label
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,7 +1,9 @@
 """Routers, and `akidb-mlx route`: texts in, labels out."""
 
 import json
+import logging
 import re
+import traceback
 
 import numpy as np
 import pytest
@@ -10,9 +12,12 @@ from typer.testing import CliRunner
 from akidb_mlx import Router, Selector
 from akidb_mlx.cli import app
 from akidb_mlx.errors import InvalidInputError, NotTrainedError
-from akidb_mlx.selection.features import same_model
-from model_cache import CorruptModelError, ModelUnavailableError, UploadError
+from akidb_mlx.selection import EmbeddingModel, Record, evaluate
+from akidb_mlx.selection.knn import NearestNeighbours
+from model_cache import CorruptModelError, DownloadError, ModelUnavailableError, UploadError
 from model_cache.kinds import SELECTOR, kind_of
+from model_cache.names import RepoName
+from model_cache.retries import retry
 from model_cache.upload import push_file
 from tests.fake_embedder import FakeEmbedder, encode
 from tests.hub import Fault
@@ -146,12 +151,86 @@ def test_a_file_without_a_model_is_theirs():
         assert Router(selector(TEXTS, embedding_model=None, features=None), fake).route("aaa").label == "letters"
 
 
-def test_names_of_one_model():
-    assert same_model("minilm-l6-v2", "sentence-transformers/all-MiniLM-L6-v2")
-    assert same_model("/models/one/tiny-bert", "../tiny-bert")
-    assert same_model("tests/goldens/tiny-bert", "/elsewhere/tiny-bert/")
-    assert not same_model("org/a", "other/a")
-    assert not same_model("org/a@v1", "org/a@v2")
+@pytest.mark.parametrize(
+    ("name", "services", "same", "warned"),
+    [
+        ("minilm-l6-v2", "sentence-transformers/all-MiniLM-L6-v2", True, False),
+        ("/models/one/tiny-bert", "../tiny-bert", True, True),
+        ("tests/goldens/tiny-bert", "/elsewhere/tiny-bert/", True, True),
+        ("/models/tiny-bert", "/models/tiny-bert", True, False),
+        ("org/a", "other/a", False, False),
+        ("org/a@v1", "org/a@v2", False, False),
+    ],
+)
+def test_names_of_one_model(name, services, same, warned, caplog):
+    """Directories of one name are taken for one model, but not silently."""
+    with FakeEmbedder(services) as fake:
+        assert EmbeddingModel(name, 16).is_of(fake) == same
+    assert [name in message and services in message for message in caplog.messages] == [True] * warned
+
+
+@pytest.mark.parametrize(
+    ("trained", "found", "warned"), [("a", "b", True), ("a", "a", False), (None, "b", False), ("a", None, False)]
+)
+def test_another_commit_of_the_model_is_told(trained, found, warned, caplog, monkeypatch):
+    with FakeEmbedder("org/a") as fake:
+        info = fake.get_model_info() | {"revision": found}
+        monkeypatch.setattr(fake, "get_model_info", lambda: info)
+        assert EmbeddingModel("org/a", 16, None, trained).is_of(fake)
+        assert EmbeddingModel.of(fake, "Q: ") == EmbeddingModel("org/a", 16, "Q: ", found)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * warned
+
+
+def test_a_text_is_computed_once(monkeypatch):
+    asked = []
+    nearest = NearestNeighbours._nearest
+    monkeypatch.setattr(
+        NearestNeighbours, "_nearest", lambda self, queries: asked.append(len(queries)) or nearest(self, queries)
+    )
+    with FakeEmbedder() as fake:
+        Router(selector(TEXTS), fake).route_batch(["aba", "454", "zz"])
+    assert asked == [3]
+
+
+# Files of vLLM's router have 14 more values than an embedding, and do not say what they are.
+
+
+def theirs(**changes):
+    return selector(TEXTS, one_hot=True, embedding_model=None, **{"features": None, **changes})
+
+
+def test_a_category_for_a_file_that_does_not_say():
+    one, ours = theirs(), selector(TEXTS, one_hot=True)
+    with FakeEmbedder() as fake:
+        with pytest.raises(
+            InvalidInputError,
+            match=r"takes 30 values of an embedding, and fake gives 16: if the last 14 .* say category_one_hot=True",
+        ):
+            Router(one, fake)
+        router = Router(one, fake, category_one_hot=True)
+        assert router.route_batch(["aba", "454"], categories=["law", None]) == Router(ours, fake).route_batch(
+            ["aba", "454"], categories=["law", None]
+        )
+        records = [Record("aba", "letters", category="law"), Record("455", "digits", category="math")]
+        assert (
+            evaluate(one, records, service=fake, category_one_hot=True).strategies
+            == evaluate(ours, records, service=fake).strategies
+        )
+        with pytest.raises(InvalidInputError, match="takes 30 values"):
+            evaluate(one, records, service=fake)
+        with pytest.raises(InvalidInputError, match=r"takes 2 values of an embedding, and fake gives 16$"):
+            Router(selector(TEXTS, embedding_model=None, features=None), fake, category_one_hot=True)
+
+
+@pytest.mark.parametrize(("stated", "said"), [(True, False), (False, True)])
+def test_a_caller_does_not_contradict_the_file(stated, said):
+    one = selector(TEXTS, one_hot=stated)
+    with FakeEmbedder() as fake:
+        with pytest.raises(InvalidInputError, match=f"category_one_hot is {said}, and the selector's file"):
+            Router(one, fake, category_one_hot=said)
+        assert Router(one, fake, category_one_hot=stated).route("aaa").label == "letters"
+        with pytest.raises(InvalidInputError, match="category_one_hot must be true, false or None, found 1"):
+            Router(one, fake, category_one_hot=1)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +242,12 @@ def test_names_of_one_model():
         ({"fallback": 7, "threshold": 1.0}, "fallback must be a label"),
         ({"fallback": "a", "threshold": float("nan")}, "threshold must be a finite number"),
         ({"fallback": "a", "threshold": "1"}, "threshold must be a finite number"),
+        ({"fallback": "a", "threshold": True}, "threshold must be a finite number"),
+        ({"fallback": "a", "threshold": 10**400}, "threshold must be a finite number, found 1000"),
+        (
+            {"fallback": "a", "threshold": 10**5000},
+            "threshold must be a finite number, found an int of too many digits",
+        ),
     ],
 )
 def test_options_of_a_router(options, message):
@@ -177,6 +262,9 @@ def test_texts_that_are_not_usable():
             router.route(["a"])
         with pytest.raises(InvalidInputError, match="text 1 must be a string"):
             router.route_batch(["a", 3])
+        for categories in ("la", 3):
+            with pytest.raises(InvalidInputError, match="categories must be a list of strings"):
+                router.route_batch(["a", "b"], categories=categories)
         with pytest.raises(NotTrainedError):
             Router(selector(TEXTS, trained=False), fake).route("a")
 
@@ -213,7 +301,7 @@ def test_train(trained):
     path, result = trained
     assert result["path"] == str(path)
     assert (result["algorithm"], result["dimension"]) == ("svm", 64)
-    assert result["embedding_model"] == {"name": MODEL, "dimension": 64, "prompt": None}
+    assert result["embedding_model"] == {"name": MODEL, "dimension": 64, "prompt": None, "revision": None}
     assert result["evaluation"]["strategies"][0]["name"] == "selector"
     assert result["evaluation"]["queries"] == 6
 
@@ -269,14 +357,39 @@ def test_show(trained):
         (["eval", "{trained}", "{trained}"], "line 1: it has no query"),
         (["pull", "nonsense"], "is not a repository name"),
         (["push", "{records}", "org/name"], "not valid JSON"),
+        # The model does not exist: it is not asked for before the place of the result is checked.
+        (["train", "{records}", "-m", "./none", "-o", "missing/knn.json"], "No such file or directory: 'missing'"),
+        (["train", "{records}", "-m", "./none", "-o", "{records}/knn.json"], "Not a directory"),
+        (["eval", "{trained}", "{records}", "-m", "./none", "--plot", "missing/a.svg"], "No such file or directory"),
+        (["eval", "{trained}", "{records}", "-m", "./none", "--plot", "{folder}"], "Is a directory"),
+        (["show", "{trained}", "--exact"], "no field support_vectors"),
+        (["select", "{trained}", "a", "--category-one-hot"], "the selector's file has features.category_one_hot False"),
     ],
 )
 def test_failures_are_one_line(trained, records, arguments, message):
-    places = {"{trained}": str(trained[0]), "{records}": str(records)}
-    done = run("route", *(places.get(word, word) for word in arguments), AKIDB_MODEL="")
+    folder = str(trained[0].parent)
+    places = (("{trained}", str(trained[0])), ("{records}", str(records)), ("{folder}", folder))
+    for place, path in places:
+        arguments = [word.replace(place, path) for word in arguments]
+    done = run("route", *arguments, AKIDB_MODEL="")
     assert (done.returncode, done.stdout) == (1, "")
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_that_is_named_is_made(tmp_path, monkeypatch):
+    """`-o selectors/` is a folder, also where it is not there yet; and a setting tells nothing of given vectors."""
+    path = tmp_path / "records.jsonl"
+    lines = [{"query": str(n), "model_name": "ab"[n % 2], "embedding": [n % 2, n]} for n in range(8)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setenv("AKIDB_MODEL", "./none")
+    result = invoke("train", str(path), "-o", f"{tmp_path}/new/selectors/")
+    assert result["path"] == f"{tmp_path}/new/selectors/knn_model.json"
+    assert result["embedding_model"] is None
+    one = Selector.load(result["path"])
+    assert one.save(f"{tmp_path}/more/") == tmp_path / "more" / "knn_model.json"
+    assert one.save(tmp_path / "plain") == tmp_path / "plain"
+    assert (tmp_path / "plain").is_file()
 
 
 # The Hub
@@ -329,7 +442,12 @@ def test_what_is_pulled_is_verified(hub):
 def test_a_repository_of_a_model_has_no_selectors(hub):
     hub.add("org/selectors-none", GOLDENS / "tiny-bert")
     done = CliRunner().invoke(app, ["route", "pull", "org/selectors-none"])
-    assert "holds no selector" in str(done.exception)
+    assert "org/selectors-none holds no selector: expected one of knn_model.json" in str(done.exception)
+    assert hub.count("*model.safetensors") == 0
+    CliRunner().invoke(app, ["pull", "org/selectors-none"])
+    assert hub.count("*model.safetensors") > 0
+    done = CliRunner().invoke(app, ["route", "pull", "org/selectors-none"])
+    assert "org/selectors-none holds no selector" in str(done.exception)
 
 
 def test_kinds_of_repositories():
@@ -350,3 +468,21 @@ def test_pushing_without_rights(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelUnavailableError, match="HF_HUB_OFFLINE is set"):
         push_file(path, "org/selectors-refused", "knn_model.json")
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_token_is_in_no_traceback(tmp_path, monkeypatch):
+    """The client's errors of a header or an address may show it."""
+    from httpx2 import LocalProtocolError
+    from huggingface_hub import HfApi
+
+    def fail(*_, **__):
+        raise LocalProtocolError("Illegal header value b'Bearer hf_secret'")
+
+    monkeypatch.setattr(HfApi, "create_repo", fail)
+    with pytest.raises(UploadError, match="LocalProtocolError") as caught:
+        push_file(selector(TEXTS).save(tmp_path), "org/selectors", "knn_model.json")
+    assert "hf_secret" not in "".join(traceback.format_exception(caught.value))
+    with pytest.raises(DownloadError, match="LocalProtocolError") as caught:
+        retry(fail, RepoName("org/a"), 0.0)
+    assert "hf_secret" not in "".join(traceback.format_exception(caught.value))

@@ -1,11 +1,12 @@
 """Training: records, features, what the labels of queries are, and files that equal scikit-learn's own predictions."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from akidb_mlx.errors import ConfigurationError, InvalidInputError
+from akidb_mlx.errors import InvalidInputError, ModelLoadError
 from akidb_mlx.selection import (
     CATEGORIES,
     Record,
@@ -18,6 +19,7 @@ from akidb_mlx.selection import (
     train,
 )
 from akidb_mlx.selection.outcomes import gather
+from akidb_mlx.selection.training import _folds
 from tests.fake_embedder import FakeEmbedder, encode
 from tests.support import run_python
 
@@ -147,6 +149,31 @@ def test_all_records_of_a_query_are_held_out_together():
             split_records(records, share)
 
 
+def test_dictionaries_are_split_too():
+    records = [{"query": str(number), "model_name": "m"} for number in range(10)]
+    kept, held = split_records(records, 0.3)
+    assert (len(kept), len(held)) == (7, 3)
+    assert all(isinstance(one, Record) for one in (*kept, *held))
+    for records, share, seed, message in (
+        ([{"query": "a"}], 0.5, 0, "record 0: it has no model_name"),
+        (routed(), "0.3", 0, "the share to hold out must be a number"),
+        (routed(), float("nan"), 0, "the share to hold out must be a number"),
+        (routed(), True, 0, "the share to hold out must be a number"),
+        (routed(), 0.3, -1, "seed must be an integer"),
+        (routed(), 0.3, 10**5000, "seed must be an integer .* too many digits"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            split_records(records, share, seed)
+
+
+def test_numbers_beyond_float64_are_refused():
+    for field in ("performance", "response_time"):
+        for number in (10**400, 10**5000):
+            with pytest.raises(InvalidInputError, match=f"{field} must be a number from 0"):
+                train([{"query": "a", "model_name": "m", field: number, "embedding": [1.0]}])
+    assert train([{"query": "a", "model_name": "m", "embedding": [1 << 63]}]).select([1.0]) == "m"
+
+
 # What records say
 
 
@@ -167,6 +194,47 @@ def test_the_worth_of_labels():
     np.testing.assert_allclose(outcomes.values, expected)
     np.testing.assert_allclose(outcomes.performances, [[1.0, 0.6], [0.2, np.nan], [0.0, 1.0]])
     assert outcomes.best.tolist() == [0, 0, 1]
+
+
+def test_a_text_is_in_one_fold_whatever_its_embeddings_and_categories():
+    rng = np.random.default_rng(0)
+    records = [
+        Record(
+            str(number % 9), f"m{number % 2}", category=("law", "math")[number % 4 // 2], embedding=rng.normal(size=3)
+        )
+        for number in range(40)
+    ]
+    outcomes = gather(records, None, category_one_hot=True)
+    assert len(outcomes.features) == 40
+    folds = list(_folds(outcomes, 0))
+    assert len(folds) == 3
+    for fit, held in folds:
+        assert {one.query for one in fit.records} & {one.query for one in held.records} == set()
+    assert sorted(one.query for _, held in folds for one in held.records) == sorted(one.query for one in records)
+
+
+def test_speeds_are_on_one_scale_in_every_part():
+    records = [Record(str(time), "m", 1.0, float(time), embedding=np.full(2, float(time))) for time in range(1, 12)]
+    outcomes = gather(records, None)
+    expected = 1 - np.arange(11) / 10
+    np.testing.assert_allclose(outcomes.speeds, expected)
+    part = outcomes.part(np.array([3, 4, 8]))
+    np.testing.assert_allclose(part.speeds, expected[[3, 4, 8]])
+    np.testing.assert_allclose(part.values[:, 0], 0.9 + 0.1 * expected[[3, 4, 8]])
+
+
+def test_an_evaluation_has_the_scale_of_speeds_of_the_training():
+    records = [Record(str(time), "m", 1.0, float(time), embedding=np.ones(2)) for time in range(1, 12)]
+    selector = train(records)
+    assert selector.describe()["training"]["latency_range"] == [1_000_000_000, 11_000_000_000]
+    selector = Selector.from_json(selector.to_json())
+    held = [Record("q", "m", 1.0, time, embedding=np.ones(2)) for time in (2.0, 3.0, 40.0, None)]
+    value = evaluate(selector, held).strategies[0].value.mean
+    assert value == pytest.approx(0.9 + 0.1 * np.mean([0.9, 0.8, 0, 0.5]))
+    document = json.loads(selector.to_json())
+    document["training"]["latency_range"] = [2, "x"]
+    with pytest.raises(ModelLoadError, match=r"training\.latency_range must be two integers"):
+        evaluate(Selector(document), held)
 
 
 def test_a_knn_holds_every_record_and_those_without_a_time_last():
@@ -204,7 +272,12 @@ def test_texts_are_embedded_once_with_the_prompt():
         selector = train(routed(), service=fake, prompt="Q: ", progress=lambda done, total: seen.append((done, total)))
         assert [text for call in fake.calls for text in call] == list(dict.fromkeys(one.query for one in routed()))
         assert seen[-1] == (21, 21)
-        assert selector.embedding_model.plain() == {"name": "fake", "dimension": 16, "prompt": "Q: "}
+        assert selector.embedding_model.plain() == {
+            "name": "fake",
+            "dimension": 16,
+            "prompt": "Q: ",
+            "revision": None,
+        }
 
 
 def test_the_category_follows_the_embedding():
@@ -355,16 +428,38 @@ def test_an_embedding_of_another_size_than_the_services():
         train([Record("a", "m", embedding=np.ones(2))], service=fake)
 
 
-def test_without_scikit_learn_the_extra_is_named():
+def test_without_scikit_learn_a_knn_is_trained_and_else_the_extra_is_named():
     done = run_python(
-        "import sys; sys.modules['sklearn'] = None\n"
+        "import sys; sys.modules['sklearn'] = sys.modules['threadpoolctl'] = None\n"
         "from akidb_mlx.errors import ConfigurationError\n"
         "from akidb_mlx.selection import train\n"
-        "try: train([{'query': 'a', 'model_name': 'm', 'embedding': [1.0]}])\n"
-        "except ConfigurationError as error: print(error)"
+        "records = [{'query': str(n), 'model_name': 'ab'[n % 2], 'embedding': [n % 2, n / 9]} for n in range(18)]\n"
+        "print(train(records).select([1, 0.5]))\n"
+        "for algorithm in ('kmeans', 'svm', 'mlp'):\n"
+        "    try: train(records, algorithm=algorithm)\n"
+        "    except ConfigurationError as error: print(error)"
     )
-    assert "pip install 'akidb-mlx[selection]'" in done.stdout, done.stderr
-    assert issubclass(ConfigurationError, Exception)
+    label, *errors = done.stdout.splitlines()
+    assert label == "b", done.stderr
+    assert len(errors) == 3
+    assert all("pip install 'akidb-mlx[selection]'" in error for error in errors)
+
+
+def test_a_service_is_named_as_the_model_of_all_vectors():
+    """Also of those that records bring: they must have its dimension. Without a service, none is named."""
+    records = [
+        Record(text, topic, embedding=encode(text).astype(np.float64))
+        for topic, texts in TOPICS.items()
+        for text in texts
+    ]
+    with FakeEmbedder() as fake:
+        assert train(records, service=fake).embedding_model.name == "fake"
+        assert fake.calls == []
+        assert train([*records, Record("new", "sums")], service=fake).embedding_model.name == "fake"
+        assert fake.calls == [["new"]]
+        with pytest.raises(InvalidInputError, match="has 3 values, and fake gives 16"):
+            train([*records, Record("new", "sums", embedding=np.ones(3))], service=fake)
+    assert train(records).embedding_model is None
 
 
 # Evaluation
@@ -419,6 +514,23 @@ def test_intervals_are_those_of_the_bootstrap():
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.15)
     assert evaluate(constant("mTrue"), records, seed=3) == result
     assert evaluate(constant("mTrue"), records[:199], seed=4) != evaluate(constant("mTrue"), records[:199], seed=5)
+
+
+def test_the_bootstrap_takes_little_memory():
+    """Not 2 000 numbers for each query."""
+    records = [Record(str(number), f"m{number % 3}", embedding=np.ones(8)) for number in range(4000)]
+    selector = constant("m0")
+    tracemalloc.start()
+    evaluate(selector, records)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 16e6
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, 10**400])
+def test_a_seed_of_an_evaluation(seed):
+    with pytest.raises(InvalidInputError, match="seed must be an integer"):
+        evaluate(constant("m0"), blobs(0, 3, count=30), seed=seed)
 
 
 def test_a_plot_has_a_bar_for_each_strategy():

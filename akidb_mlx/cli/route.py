@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,6 +15,7 @@ from akidb_mlx.cli.output import is_terminal, report, write_json, write_line, wr
 from akidb_mlx.cli.slices import map_slices, progress_bar
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.settings import DeviceName, load_settings
+from model_cache import ModelUnavailableError
 
 if TYPE_CHECKING:
     from akidb_mlx.embedder import Embedder
@@ -36,24 +37,40 @@ _Model = Annotated[
 _Device = Annotated[DeviceName | None, typer.Option(envvar="AKIDB_DEVICE", help="Device to compute on.")]
 _Seed = Annotated[int, typer.Option(min=0, help="Seed of all that is random.")]
 _Exact = Annotated[
-    bool, typer.Option("--exact", help="Read an SVM by scikit-learn's own arrays, if the file has them.")
+    bool, typer.Option("--exact", help="Read an SVM by scikit-learn's own arrays, which its file must have.")
+]
+_OneHot = Annotated[
+    bool,
+    typer.Option(
+        "--category-one-hot",
+        help="A category follows the embedding. For files that do not say so themselves, as those of vLLM's router.",
+    ),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Write one JSON object.")]
 
 
 @route.command()
 def train(
+    context: typer.Context,
     records: _Records,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", envvar="AKIDB_MODEL", help="Embedding model, if a record has no embedding."),
+        typer.Option(
+            "--model",
+            "-m",
+            envvar="AKIDB_MODEL",
+            help="Embedding model, which the file names. Needed if a record has no embedding.",
+        ),
     ] = None,
     algorithm: Annotated[
         Literal["knn", "kmeans", "svm", "mlp"], typer.Option("--algorithm", "-a", help="Kind of selector.")
     ] = "knn",
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write, or a folder for the format's own name.")
-    ] = Path(),
+        str,
+        typer.Option(
+            "--output", "-o", help='File to write; or a folder, which is there or ends with "/", for the usual name.'
+        ),
+    ] = ".",
     prompt: Annotated[str | None, typer.Option(help="Prompt to put before each query, here and in routing.")] = None,
     category: Annotated[
         bool, typer.Option("--category", help="Let the record's category follow the embedding, as a one-hot.")
@@ -67,8 +84,13 @@ def train(
 ) -> None:
     """Train a selector on records, and write its file. Hyper-parameters are chosen by cross-validation."""
     from akidb_mlx import selection
+    from akidb_mlx.selection.files import output_file
 
     found = selection.read_records(records)
+    target = output_file(output, algorithm)
+    source = context.get_parameter_source("model")
+    if source is not None and source.name == "ENVIRONMENT" and _have_embeddings(found):
+        model = None  # a general setting does not tell where these vectors come from
     held: list[Record] = []
     if hold_out:
         found, held = selection.split_records(found, hold_out, seed)
@@ -85,7 +107,7 @@ def train(
                 progress=bar,
             )
         evaluation = selection.evaluate(selector, held, service=service, seed=seed) if held else None
-    path = selector.save(output)
+    path = selector.save(target)
     facts = {"path": str(path), **selector.describe()}
     if as_json:
         write_json({**facts, "evaluation": evaluation.plain() if evaluation else None})
@@ -102,21 +124,27 @@ def evaluate(
     model: _Model = None,
     plot: Annotated[Path | None, typer.Option(help="SVG file to draw the values in.")] = None,
     exact: _Exact = False,
+    category_one_hot: _OneHot = False,
     seed: _Seed = 0,
     device: _Device = None,
     as_json: _Json = False,
 ) -> None:
     """Evaluate a selector on records that it was not trained on, against the best single label, chance and the best."""
     from akidb_mlx import selection
+    from akidb_mlx.selection.files import check_writable
 
+    if plot is not None:
+        check_writable(plot)
     found = selection.read_records(records)
     one = selection.Selector.load(selector, exact=exact)
     with ExitStack() as resources:
         service = None
-        if model or any(record.embedding is None for record in found):
+        if model or not _have_embeddings(found):
             service = resources.enter_context(_open_service(_model_of(one, model), device))
         with progress_bar("embedding") as bar:
-            evaluation = selection.evaluate(one, found, service=service, seed=seed, progress=bar)
+            evaluation = selection.evaluate(
+                one, found, service=service, category_one_hot=category_one_hot or None, seed=seed, progress=bar
+            )
     if plot is not None:
         plot.write_text(selection.plot_evaluation(evaluation), encoding="utf-8")
     if as_json:
@@ -135,6 +163,7 @@ def select(
     fallback: Annotated[str | None, typer.Option(help="Label for texts whose margin is below --threshold.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Margin below which the fallback is chosen.")] = None,
     category: Annotated[str | None, typer.Option(help="Category of the texts, for a selector trained with it.")] = None,
+    category_one_hot: _OneHot = False,
     exact: _Exact = False,
     device: _Device = None,
     as_json: _Json = False,
@@ -151,7 +180,9 @@ def select(
     for_person = is_terminal() and not as_json
     kept: list[tuple[str, Route]] = []
     with _open_service(_model_of(one, model), device) as service:
-        router = selection.Router(one, service, fallback=fallback, threshold=threshold)
+        router = selection.Router(
+            one, service, fallback=fallback, threshold=threshold, category_one_hot=category_one_hot or None
+        )
 
         def work(part: list[str]) -> list[Route]:
             return router.route_batch(part, categories=[category] * len(part))
@@ -202,10 +233,15 @@ def pull(
     """Download the selectors of a repository into the model cache, and print their files."""
     from akidb_mlx.selection import FILE_NAMES
 
-    folder = load_settings().open_cache().ensure(name)
-    files = [str(folder / file) for file in FILE_NAMES.values() if (folder / file).is_file()]
-    if not files:
-        raise InvalidInputError(f"{name} holds no selector: expected one of {', '.join(FILE_NAMES.values())}")
+    cache = load_settings().open_cache()
+    try:
+        folder = cache.ensure(name, download=False)
+    except ModelUnavailableError:
+        _check_holds_selector(name, cache.remote_files(name))  # before a model of gigabytes is downloaded
+        folder = cache.ensure(name)
+    files = [file for file in FILE_NAMES.values() if (folder / file).is_file()]
+    _check_holds_selector(name, files)
+    files = [str(folder / file) for file in files]
     if as_json:
         write_json({"name": name, "files": files})
     else:
@@ -238,6 +274,17 @@ def _open_service(model: str, device: DeviceName | None) -> Iterator[Embedder]:
 
     with EmbeddingService(model, device=device) as service:
         yield service
+
+
+def _have_embeddings(records: list[Record]) -> bool:
+    return all(record.embedding is not None for record in records)
+
+
+def _check_holds_selector(name: str, files: Sequence[str]) -> None:
+    from akidb_mlx.selection import FILE_NAMES
+
+    if not set(files) & set(FILE_NAMES.values()):
+        raise InvalidInputError(f"{name} holds no selector: expected one of {', '.join(FILE_NAMES.values())}")
 
 
 def _model_of(selector: Selector, model: str | None) -> str:

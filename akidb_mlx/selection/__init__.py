@@ -13,11 +13,12 @@ A selector chooses with NumPy alone. Training needs the extra `selection` (sciki
 
 from akidb_mlx.selection.evaluation import Estimate, Evaluation, Strategy, evaluate
 from akidb_mlx.selection.features import CATEGORIES, EmbeddingModel
+from akidb_mlx.selection.files import ALGORITHMS, FILE_NAMES
 from akidb_mlx.selection.knn import Neighbour
 from akidb_mlx.selection.plot import plot_evaluation
 from akidb_mlx.selection.records import Record, read_records, split_records
 from akidb_mlx.selection.router import Route, Router
-from akidb_mlx.selection.selector import ALGORITHMS, FILE_NAMES, Selector
+from akidb_mlx.selection.selector import Selector
 from akidb_mlx.selection.training import train
 
 __all__ = [

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from akidb_mlx.errors import ModelLoadError
 from akidb_mlx.selection.json_fields import Floats
 from akidb_mlx.selection.outcomes import Progress, gather
-from akidb_mlx.selection.records import Record, list_records
-from akidb_mlx.selection.router import check_service
+from akidb_mlx.selection.records import Record, check_seed, list_records
+from akidb_mlx.selection.router import check_service, takes_category
 from akidb_mlx.selection.selector import Selector
 
 if TYPE_CHECKING:
@@ -78,30 +79,40 @@ def evaluate(
     records: Iterable[Record | Mapping[str, Any]],
     *,
     service: Embedder | None = None,
+    category_one_hot: bool | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Compare a selector's choices with others, on records that it was not trained on.
 
-    A label that was not tried on a query counts 0 where it is chosen for it.
+    A label that was not tried on a query counts 0 where it is chosen for it. Speeds are on the scale of the training's
+    records, where the selector's file tells it.
 
     Args:
         selector: trained.
         records: as for `train`.
         service: embeds the queries that have no `embedding`.
+        category_one_hot: as for `Router`.
         seed: of the bootstrap.
         progress: called with the number of texts embedded and their total.
 
     Raises:
         InvalidInputError: a record is not usable, or the service or the vectors are not those of the selector.
+        ModelLoadError: the scale of speeds in the selector's file is none.
         NotTrainedError: the selector is not trained.
         AkidbMlxError: a text could not be embedded.
     """
+    seed, one_hot = check_seed(seed), takes_category(selector, category_one_hot)
     if service is not None:
-        check_service(selector, service)
-    prompt = selector.embedding_model.prompt if selector.embedding_model else None
-    one_hot = selector.category_one_hot
-    outcomes = gather(list_records(records), service, prompt=prompt, category_one_hot=one_hot, progress=progress)
+        check_service(selector, service, category_one_hot=one_hot)
+    outcomes = gather(
+        list_records(records),
+        service,
+        prompt=selector.embedding_model.prompt if selector.embedding_model else None,
+        category_one_hot=one_hot,
+        latency_range=_latency_range(selector),
+        progress=progress,
+    )
     chosen = selector.select_batch(outcomes.features)
     values, performances = np.nan_to_num(outcomes.values), np.nan_to_num(outcomes.performances)
     single = int(np.argmax(values.mean(axis=0)))
@@ -112,13 +123,11 @@ def evaluate(
         "random label": (values.mean(axis=1), performances.mean(axis=1)),
         "oracle": (values[queries, outcomes.best], performances[queries, outcomes.best]),
     }
-    draws = np.random.default_rng(seed).integers(0, len(values), (_RESAMPLES, len(values)))
-    strategies = [
-        Strategy(name, _estimate(value, draws), _estimate(performance, draws))
-        for name, (value, performance) in choices.items()
-    ]
-    gain = _estimate(choices["selector"][0] - choices["best single label"][0], draws)
-    return Evaluation(len(values), outcomes.labels[single], strategies, gain)
+    gains = choices["selector"][0] - choices["best single label"][0]
+    figures = np.column_stack([column for pair in choices.values() for column in pair] + [gains])
+    *estimates, gain = bootstrap(figures, seed)
+    pairs = zip(choices, estimates[::2], estimates[1::2], strict=True)
+    return Evaluation(len(values), outcomes.labels[single], [Strategy(*one) for one in pairs], gain)
 
 
 def worth_of(table: Floats, labels: Sequence[str], chosen: Sequence[str]) -> Floats:
@@ -129,7 +138,21 @@ def worth_of(table: Floats, labels: Sequence[str], chosen: Sequence[str]) -> Flo
     return np.where((columns < 0) | np.isnan(found), 0.0, found)
 
 
-def _estimate(values: Floats, draws: Any) -> Estimate:
-    means = np.array([values[draw].mean() for draw in draws])
-    low, high = np.percentile(means, _INTERVAL)
-    return Estimate(float(values.mean()), float(low), float(high))
+def bootstrap(figures: Floats, seed: int) -> list[Estimate]:
+    """Return the mean of each column with its interval; rows are drawn, one sample at a time, for all columns alike."""
+    rng = np.random.default_rng(seed)
+    count = len(figures)
+    samples = np.stack([figures[rng.integers(0, count, count)].mean(axis=0) for _ in range(_RESAMPLES)])
+    low, high = np.percentile(samples, _INTERVAL, axis=0)
+    return [Estimate(*map(float, one)) for one in zip(figures.mean(axis=0), low, high, strict=True)]
+
+
+def _latency_range(selector: Selector) -> tuple[int, int] | None:
+    """Return the latencies that training's scale of speeds begins and ends with, None where the file has none."""
+    training = selector.describe()["training"]
+    found = training.get("latency_range") if isinstance(training, dict) else None
+    if found is None:
+        return None
+    if not isinstance(found, list) or list(map(type, found)) != [int, int] or not 0 <= found[0] <= found[1] < 1 << 63:
+        raise ModelLoadError("training.latency_range must be two integers in order, the least and the largest latency")
+    return found[0], found[1]

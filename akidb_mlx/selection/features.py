@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import asdict, dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from akidb_mlx.catalog import ALL_MODELS
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.selection.json_fields import Fields, Floats
+
+if TYPE_CHECKING:
+    from akidb_mlx.embedder import Embedder
+
+logger = logging.getLogger(__name__)
 
 # In the order of the format.
 CATEGORIES = (
@@ -27,11 +33,19 @@ class EmbeddingModel:
         name: as it was asked for in training.
         dimension: how many values its vectors have.
         prompt: the string before each text, None for none.
+        revision: commit of its repository, None if it is not known, as of a directory.
     """
 
     name: str
     dimension: int
     prompt: str | None = None
+    revision: str | None = None
+
+    @classmethod
+    def of(cls, service: Embedder, prompt: str | None) -> EmbeddingModel:
+        """Return the model of a service, with the prompt that goes before each text."""
+        info = service.get_model_info()
+        return cls(info["model_name"], info["dimension"], prompt, info["revision"])
 
     @classmethod
     def read(cls, fields: Fields) -> EmbeddingModel:
@@ -40,27 +54,53 @@ class EmbeddingModel:
         Raises:
             ModelLoadError: a field is wrong.
         """
-        prompt = fields.text("prompt") if fields.has("prompt") else None
-        found = cls(fields.text("name"), fields.integer("dimension", minimum=1), prompt)
+        prompt, revision = (fields.text(key) if fields.has(key) else None for key in ("prompt", "revision"))
+        found = cls(fields.text("name"), fields.integer("dimension", minimum=1), prompt, revision)
         fields.check_others()
         return found
 
     def plain(self) -> dict[str, Any]:
         """Return it as JSON holds it."""
-        return {"name": self.name, "dimension": self.dimension, "prompt": self.prompt}
+        return asdict(self)
 
+    def is_of(self, service: Embedder) -> bool:
+        """Return whether a service has the model.
 
-def same_model(first: str, second: str) -> bool:
-    """Return whether two names stand for one model: a directory counts by its last part, wherever it lies."""
-    return _identity(first) == _identity(second)
+        A catalogue name and its repository are one model. A directory counts by its last part, since it may lie
+        elsewhere on another machine; so that two models are not silently taken for one, a warning names both paths. It
+        does so too where the commits of a repository differ, which may be those of a README only.
+        """
+        info = service.get_model_info()
+        name, revision = info["model_name"], info["revision"]
+        if _identity(self.name) != _identity(name):
+            return False
+        if self.name != name and _is_path(self.name):
+            logger.warning(
+                "the selector was trained with the model in %s, and the service has the one in %s: they are taken for "
+                "one model by the name of their directory",
+                self.name,
+                name,
+            )
+        if None not in (self.revision, revision) and self.revision != revision:
+            logger.warning(
+                "the selector was trained with %s at the commit %s, and the service has %s: if the weights differ, "
+                "train it again",
+                self.name,
+                self.revision,
+                revision,
+            )
+        return True
 
 
 def _identity(name: str) -> str:
     record = ALL_MODELS.get(name)
     if record is not None:
         return record.repo_id
-    local = name.startswith(("/", ".", "~")) or name.count("/") > 1
-    return PurePath(name).name if local else name
+    return PurePath(name).name if _is_path(name) else name
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1
 
 
 def one_hot(category: str | None) -> Floats:

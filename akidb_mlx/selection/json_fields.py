@@ -1,72 +1,32 @@
-"""Strict reading of a selector's JSON: bounded in size and depth, each field checked and named where it is wrong."""
+"""Strict reading of the fields of a selector's JSON: each is checked, and named where it is wrong."""
 
 from __future__ import annotations
 
-import json
-import re
 import reprlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import from_json
 
-from akidb_mlx.errors import InvalidInputError, ModelLoadError
-
-# Bytes of a file, unless the caller says otherwise: a KNN of 10 000 examples of 1 038 values has 200 MB.
-MAX_BYTES = 512 << 20
-# Objects and lists inside each other; the formats need five.
-_MAX_DEPTH = 64
-_NUMBERS = re.compile(rb"\[[-+0-9.eE, \t\r\n]*\]")
+from akidb_mlx.errors import ModelLoadError
+from akidb_mlx.selection.json_text import MAX_DEPTH, kind_of, too_deep
 
 Floats = NDArray[np.float64]
 
 
-def parse(text: str | bytes, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
-    """Return the object in a JSON text.
+def check_plain(name: str, value: Any, depth: int) -> None:
+    """Check a field that no rule reads and that is written back as it was.
 
     Args:
-        text: JSON, as bytes in UTF-8.
-        max_bytes: how long it may be.
-
-    Raises:
-        ModelLoadError: it is longer, is not JSON, has a key twice or a number that is not finite, is nested too deeply,
-            or is no object.
-        InvalidInputError: it is no text at all.
-    """
-    if not isinstance(text, (str, bytes)):
-        raise InvalidInputError(f"a selector's JSON must be a string or bytes, found {type(text).__name__}")
-    try:
-        content = text.encode() if isinstance(text, str) else text
-        check_size(len(content), max_bytes)
-        found = from_json(content, allow_inf_nan=False)
-    except ValueError as error:
-        deep = "recursion limit" in str(error)
-        raise _too_deep() if deep else ModelLoadError(f"the selector is not valid JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ModelLoadError(f"a selector must be a JSON object, found {_kind(found)}")
-    _check_keys(content)
-    return found
-
-
-def check_size(size: int, max_bytes: int) -> None:
-    """Refuse JSON that is too long.
-
-    Raises:
-        ModelLoadError: it has more than `max_bytes`.
-    """
-    if size > max_bytes:
-        raise ModelLoadError(f"the selector has {size} bytes, and at most {max_bytes} are read: raise max_bytes")
-
-
-def check_plain(name: str, value: Any, depth: int = 1) -> None:
-    """Check a field that no rule reads and that is written back as it was.
+        name: of the field.
+        value: its value.
+        depth: how many objects and lists it is in, the selector included.
 
     Raises:
         ModelLoadError: it is nested too deeply, or holds a number that is not finite.
     """
-    if isinstance(value, (list, dict)) and depth > _MAX_DEPTH:
-        raise _too_deep()
+    if isinstance(value, (list, dict)) and depth > MAX_DEPTH:
+        raise too_deep()
     if type(value) in (int, float):
         _numbers([value], name, indexed=False)
     elif isinstance(value, list):
@@ -110,11 +70,12 @@ class Fields:
     Args:
         values: the object.
         path: the place of the object, before the names of its fields.
+        depth: how many objects and lists its fields are in.
     """
 
-    def __init__(self, values: dict[str, Any], path: str = "") -> None:
+    def __init__(self, values: dict[str, Any], path: str = "", depth: int = 1) -> None:
         self.values = values
-        self._path = path
+        self._path, self._depth = path, depth
         self._read: set[str] = set()
 
     def name(self, key: str) -> str:
@@ -123,7 +84,6 @@ class Fields:
 
     def has(self, key: str) -> bool:
         """Return whether a field is there and not null."""
-        self._read.add(key)
         return self.values.get(key) is not None
 
     def boolean(self, key: str) -> bool:
@@ -202,19 +162,19 @@ class Fields:
         for index, one in enumerate(found):
             if not isinstance(one, dict):
                 raise self._wrong(f"{key}[{index}]", "an object", one)
-        return [Fields(one, f"{self.name(key)}[{index}].") for index, one in enumerate(found)]
+        return [Fields(one, f"{self.name(key)}[{index}].", self._depth + 2) for index, one in enumerate(found)]
 
     def object(self, key: str) -> Fields:
         """Return an object."""
         value = self._take(key)
         if not isinstance(value, dict):
             raise self._wrong(key, "an object", value)
-        return Fields(value, f"{self.name(key)}.")
+        return Fields(value, f"{self.name(key)}.", self._depth + 1)
 
     def check_others(self) -> None:
         """Check the fields that were not read, which are kept."""
         for key in self.values.keys() - self._read:
-            check_plain(self.name(key), self.values[key])
+            check_plain(self.name(key), self.values[key], self._depth)
 
     def error(self, key: str, fault: str) -> ModelLoadError:
         """Return the error of a field with a fault that its type does not show."""
@@ -233,7 +193,7 @@ class Fields:
         return value
 
     def _wrong(self, key: str, expected: str, found: Any) -> ModelLoadError:
-        shown = reprlib.repr(found) if isinstance(found, (str, int, float)) else _kind(found)
+        shown = reprlib.repr(found) if isinstance(found, (str, int, float)) else kind_of(found)
         return ModelLoadError(f"{self.name(key)} must be {expected}, found {shown}")
 
 
@@ -241,7 +201,7 @@ def _numbers(values: list[Any], name: str, *, indexed: bool = True) -> Floats:
     """Return finite numbers as an array; JSON's true and false are none."""
     if not set(map(type, values)) <= {float, int}:
         index = next(index for index, value in enumerate(values) if type(value) not in (float, int))
-        raise ModelLoadError(f"{name}[{index}] must be a number, found {_kind(values[index])}")
+        raise ModelLoadError(f"{name}[{index}] must be a number, found {kind_of(values[index])}")
     try:
         array = np.fromiter(values, np.float64, len(values))
     except OverflowError:  # an integer of hundreds of digits
@@ -252,37 +212,5 @@ def _numbers(values: list[Any], name: str, *, indexed: bool = True) -> Floats:
     return array
 
 
-def _check_keys(content: bytes) -> None:
-    """Refuse an object with a key twice, of which pydantic's reader, six times as fast as json's, takes the last.
-
-    json's reader sees the text without its lists of numbers, which is short, and all of it only to be sure: a list in a
-    key would be gone too.
-
-    Raises:
-        ModelLoadError: there is one.
-    """
-    try:
-        json.loads(_NUMBERS.sub(b"0", content), object_pairs_hook=_refuse_twice)
-    except ModelLoadError:
-        json.loads(content, object_pairs_hook=_refuse_twice)
-
-
-def _refuse_twice(pairs: list[tuple[str, Any]]) -> None:
-    seen: set[str] = set()
-    for key, _ in pairs:
-        if key in seen:
-            raise ModelLoadError(f"the selector has the field {reprlib.repr(key)} twice in one object")
-        seen.add(key)
-
-
-def _too_deep() -> ModelLoadError:
-    return ModelLoadError(f"the selector is nested more than {_MAX_DEPTH} levels deep")
-
-
 def _count(size: int) -> str:
     return f"{size} value{'' if size == 1 else 's'}"
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from akidb_mlx.selection.decision import Decision
 from akidb_mlx.selection.distances import not_finite, squared_distances
 from akidb_mlx.selection.json_fields import Fields, Floats, Width
 
@@ -40,23 +41,24 @@ class NearestCentroid:
 
     def score_lists(self, queries: Floats) -> list[list[tuple[str, float]]]:
         """Return for each query the labels, each with minus the squared distance of its nearest centroid."""
-        return [
-            [(label, -float(distances[clusters].min())) for label, clusters in self._clusters.items()]
-            for distances in self._distances(queries)
-        ]
+        return [self._scores(squares) for squares in self._distances(queries)]
 
     def choose(self, queries: Floats) -> list[str]:
         """Return for each query the label of the nearest centroid, of equally near ones the first."""
-        return [self._models[np.argmin(distances)] for distances in self._distances(queries)]
+        return [self._models[np.argmin(squares)] for squares in self._distances(queries)]
 
-    def explain(self, query: Floats) -> list[str]:
-        """Return the three nearest centroids in words."""
-        (squares,) = self._distances(query[None])
-        distances = np.sqrt(squares)
-        return [
-            f"centroid {index} at distance {distances[index]:.4g} has the label {self._models[index]}"
-            for index in np.argsort(distances, kind="stable")[:3].tolist()
-        ]
+    def decisions(self, queries: Floats) -> Iterator[Decision]:
+        """Yield for each query its label, the scores, and the three nearest centroids in words."""
+        for squares in self._distances(queries):
+            nearest = np.argsort(squares, kind="stable")[:3].tolist()
+            reasons = [
+                f"centroid {index} at distance {np.sqrt(squares[index]):.4g} has the label {self._models[index]}"
+                for index in nearest
+            ]
+            yield Decision(self._models[nearest[0]], self._scores(squares), reasons)
+
+    def _scores(self, squares: Floats) -> list[tuple[str, float]]:
+        return [(label, -float(squares[clusters].min())) for label, clusters in self._clusters.items()]
 
     def _distances(self, queries: Floats) -> Iterator[Floats]:
         for number, query in enumerate(queries):

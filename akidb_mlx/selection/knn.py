@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from akidb_mlx.selection.decision import Decision
 from akidb_mlx.selection.distances import not_finite, squared_distances
 from akidb_mlx.selection.json_fields import Fields, Floats, Width
 
@@ -65,34 +66,47 @@ class NearestNeighbours:
 
     def score_lists(self, queries: Floats) -> list[list[tuple[str, float]]]:
         """Return for each query the labels that got votes with their sums, ordered by label."""
-        return [sorted(self._count(indices).items()) for indices, _ in self._nearest(queries)]
+        return [self._count(nearest, number) for number, (nearest, _) in enumerate(self._nearest(queries))]
 
     def choose(self, queries: Floats) -> list[str]:
         """Return for each query the label with the largest sum; of equal ones the smallest by its code points."""
-        return [max(scores, key=lambda score: score[1])[0] for scores in self.score_lists(queries)]  # ordered by label
+        return [_best(scores) for scores in self.score_lists(queries)]
+
+    def decisions(self, queries: Floats) -> Iterator[Decision]:
+        """Yield for each query its label, the scores, and the votes in words, the nearest first."""
+        for number, (nearest, squares) in enumerate(self._nearest(queries)):
+            scores = self._count(nearest, number)
+            reasons = [
+                f"example {one.example} at distance {one.distance:.4g} votes {one.weight:.4g} for {one.label}"
+                for one in self._describe(nearest, squares)
+            ]
+            yield Decision(_best(scores), scores, reasons)
 
     def neighbours(self, query: Floats) -> list[Neighbour]:
         """Return the training examples that vote, the nearest first."""
-        ((indices, distances),) = self._nearest(query[None])
+        ((nearest, squares),) = self._nearest(query[None])
+        return self._describe(nearest, squares)
+
+    def _describe(self, nearest: NDArray[np.intp], squares: Floats) -> list[Neighbour]:
         return [
-            Neighbour(int(index), self._labels[index], float(np.sqrt(distance)), float(self._weights[index]))
-            for index, distance in zip(indices, distances, strict=True)
+            Neighbour(int(index), self._labels[index], float(np.sqrt(square)), float(self._weights[index]))
+            for index, square in zip(nearest, squares, strict=True)
         ]
 
-    def explain(self, query: Floats) -> list[str]:
-        """Return the votes in words, the nearest first."""
-        return [
-            f"example {one.example} at distance {one.distance:.4g} votes {one.weight:.4g} for {one.label}"
-            for one in self.neighbours(query)
-        ]
+    def _count(self, nearest: NDArray[np.intp], number: int) -> list[tuple[str, float]]:
+        """Return the sums of the votes for a query, by label.
 
-    def _count(self, indices: NDArray[np.intp]) -> dict[str, float]:
-        """Add the votes up in the order of the neighbours, so that every language rounds the sums alike."""
+        They are added up in the order of the neighbours, so that every language rounds them alike.
+        """
         votes: dict[str, float] = {}
-        for index in indices.tolist():
+        for index in nearest.tolist():
             label = self._labels[index]
             votes[label] = votes.get(label, 0.0) + float(self._weights[index])
-        return votes
+        scores = sorted(votes.items())
+        for label, score in scores:
+            if not np.isfinite(score):
+                raise not_finite(label, number)
+        return scores
 
     def _nearest(self, queries: Floats) -> Iterator[tuple[NDArray[np.intp], Floats]]:
         """Yield for each query the indices of its neighbours and their squared distances; a lower index goes first.
@@ -124,6 +138,11 @@ class NearestNeighbours:
                 yield candidates[order], distances[order]
 
 
+def _best(scores: list[tuple[str, float]]) -> str:
+    """Return the label with the largest sum, of equal ones the first."""
+    return max(scores, key=lambda score: score[1])[0]
+
+
 def vote_weights(qualities: Floats, latencies: NDArray[np.int64], count: int) -> Floats:
     """Return the weight of each example's vote: 0.9 of its quality and 0.1 of its speed.
 
@@ -141,10 +160,14 @@ def speeds(latencies: Floats, count: int) -> Floats:
     """Return the speed of each example: 1 for the fastest, 0 for the slowest, 1 for all where none was timed."""
     if not len(latencies):
         return np.ones(count)
-    least, most = latencies.min(), latencies.max()
-    times = np.full(count, (least + most) / 2)
+    times = np.full(count, (latencies.min() + latencies.max()) / 2)
     times[: len(latencies)] = latencies
-    return np.asarray(1 - (times - least) / max(most - least, 1.0), np.float64)
+    return speed_of(times, latencies.min(), latencies.max())
+
+
+def speed_of(latencies: Floats, least: float, most: float) -> Floats:
+    """Return the speeds of latencies on a scale from 1 for the least to 0 for the most."""
+    return np.asarray(1 - (latencies - least) / max(most - least, 1.0), np.float64)
 
 
 def worth(qualities: Floats, speeds: Floats) -> Floats:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.selection.features import join
 from akidb_mlx.selection.json_fields import Floats
-from akidb_mlx.selection.knn import speeds, worth
+from akidb_mlx.selection.knn import speed_of, speeds, worth
 from akidb_mlx.selection.records import Record
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class Outcomes:
         records: those that the rest is of.
         features: (queries, dimension) float64.
         query_of: (records,) the query of each record.
+        speeds: (records,) from 0 to 1, on one scale for all that was gathered.
+        text_of: (queries,) the number of each query's text; one text may have several embeddings or categories.
         labels: sorted.
         dimension: of the embeddings alone.
     """
@@ -41,6 +43,8 @@ class Outcomes:
     records: list[Record]
     features: Floats
     query_of: NDArray[np.intp]
+    speeds: Floats
+    text_of: NDArray[np.intp]
     labels: list[str]
     dimension: int = field(repr=False)
 
@@ -58,15 +62,13 @@ class Outcomes:
     @cached_property
     def timed_first(self) -> list[int]:
         """Return the numbers of the records, those with a response time first: the order of a KNN's file."""
-        return sorted(range(len(self.records)), key=lambda index: self.records[index].latency is None)
+        return _timed_first(self.records)
 
     @cached_property
-    def speeds(self) -> Floats:
-        """Return the speed of each record, from 0 to 1 over all of them, as a KNN's votes count it."""
-        times = np.array([one.latency for one in self.records if one.latency is not None], np.float64)
-        found = np.empty(len(self.records))
-        found[self.timed_first] = speeds(times, len(self.records))
-        return found
+    def latency_range(self) -> tuple[int, int] | None:
+        """Return the least and the largest latency, None where there are none."""
+        times = [one.latency for one in self.records if one.latency is not None]
+        return (min(times), max(times)) if times else None
 
     @cached_property
     def values(self) -> Floats:
@@ -94,7 +96,13 @@ class Outcomes:
         kept = np.flatnonzero(renumbered[self.query_of] >= 0)
         records = [self.records[index] for index in kept.tolist()]
         return Outcomes(
-            records, self.features[queries], renumbered[self.query_of[kept]], self.labels, dimension=self.dimension
+            records,
+            self.features[queries],
+            renumbered[self.query_of[kept]],
+            self.speeds[kept],
+            self.text_of[queries],
+            self.labels,
+            dimension=self.dimension,
         )
 
     def _table(self, of_record: Floats) -> Floats:
@@ -115,9 +123,18 @@ def gather(
     *,
     prompt: str | None = None,
     category_one_hot: bool = False,
+    latency_range: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> Outcomes:
     """Return records as arrays; texts without an embedding are embedded.
+
+    Args:
+        records: checked.
+        service: embeds the texts.
+        prompt: a string to put before each text.
+        category_one_hot: whether the category follows the embedding.
+        latency_range: the latencies of the speeds 1 and 0; None for the least and the largest of the records.
+        progress: called with the number of texts embedded and their total.
 
     Raises:
         InvalidInputError: a text has no embedding and there is no service, or embeddings differ in length.
@@ -135,7 +152,33 @@ def gather(
     embeddings = _embed(firsts, service, prompt, progress)
     features = join(embeddings, [one.category for one in firsts], category_one_hot=category_one_hot)
     labels = sorted({record.model_name for record in records})
-    return Outcomes(records, features, np.array(query_of), labels, dimension=embeddings.shape[1])
+    texts = {text: number for number, text in enumerate(dict.fromkeys(one.query for one in firsts))}
+    text_of = np.array([texts[one.query] for one in firsts])
+    return Outcomes(
+        records,
+        features,
+        np.array(query_of),
+        _speeds(records, latency_range),
+        text_of,
+        labels,
+        dimension=embeddings.shape[1],
+    )
+
+
+def _timed_first(records: list[Record]) -> list[int]:
+    return sorted(range(len(records)), key=lambda index: records[index].latency is None)
+
+
+def _speeds(records: list[Record], latency_range: tuple[int, int] | None) -> Floats:
+    """Return the speed of each record as a KNN's votes count it; beyond a given range it is 1 or 0."""
+    times = np.array([one.latency for one in records if one.latency is not None], np.float64)
+    found = np.empty(len(records))
+    found[_timed_first(records)] = speeds(times, len(records))
+    if latency_range is not None and len(times):
+        least, most = map(float, latency_range)
+        filled = [(least + most) / 2 if one.latency is None else float(one.latency) for one in records]
+        found = np.clip(speed_of(np.array(filled), least, most), 0, 1)
+    return found
 
 
 def _embed(records: list[Record], service: Embedder | None, prompt: str | None, progress: Progress | None) -> Floats:

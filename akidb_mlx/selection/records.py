@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from akidb_mlx.errors import InvalidInputError
-from akidb_mlx.options import is_number
+from akidb_mlx.options import is_number, shown
 from akidb_mlx.selection.json_fields import Floats
 
 _NS = 1_000_000_000
@@ -106,18 +105,32 @@ def list_records(records: Iterable[Record | Mapping[str, Any]]) -> list[Record]:
     return found
 
 
-def split_records(records: Iterable[Record], share: float, seed: int = 0) -> tuple[list[Record], list[Record]]:
+def check_seed(seed: int) -> int:
+    """Return a seed of all that is random.
+
+    Raises:
+        InvalidInputError: it is not an integer of 32 bits without a sign.
+    """
+    if not is_number(seed, Integral) or not 0 <= seed < 1 << 32:
+        raise InvalidInputError(f"seed must be an integer from 0 to {(1 << 32) - 1}, found {shown(seed)}")
+    return int(seed)
+
+
+def split_records(
+    records: Iterable[Record | Mapping[str, Any]], share: float, seed: int = 0
+) -> tuple[list[Record], list[Record]]:
     """Return the records without a share of the queries, and those of that share, which the seed chooses.
 
     All records of a query are on one side.
 
     Raises:
-        InvalidInputError: the share is not between 0 and 1, or leaves one side without a query.
+        InvalidInputError: the share is not between 0 and 1, or leaves one side without a query; or a record or the
+            seed is not usable.
     """
-    records = list(records)
+    records, seed = list_records(records), check_seed(seed)
     queries = list(dict.fromkeys(record.query for record in records))
-    if not 0 < share < 1:
-        raise InvalidInputError(f"the share to hold out must be between 0 and 1, found {share}")
+    if not is_number(share, Real) or not 0 < share < 1:
+        raise InvalidInputError(f"the share to hold out must be a number between 0 and 1, found {shown(share)}")
     count = round(share * len(queries))
     if not 0 < count < len(queries):
         raise InvalidInputError(f"a share of {share} of {len(queries)} queries leaves one side empty")
@@ -160,8 +173,7 @@ def _number(fields: Mapping[str, Any], key: str, name: str, most: float) -> floa
     if value is None:
         return None
     if not is_number(value, Real) or not 0 <= value <= most:
-        shown = reprlib.repr(value)
-        raise InvalidInputError(f"{name}: {key} must be a number from 0 to {most:.10g}, found {shown}")
+        raise InvalidInputError(f"{name}: {key} must be a number from 0 to {most:.10g}, found {shown(value)}")
     return float(value)
 
 
@@ -171,7 +183,7 @@ def _vector(fields: Mapping[str, Any], name: str) -> Floats | None:
         return None
     try:
         found = np.asarray(value)
-        if found.dtype.kind not in "fi" or found.ndim != 1 or not len(found):
+        if found.dtype.kind not in "fiu" or found.ndim != 1 or not len(found):
             raise TypeError(f"found {type(value).__name__}")
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"{name}: embedding must be a list of numbers: {error}") from error

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from akidb_mlx.errors import InvalidInputError
-from akidb_mlx.selection.features import CATEGORIES, join, one_hot, same_model
-from akidb_mlx.selection.json_fields import Floats
+from akidb_mlx.options import is_number, shown
+from akidb_mlx.selection.decision import Decision
+from akidb_mlx.selection.features import CATEGORIES, join, one_hot
 from akidb_mlx.selection.selector import Selector, largest_scores
 from akidb_mlx.texts import check_string, list_texts
 
@@ -51,14 +53,22 @@ class Router:
         service: embeds the texts, with the model that the selector was trained with.
         fallback: the label of a text whose margin is below `threshold`.
         threshold: in the unit of the selector's scores.
+        category_one_hot: whether a category follows the embedding, for a file that does not say, as those of vLLM's
+            router; None for what the file says, and no category where it does not.
 
     Raises:
-        InvalidInputError: the service has another model or dimension than the selector was trained with; or only one
-            of `fallback` and `threshold` is given.
+        InvalidInputError: the service has another model or dimension than the selector was trained with; only one of
+            `fallback` and `threshold` is given; or the file says otherwise of categories.
     """
 
     def __init__(
-        self, selector: Selector, service: Embedder, *, fallback: str | None = None, threshold: float | None = None
+        self,
+        selector: Selector,
+        service: Embedder,
+        *,
+        fallback: str | None = None,
+        threshold: float | None = None,
+        category_one_hot: bool | None = None,
     ) -> None:
         if (fallback is None) != (threshold is None):
             raise InvalidInputError(
@@ -66,16 +76,13 @@ class Router:
             )
         if fallback is not None:
             if not isinstance(fallback, str) or not fallback:
-                raise InvalidInputError(f"fallback must be a label, found {fallback!r}")
+                raise InvalidInputError(f"fallback must be a label, found {shown(fallback)}")
             check_string("fallback", fallback)
-        if threshold is not None and (
-            isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not math.isfinite(threshold)
-        ):
-            raise InvalidInputError(f"threshold must be a finite number, found {threshold!r}")
+        self._fallback, self._threshold = fallback, None if threshold is None else _check_threshold(threshold)
         self._selector, self._service = selector, service
-        self._fallback, self._threshold = fallback, threshold
         self._prompt = selector.embedding_model.prompt if selector.embedding_model else None
-        check_service(selector, service)
+        self._category_one_hot = takes_category(selector, category_one_hot)
+        check_service(selector, service, category_one_hot=self._category_one_hot)
 
     def route(self, text: str, *, category: str | None = None) -> Route:
         """Return the label of a text; see `route_batch`."""
@@ -95,6 +102,8 @@ class Router:
             AkidbMlxError: a text could not be embedded, or the selector cannot choose.
         """
         texts = list_texts(texts)
+        if isinstance(categories, str) or not isinstance(categories, (Iterable, type(None))):
+            raise InvalidInputError(f"categories must be a list of strings, found {type(categories).__name__}")
         categories = [None] * len(texts) if categories is None else list(categories)
         if len(categories) != len(texts):
             raise InvalidInputError(f"there are {len(categories)} categories and {len(texts)} texts: give one for each")
@@ -103,15 +112,12 @@ class Router:
         if not texts:
             return []
         embeddings = np.asarray(self._service.embed_array(texts, prompt=self._prompt), np.float64)
-        features = join(embeddings, categories, category_one_hot=self._selector.category_one_hot)
-        labels = self._selector.select_batch(features)
-        lists = self._selector.score_batch(features)
-        return [self._route(*one) for one in zip(labels, lists, features, strict=True)]
+        features = join(embeddings, categories, category_one_hot=self._category_one_hot)
+        return [self._route(decision) for decision in self._selector.decide_batch(features)]
 
-    def _route(self, label: str, pairs: list[tuple[str, float]], vector: Floats) -> Route:
-        scores = largest_scores(pairs)
+    def _route(self, decision: Decision) -> Route:
+        label, scores, reasons = decision.label, largest_scores(decision.scores), decision.reasons
         margin = margin_of(scores, self._selector.labels)
-        reasons = self._selector.explain(vector)
         if self._threshold is not None and self._fallback is not None and margin < self._threshold:
             fault = f"the margin {margin:.4g} of {label} is below {self._threshold:.4g}"
             reasons.insert(0, f"{fault}: {self._fallback} instead")
@@ -127,21 +133,54 @@ def margin_of(scores: dict[str, float], labels: Sequence[str]) -> float:
     return best[0] if best and len(labels) > 1 else math.inf
 
 
-def check_service(selector: Selector, service: Embedder) -> None:
+def takes_category(selector: Selector, category_one_hot: bool | None) -> bool:
+    """Return whether a category follows the embedding, by a selector's file and by what its caller says.
+
+    Raises:
+        InvalidInputError: they contradict each other.
+    """
+    if not isinstance(category_one_hot, (bool, type(None))):
+        raise InvalidInputError(f"category_one_hot must be true, false or None, found {shown(category_one_hot)}")
+    stated = selector.category_one_hot
+    if None not in (stated, category_one_hot) and stated != category_one_hot:
+        raise InvalidInputError(
+            f"category_one_hot is {category_one_hot}, and the selector's file has features.category_one_hot {stated}"
+        )
+    return bool(category_one_hot if stated is None else stated)
+
+
+def check_service(selector: Selector, service: Embedder, *, category_one_hot: bool) -> None:
     """Refuse a service whose vectors a selector was not trained on.
+
+    Args:
+        selector: trained.
+        service: embeds the texts.
+        category_one_hot: whether a category follows the embedding.
 
     Raises:
         InvalidInputError: the model or the dimension is another; both are named.
     """
     model = selector.embedding_model
-    if model is not None and not same_model(model.name, service.model_name):
+    if model is not None and not model.is_of(service):
         raise InvalidInputError(
             f"the selector was trained with the embeddings of {model.name}, and the service has {service.model_name}: "
             "vectors of different models cannot be compared"
         )
-    added = len(CATEGORIES) * selector.category_one_hot
+    added = len(CATEGORIES) * category_one_hot
     if selector.dimension is not None and service.dimension + added != selector.dimension:
+        hint = ""
+        if selector.category_one_hot is None and service.dimension + len(CATEGORIES) == selector.dimension:
+            hint = f": if the last {len(CATEGORIES)} stand for a category, say category_one_hot=True"
         raise InvalidInputError(
             f"the selector takes {selector.dimension - added} values of an embedding, and {service.model_name} gives "
-            f"{service.dimension}"
+            f"{service.dimension}{hint}"
         )
+
+
+def _check_threshold(threshold: float) -> float:
+    try:
+        if is_number(threshold, Real) and math.isfinite(threshold):
+            return float(threshold)
+    except OverflowError:  # an integer beyond float64
+        pass
+    raise InvalidInputError(f"threshold must be a finite number, found {shown(threshold)}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import numpy as np
 
+from akidb_mlx.selection.decision import Decision
 from akidb_mlx.selection.distances import not_finite
 from akidb_mlx.selection.json_fields import Floats
 
@@ -36,11 +38,12 @@ class ScoredLabels(ABC):
         """Return for each query the label with the largest score."""
         return [self.names[best] for best in np.argmax(self._finite(queries), axis=1).tolist()]
 
-    def explain(self, query: Floats) -> list[str]:
-        """Return the three largest scores in words."""
-        (scores,) = self.score_lists(query[None])
-        best = sorted(scores, key=lambda score: -score[1])[:3]
-        return [f"{label} has the score {score:.4g}" for label, score in best]
+    def decisions(self, queries: Floats) -> Iterator[Decision]:
+        """Yield for each query its label, the scores, and the three largest of them in words."""
+        for scores in self.score_lists(queries):
+            best = sorted(scores, key=lambda score: -score[1])[:3]
+            reasons = [f"{label} has the score {score:.4g}" for label, score in best]
+            yield Decision(best[0][0] if best else self.labels[0], scores, reasons)
 
     def _finite(self, queries: Floats) -> Floats:
         scores = self.decide(queries)

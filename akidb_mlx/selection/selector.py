@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,9 +14,12 @@ from pydantic_core import to_json
 
 from akidb_mlx.closeable import Closeable
 from akidb_mlx.errors import InvalidInputError, ModelLoadError, NotTrainedError, ServiceClosedError
+from akidb_mlx.selection.decision import Decision
 from akidb_mlx.selection.exact_svm import OneAgainstOne
 from akidb_mlx.selection.features import CATEGORIES, EmbeddingModel
-from akidb_mlx.selection.json_fields import MAX_BYTES, Fields, Floats, check_size, parse
+from akidb_mlx.selection.files import ALGORITHMS, output_file
+from akidb_mlx.selection.json_fields import Fields, Floats
+from akidb_mlx.selection.json_text import MAX_BYTES, check_limit, check_size, parse
 from akidb_mlx.selection.kmeans import NearestCentroid
 from akidb_mlx.selection.knn import NearestNeighbours, Neighbour
 from akidb_mlx.selection.mlp import Perceptron
@@ -32,13 +37,10 @@ class _Kind(Protocol):
     def labels(self) -> list[str]: ...
     def score_lists(self, queries: Floats) -> list[list[tuple[str, float]]]: ...
     def choose(self, queries: Floats) -> list[str]: ...
-    def explain(self, query: Floats) -> list[str]: ...
+    def decisions(self, queries: Floats) -> Iterator[Decision]: ...
 
 
 _KINDS = {kind.algorithm: kind for kind in (NearestNeighbours, NearestCentroid, OneAgainstAll, Perceptron)}
-ALGORITHMS = tuple(_KINDS)
-# The names of selectors' files, as vLLM's semantic-router looks for them.
-FILE_NAMES = {algorithm: f"{algorithm}_model.json" for algorithm in ALGORITHMS}
 FORMAT_VERSION = 1
 
 
@@ -49,6 +51,11 @@ class Selector(Closeable):
         label = selector.select(vector)
 
     Make one with `from_json`, `load` or `akidb_mlx.selection.train`.
+
+    Attributes:
+        algorithm: "knn", "kmeans", "svm" or "mlp".
+        embedding_model: the model of its vectors, None where the file names none, as those of vLLM's router.
+        category_one_hot: whether a category follows the embedding; None where the file does not say.
     """
 
     def __init__(self, document: dict[str, Any], *, exact: bool = False) -> None:
@@ -60,14 +67,16 @@ class Selector(Closeable):
         fields = Fields(document)
         self.algorithm = fields.choice("algorithm", ALGORITHMS)
         self._trained = fields.boolean("trained")
-        exact = exact and self.algorithm == "svm" and OneAgainstOne.fits(fields)
+        if exact and self.algorithm != "svm":
+            raise fields.error("algorithm", f"is {self.algorithm}, and exact=True reads the arrays of an svm")
         _check_version(fields, exact=exact)
         kind: type[NearestNeighbours | NearestCentroid | OneAgainstAll | Perceptron | OneAgainstOne]
         kind = OneAgainstOne if exact else _KINDS[self.algorithm]
-        self._kind: _Kind | None = kind(fields, trained=self._trained)
-        self._document = document
-        self._dimension = self._kind.dimension
-        self._labels = self._kind.labels
+        data: _Kind = kind(fields, trained=self._trained)
+        # The data and the document, which close() takes away in one step.
+        self._content: tuple[_Kind, dict[str, Any]] | None = data, document
+        self._dimension = data.dimension
+        self._labels = data.labels
         self.category_one_hot = _read_one_hot(fields)
         self.embedding_model = (
             EmbeddingModel.read(fields.object("embedding_model")) if fields.has("embedding_model") else None
@@ -81,9 +90,10 @@ class Selector(Closeable):
 
         Args:
             text: its JSON, as bytes in UTF-8.
-            exact: read an SVM by scikit-learn's own arrays (`dual_coef`, `n_support`, `intercept`, `support_vectors`)
-                where the file carries them, also one of `format_version` 2; the choice is then that of `SVC.predict`.
-            max_bytes: how long the JSON may be.
+            exact: read an SVM by scikit-learn's own arrays (`dual_coef`, `n_support`, `intercept`, `support_vectors`,
+                and `classes` where it is there), also one of `format_version` 2; the choice is then that of
+                `SVC.predict`. A file without them is refused.
+            max_bytes: how long the JSON may be. Reading takes at most 16 times as much memory.
 
         Raises:
             ModelLoadError: it is no selector that can be used; the message names the field.
@@ -97,11 +107,14 @@ class Selector(Closeable):
 
         Raises:
             ModelLoadError: it cannot be read, or is no selector that can be used.
+            InvalidInputError: an argument is not usable.
         """
+        check_limit(max_bytes)
         try:
             with Path(path).open("rb") as file:
-                check_size(Path(path).stat().st_size, max_bytes)
-                content = file.read(max_bytes + 1)
+                size = os.fstat(file.fileno()).st_size
+                check_size(size, max_bytes)
+                content = file.read((size or min(max_bytes, MAX_BYTES)) + 1)  # a pipe has no size
             return cls.from_json(content, exact=exact, max_bytes=max_bytes)
         except (OSError, ValueError) as error:
             if isinstance(error, InvalidInputError):
@@ -113,17 +126,20 @@ class Selector(Closeable):
 
     def to_json(self) -> str:
         """Return the selector as JSON, with all fields that were read, also unknown ones, in their order."""
-        self._open()
-        return to_json(self._document, fallback=_plain).decode()
+        _, document = self._open()
+        return to_json(document, fallback=_plain).decode()
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the selector to a file, or to a folder under the name that the format gives it; return the file.
+
+        Args:
+            path: the file; or a folder, which is there or ends with "/" and is then made.
 
         Raises:
             OSError: it cannot be written.
         """
         content = self.to_json()
-        target = Path(path) / FILE_NAMES[self.algorithm] if Path(path).is_dir() else Path(path)
+        target = output_file(path, self.algorithm)
         write_atomically(target, content)
         return target
 
@@ -145,7 +161,7 @@ class Selector(Closeable):
 
     def describe(self) -> dict[str, Any]:
         """Return what the file says of the selector, without its data."""
-        self._open()
+        _, document = self._open()
         return {
             "algorithm": self.algorithm,
             "trained": self._trained,
@@ -153,7 +169,7 @@ class Selector(Closeable):
             "labels": self.labels,
             "embedding_model": self.embedding_model.plain() if self.embedding_model else None,
             "category_one_hot": self.category_one_hot,
-            "training": self._document.get("training"),
+            "training": document.get("training"),
         }
 
     def select(self, vector: ArrayLike) -> str:
@@ -200,7 +216,13 @@ class Selector(Closeable):
 
     def explain(self, vector: ArrayLike) -> list[str]:
         """Return the reasons of a choice in words: the neighbours that voted, or the nearest labels."""
-        return self._ready().explain(check_vector(vector, self._dimension))
+        return self.decide_batch([check_vector(vector, self._dimension)])[0].reasons
+
+    def decide_batch(self, vectors: ArrayLike) -> list[Decision]:
+        """Return the label, the scores and the reasons of each of several vectors, which are computed once."""
+        kind = self._ready()
+        queries = check_vectors(vectors, self._dimension)
+        return list(kind.decisions(queries)) if len(queries) else []
 
     def neighbours(self, vector: ArrayLike) -> list[Neighbour]:
         """Return the training examples that vote, the nearest first.
@@ -215,20 +237,19 @@ class Selector(Closeable):
 
     def close(self) -> None:
         """Free the data. Idempotent."""
-        self._kind = None
-        self._document = {}
+        self._content = None
 
     def __repr__(self) -> str:
-        state = "closed" if self._kind is None else "trained" if self._trained else "not trained"
+        state = "closed" if self._content is None else "trained" if self._trained else "not trained"
         return f"<Selector {self.algorithm}: {self._dimension} values, {len(self._labels)} labels, {state}>"
 
-    def _open(self) -> _Kind:
-        if (kind := self._kind) is None:
+    def _open(self) -> tuple[_Kind, dict[str, Any]]:
+        if (content := self._content) is None:
             raise ServiceClosedError("the selector was closed")
-        return kind
+        return content
 
     def _ready(self) -> _Kind:
-        kind = self._open()
+        kind, _ = self._open()
         if not self._trained:
             raise NotTrainedError("the selector is not trained: its file says trained: false")
         return kind
@@ -237,7 +258,7 @@ class Selector(Closeable):
         if self.embedding_model is None or self._dimension is None:
             return
         model = self.embedding_model.dimension
-        expected = model + len(CATEGORIES) * self.category_one_hot
+        expected = model + len(CATEGORIES) * bool(self.category_one_hot)
         if expected != self._dimension:
             added = f" and {len(CATEGORIES)} of the category" if self.category_one_hot else ""
             raise fields.error(
@@ -265,11 +286,11 @@ def _check_version(fields: Fields, *, exact: bool) -> None:
         )
 
 
-def _read_one_hot(fields: Fields) -> bool:
+def _read_one_hot(fields: Fields) -> bool | None:
     if not fields.has("features"):
-        return False
+        return None
     features = fields.object("features")
-    found = features.boolean("category_one_hot") if features.has("category_one_hot") else False
+    found = features.boolean("category_one_hot") if features.has("category_one_hot") else None
     features.check_others()
     return found
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from numbers import Integral
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from akidb_mlx.errors import InvalidInputError
-from akidb_mlx.options import is_number
+from akidb_mlx.options import shown
 from akidb_mlx.selection import fitting
 from akidb_mlx.selection.evaluation import worth_of
 from akidb_mlx.selection.features import EmbeddingModel
+from akidb_mlx.selection.files import ALGORITHMS
 from akidb_mlx.selection.fitting import Fitted, Parameters
 from akidb_mlx.selection.outcomes import Outcomes, Progress, gather
-from akidb_mlx.selection.records import Record, list_records
-from akidb_mlx.selection.selector import ALGORITHMS, FORMAT_VERSION, Selector
+from akidb_mlx.selection.records import Record, check_seed, list_records
+from akidb_mlx.selection.selector import FORMAT_VERSION, Selector
 
 if TYPE_CHECKING:
     from akidb_mlx.embedder import Embedder
@@ -58,7 +59,8 @@ def train(
     Args:
         records: see `Record`; dictionaries with the same fields are taken too.
         algorithm: "knn", "kmeans", "svm" or "mlp".
-        service: embeds the queries that have no `embedding`.
+        service: embeds the queries that have no `embedding`. The file names its model as the one of all vectors, so
+            those of the records must be of that model, and with that prompt, too.
         seed: of all that is random.
         prompt: a string to put before each query; a router will do the same.
         category_one_hot: whether the category follows the embedding.
@@ -66,23 +68,21 @@ def train(
 
     Raises:
         InvalidInputError: a record or another argument is not usable.
-        ConfigurationError: scikit-learn is not installed.
+        ConfigurationError: scikit-learn is not installed, and the algorithm is not "knn", which needs none.
         AkidbMlxError: a text could not be embedded.
     """
     if algorithm not in ALGORITHMS:
-        raise InvalidInputError(f"algorithm must be one of {', '.join(ALGORITHMS)}, found {algorithm!r}")
-    if not is_number(seed, Integral) or not 0 <= seed < 1 << 32:
-        raise InvalidInputError(f"seed must be an integer from 0 to {(1 << 32) - 1}, found {seed!r}")
-    fitting.check_scikit_learn()  # before an hour of embedding, not after it
+        raise InvalidInputError(f"algorithm must be one of {', '.join(ALGORITHMS)}, found {shown(algorithm)}")
+    seed, fits_itself = check_seed(seed), algorithm == "knn"
+    if not fits_itself:
+        fitting.check_scikit_learn()  # before an hour of embedding, not after it
     outcomes = gather(
         list_records(records), service, prompt=prompt, category_one_hot=category_one_hot, progress=progress
     )
-    with fitting.reproducible():
+    with nullcontext() if fits_itself else fitting.reproducible():
         parameters, validated = choose_parameters(outcomes, algorithm, seed)
-        fitted = _FITS[algorithm].fit(outcomes, parameters, int(seed))
-    model = None
-    if service is not None:
-        model = EmbeddingModel(service.model_name, outcomes.dimension, prompt).plain()
+        fitted = _FITS[algorithm].fit(outcomes, parameters, seed)
+    model = None if service is None else EmbeddingModel.of(service, prompt).plain()
     document = {
         "algorithm": algorithm,
         "trained": True,
@@ -92,9 +92,10 @@ def train(
         "training": {
             "records": len(outcomes.records),
             "queries": len(outcomes.features),
-            "seed": int(seed),
+            "seed": seed,
             "parameters": parameters,
             "cross_validated_value": validated,
+            "latency_range": outcomes.latency_range and list(outcomes.latency_range),
         },
         **fitted.fields,
     }
@@ -104,7 +105,7 @@ def train(
 def choose_parameters(outcomes: Outcomes, algorithm: str, seed: int) -> tuple[Parameters, float | None]:
     """Return the candidate with the best mean worth of its choices for held-out queries, and that worth.
 
-    Of equal ones it is the first. Where there are too few queries for folds, it is the first and has no worth.
+    Of equal ones it is the first. Where there are too few texts for folds, it is the first and has no worth.
     """
     kind = _FITS[algorithm]
     candidates = kind.candidates(outcomes)
@@ -126,12 +127,17 @@ def _validate(fitted: Fitted, algorithm: str, held: Outcomes) -> float:
 
 
 def _folds(outcomes: Outcomes, seed: int) -> Iterator[tuple[Outcomes, Outcomes]]:
-    """Yield the queries to fit and those held out, fold by fold; a query's records stay together."""
-    queries = np.random.default_rng(seed).permutation(len(outcomes.features))
-    queries = queries[: max(1, _VALIDATED_RECORDS * len(queries) // len(outcomes.records))]
-    if len(queries) < 2 * _FOLDS:
+    """Yield the queries to fit and those held out, fold by fold; those of one text stay together."""
+    texts = np.random.default_rng(seed).permutation(outcomes.text_of.max() + 1)
+    texts = texts[: max(1, _VALIDATED_RECORDS * len(texts) // len(outcomes.records))]
+    if len(texts) < 2 * _FOLDS:
         return
-    parts: list[NDArray[np.intp]] = np.array_split(queries, _FOLDS)
+    by_text: list[list[int]] = [[] for _ in range(outcomes.text_of.max() + 1)]
+    for query, text in enumerate(outcomes.text_of.tolist()):
+        by_text[text].append(query)
+    parts: list[NDArray[np.intp]] = [
+        np.array([query for text in part.tolist() for query in by_text[text]]) for part in np.array_split(texts, _FOLDS)
+    ]
     for number, part in enumerate(parts):
         fit = outcomes.part(np.concatenate(parts[:number] + parts[number + 1 :]))
         if len(np.unique(fit.best)) > 1:

@@ -2,53 +2,29 @@ package selection
 
 import "fmt"
 
-// KNN is a selector of the algorithm "knn".
-type KNN struct{ *Selector }
-
-// KMeans is a selector of the algorithm "kmeans".
-type KMeans struct{ *Selector }
-
-// SVM is a selector of the algorithm "svm".
-type SVM struct{ *Selector }
-
-// MLP is a selector of the algorithm "mlp".
-type MLP struct{ *Selector }
+// The selectors of each algorithm are the same type: they have the same methods.
+type (
+	// KNN is a selector of the algorithm "knn".
+	KNN = Selector
+	// KMeans is a selector of the algorithm "kmeans".
+	KMeans = Selector
+	// SVM is a selector of the algorithm "svm".
+	SVM = Selector
+	// MLP is a selector of the algorithm "mlp".
+	MLP = Selector
+)
 
 // KNNFromJSON reads a KNN, and refuses other algorithms.
-func KNNFromJSON(text string) (*KNN, error) {
-	selector, err := ofAlgorithm(text, "knn")
-	if err != nil {
-		return nil, err
-	}
-	return &KNN{selector}, nil
-}
+func KNNFromJSON(text string) (*KNN, error) { return ofAlgorithm(text, "knn") }
 
 // KMeansFromJSON reads a k-means, and refuses other algorithms.
-func KMeansFromJSON(text string) (*KMeans, error) {
-	selector, err := ofAlgorithm(text, "kmeans")
-	if err != nil {
-		return nil, err
-	}
-	return &KMeans{selector}, nil
-}
+func KMeansFromJSON(text string) (*KMeans, error) { return ofAlgorithm(text, "kmeans") }
 
 // SVMFromJSON reads an SVM, and refuses other algorithms.
-func SVMFromJSON(text string) (*SVM, error) {
-	selector, err := ofAlgorithm(text, "svm")
-	if err != nil {
-		return nil, err
-	}
-	return &SVM{selector}, nil
-}
+func SVMFromJSON(text string) (*SVM, error) { return ofAlgorithm(text, "svm") }
 
 // MLPFromJSON reads an MLP, and refuses other algorithms.
-func MLPFromJSON(text string) (*MLP, error) {
-	selector, err := ofAlgorithm(text, "mlp")
-	if err != nil {
-		return nil, err
-	}
-	return &MLP{selector}, nil
-}
+func MLPFromJSON(text string) (*MLP, error) { return ofAlgorithm(text, "mlp") }
 
 func ofAlgorithm(text, algorithm string) (*Selector, error) {
 	selector, err := FromJSON(text)

@@ -42,10 +42,23 @@ type Error struct {
 }
 
 // Error returns the message.
-func (e *Error) Error() string { return e.message }
+func (e *Error) Error() string {
+	if e == nil || e.reason == nil {
+		return ErrInternal.Error()
+	}
+	return e.message
+}
 
 // Unwrap returns the reason, one of the package's Err variables.
-func (e *Error) Unwrap() error { return e.reason }
+func (e *Error) Unwrap() error {
+	if e == nil {
+		return nil
+	}
+	return e.reason
+}
+
+// errNil is the error of a selector that is nil, as the one that a failed FromJSON returns.
+var errNil = &Error{ErrClosed, "the selector is nil"}
 
 // Score is the score of one label.
 type Score struct {
@@ -53,7 +66,7 @@ type Score struct {
 	Value float64
 }
 
-// Selector chooses a label for a vector. Make one with FromJSON; its zero value is closed.
+// Selector chooses a label for a vector. Make one with FromJSON; its zero value is closed, and so is a nil one.
 type Selector struct {
 	mutex     sync.RWMutex
 	handle    C.AkidbSelector
@@ -119,16 +132,34 @@ func (s *Selector) describe() error {
 }
 
 // Algorithm returns "knn", "kmeans", "svm" or "mlp".
-func (s *Selector) Algorithm() string { return s.algorithm }
+func (s *Selector) Algorithm() string {
+	if s == nil {
+		return ""
+	}
+	return s.algorithm
+}
 
 // Dimension returns how many values a vector has; 0 where the file does not tell, as an SVM without classifiers.
-func (s *Selector) Dimension() int { return s.dimension }
+func (s *Selector) Dimension() int {
+	if s == nil {
+		return 0
+	}
+	return s.dimension
+}
 
 // Labels returns the labels that may be chosen, each once.
-func (s *Selector) Labels() []string { return append([]string(nil), s.labels...) }
+func (s *Selector) Labels() []string {
+	if s == nil {
+		return nil
+	}
+	return append([]string(nil), s.labels...)
+}
 
 // IsTrained returns whether the selector can choose. A closed one cannot.
 func (s *Selector) IsTrained() bool {
+	if s == nil {
+		return false
+	}
 	s.mutex.RLock()
 	defer s.mutex.RUnlock()
 	return s.handle != 0 && s.trained
@@ -136,6 +167,9 @@ func (s *Selector) IsTrained() bool {
 
 // Select returns the label of a vector.
 func (s *Selector) Select(vector []float64) (string, error) {
+	if s == nil {
+		return "", errNil
+	}
 	s.mutex.RLock()
 	defer s.mutex.RUnlock()
 	var label C.uintptr_t
@@ -149,6 +183,9 @@ func (s *Selector) Select(vector []float64) (string, error) {
 
 // SelectBatch returns the label of each of several vectors, faster than one by one.
 func (s *Selector) SelectBatch(vectors [][]float64) ([]string, error) {
+	if s == nil {
+		return nil, errNil
+	}
 	s.mutex.RLock()
 	defer s.mutex.RUnlock()
 	if len(vectors) > 0 && s.handle != 0 && s.trained {
@@ -209,6 +246,9 @@ func (s *Selector) check(vectors [][]float64) error {
 // nearest centroid. SVM: each classifier's decision value, those of linear ones first; a label may occur twice.
 // MLP: the outputs.
 func (s *Selector) Scores(vector []float64) ([]Score, error) {
+	if s == nil {
+		return nil, errNil
+	}
 	s.mutex.RLock()
 	defer s.mutex.RUnlock()
 	var scores C.struct_AkidbScores
@@ -227,6 +267,9 @@ func (s *Selector) Scores(vector []float64) ([]Score, error) {
 
 // ToJSON returns the selector's JSON, with all fields that were read, also unknown ones, in their order.
 func (s *Selector) ToJSON() (string, error) {
+	if s == nil {
+		return "", errNil
+	}
 	s.mutex.RLock()
 	defer s.mutex.RUnlock()
 	var json, message C.struct_AkidbText
@@ -238,6 +281,9 @@ func (s *Selector) ToJSON() (string, error) {
 
 // Close frees the selector. Calls that run finish first; a second Close does nothing.
 func (s *Selector) Close() {
+	if s == nil {
+		return
+	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if s.handle != 0 {

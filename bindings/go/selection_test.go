@@ -161,6 +161,18 @@ func TestWhatIsRefused(t *testing.T) {
 	if _, err := untrained.SelectBatch([][]float64{{1}, {1, 2}}); !errors.Is(err, ErrNotTrained) {
 		t.Errorf("an untrained selector gives %v", err)
 	}
+	votes := open(t, strings.Replace(strings.Replace(knnJSON, `"k":1`, `"k":3`, 1), `"labels":["a\u0000b","é","c"]`,
+		`"labels":["a","a","b"],"qualities":[1.79e308,1.79e308]`, 1))
+	if _, err := votes.Select([]float64{0, 0}); !errors.Is(err, ErrNotFinite) {
+		t.Errorf("an overflow of votes gives %v", err)
+	}
+	if _, err := votes.Scores([]float64{0, 0}); !errors.Is(err, ErrNotFinite) {
+		t.Errorf("an overflow of votes gives %v", err)
+	}
+	empty := open(t, strings.Replace(kmeansJSON, "small", "", 1))
+	if label, err := empty.Select([]float64{0, 0}); err != nil || label != "" {
+		t.Errorf("an empty label is %q, %v", label, err)
+	}
 	large := open(t, strings.Replace(mlpJSON, "[1.0,0.0]", "[1e308,0.0]", 1))
 	if _, err := large.SelectBatch([][]float64{{1, 1}, {100, 1}}); !errors.Is(err, ErrNotFinite) {
 		t.Errorf("an overflow gives %v", err)
@@ -198,6 +210,33 @@ func TestUseAfterClose(t *testing.T) {
 		}
 		if selector.IsTrained() {
 			t.Error("a closed selector is trained")
+		}
+	}
+}
+
+func TestNilAndZeroValuesAreClosedSelectors(t *testing.T) {
+	failed, _ := KNNFromJSON("{}")
+	var knn *KNN
+	for _, selector := range []*Selector{failed, knn, nil, {}, new(SVM)} {
+		_, selected := selector.Select([]float64{1, 2})
+		_, batch := selector.SelectBatch([][]float64{{1, 2}})
+		_, scores := selector.Scores([]float64{1, 2})
+		_, json := selector.ToJSON()
+		for _, err := range []error{selected, batch, scores, json} {
+			var typed *Error
+			if !errors.Is(err, ErrClosed) || !errors.As(err, &typed) {
+				t.Errorf("%v gives %v", selector, err)
+			}
+		}
+		if selector.IsTrained() || selector.Algorithm() != "" || selector.Dimension() != 0 || selector.Labels() != nil {
+			t.Errorf("%v describes something", selector)
+		}
+		selector.Close()
+	}
+	var none *Error
+	for _, err := range []*Error{none, {}} {
+		if err.Error() == "" || errors.Is(err, ErrClosed) {
+			t.Errorf("an empty error is %q", err.Error())
 		}
 	}
 }

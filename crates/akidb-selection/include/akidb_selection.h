@@ -44,7 +44,7 @@ typedef uint64_t AkidbSelector;
 
 // Text in UTF-8 that the caller owns and frees with `akidb_text_free`. It may contain NUL, and does not end with one.
 typedef struct AkidbText {
-  // Null where there is no text.
+  // Null where there is no text, and where it is empty.
   uint8_t *data;
   // Number of bytes.
   uintptr_t length;
@@ -92,7 +92,7 @@ AkidbStatus akidb_selector_from_json(const uint8_t *json,
 // `message` is valid for a write or null.
 AkidbStatus akidb_selector_close(AkidbSelector selector, struct AkidbText *message);
 
-// Write the place of the label of a query of `length` values to `*label`.
+// Write the place of the label of a query of `length` values to `*label`, which a failure leaves as it is.
 //
 // # Safety
 //

@@ -22,6 +22,12 @@ pub enum Error {
         /// Largest length that is read.
         limit: u64,
     },
+    /// The JSON has more parts than allowed.
+    #[error("the selector has more than {limit} lists, objects, strings and other values: raise max_bytes")]
+    TooManyParts {
+        /// Number of parts that are read.
+        limit: u64,
+    },
     /// The text is not JSON.
     #[error("the selector is not valid JSON: {fault} at byte {offset}")]
     Syntax {

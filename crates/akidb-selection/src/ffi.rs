@@ -2,16 +2,22 @@
 //!
 //! A handle is a number that is never given out twice, so a closed one is an error and not a crash. All functions are
 //! safe to call from any thread, also while another closes the handle. None lets a panic out.
+//!
+//! Where a result is a text or scores, these are written first as empty ones, so that freeing them is right after a
+//! failure too. What the memory of a result held before is never read.
 #![allow(unsafe_code, reason = "a C ABI")]
 
-use std::any::Any;
-use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, PoisonError};
-use std::{ptr, slice};
+mod call;
+mod handles;
 
-use crate::{Error, MAX_BYTES, Selector};
+use std::ptr;
+
+use crate::{MAX_BYTES, Selector};
+use call::{Failure, Place, free, given, null, owned, run};
+use handles::{close, find, open};
+
+const NO_TEXT: AkidbText = AkidbText { data: ptr::null_mut(), length: 0 };
+const NO_SCORES: AkidbScores = AkidbScores { data: ptr::null_mut(), length: 0 };
 
 /// An open selector. 0 is none.
 pub type AkidbSelector = u64;
@@ -42,10 +48,17 @@ pub enum AkidbStatus {
 #[repr(C)]
 #[derive(Debug)]
 pub struct AkidbText {
-    /// Null where there is no text.
+    /// Null where there is no text, and where it is empty.
     pub data: *mut u8,
     /// Number of bytes.
     pub length: usize,
+}
+
+impl AkidbText {
+    fn of(text: String) -> Self {
+        let (data, length) = owned(text.into_bytes());
+        Self { data, length }
+    }
 }
 
 /// The score of one label.
@@ -68,95 +81,6 @@ pub struct AkidbScores {
     pub length: usize,
 }
 
-/// A failure with its message.
-struct Failure(AkidbStatus, String);
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        let status = match error {
-            Error::Query { .. } => AkidbStatus::InvalidQuery,
-            Error::NotTrained => AkidbStatus::NotTrained,
-            Error::NotFinite { .. } => AkidbStatus::NotFinite,
-            _ => AkidbStatus::InvalidSelector,
-        };
-        Self(status, error.to_string())
-    }
-}
-
-#[expect(clippy::disallowed_types, reason = "no Python and no GIL here")]
-type Open = std::sync::RwLock<HashMap<u64, Arc<Selector>>>;
-
-static OPEN: LazyLock<Open> = LazyLock::new(Open::default);
-static NEXT: AtomicU64 = AtomicU64::new(1);
-
-fn find(selector: AkidbSelector) -> Result<Arc<Selector>, Failure> {
-    let open = OPEN.read().unwrap_or_else(PoisonError::into_inner);
-    open.get(&selector).cloned().ok_or_else(closed)
-}
-
-fn closed() -> Failure {
-    Failure(AkidbStatus::Closed, "the selector is closed".to_owned())
-}
-
-/// Run a call; its message, if it fails, goes to `message` unless that is null.
-fn run(message: *mut AkidbText, call: impl FnOnce() -> Result<(), Failure>) -> AkidbStatus {
-    let done = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
-    let (status, text) = match done {
-        Ok(()) => (AkidbStatus::Ok, None),
-        Err(Failure(status, text)) => (status, Some(text)),
-    };
-    if !message.is_null() {
-        // SAFETY: the caller's pointer is valid for a write, as the header says.
-        unsafe { message.write(text.map_or(NO_TEXT, owned)) };
-    }
-    status
-}
-
-fn panicked(panic: &(dyn Any + Send)) -> Failure {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    Failure(AkidbStatus::Internal, format!("a defect of akidb-selection: {}", text.unwrap_or("a panic")))
-}
-
-const NO_TEXT: AkidbText = AkidbText { data: ptr::null_mut(), length: 0 };
-
-fn owned(text: String) -> AkidbText {
-    let bytes = text.into_bytes().into_boxed_slice();
-    AkidbText { length: bytes.len(), data: Box::into_raw(bytes).cast() }
-}
-
-fn null(name: &str) -> Failure {
-    Failure(AkidbStatus::InvalidArgument, format!("{name} is null"))
-}
-
-/// Return the memory that a caller gave; a null pointer is right only where the length is 0.
-///
-/// # Safety
-///
-/// The pointer is null, or valid for `length` values while `'a` lasts.
-unsafe fn given<'a, T>(data: *const T, length: usize, name: &str) -> Result<&'a [T], Failure> {
-    if length == 0 {
-        return Ok(&[]);
-    }
-    if data.is_null() {
-        return Err(null(name));
-    }
-    if length.checked_mul(size_of::<T>()).is_none_or(|bytes| bytes > isize::MAX as usize) {
-        return Err(Failure(AkidbStatus::InvalidArgument, format!("{name} cannot have {length} values")));
-    }
-    // SAFETY: the caller's promise.
-    Ok(unsafe { slice::from_raw_parts(data, length) })
-}
-
-/// Return the place for a result.
-///
-/// # Safety
-///
-/// The pointer is null, or valid for a write while `'a` lasts.
-unsafe fn place<'a, T>(pointer: *mut T, name: &str) -> Result<&'a mut T, Failure> {
-    // SAFETY: the caller's promise.
-    unsafe { pointer.as_mut() }.ok_or_else(|| null(name))
-}
-
 /// Read a selector from `length` bytes of JSON.
 ///
 /// `max_bytes` limits the length; 0 stands for 512 MiB. On success `*selector` is a handle, which
@@ -176,12 +100,12 @@ pub unsafe extern "C" fn akidb_selector_from_json(
 ) -> AkidbStatus {
     run(message, || {
         // SAFETY: the caller's promise.
-        let (json, selector) = unsafe { (given(json, length, "json")?, place(selector, "selector")?) };
-        *selector = 0;
+        let selector = unsafe { Place::new(selector, "selector") }?;
+        selector.write(0);
+        // SAFETY: the caller's promise.
+        let json = unsafe { given(json, length, "json") }?;
         let found = Selector::from_json_within(json, if max_bytes == 0 { MAX_BYTES } else { max_bytes })?;
-        let handle = NEXT.fetch_add(1, Ordering::Relaxed);
-        OPEN.write().unwrap_or_else(PoisonError::into_inner).insert(handle, Arc::new(found));
-        *selector = handle;
+        selector.write(open(found));
         Ok(())
     })
 }
@@ -193,13 +117,10 @@ pub unsafe extern "C" fn akidb_selector_from_json(
 /// `message` is valid for a write or null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn akidb_selector_close(selector: AkidbSelector, message: *mut AkidbText) -> AkidbStatus {
-    run(message, || {
-        let removed = OPEN.write().unwrap_or_else(PoisonError::into_inner).remove(&selector);
-        removed.map(drop).ok_or_else(closed)
-    })
+    run(message, || close(selector))
 }
 
-/// Write the place of the label of a query of `length` values to `*label`.
+/// Write the place of the label of a query of `length` values to `*label`, which a failure leaves as it is.
 ///
 /// # Safety
 ///
@@ -214,8 +135,8 @@ pub unsafe extern "C" fn akidb_selector_select(
 ) -> AkidbStatus {
     run(message, || {
         // SAFETY: the caller's promise.
-        let (query, label) = unsafe { (given(query, length, "query")?, place(label, "label")?) };
-        *label = find(selector)?.select_index(query)?;
+        let (query, label) = unsafe { (given(query, length, "query")?, Place::new(label, "label")?) };
+        label.write(find(selector)?.select_index(query)?);
         Ok(())
     })
 }
@@ -272,11 +193,13 @@ pub unsafe extern "C" fn akidb_selector_scores(
 ) -> AkidbStatus {
     run(message, || {
         // SAFETY: the caller's promise.
-        let (query, scores) = unsafe { (given(query, length, "query")?, place(scores, "scores")?) };
-        *scores = AkidbScores { data: ptr::null_mut(), length: 0 };
+        let scores = unsafe { Place::new(scores, "scores") }?;
+        scores.write(NO_SCORES);
+        // SAFETY: the caller's promise.
+        let query = unsafe { given(query, length, "query") }?;
         let found = find(selector)?.score_indices(query)?;
-        let found: Box<[AkidbScore]> = found.into_iter().map(|(label, value)| AkidbScore { label, value }).collect();
-        *scores = AkidbScores { length: found.len(), data: Box::into_raw(found).cast() };
+        let (data, length) = owned(found.into_iter().map(|(label, value)| AkidbScore { label, value }).collect());
+        scores.write(AkidbScores { data, length });
         Ok(())
     })
 }
@@ -294,7 +217,8 @@ pub unsafe extern "C" fn akidb_selector_label_count(
 ) -> AkidbStatus {
     run(message, || {
         // SAFETY: the caller's promise.
-        *unsafe { place(count, "count")? } = find(selector)?.labels().len();
+        let count = unsafe { Place::new(count, "count") }?;
+        count.write(find(selector)?.labels().len());
         Ok(())
     })
 }
@@ -313,14 +237,14 @@ pub unsafe extern "C" fn akidb_selector_label(
 ) -> AkidbStatus {
     run(message, || {
         // SAFETY: the caller's promise.
-        let label = unsafe { place(label, "label")? };
-        *label = NO_TEXT;
+        let label = unsafe { Place::new(label, "label") }?;
+        label.write(NO_TEXT);
         let selector = find(selector)?;
         let found = selector.labels().get(index).ok_or_else(|| {
             let fault = format!("index is {index}, and there are {} labels", selector.labels().len());
             Failure(AkidbStatus::InvalidArgument, fault)
         })?;
-        *label = owned(found.clone());
+        label.write(AkidbText::of(found.clone()));
         Ok(())
     })
 }
@@ -338,9 +262,9 @@ pub unsafe extern "C" fn akidb_selector_algorithm(
 ) -> AkidbStatus {
     run(message, || {
         // SAFETY: the caller's promise.
-        let algorithm = unsafe { place(algorithm, "algorithm")? };
-        *algorithm = NO_TEXT;
-        *algorithm = owned(find(selector)?.algorithm().to_owned());
+        let algorithm = unsafe { Place::new(algorithm, "algorithm") }?;
+        algorithm.write(NO_TEXT);
+        algorithm.write(AkidbText::of(find(selector)?.algorithm().to_owned()));
         Ok(())
     })
 }
@@ -358,7 +282,8 @@ pub unsafe extern "C" fn akidb_selector_is_trained(
 ) -> AkidbStatus {
     run(message, || {
         // SAFETY: the caller's promise.
-        *unsafe { place(trained, "trained")? } = find(selector)?.is_trained();
+        let trained = unsafe { Place::new(trained, "trained") }?;
+        trained.write(find(selector)?.is_trained());
         Ok(())
     })
 }
@@ -376,7 +301,8 @@ pub unsafe extern "C" fn akidb_selector_dimension(
 ) -> AkidbStatus {
     run(message, || {
         // SAFETY: the caller's promise.
-        *unsafe { place(dimension, "dimension")? } = find(selector)?.dimension().unwrap_or(0);
+        let dimension = unsafe { Place::new(dimension, "dimension") }?;
+        dimension.write(find(selector)?.dimension().unwrap_or(0));
         Ok(())
     })
 }
@@ -394,9 +320,9 @@ pub unsafe extern "C" fn akidb_selector_to_json(
 ) -> AkidbStatus {
     run(message, || {
         // SAFETY: the caller's promise.
-        let json = unsafe { place(json, "json")? };
-        *json = NO_TEXT;
-        *json = owned(find(selector)?.to_json());
+        let json = unsafe { Place::new(json, "json") }?;
+        json.write(NO_TEXT);
+        json.write(AkidbText::of(find(selector)?.to_json()));
         Ok(())
     })
 }
@@ -411,10 +337,8 @@ pub unsafe extern "C" fn akidb_text_free(text: *mut AkidbText) {
     // SAFETY: the caller's promise.
     let Some(text) = (unsafe { text.as_mut() }) else { return };
     let AkidbText { data, length } = std::mem::replace(text, NO_TEXT);
-    if !data.is_null() {
-        // SAFETY: `owned` made it of a box of this length.
-        drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(data, length)) });
-    }
+    // SAFETY: `owned` made it.
+    unsafe { free(data, length) };
 }
 
 /// Free scores, which become empty. Null, and scores that are empty already, are left alone.
@@ -426,10 +350,7 @@ pub unsafe extern "C" fn akidb_text_free(text: *mut AkidbText) {
 pub unsafe extern "C" fn akidb_scores_free(scores: *mut AkidbScores) {
     // SAFETY: the caller's promise.
     let Some(scores) = (unsafe { scores.as_mut() }) else { return };
-    let AkidbScores { data, length } = *scores;
-    *scores = AkidbScores { data: ptr::null_mut(), length: 0 };
-    if !data.is_null() {
-        // SAFETY: `akidb_selector_scores` made it of a box of this length.
-        drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(data, length)) });
-    }
+    let AkidbScores { data, length } = std::mem::replace(scores, NO_SCORES);
+    // SAFETY: `owned` made it.
+    unsafe { free(data, length) };
 }

@@ -7,7 +7,7 @@ use crate::distance::squared_distances;
 use crate::error::Error;
 use crate::fields::{Fields, Width};
 use crate::json::Matrix;
-use crate::kind::{Kind, NotFinite, largest};
+use crate::kind::{Kind, NotFinite, finite, largest};
 use crate::labels::Labels;
 use crate::screen::{BLOCK, GROUP, Screen};
 
@@ -77,7 +77,7 @@ impl NearestNeighbours {
         for (_, example) in nearest {
             *votes[self.labels[example]].get_or_insert(0.0) += self.weights[example];
         }
-        Ok(votes.into_iter().enumerate().filter_map(|(label, sum)| sum.map(|sum| (label, sum))).collect())
+        finite(votes.into_iter().enumerate().filter_map(|(label, sum)| sum.map(|sum| (label, sum))).collect())
     }
 
     fn all_votes(&self, queries: &[&[f64]]) -> Result<Vec<Vec<(usize, f64)>>, NotFinite> {

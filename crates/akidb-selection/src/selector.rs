@@ -53,7 +53,7 @@ impl Selector {
         Self::from_json_within(text, MAX_BYTES)
     }
 
-    /// Read a selector's JSON of at most `max_bytes`.
+    /// Read a selector's JSON of at most `max_bytes`. Reading takes at most 16 times as much memory.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ impl Selector {
         check_size(text.len() as u64, max_bytes)?;
         let text = str::from_utf8(text)
             .map_err(|error| Error::Syntax { fault: "a byte that is not UTF-8", offset: error.valid_up_to() })?;
-        Self::new(json::read(text)?)
+        Self::new(json::read(text, max_bytes)?)
     }
 
     /// Read a selector's file of at most [`MAX_BYTES`].
@@ -252,8 +252,10 @@ fn check_embedding_model(fields: &Fields<'_>, width: Option<usize>) -> Result<()
     }
     let model = fields.object("embedding_model")?;
     model.text("name")?;
-    if model.has("prompt") {
-        model.text("prompt")?;
+    for key in ["prompt", "revision"] {
+        if model.has(key) {
+            model.text(key)?;
+        }
     }
     let dimension = model.size("dimension", 1)?;
     match width {

@@ -96,6 +96,25 @@ proptest! {
     }
 }
 
+/// Two rows whose float32 products come as near to the bound on their error as they can, to both sides: the nearer row
+/// seems the farther one. Each product but the first is just below half a last bit of the sum, which stays as it is; or
+/// just above, and it grows by a whole one. A bound that is a tenth too small loses the nearer row.
+#[test]
+fn rounding_at_the_bound_does_not_lose_the_nearest_row() {
+    let unit = 2_f64.powi(-12); // its square is half of a float32's last bit
+    for width in [16, 250, 1000, 4000] {
+        let row = |value: f64| {
+            let mut row = vec![value; width];
+            row[0] = 1.0;
+            row
+        };
+        let embeddings = vec![row(unit * 1.011), row(unit * 0.99)];
+        let knn = Knn { k: 1, embeddings, labels: vec!["far".to_owned(), "near".to_owned()] };
+        check(&knn, &vec![row(unit); 7]);
+        assert_eq!(knn.votes(&row(unit))[0].0, "near");
+    }
+}
+
 #[test]
 fn values_beyond_the_screen_are_compared_too() {
     for scale in [1e16, 1e150, 1e-44, 1e-160, 5e-324] {

@@ -1,5 +1,6 @@
 //! The C ABI, called as C calls it.
 
+use std::mem::MaybeUninit;
 use std::ptr::{null, null_mut};
 use std::thread;
 
@@ -145,6 +146,55 @@ fn failures_have_a_status_and_a_message() {
     let (status, _) =
         message(|text| unsafe { akidb_selector_select(untrained, [0.0].as_ptr(), 1, &raw mut found, text) });
     assert_eq!(status, AkidbStatus::NotTrained);
+}
+
+/// Return memory with a content that no call may read.
+fn garbage<T>() -> MaybeUninit<T> {
+    let mut memory = MaybeUninit::<T>::uninit();
+    unsafe { memory.as_mut_ptr().write_bytes(0xA5, 1) };
+    memory
+}
+
+#[test]
+fn what_is_empty_is_null() {
+    let text = r#"{"algorithm":"svm","trained":true,"model_names":[""],"kernel_type":"Rbf","gamma":1,
+        "linear_classifiers":[],"rbf_classifiers":[]}"#;
+    let (_, selector, _) = open(text);
+    let (mut name, mut scores) = (garbage::<AkidbText>(), garbage::<AkidbScores>());
+    unsafe {
+        assert_eq!(akidb_selector_label(selector, 0, name.as_mut_ptr(), null_mut()), AkidbStatus::Ok);
+        let query = [1.0];
+        let status = akidb_selector_scores(selector, query.as_ptr(), 1, scores.as_mut_ptr(), null_mut());
+        assert_eq!(status, AkidbStatus::Ok);
+        let (mut name, mut scores) = (name.assume_init(), scores.assume_init());
+        assert!(name.data.is_null() && scores.data.is_null());
+        assert_eq!((name.length, scores.length), (0, 0));
+        akidb_text_free(&raw mut name);
+        akidb_scores_free(&raw mut scores);
+    }
+}
+
+#[test]
+fn a_result_is_written_before_anything_can_fail() {
+    let (_, selector, _) = open(KNN);
+    let (mut handle, mut scores) = (garbage::<AkidbSelector>(), garbage::<AkidbScores>());
+    let (mut json, mut name, mut label) = (garbage::<AkidbText>(), garbage::<AkidbText>(), garbage::<AkidbText>());
+    let (none, invalid) = (null_mut(), AkidbStatus::InvalidArgument);
+    unsafe {
+        assert_eq!(akidb_selector_from_json(null(), 5, 0, handle.as_mut_ptr(), none), invalid);
+        assert_eq!(handle.assume_init(), 0);
+        assert_eq!(akidb_selector_scores(selector, null(), 1, scores.as_mut_ptr(), none), invalid);
+        assert!(scores.assume_init().data.is_null());
+        assert_eq!(akidb_selector_to_json(0, json.as_mut_ptr(), none), AkidbStatus::Closed);
+        assert_eq!(akidb_selector_algorithm(0, name.as_mut_ptr(), none), AkidbStatus::Closed);
+        assert_eq!(akidb_selector_label(selector, 9, label.as_mut_ptr(), none), invalid);
+        for text in [json, name, label] {
+            assert!(text.assume_init().data.is_null());
+        }
+        let mut trained = garbage::<bool>();
+        assert_eq!(akidb_selector_is_trained(selector, trained.as_mut_ptr(), none), AkidbStatus::Ok);
+        assert!(trained.assume_init());
+    }
 }
 
 #[test]

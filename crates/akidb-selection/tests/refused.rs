@@ -189,9 +189,44 @@ fn depth_and_length_are_bounded() {
         assert_eq!(Selector::from_json(nested(65)).unwrap_err(), Error::TooDeep { limit: 64 });
         assert_eq!(Selector::from_json(open.repeat(1_000_000)).unwrap_err(), Error::TooDeep { limit: 64 });
     }
+    // Lists and objects count wherever they are: the layer of this file is in a list and in an object.
+    let nested = |levels: usize| {
+        MLP.replacen(r#""p""#, &format!(r#""deep": {}{}, "p""#, "[".repeat(levels), "]".repeat(levels)), 1)
+    };
+    Selector::from_json(nested(62)).unwrap();
+    assert_eq!(Selector::from_json(nested(63)).unwrap_err(), Error::TooDeep { limit: 64 });
     let size = KNN.len() as u64;
     Selector::from_json_within(KNN, size).unwrap();
     assert_eq!(Selector::from_json_within(KNN, size - 1).unwrap_err(), Error::TooLarge { size, limit: size - 1 });
+}
+
+#[test]
+fn parts_are_bounded() {
+    // 10 000 of them whatever the limit, and else one for 64 bytes that may be read.
+    let with =
+        |count: usize| KNN.replacen(r#""extra""#, &format!(r#""list": [""{}], "extra""#, ",null".repeat(count)), 1);
+    // The others are 10 brackets and braces, 30 quotation marks and 13 commas.
+    let few = 10_000 - 53 + 1;
+    Selector::from_json_within(with(few - 1), 80_000).unwrap();
+    assert_eq!(Selector::from_json_within(with(few), 80_000).unwrap_err(), Error::TooManyParts { limit: 10_000 });
+    Selector::from_json_within(with(few), 64 * 10_001).unwrap();
+    assert_eq!(
+        Selector::from_json_within(with(few + 1), 64 * 10_001).unwrap_err().to_string(),
+        "the selector has more than 10001 lists, objects, strings and other values: raise max_bytes"
+    );
+    // Brackets and quotation marks count twice or once, and numbers in lists of their own not at all.
+    let marks = |value: &str| KNN.replacen(r#""extra""#, &format!(r#""list": [{value}], "extra""#), 1);
+    assert!(Selector::from_json_within(marks(&["0"; 20_000].join(",")), 80_000).is_ok());
+    assert!(Selector::from_json_within(marks(&["[]"; 5_100].join(",")), 80_000).is_err());
+    assert!(Selector::from_json_within(marks(&["[1]"; 5_100].join(",")), 80_000).is_err());
+}
+
+#[test]
+fn a_key_is_compared_as_it_is_read() {
+    for second in ["a[1]", r"a\u005b1]", r"a[\u0031]"] {
+        let text = KNN.replacen(r#""extra""#, &format!(r#""a[1]": [1], "{second}": [2], "extra""#), 1);
+        assert!(refusal(&text).contains("occurs twice in one object"), "{second}");
+    }
 }
 
 #[test]
@@ -215,6 +250,18 @@ fn queries() {
         assert_eq!(untrained.select(&[1.0, 2.0]), Err(Error::NotTrained));
         assert_eq!(untrained.select_batch(&empty), Err(Error::NotTrained));
     }
+}
+
+#[test]
+fn sums_of_votes_that_overflow() {
+    let text = r#"{"algorithm": "knn", "trained": true, "k": 2, "embeddings": [[0], [1], [9]], "labels": ["a", "a", "b"],
+        "qualities": [1.79e308, 1.79e308, 1.79e308]}"#;
+    let selector = Selector::from_json(text).unwrap();
+    assert_eq!(selector.select(&[0.0]), Err(Error::NotFinite { label: "a".to_owned(), index: None }));
+    assert_eq!(selector.scores(&[0.0]).unwrap_err(), Error::NotFinite { label: "a".to_owned(), index: None });
+    let error = selector.select_batch(&[[8.0], [0.0]]).unwrap_err();
+    assert_eq!(error, Error::NotFinite { label: "a".to_owned(), index: Some(1) });
+    assert_eq!(selector.select(&[8.0]).unwrap(), "a");
 }
 
 #[test]
