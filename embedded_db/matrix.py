@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from embedded_db.embeddings import STORED
+from embedded_db.embeddings import STORED, model_key
 from embedded_db.sqlite.connection import Transaction
 
 Keys = NDArray[np.int64]
@@ -72,8 +72,10 @@ class VectorMatrix:
         """Take over what has changed since the last call."""
         changed = tx.rows(
             "SELECT c.change, c.node_key, e.vector FROM embedding_change c"
-            " LEFT JOIN embedding e ON e.node_key = c.node_key WHERE c.change > :change ORDER BY c.change",
+            " LEFT JOIN embedding e ON e.node_key = c.node_key AND e.model_key = :model"
+            " WHERE c.change > :change ORDER BY c.change",
             change=self._change,
+            model=model_key(tx),
         )
         if not changed:
             return
