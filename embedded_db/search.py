@@ -56,11 +56,11 @@ def search(
     else:
         keys, scores = matrix.similarities(tx, vector, _keys(tx, where, values))
     if query.words:
-        scored = _fuse(query, keys, scores, *_text_ranks(tx, query, where, values), matrix, vector)
+        scored = _fuse(tx, query, keys, scores, *_text_ranks(tx, query, where, values), matrix, vector)
     elif vector is None:
         scored = []
     else:
-        best = top(matrix, vector, keys, scores, query.offset + query.limit, query.semantic.threshold)
+        best = top(tx, matrix, vector, keys, scores, query.offset + query.limit, query.semantic.threshold)
         scored = [_Scored(key, None, score) for key, score in best.items()]
     return _page(tx, scored, query)
 
@@ -99,6 +99,7 @@ def _text_ranks(
 
 
 def _fuse(
+    tx: Transaction,
     query: ParsedQuery,
     keys: Keys,
     scores: Scores,
@@ -125,7 +126,7 @@ def _fuse(
     found = np.isin(union, keys)
     exact = np.full(union.size, np.nan)
     if vector is not None and found.any():
-        exact[found] = matrix.exact(union[found], vector)
+        exact[found] = matrix.exact(tx, vector, union[found])
     return [
         _Scored(int(key), float(score), None if np.isnan(similarity) else float(similarity))
         for key, score, similarity in zip(union, fused, exact, strict=True)

@@ -68,7 +68,7 @@ def test_the_schema_of_version_1_is_opened(tmp_path):
         ("first", "links", 0),
         ("second", "links", 0),
     ]
-    assert connection.execute("SELECT count(*) FROM unsummarised").get == 3
+    assert connection.execute("SELECT count(*) FROM unsummarised").get == 4
     assert connection.pragma("foreign_key_check") is None
     assert connection.pragma("integrity_check") == "ok"
     connection.close()

@@ -99,6 +99,14 @@ class Connections:
             yield Transaction(connection)
             connection.execute("COMMIT")
 
+    def maintain(self) -> None:
+        """Tidy the file: statistics for the planner, one segment of the full text, and an empty log."""
+        with self.write() as tx:
+            tx.run("INSERT INTO node_text (node_text) VALUES ('optimize')")
+        with self._lend() as connection:
+            connection.pragma("optimize")
+            connection.pragma("wal_checkpoint", "truncate")
+
     def close(self) -> None:
         """Close all connections; one that is lent is closed when it comes back. Idempotent."""
         self._closed = True
