@@ -293,6 +293,10 @@ def _parse_path(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
     if not text or "\0" in text:
         raise InvalidRecordError(f"path must name a file, found {excerpt(text)}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRecordError(f"path must be text in UTF-8, as SQLite takes it, found {excerpt(text)}") from error
     if "://" in text:
         raise InvalidRecordError(f"path must name a file, found {excerpt(text)}: there is no other engine than SQLite")
     return text if text == MEMORY else str(FilePath(text).absolute())

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from embedded_db.checks import dump, new_id, parse_name, parse_properties
+from embedded_db.checks import dump, merge_properties, new_id, parse_name, parse_properties
 from embedded_db.errors import EdgeNotFoundError, InvalidRecordError, excerpt
 from embedded_db.nodes import key_of
 from embedded_db.records import ENTITY, MENTIONS, Edge, MentionedEntity
@@ -111,7 +111,7 @@ def update_edge(tx: Transaction, edge_id: str, changes: Mapping[str, Any]) -> Ed
     edge = find_edge(tx, edge_id)
     if edge is None:
         raise EdgeNotFoundError.of(edge_id)
-    properties = parse_edge_properties({**edge.properties, **changes})
+    properties = merge_properties(edge.properties, changes)
     tx.run("UPDATE edge SET properties = :properties WHERE id = :id", id=edge_id, properties=dump(properties))
     return Edge(edge.id, edge.from_id, edge.to_id, edge.type, edge.created_at, properties)
 

@@ -11,7 +11,7 @@ from embedded_db import jobs
 from embedded_db.edges import add_edge
 from embedded_db.embeddings import model_key, read_vector
 from embedded_db.jobs import Job
-from embedded_db.matrix import VectorMatrix, top
+from embedded_db.matrix import Keys, VectorMatrix, top
 from embedded_db.records import MESSAGE, SIMILAR
 from embedded_db.sqlite.connection import Transaction
 
@@ -57,7 +57,7 @@ def last_change(tx: Transaction) -> int:
     return tx.value("SELECT max(change) FROM embedding_change") or 0
 
 
-def _nearest(tx: Transaction, matrix: VectorMatrix, messages: np.ndarray, claimed: Sequence[Job]) -> list[Nearest]:
+def _nearest(tx: Transaction, matrix: VectorMatrix, messages: Keys, claimed: Sequence[Job]) -> list[Nearest]:
     find = partial(
         tx.value, "SELECT vector FROM embedding WHERE model_key = :model AND node_key = :key", model=model_key(tx)
     )
@@ -68,7 +68,7 @@ def _nearest(tx: Transaction, matrix: VectorMatrix, messages: np.ndarray, claime
     keys, scores = matrix.similarities_of(tx, np.stack(vectors))
     is_message = np.isin(keys, messages)
     keys, columns = keys[is_message], iter(scores[is_message].T)
-    found = []
+    found: list[Nearest] = []
     for job, vector in zip(claimed, stored, strict=True):
         if vector is None:
             found.append([])

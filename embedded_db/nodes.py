@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from embedded_db import jobs, unsummarised, woven
-from embedded_db.checks import dump, new_id, parse_properties
+from embedded_db.checks import dump, merge_properties, new_id, parse_properties
 from embedded_db.errors import InvalidRecordError, NodeNotFoundError, excerpt
 from embedded_db.records import CHAT, CONTAINS, MESSAGE, Node
 from embedded_db.sqlite.connection import Transaction
@@ -93,13 +93,13 @@ def update_node(tx: Transaction, node_id: str, changes: Mapping[str, Any]) -> No
         NodeNotFoundError: there is no such node.
         InvalidRecordError: a property is not usable, or cannot be changed.
     """
-    parse_properties(changes)
+    parse_properties(changes)  # what is wrong with them does not depend on the node
     key = key_of(tx, node_id)
     node = nodes_by_key(tx, [key])[key]
     old = node.properties
     if "chat_id" in changes and changes["chat_id"] != old.get("chat_id"):
         raise InvalidRecordError("chat_id cannot be changed: delete the node, and create it in the other chat")
-    new = parse_properties({**old, **changes})
+    new = merge_properties(old, changes)
     columns = _columns(new)
     tx.run("UPDATE node SET properties = :properties WHERE key = :key", key=key, properties=columns["properties"])
     if new.get("content") != old.get("content"):
