@@ -15,7 +15,7 @@ Keys = NDArray[np.int64]
 Scores = NDArray[np.float32]
 _Scalar = TypeVar("_Scalar", np.int64, np.float32)
 # Vectors that are read at once.
-_AT_ONCE = 2048
+_AT_ONCE = 512
 # Scores of one product are this near to the exact ones.
 _ROUNDING = 1e-5
 # A cosine of float32 vectors may miss a threshold that it reaches exactly.

@@ -8,7 +8,7 @@ import pytest
 
 
 class FakeClock:
-    """Stands for `time.monotonic` where deadlines are looked at, or in another module; time passes when a test says so."""
+    """Stands for `time.monotonic` in a module, by default that of deadlines; time passes when a test says so."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, module_time: str = "akidb_mlx.deadline.time") -> None:
         self._now = 0.0

@@ -26,5 +26,25 @@ class FakeExtractor:
         ]
 
 
+class FakeSummarizer:
+    """Joins the first words of messages."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[dict]] = []
+
+    def summarize(self, messages: Iterable[dict]) -> str:
+        given = list(messages)
+        self.calls.append(given)
+        return " ".join(one["content"].split()[0] for one in given)
+
+
+def work_off(db: EmbeddedDB) -> None:
+    """Do all jobs of the present level of activity on this thread."""
+    for kind in db._activity.kinds():
+        while db._weaver.work(kind):
+            pass
+
+
 def open_db(path=":memory:", **options) -> EmbeddedDB:
-    return EmbeddedDB(path, **{"embedder": FakeEmbedder(), "extractor": FakeExtractor(), "weaver": False, **options})
+    fakes = {"embedder": FakeEmbedder(), "extractor": FakeExtractor(), "summarizer": FakeSummarizer()}
+    return EmbeddedDB(path, **{**fakes, "weaver": False, **options})

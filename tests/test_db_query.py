@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import networkx
 import numpy as np
@@ -284,6 +285,23 @@ def test_another_process_sees_the_changes(tmp_path):
         one.delete_node("a")
         one.create_embedding("c", [1.0, 0.0])
         assert [result.node.id for result in other.search_vectors([1.0, 0.1])] == ["c", "b"]
+
+
+def test_the_first_query_needs_little_more_memory_than_the_matrix():
+    rows, dimension = 10_000, 256
+    with open_db() as db:
+        db.insert_nodes([{"type": "Note", "id": str(number)} for number in range(rows)])
+        vectors = np.random.default_rng(0).standard_normal((rows, dimension), np.float32)
+        db.create_embedding("0", vectors[0], "model")
+        with db._connections.write() as tx:
+            stored = [{"key": key + 1, "vector": vectors[key].tobytes()} for key in range(1, rows)]
+            tx.run_many("INSERT INTO embedding VALUES (:key, 1, :vector, 0)", stored)
+        tracemalloc.start()
+        (found,) = db.search_vectors(vectors[7], top_k=1)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert found.node.id == "7"
+        assert peak < 1.6 * vectors.nbytes
 
 
 def test_a_filtered_query_is_never_short():

@@ -9,7 +9,7 @@ from akidb_mlx.errors import ConfigurationError, DeadlineExceededError, ServiceC
 from embedded_db import DatabaseFullError, EnrichmentError, jobs, weaver
 from embedded_db.weaver import Weaver
 from tests.clocks import FakeClock
-from tests.db_support import FakeExtractor, open_db
+from tests.db_support import FakeExtractor, open_db, work_off
 from tests.fake_embedder import FakeEmbedder, encode
 from tests.support import minilm_installed, wait_until
 
@@ -20,13 +20,6 @@ def quick_retries(monkeypatch):
     monkeypatch.setattr(weaver, "_LONGEST_PAUSE_S", 0.01)
     monkeypatch.setattr(weaver, "_FIRST_PAUSE_S", 0.001)
     monkeypatch.setattr(weaver, "_POLL_S", 0.01)
-
-
-def work_off(db):
-    """Do all jobs on this thread."""
-    for kind in jobs.ENRICHMENT:
-        while db._weaver.work(kind):
-            pass
 
 
 def labels(db, message):
