@@ -37,11 +37,13 @@ class Queue(TypedDict):
 
     Attributes:
         queue_size: jobs that wait or are being done at this level of activity.
+        waiting: those by their kind, without kinds that have none.
         deferred: links and summaries that wait for a lower one.
         failed: jobs that were given up.
     """
 
     queue_size: int
+    waiting: dict[str, int]
     deferred: int
     failed: int
 
@@ -124,9 +126,10 @@ def _queue(tx: Transaction, kinds: Sequence[JobKind]) -> Queue:
         for kind, failed, count in tx.rows("SELECT kind, failed, count(*) FROM job GROUP BY kind, failed")
     }
     waiting = {kind: count for (kind, failed), count in counts.items() if not failed}
-    now = sum(count for kind, count in waiting.items() if kind in kinds)
+    now = {kind: count for kind, count in waiting.items() if kind in kinds}
     return {
-        "queue_size": now,
-        "deferred": sum(waiting.values()) - now,
+        "queue_size": sum(now.values()),
+        "waiting": now,
+        "deferred": sum(waiting.values()) - sum(now.values()),
         "failed": sum(counts.values()) - sum(waiting.values()),
     }

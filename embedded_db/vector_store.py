@@ -20,6 +20,11 @@ from embedded_db.store import Store
 class VectorStore(Store):
     """Creates, returns, changes and deletes the vectors of nodes."""
 
+    @property
+    def model(self) -> ModelIdentity | None:
+        """Return the model that all vectors come from, or None before the first."""
+        return self._read(embeddings.find_model)
+
     def create_embedding(self, node_id: str, vector: Any, model: ModelIdentity | str | None = None) -> StoredEmbedding:
         """Give a node a vector, and return it; a job that would compute one is dropped.
 

@@ -73,6 +73,7 @@ def test_what_is_queued_is_kept_for_the_next_weaver(tmp_path):
             "active_workers": 0,
             "activity_level": "HighActivity",
             "queue_size": 2,
+            "waiting": {"embedding": 1, "entities": 1},
             "deferred": 0,
             "failed": 0,
             "paused": {},

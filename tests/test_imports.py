@@ -82,7 +82,7 @@ BELOW["ml_funcs"] = BELOW["service"] | {"service", "entities", "summarization"}
 BELOW["embedded_db"] = BELOW["service"] | {"service", "entities"}
 BELOW["server"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "top"}
 BELOW["stdio"] = BELOW["integrations"] = BELOW["service"] | {"service"}
-BELOW["cli"] = BELOW["server"] | {"server", "stdio", "supervision", "selection"}
+BELOW["cli"] = BELOW["server"] | {"server", "stdio", "supervision", "selection", "embedded_db"}
 # The package itself re-exports names of all layers on demand.
 BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "sparse", "multi_vector", "selection"}
 
