@@ -369,6 +369,14 @@ def test_a_text_that_kills_its_process_is_given_up_in_the_end_and_takes_no_other
             db.wait_until_enriched(killer.id)
         assert db.retry_failed() == 1
         assert db._weaver.work("embedding")
+        first, second = chat.add_message(content="first"), chat.add_message(content="second")
+        assert claim() == ["first", "second"]
+        db.update_node(first.id, {"content": "changed"})
+        assert claim() == ["changed"]
+        assert claim() == ["changed"]
+        assert db._weaver.work("embedding")
+        assert db._weaver.work("embedding")
+        assert db.get_embedding_for_node(second.id) is not None
 
 
 def test_a_leased_job_is_not_claimed_again():
