@@ -21,6 +21,7 @@ from embedded_db.errors import (
     excerpt,
 )
 from embedded_db.jobs import Job, JobKind
+from embedded_db.reembed import delete_retired
 from embedded_db.sqlite.connection import Connections
 from embedded_db.tasks import Tasks
 
@@ -161,6 +162,7 @@ class Weaver:
         if self._is_tidy:
             return False
         self._is_tidy = True
+        delete_retired(self._connections)
         self._connections.maintain()
         self._note("maintenance done", logging.DEBUG)
         return True

@@ -1,6 +1,5 @@
 """Links between messages, summaries of chats, and the levels of activity at which they are made."""
 
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -72,11 +71,12 @@ CONTENTS = st.sampled_from(["aaaa", "aaab", "aabb", "aaaabb", "bbbb", "bbba", "z
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["add", "add", "change", "delete", "vector", "no vector", "link"]),
+            st.sampled_from(["add", "change", "delete", "vector", "no vector", "link", "link"]),
             st.integers(0, 5),
             CONTENTS,
         ),
-        max_size=15,
+        min_size=1,
+        max_size=10,
     )
 )
 def test_links_are_those_of_the_model(steps):
@@ -100,9 +100,10 @@ def test_links_are_those_of_the_model(steps):
             if vector is not None and name not in queued:
                 queued.append(name)
 
-        for action, number, content in steps:
+        begin = [("add", 0, "aaaa"), ("add", 0, "aaab"), ("add", 0, "aaaa"), ("add", 0, "bbba"), ("link", 0, "")]
+        for action, number, content in begin + steps:
             names = list(texts)
-            name = names[number] if number < len(names) else None
+            name = names[number % len(names)] if names else None
             if action == "add":
                 name = chat.add_message(content=content).id
                 texts[name] = content
@@ -256,6 +257,19 @@ def test_messages_that_change_while_they_are_summarised_are_summarised_again():
         work_off(db)
         (summary,) = summaries(db)
         assert summary.content.startswith("changed 0 1")
+
+
+def test_the_default_summary_is_sentences_of_the_messages():
+    with open_db(summarizer=None) as db:
+        db.set_activity_level("SleepMode")
+        chat = db.create_chat()
+        contents = [f"This is sentence number {number} of the chat." for number in range(20)]
+        for content in contents:
+            chat.add_message(content=content, sender="Ann " * 100)
+        work_off(db)
+        (summary,) = summaries(db)
+        assert any(content in summary.content for content in contents)
+        assert db.weaver_status()["failed"] == 0
 
 
 def test_what_is_done_at_which_level(monkeypatch):

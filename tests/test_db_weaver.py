@@ -239,7 +239,7 @@ def test_a_model_that_cannot_be_loaded_costs_no_attempt(tmp_path, monkeypatch):
         assert "ModelNotFoundError" in status["last_event"]
         with db._connections.read() as tx:
             assert tx.rows("SELECT kind, attempts, error FROM job") == [("embedding", 0, "")]
-        monkeypatch.setattr("embedded_db.models._load_embedder", lambda _: FakeEmbedder())
+        monkeypatch.setattr("embedded_db.models.load_embedder", lambda _: FakeEmbedder())
         wait_until(lambda: db.get_embedding_for_node(message.id))
         wait_until(lambda: db.weaver_status()["paused"] == {})
 
@@ -255,7 +255,7 @@ def test_a_pause_grows_and_ends_on_command(tmp_path, monkeypatch):
             clock.advance(pauses[-1])
         assert pauses == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
         assert not db._weaver.work("embedding")
-        monkeypatch.setattr("embedded_db.models._load_embedder", lambda _: FakeEmbedder())
+        monkeypatch.setattr("embedded_db.models.load_embedder", lambda _: FakeEmbedder())
         clock.advance(59)
         assert not db._weaver.work("embedding")
         db.retry_failed()
@@ -370,6 +370,14 @@ def test_a_text_that_kills_its_process_is_given_up_in_the_end_and_takes_no_other
             db.wait_until_enriched(killer.id)
         assert db.retry_failed() == 1
         assert db._weaver.work("embedding")
+        first, second = chat.add_message(content="first"), chat.add_message(content="second")
+        assert claim() == ["first", "second"]
+        db.update_node(first.id, {"content": "changed"})
+        assert claim() == ["changed"]
+        assert claim() == ["changed"]
+        assert db._weaver.work("embedding")
+        assert db._weaver.work("embedding")
+        assert db.get_embedding_for_node(second.id) is not None
 
 
 def test_a_leased_job_is_not_claimed_again():
@@ -432,7 +440,7 @@ def test_closing_does_not_wait_for_a_model_that_is_being_loaded(monkeypatch):
         go_on.wait()
         return embedder
 
-    monkeypatch.setattr("embedded_db.models._load_embedder", load)
+    monkeypatch.setattr("embedded_db.models.load_embedder", load)
     monkeypatch.setattr("embedded_db.database._CLOSE_S", 0.0)
     db = open_db(embedder="a model", weaver=True)
     db.create_chat().add_message(content="text")
