@@ -12,7 +12,7 @@ import typer
 
 from akidb_mlx.cli.conditions import parse_condition
 from embedded_db import EmbeddedDB
-from tests.support import run_in_terminal, run_python, wait_until
+from tests.support import GOLDENS, run_in_terminal, run_python, wait_until
 from tests.test_cli import MODEL, run
 
 pytest.importorskip("spacy")
@@ -52,12 +52,12 @@ def test_from_a_log_to_answers(log, tmp_path, tiny_ner):
     path = str(tmp_path / "a.db")
     done = run("db", "import", path, str(log))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{path}: 3 messages added, 2 new chats, 0 lines left out\n"
+    assert done.stdout == "3 messages added, 2 new chats, 0 lines left out\n"
     assert json.loads(run("db", "status", path, "--json").stdout)["waiting"] == {"embedding": 3, "entities": 3}
 
     done = run("db", "work", path, "--until-idle", "-m", MODEL, "--json", AKIDB_NER_MODEL=str(tiny_ner))
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout) == {"path": path, "jobs": 6, "queue_size": 0, "failed": 0, "failures": []}
+    assert json.loads(done.stdout) == {"jobs": 6, "queue_size": 0, "failed": 0, "failures": []}
 
     found = json.loads(run("db", "status", path, "--json").stdout)
     assert found["nodes"] == {"Chat": 2, "Entity": 3, "Message": 3}
@@ -65,7 +65,9 @@ def test_from_a_log_to_answers(log, tmp_path, tiny_ner):
     # The model is the database's own.
     done = run("db", "query", path, "Alice met Bob in Paris", "--json", "--threshold", "0.999")
     (only,) = json.loads(done.stdout)["results"]
-    assert sorted(only) == ["created_at", "fused_score", "id", "properties", "similarity_score", "type"]
+    assert sorted(only) == [
+        *("created_at", "fused_score", "id", "properties", "rerank_score", "similarity_score", "type")
+    ]
     assert (only["id"], only["created_at"], only["properties"]["chat_id"]) == ("m1", 1769860800.0, "trip")
     assert only["similarity_score"] == pytest.approx(1, abs=1e-6)
     assert only["fused_score"] is None
@@ -170,7 +172,7 @@ def test_without_the_extra_it_is_named(tmp_path):
     assert "akidb-mlx[db]" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_failures_end_work_with_a_status_and_are_retried_on_demand(path, tiny_ner, tmp_path):
+def test_failures_end_work_with_a_status_and_are_retried_on_demand(path, tiny_ner):
     """What has no time to be tried five times fails at once, as a missing extra does not: its attempts are set."""
     with EmbeddedDB(path, weaver=False) as db, db._connections.write() as tx:
         tx.run("UPDATE job SET failed = 1, attempts = 5, error = 'no luck' WHERE kind = 'entities'")
@@ -187,6 +189,29 @@ def test_work_that_cannot_be_done_is_no_endless_wait(path):
     done = run("db", "work", path, "--until-idle", "-m", "/nowhere", AKIDB_NER_MODEL="/nowhere")
     assert done.returncode == 1
     assert "cannot be done" in done.stderr.splitlines()[-1] and "/nowhere" in done.stderr
+
+
+def test_reembed(path):
+    with EmbeddedDB(path, weaver=False) as db:
+        db.insert_embeddings([("m1", [1.0, 0.0]), ("m2", [0.0, 1.0])], model="old")
+    done = run("db", "reembed", path, MODEL, "--dry-run", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert (found["vectors"], found["done"], found["dry_run"]) == (2, 0, True)
+    assert json.loads(run("db", "status", path, "--json").stdout)["model"] == "'old' (2 dimensions)"
+    done = run("db", "reembed", path, MODEL)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("2 vectors of ") and f" {found['tokens']} tokens: took " in done.stdout
+    assert MODEL in json.loads(run("db", "status", path, "--json").stdout)["model"]
+    assert ids(path, "Alice met Bob in Paris", "--threshold", "0.999") == ["m1"]
+
+
+def test_the_best_results_are_ordered_anew_by_a_reranker(path):
+    arguments = ("--words", "paris", "--rerank", str(GOLDENS / "reranker-bert"))
+    done = run("db", "query", path, *arguments, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    scores = [one["rerank_score"] for one in json.loads(done.stdout)["results"]]
+    assert len(scores) == 2 and scores == sorted(scores, reverse=True)
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

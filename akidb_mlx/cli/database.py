@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,6 +21,7 @@ from akidb_mlx.cli.slices import progress_bar
 from akidb_mlx.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from akidb_mlx.reranking import Reranker
     from embedded_db import EmbeddedDB, ModelIdentity, Node, SearchResult, Stats, WeaverStatus
     from embedded_db.chat_log import BadLine
 
@@ -71,11 +72,11 @@ def import_logs(
         waiting = db.stats()["queue_size"]
     if as_json:
         counts = {"messages": logs.messages, "chats": logs.chats, "bad_lines": [asdict(one) for one in bad]}
-        write_json({"path": path, **counts, "queue_size": waiting})
+        write_json({**counts, "queue_size": waiting})
     else:
-        write_line(f"{path}: {logs.messages} messages added, {logs.chats} new chats, {len(bad)} lines left out")
+        write_line(f"{logs.messages} messages added, {logs.chats} new chats, {len(bad)} lines left out")
         if waiting and is_terminal():
-            report(f"{waiting} jobs wait: run `akidb-mlx db work {path} --until-idle` to enrich the messages")
+            report(f"{waiting} jobs wait: enrich the messages by `akidb-mlx db work --until-idle`")
     if bad:
         raise typer.Exit(1)
 
@@ -103,13 +104,17 @@ def query(
     threshold: Annotated[float | None, typer.Option(help="Least cosine of the text and a result.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most results.")] = 10,
     offset: Annotated[int, typer.Option(min=0, help="Results to leave out first.")] = 0,
+    reranker: Annotated[
+        str | None, typer.Option("--rerank", help="Reranker that orders the best results anew.")
+    ] = None,
     model: _Model = None,
     as_json: _Json = False,
 ) -> None:
     """Find nodes by meaning, words, properties and graph; a result meets all that is given."""
     filters = [parse_condition(one) for one in where or ()]
     graph = {"start_node_id": near, "depth": depth, "direction": direction, "edge_type": edge_type}
-    with _open(path, model) as db:
+    with ExitStack() as resources:
+        db = resources.enter_context(_open(path, model))
         results = db.query(
             structural_filters=[_with_time(one) for one in filters],
             graph_filter=None if near is None else graph,
@@ -117,9 +122,10 @@ def query(
             text_query=words,
             limit=limit,
             offset=offset,
+            rerank=None if reranker is None else resources.enter_context(_open_reranker(reranker)),
         )
     if as_json:
-        write_json({"path": path, "results": [_plain(one) for one in results]})
+        write_json({"results": [_plain(one) for one in results]})
     else:
         write_table(("score", "time", "from", "text", "id"), map(_cells, results))
 
@@ -171,10 +177,31 @@ def work(
             stopping.wait(max(_LOOK_S, (time.monotonic() - start) / _LOOK_SHARE))
     failed = found["failed"]
     if as_json:
-        write_json({"path": path, "jobs": done, **{key: found[key] for key in ("queue_size", "failed", "failures")}})
+        write_json({"jobs": done, **{key: found[key] for key in ("queue_size", "failed", "failures")}})
     if until_idle and failed:
-        report(f"{failed} jobs failed: see `akidb-mlx db status {path}`")
+        report(f"{failed} jobs failed: see `akidb-mlx db status`")
         raise typer.Exit(1)
+
+
+@database.command()
+def reembed(
+    path: _Path,
+    model: Annotated[str, typer.Argument(help="Name, org/repo or directory of the new model.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate the vectors, tokens and seconds.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Change the model of all vectors. The old ones answer until all are there; what was interrupted is resumed."""
+    with _open(path) as db, progress_bar("embedding") as bar:
+        found = db.reembed(model, dry_run=dry_run, progress=bar)
+    if as_json:
+        write_json({**found, "dry_run": dry_run})
+        return
+    before = f" ({found['done']} were there)" if found["done"] else ""
+    verb = "would take" if dry_run else "took"
+    write_line(
+        f"{found['vectors']} vectors of {found['model']}{before}, {found['tokens']} tokens: "
+        f"{verb} {found['seconds']:.1f} s"
+    )
 
 
 def _is_idle(found: WeaverStatus) -> bool:
@@ -203,6 +230,14 @@ def _until_terminated() -> Iterator[threading.Event]:
 
 
 @contextmanager
+def _open_reranker(model: str) -> Iterator[Reranker]:
+    from akidb_mlx.reranking import Reranker
+
+    with Reranker(model) as reranker:
+        yield reranker
+
+
+@contextmanager
 def _open(
     path: str, model: str | None = None, *, weaver: bool = False, must_exist: bool = True
 ) -> Iterator[EmbeddedDB]:
@@ -210,7 +245,7 @@ def _open(
     from embedded_db import EmbeddedDB  # other commands need not wait for it
 
     if must_exist and "://" not in path and not Path(path).is_file():
-        raise InvalidInputError(f"there is no database {path}: make one with `akidb-mlx db import {path} FILE`")
+        raise InvalidInputError(f"there is no database {path}: make one by `akidb-mlx db import`")
     if model is None:
         with EmbeddedDB(path, weaver=False) as db:
             stored = db.model
@@ -241,12 +276,14 @@ def _plain(result: SearchResult) -> dict[str, Any]:
         "properties": result.node.properties,
         "similarity_score": result.similarity_score,
         "fused_score": result.fused_score,
+        "rerank_score": result.rerank_score,
     }
 
 
 def _cells(result: SearchResult) -> tuple[str, ...]:
     node = result.node
-    score = result.similarity_score if result.fused_score is None else result.fused_score
+    scores = (result.rerank_score, result.fused_score, result.similarity_score)
+    score = next((one for one in scores if one is not None), None)
     sender = node.properties.get("sender") or node.properties.get("entity_type") or node.type
     when = datetime.fromtimestamp(node.created_at, timezone.utc)
     return "" if score is None else f"{score:.3f}", f"{when:%Y-%m-%d %H:%M}", str(sender), _text(node), node.id
