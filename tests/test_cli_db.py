@@ -1,4 +1,4 @@
-"""`akidb-mlx db`, as a process."""
+"""`akidb-mlx db`: most of it in this process, and as a process of its own what concerns the terminal and signals."""
 
 import json
 import os
@@ -10,12 +10,15 @@ import sys
 import pytest
 import typer
 
+from akidb_mlx.cli import _run
 from akidb_mlx.cli.conditions import parse_condition
 from embedded_db import EmbeddedDB
 from tests.support import GOLDENS, run_in_terminal, run_python, wait_until
-from tests.test_cli import MODEL, run
 
 pytest.importorskip("spacy")
+
+# It has no prompts, so a message and the same words as a query have the same vector.
+MODEL = str(GOLDENS / "tiny-bert")
 
 LINES = [
     {"content": "Alice met Bob in Paris", "sender": "Alice", "chat": "trip", "chat_title": "The trip", "id": "m1"},
@@ -42,29 +45,45 @@ def path(log, tmp_path):
     return str(tmp_path / "a.db")
 
 
-def ids(*arguments):
-    done = run("db", "query", *arguments, "--json")
-    assert done.returncode == 0, done.stderr
-    return [result["id"] for result in json.loads(done.stdout)["results"]]
+@pytest.fixture
+def call(capsys, monkeypatch, tiny_ner):
+    """Runs the command line, and returns its status, standard output and standard error."""
+    monkeypatch.setenv("AKIDB_NER_MODEL", str(tiny_ner))
+
+    def run_here(*arguments):
+        status = _run(["db", *arguments])
+        return status, *capsys.readouterr()
+
+    return run_here
 
 
-def test_from_a_log_to_answers(log, tmp_path, tiny_ner):
+@pytest.fixture
+def ids(call):
+    """Asks, and returns the ids of the results."""
+
+    def ask(*arguments):
+        status, out, err = call("query", *arguments, "--json")
+        assert (status, err) == (0, "")
+        return [result["id"] for result in json.loads(out)["results"]]
+
+    return ask
+
+
+def test_from_a_log_to_answers(log, tmp_path, call, ids):
     path = str(tmp_path / "a.db")
-    done = run("db", "import", path, str(log))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "3 messages added, 2 new chats, 0 lines left out\n"
-    assert json.loads(run("db", "status", path, "--json").stdout)["waiting"] == {"embedding": 3, "entities": 3}
+    assert call("import", path, str(log)) == (0, "3 messages added, 2 new chats, 0 lines left out\n", "")
+    assert json.loads(call("status", path, "--json")[1])["waiting"] == {"embedding": 3, "entities": 3}
 
-    done = run("db", "work", path, "--until-idle", "-m", MODEL, "--json", AKIDB_NER_MODEL=str(tiny_ner))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout) == {"jobs": 6, "queue_size": 0, "failed": 0, "failures": []}
+    status, out, err = call("work", path, "--until-idle", "-m", MODEL, "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == {"jobs": 6, "queue_size": 0, "failed": 0, "failures": []}
 
-    found = json.loads(run("db", "status", path, "--json").stdout)
-    assert found["nodes"] == {"Chat": 2, "Entity": 3, "Message": 3}
-    assert (found["embeddings"], found["waiting"], found["failures"]) == (3, {}, [])
+    found = json.loads(call("status", path, "--json")[1])
+    assert (found["nodes"]["Message"], found["embeddings"], found["waiting"], found["failures"]) == (3, 3, {}, [])
+    assert found["edges"]["MENTIONS"] >= 3
     # The model is the database's own.
-    done = run("db", "query", path, "Alice met Bob in Paris", "--json", "--threshold", "0.999")
-    (only,) = json.loads(done.stdout)["results"]
+    status, out, err = call("query", path, "Alice met Bob in Paris", "--json", "--threshold", "0.999")
+    (only,) = json.loads(out)["results"]
     assert sorted(only) == [
         *("created_at", "fused_score", "id", "properties", "rerank_score", "similarity_score", "type")
     ]
@@ -75,23 +94,24 @@ def test_from_a_log_to_answers(log, tmp_path, tiny_ner):
     assert ids(path, *near, "-w", "type=Message") == ["m1", "m3"]
 
 
-def test_bad_lines_are_named_and_the_others_are_added(log, tmp_path):
+def test_bad_lines_are_named_and_the_others_are_added(log, tmp_path, call):
     other = tmp_path / "other.csv"
     other.write_text("content,sender\na,b,c\nfine,Bob\n")
     with log.open("a") as opened:
         opened.write("{\n")
     path = str(tmp_path / "a.db")
-    done = run("db", "import", path, str(log), str(other), "--json")
-    assert done.returncode == 1
-    result = json.loads(done.stdout)
+    status, out, err = call("import", path, str(log), str(other), "--json")
+    assert status == 1
+    result = json.loads(out)
     assert (result["messages"], result["chats"], result["queue_size"]) == (4, 3, 8)
     assert [(one["file"], one["line"]) for one in result["bad_lines"]] == [(str(log), 4), (str(other), 2)]
-    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == [f"{log}:4", f"{other}:2"]
+    assert [line.split(": ")[1] for line in err.splitlines()] == [f"{log}:4", f"{other}:2"]
 
 
-def test_a_pipe_gets_rows_and_a_terminal_a_table(path):
-    done = run("db", "query", path, "-w", "chat_id=trip", "-w", "type=Message")
-    assert done.stdout.splitlines() == [
+def test_a_pipe_gets_rows_and_a_terminal_a_table(path, call):
+    status, out, err = call("query", path, "-w", "chat_id=trip", "-w", "type=Message")
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [
         "\t2026-01-31 12:00\tAlice\tAlice met Bob in Paris\tm1",
         "\t2026-02-02 12:00\tAlice\tIt rains in Paris\tm3",
     ]
@@ -115,7 +135,7 @@ def test_a_pipe_gets_rows_and_a_terminal_a_table(path):
         (["--near", "trip", "-w", "type=Message", "-n", "1", "--offset", "1"], ["m3"]),
     ],
 )
-def test_parts_of_a_query(path, arguments, expected):
+def test_parts_of_a_query(path, arguments, expected, ids):
     assert ids(path, *arguments) == expected
 
 
@@ -146,7 +166,7 @@ def test_what_is_no_condition(given):
         parse_condition(given)
 
 
-def test_mistakes_are_explained(path, tmp_path):
+def test_mistakes_are_explained(path, tmp_path, call):
     for arguments, status, part in [
         (["query", str(tmp_path / "none.db"), "x"], 1, "there is no database"),
         (["status", str(tmp_path)], 1, "there is no database"),
@@ -156,9 +176,9 @@ def test_mistakes_are_explained(path, tmp_path):
         (["query", path, "--near", "nobody"], 1, "nobody"),
         (["query", path, "-w", "created_at>soon"], 1, "time must be"),
     ]:
-        done = run("db", *arguments)
-        assert (done.returncode, done.stdout) == (status, "")
-        assert part in done.stderr and len(done.stderr.splitlines()) == 1
+        found, out, err = call(*arguments)
+        assert (found, out) == (status, "")
+        assert part in err and len(err.splitlines()) == 1
     assert not (tmp_path / "none.db").exists()
 
 
@@ -172,49 +192,48 @@ def test_without_the_extra_it_is_named(tmp_path):
     assert "akidb-mlx[db]" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_failures_end_work_with_a_status_and_are_retried_on_demand(path, tiny_ner):
-    """What has no time to be tried five times fails at once, as a missing extra does not: its attempts are set."""
+def test_failures_end_work_with_a_status_and_are_retried_on_demand(path, call):
     with EmbeddedDB(path, weaver=False) as db, db._connections.write() as tx:
         tx.run("UPDATE job SET failed = 1, attempts = 5, error = 'no luck' WHERE kind = 'entities'")
-    work = ("db", "work", path, "--until-idle", "-m", MODEL)
-    done = run(*work)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "3 jobs failed" in done.stderr
-    assert "no luck" in run("db", "status", path).stderr
-    done = run(*work, "--retry-failed", "--json", AKIDB_NER_MODEL=str(tiny_ner))
-    assert (done.returncode, json.loads(done.stdout)["jobs"]) == (0, 3)
+    work = ("work", path, "--until-idle", "-m", MODEL)
+    assert call(*work) == (1, "", "akidb-mlx: 3 jobs failed: see `akidb-mlx db status`\n")
+    assert call("status", path)[2].count("failed 5 times: no luck\n") == 3
+    status, out, err = call(*work, "--retry-failed", "--json")
+    assert (status, json.loads(out)["jobs"], err) == (0, 3, "")
 
 
-def test_work_that_cannot_be_done_is_no_endless_wait(path):
-    done = run("db", "work", path, "--until-idle", "-m", "/nowhere", AKIDB_NER_MODEL="/nowhere")
-    assert done.returncode == 1
-    assert "cannot be done" in done.stderr.splitlines()[-1] and "/nowhere" in done.stderr
+def test_work_that_cannot_be_done_is_no_endless_wait(path, call, monkeypatch):
+    monkeypatch.setenv("AKIDB_NER_MODEL", "/nowhere")
+    status, out, err = call("work", path, "--until-idle", "-m", "/nowhere")
+    assert (status, out) == (1, "")
+    assert "embedding cannot be done" in err and "entities cannot be done" in err and "/nowhere" in err
 
 
-def test_reembed(path):
+def test_reembed(path, call, ids):
     with EmbeddedDB(path, weaver=False) as db:
         db.insert_embeddings([("m1", [1.0, 0.0]), ("m2", [0.0, 1.0])], model="old")
-    done = run("db", "reembed", path, MODEL, "--dry-run", "--json")
-    assert (done.returncode, done.stderr) == (0, "")
-    found = json.loads(done.stdout)
+    status, out, err = call("reembed", path, MODEL, "--dry-run", "--json")
+    found = json.loads(out)
+    assert (status, err) == (0, "")
     assert (found["vectors"], found["done"], found["dry_run"]) == (2, 0, True)
-    assert json.loads(run("db", "status", path, "--json").stdout)["model"] == "'old' (2 dimensions)"
-    done = run("db", "reembed", path, MODEL)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("2 vectors of ") and f" {found['tokens']} tokens: took " in done.stdout
-    assert MODEL in json.loads(run("db", "status", path, "--json").stdout)["model"]
+    assert json.loads(call("status", path, "--json")[1])["model"] == "'old' (2 dimensions)"
+    status, out, err = call("reembed", path, MODEL)
+    assert (status, err) == (0, "")
+    assert out.startswith("2 vectors of ") and f" {found['tokens']} tokens: took " in out
+    assert MODEL in json.loads(call("status", path, "--json")[1])["model"]
     assert ids(path, "Alice met Bob in Paris", "--threshold", "0.999") == ["m1"]
 
 
-def test_the_best_results_are_ordered_anew_by_a_reranker(path):
-    arguments = ("--words", "paris", "--rerank", str(GOLDENS / "reranker-bert"))
-    done = run("db", "query", path, *arguments, "--json")
-    assert (done.returncode, done.stderr) == (0, "")
-    scores = [one["rerank_score"] for one in json.loads(done.stdout)["results"]]
+def test_the_best_results_are_ordered_anew_by_a_reranker(path, call):
+    status, out, err = call("query", path, "--words", "paris", "--rerank", str(GOLDENS / "reranker-bert"), "--json")
+    assert (status, err) == (0, "")
+    scores = [one["rerank_score"] for one in json.loads(out)["results"]]
     assert len(scores) == 2 and scores == sorted(scores, reverse=True)
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGTERM, 0), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_work_is_stopped_cleanly(path, number, expected, tiny_ner):
     command = [sys.executable, "-m", "akidb_mlx", "db", "work", path, "-m", MODEL]
     environment = {**os.environ, "AKIDB_NER_MODEL": str(tiny_ner)}
