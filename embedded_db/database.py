@@ -26,7 +26,6 @@ from embedded_db.errors import (
     excerpt,
 )
 from embedded_db.graph_store import GraphStore
-from embedded_db.matrix import VectorMatrix
 from embedded_db.models import Extractor, Models, identity
 from embedded_db.query import (
     ConvergedQuery,
@@ -45,7 +44,7 @@ from embedded_db.records import (
     SearchResult,
 )
 from embedded_db.search import search
-from embedded_db.sqlite.connection import MEMORY, Connections
+from embedded_db.sqlite.connection import MEMORY, SqliteConnections
 from embedded_db.vector_store import VectorStore
 from embedded_db.weaver import Weaver
 
@@ -91,9 +90,8 @@ class EmbeddedDB(GraphStore, VectorStore):
         seconds = parse_number("lock_timeout", lock_timeout)
         if not 0 <= seconds <= 86400:
             raise InvalidRecordError(f"lock_timeout must be from 0 to 86400 seconds, found {seconds:g}")
-        self._connections = Connections(self._path, seconds)
+        self._connections = SqliteConnections(self._path, seconds)
         self._models = Models(embedder, extractor)
-        self._matrix = VectorMatrix()
         self._weaver = Weaver(self._connections, self._models)
         # A database that is dropped without being closed ends its threads too.
         self._stop = weakref.finalize(self, self._weaver.stop)
@@ -155,7 +153,7 @@ class EmbeddedDB(GraphStore, VectorStore):
         with self._connections.read() as tx:
             if vector is not None:
                 _check_model(embeddings.find_model(tx), vector)
-            found = search(tx, self._matrix, parsed, None if vector is None else vector[0])
+            found = search(tx, self._connections.ranking, parsed, None if vector is None else vector[0])
         return [SearchResult(self._own(one.node), one.similarity_score, one.fused_score) for one in found]
 
     def find_shortest_path(

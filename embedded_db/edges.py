@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from embedded_db.checks import dump, new_id, parse_name, parse_properties
+from embedded_db.engine import Transaction
 from embedded_db.errors import EdgeNotFoundError, InvalidRecordError, excerpt
 from embedded_db.nodes import key_of
 from embedded_db.records import ENTITY, MENTIONS, Edge, MentionedEntity
-from embedded_db.sqlite.connection import Transaction
 
 _SELECT = (
     "SELECT e.key, e.id, a.id, b.id, e.type, e.created_at, e.properties"
@@ -28,7 +28,7 @@ def find_edge(tx: Transaction, edge_id: str) -> Edge | None:
 
 def edges_by_key(tx: Transaction, keys: list[int]) -> dict[int, Edge]:
     """Return edges by their keys."""
-    rows = tx.rows(f"{_SELECT} WHERE e.key IN (SELECT value FROM json_each(:keys))", keys=json.dumps(keys))
+    rows = tx.rows(f"{_SELECT} WHERE e.key IN ({tx.each('keys')})", keys=keys)
     return {row[0]: _make_edge(row) for row in rows}
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedded_db.engine import Transaction
 from embedded_db.errors import InvalidRecordError, ModelMismatchError
 from embedded_db.records import ModelIdentity, StoredEmbedding
-from embedded_db.sqlite.connection import Transaction
 
 # The type of the stored bytes, whatever the machine's own is.
 STORED = np.dtype("<f4")
@@ -37,8 +37,9 @@ def set_model(tx: Transaction, model: ModelIdentity) -> None:
             "compared; keep them in a database of their own"
         )
     tx.run(
-        "INSERT OR REPLACE INTO model (key, name, revision, dimension, prompt)"
-        " VALUES (1, :name, :revision, :dimension, :prompt)",
+        "INSERT INTO model (key, name, revision, dimension, prompt) VALUES (1, :name, :revision, :dimension, :prompt)"
+        " ON CONFLICT (key) DO UPDATE SET name = excluded.name, revision = excluded.revision,"
+        " dimension = excluded.dimension, prompt = excluded.prompt",
         name=model.name,
         revision=model.revision,
         dimension=model.dimension,
@@ -64,6 +65,7 @@ def put_embedding(tx: Transaction, key: int, vector: NDArray[np.float32], model:
         vector=vector.astype(STORED).tobytes(),
         now=now,
     )
+    tx.vector_written(key, vector)
     return now
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from dataclasses import dataclass
 from typing import Literal
 
-from embedded_db.sqlite.connection import Transaction
+from embedded_db.engine import Transaction
 
 JobKind = Literal["embedding", "entities"]
 KINDS: tuple[JobKind, ...] = ("embedding", "entities")
@@ -18,7 +17,7 @@ MAX_ATTEMPTS = 5
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 60.0
 # A clock that was set back leaves times too far in the future, which are not waited for.
 _OPEN = (
-    "kind = :kind AND failed = 0 AND (due <= :now OR due > :now + :longest)"
+    "kind = :kind AND failed = FALSE AND (due <= :now OR due > :now + :longest)"
     " AND (leased_until <= :now OR leased_until > :now + :lease)"
 )
 
@@ -76,8 +75,8 @@ def claim(tx: Transaction, kind: JobKind, most: int, lease_s: float) -> list[Job
     )
     rows = tx.rows(
         "SELECT j.key, j.node_key, n.content, j.attempts FROM job j JOIN node n ON n.key = j.node_key"
-        " WHERE j.key IN (SELECT value FROM json_each(:keys)) ORDER BY j.key",
-        keys=json.dumps([key for (key,) in claimed]),
+        f" WHERE j.key IN ({tx.each('keys')}) ORDER BY j.key",
+        keys=[key for (key,) in claimed],
     )
     return [Job(key, worker, node_key, content, attempts) for key, node_key, content, attempts in rows]
 
@@ -115,7 +114,7 @@ def release(tx: Transaction, jobs: list[Job]) -> None:
 
 def retry_failed(tx: Transaction) -> int:
     """Queue all failed jobs again, and return their number."""
-    return tx.run("UPDATE job SET failed = 0, attempts = 0, due = 0 WHERE failed = 1")
+    return tx.run("UPDATE job SET failed = FALSE, attempts = 0, due = 0 WHERE failed")
 
 
 def of_node(tx: Transaction, node_key: int) -> list[tuple[str, bool, str]]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from embedded_db import jobs
 from embedded_db.checks import dump, new_id, parse_properties
+from embedded_db.engine import Transaction
 from embedded_db.errors import InvalidRecordError, NodeNotFoundError, excerpt
 from embedded_db.records import CHAT, CONTAINS, MESSAGE, Node
-from embedded_db.sqlite.connection import Transaction
 
 COLUMNS = "n.id, n.type, n.created_at, n.chat_id, n.content, n.properties"
 
@@ -34,8 +34,8 @@ def find_node(tx: Transaction, node_id: str) -> Node | None:
 
 def nodes_by_key(tx: Transaction, keys: Iterable[int]) -> dict[int, Node]:
     """Return nodes by their keys."""
-    sql = f"SELECT n.key, {COLUMNS} FROM node n WHERE n.key IN (SELECT value FROM json_each(:keys))"
-    return {row[0]: make_node(row[1:]) for row in tx.rows(sql, keys=json.dumps(list(keys)))}
+    sql = f"SELECT n.key, {COLUMNS} FROM node n WHERE n.key IN ({tx.each('keys')})"
+    return {row[0]: make_node(row[1:]) for row in tx.rows(sql, keys=list(keys))}
 
 
 def key_of(tx: Transaction, node_id: str) -> int:
@@ -71,6 +71,7 @@ def insert_node(tx: Transaction, node: Node, *, woven: bool = False) -> int:
         woven=woven,
         **_columns(node.properties),
     )
+    tx.text_written(key, node.properties.get("content"))
     if chat_key is not None:
         tx.run(
             "INSERT INTO edge (id, from_key, to_key, type, created_at, properties)"
@@ -104,6 +105,7 @@ def update_node(tx: Transaction, node_id: str, changes: Mapping[str, Any]) -> No
     tx.run("UPDATE node SET properties = :properties WHERE key = :key", key=key, properties=columns["properties"])
     if new.get("content") != old.get("content"):
         tx.run("UPDATE node SET content = :content WHERE key = :key", key=key, content=columns["content"])
+        tx.text_written(key, columns["content"])
         tx.run("DELETE FROM embedding WHERE node_key = :key", key=key)
         remove_woven_edges(tx, key)
         if node.type == MESSAGE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing_extensions import TypedDict
 
 from embedded_db.embeddings import find_model
-from embedded_db.sqlite.connection import Transaction
+from embedded_db.engine import Transaction
 
 # The failures that a report names; all of them are counted.
 _MOST_FAILURES = 20
@@ -96,7 +96,7 @@ def stats(tx: Transaction, path: str) -> Stats:
     model = find_model(tx)
     return {
         "path": path,
-        "bytes": tx.value("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"),
+        "bytes": tx.size(),
         "nodes": dict(tx.rows("SELECT type, count(*) FROM node GROUP BY type ORDER BY type")),
         "edges": dict(tx.rows("SELECT type, count(*) FROM edge GROUP BY type ORDER BY type")),
         "embeddings": tx.value("SELECT count(*) FROM embedding"),

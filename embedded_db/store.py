@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from akidb_mlx.closeable import Closeable
+from embedded_db.engine import Connections
 from embedded_db.models import Models
-from embedded_db.sqlite.connection import Connections
 from embedded_db.weaver import Weaver
 
 _Record = TypeVar("_Record")

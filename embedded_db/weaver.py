@@ -15,12 +15,12 @@ from embedded_db import jobs
 from embedded_db.checks import new_id, parse_vector
 from embedded_db.edges import insert_edge
 from embedded_db.embeddings import put_embedding
+from embedded_db.engine import Connections, Transaction
 from embedded_db.errors import DatabaseClosedError, excerpt
 from embedded_db.jobs import Job, JobKind
 from embedded_db.models import Models
 from embedded_db.nodes import insert_node
 from embedded_db.records import ENTITY, MENTIONS, Edge, ModelIdentity, Node
-from embedded_db.sqlite.connection import Connections, Transaction
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,8 @@ class Weaver:
                     self._do(kind, [job])
             else:
                 text = f"{type(error).__name__}: {error}"[:1000]
-                message = text.encode(errors="replace").decode()  # SQLite refuses lone surrogates
+                # No engine takes lone surrogates, and PostgreSQL no NUL either.
+                message = text.encode(errors="replace").decode().replace("\0", "?")
                 with self._connections.write() as tx:
                     jobs.fail(tx, claimed[0], message)
                 self._note(f"{kind} of a message failed: {message}")
@@ -162,8 +163,8 @@ def _entity_writer(found: list[Entity]) -> _Write:
 def _entity_id(tx: Transaction, label: str, entity_type: str) -> str:
     """Return the node of an entity, which is made for its first mention."""
     found: str | None = tx.value(
-        "SELECT n.id FROM node n WHERE n.type = 'Entity' AND json_extract(n.properties, '$.label') = :label"
-        " AND json_extract(n.properties, '$.entity_type') = :entity_type ORDER BY n.key LIMIT 1",
+        f"SELECT n.id FROM node n WHERE n.type = 'Entity' AND {tx.string_property('n.properties', 'label')} = :label"
+        f" AND {tx.string_property('n.properties', 'entity_type')} = :entity_type ORDER BY n.key LIMIT 1",
         label=label,
         entity_type=entity_type,
     )

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedded_db.embeddings import STORED
-from embedded_db.sqlite.connection import Transaction
+from embedded_db.engine import ALL, ROUNDING, TOLERANCE, Keys, Scores, Transaction, cosines, reaching, unit_rows
 
-Keys = NDArray[np.int64]
-Scores = NDArray[np.float32]
 _Scalar = TypeVar("_Scalar", np.int64, np.float32)
-# Scores of one product are this near to the exact ones.
-_ROUNDING = 1e-5
-# A cosine of float32 vectors may miss a threshold that it reaches exactly.
-TOLERANCE = 1e-6
 
 
 class VectorMatrix:
@@ -32,41 +26,61 @@ class VectorMatrix:
         # The row of each key, which are dense; -1 where it has none.
         self._row_of: Keys = np.empty(0, np.int64)
 
-    def similarities(self, tx: Transaction, query: NDArray[np.float32], candidates: Keys | None) -> tuple[Keys, Scores]:
-        """Return the candidates that have a vector, and their cosines with the query, to five decimals.
+    def best(
+        self,
+        tx: Transaction,
+        where: str,
+        values: dict[str, Any],
+        query: NDArray[np.float32],
+        most: int,
+        threshold: float | None,
+    ) -> dict[int, float]:
+        """Return the exact cosines of the best nodes, and of all that tie with the last, by their keys."""
+        keys, scores = self.similarities(tx, where, values, query)
+        if threshold is not None:
+            near = scores >= threshold - TOLERANCE - ROUNDING
+            keys, scores = keys[near], scores[near]
+        if keys.size > most:
+            last = np.partition(scores, keys.size - most)[keys.size - most]
+            keys = keys[scores >= last - 2 * ROUNDING]
+        return reaching(keys, self.exact(tx, keys, query), threshold)
 
-        Args:
-            tx: what it sees is what the matrix holds, or more.
-            query: a vector of the model's dimension.
-            candidates: keys of nodes; None takes all.
+    def similarities(
+        self, tx: Transaction, where: str, values: dict[str, Any], query: NDArray[np.float32]
+    ) -> tuple[Keys, Scores]:
+        """Return the nodes that meet a condition and have a vector, and their cosines with the query.
+
+        What the transaction sees is what the matrix then holds, or less.
         """
+        candidates = None
+        if where != ALL:
+            rows = tx.rows(f"SELECT n.key FROM node n WHERE {where}", **values)
+            candidates = np.fromiter((key for (key,) in rows), np.int64, len(rows))
         with self._lock:
             self._follow(tx)
             if not self._count or self._rows.shape[1] != query.size:
                 return np.empty(0, np.int64), np.empty(0, np.float32)
-            unit = _unit(query[np.newaxis])[0].astype(np.float32)
+            unit = unit_rows(query[np.newaxis])[0].astype(np.float32)
             if candidates is None:
                 return self._keys[: self._count].copy(), self._rows[: self._count] @ unit
             known = candidates[candidates < self._row_of.size]
-            rows = self._row_of[known]
-            keys, rows = known[rows >= 0], rows[rows >= 0]
+            rows_of = self._row_of[known]
+            keys, rows_of = known[rows_of >= 0], rows_of[rows_of >= 0]
             # Products with all rows are cheaper than a copy of half of them.
-            if rows.size * 4 > self._count:
-                return keys, (self._rows[: self._count] @ unit)[rows]
-            return keys, self._rows[rows] @ unit
+            if rows_of.size * 4 > self._count:
+                return keys, (self._rows[: self._count] @ unit)[rows_of]
+            return keys, self._rows[rows_of] @ unit
 
-    def exact(self, keys: Keys, query: NDArray[np.float32]) -> NDArray[np.float64]:
+    def exact(self, _: Transaction, keys: Keys, query: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return cosines that depend on nothing but the two vectors, so equal vectors tie; NaN where one is gone."""
-        unit = _unit(query[np.newaxis])[0]
         with self._lock:
-            if self._rows.shape[1] != unit.size:
+            if self._rows.shape[1] != query.size:
                 return np.full(keys.size, np.nan)
             rows = self._row_of[keys]
-            vectors = self._rows[rows].astype(np.float64)
-        scores = (vectors * unit).sum(axis=1)
+            vectors = self._rows[rows]
+        scores = cosines(vectors, query)
         scores[rows < 0] = np.nan
-        clipped: NDArray[np.float64] = np.clip(scores, -1.0, 1.0)
-        return clipped
+        return scores
 
     def _follow(self, tx: Transaction) -> None:
         """Take over what has changed since the last call."""
@@ -83,7 +97,7 @@ class VectorMatrix:
         stored = [(key, vector) for _, key, vector in changed if vector is not None]
         if stored:
             vectors = np.frombuffer(b"".join(vector for _, vector in stored), STORED).reshape(len(stored), -1)
-            self._put(np.array([key for key, _ in stored], np.int64), _unit(vectors).astype(np.float32))
+            self._put(np.array([key for key, _ in stored], np.int64), unit_rows(vectors).astype(np.float32))
         self._change = changed[-1][0]
 
     def _remove(self, key: int) -> None:
@@ -111,28 +125,6 @@ class VectorMatrix:
         self._keys[self._count : needed] = new
         self._count = needed
         self._rows[self._row_of[keys]] = vectors
-
-
-def top(
-    matrix: VectorMatrix, query: NDArray[np.float32], keys: Keys, scores: Scores, most: int, threshold: float | None
-) -> dict[int, float]:
-    """Return the exact cosines of the best candidates, and of all that tie with the last, by their keys."""
-    if threshold is not None:
-        reaching = scores >= threshold - TOLERANCE - _ROUNDING
-        keys, scores = keys[reaching], scores[reaching]
-    if keys.size > most:
-        last = np.partition(scores, keys.size - most)[keys.size - most]
-        keys = keys[scores >= last - 2 * _ROUNDING]
-    exact = matrix.exact(keys, query)
-    least = -2.0 if threshold is None else threshold - TOLERANCE
-    return {int(key): float(score) for key, score in zip(keys, exact, strict=True) if score >= least}
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return vectors of length 1; in float64, since squares of the largest and smallest float32 are none."""
-    wide = vectors.astype(np.float64)
-    unit: NDArray[np.float64] = wide / np.linalg.norm(wide, axis=1, keepdims=True)
-    return unit
 
 
 def _grown(array: NDArray[_Scalar], needed: int, value: int) -> NDArray[_Scalar]:
