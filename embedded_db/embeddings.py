@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,35 +17,51 @@ from embedded_db.records import ModelIdentity, StoredEmbedding
 STORED = np.dtype("<f4")
 
 
-def find_model(tx: Transaction) -> ModelIdentity | None:
-    """Return the model of the database's vectors, or None before the first."""
-    row = tx.row("SELECT name, revision, dimension, prompt FROM model")
+def find_model(tx: Transaction, state: str = "active") -> ModelIdentity | None:
+    """Return the model of the database's vectors, or None before the first; that of another state on demand."""
+    row = tx.row("SELECT name, revision, dimension, prompt FROM model WHERE state = :state", state=state)
     return None if row is None else ModelIdentity(*row)
 
 
-def set_model(tx: Transaction, model: ModelIdentity) -> None:
-    """Note the model that vectors come from, unless there are vectors of another one.
+def model_key(tx: Transaction, state: str = "active") -> int | None:
+    """Return the key of the model of a state, or None."""
+    key: int | None = tx.value("SELECT key FROM model WHERE state = :state", state=state)
+    return key
+
+
+def set_model(tx: Transaction, model: ModelIdentity) -> int:
+    """Note the model that vectors come from, unless there are vectors of another one, and return its key.
 
     Raises:
         ModelMismatchError: there are.
     """
-    stored = find_model(tx)
-    if stored == model:
-        return
-    if stored is not None and tx.value("SELECT 1 FROM embedding LIMIT 1"):
-        raise ModelMismatchError(
-            f"the database holds vectors of {stored}, found one of {model}: vectors of different models cannot be "
-            "compared; keep them in a database of their own"
+    key, stored = model_key(tx), find_model(tx)
+    if key is None or stored is None:
+        return insert_model(tx, model, "active")
+    if stored != model:
+        if tx.value("SELECT 1 FROM embedding WHERE model_key = :key LIMIT 1", key=key):
+            raise ModelMismatchError(
+                f"the database holds vectors of {stored}, found one of {model}: vectors of different models cannot be "
+                "compared; keep them in a database of their own"
+            )
+        tx.run(
+            "UPDATE model SET name = :name, revision = :revision, dimension = :dimension, prompt = :prompt"
+            " WHERE key = :key",
+            key=key,
+            **asdict(model),
         )
-    tx.run(
-        "INSERT INTO model (key, name, revision, dimension, prompt) VALUES (1, :name, :revision, :dimension, :prompt)"
-        " ON CONFLICT (key) DO UPDATE SET name = excluded.name, revision = excluded.revision,"
-        " dimension = excluded.dimension, prompt = excluded.prompt",
-        name=model.name,
-        revision=model.revision,
-        dimension=model.dimension,
-        prompt=model.prompt,
+    return key
+
+
+def insert_model(tx: Transaction, model: ModelIdentity, state: str) -> int:
+    """Note a model in a state, and return its key."""
+    key: int = tx.value(
+        "INSERT INTO model (name, revision, dimension, prompt, state)"
+        " VALUES (:name, :revision, :dimension, :prompt, :state) RETURNING key",
+        state=state,
+        **asdict(model),
     )
+    return key
 
 
 def put_embedding(tx: Transaction, key: int, vector: NDArray[np.float32], model: ModelIdentity) -> float:
@@ -56,23 +73,26 @@ def put_embedding(tx: Transaction, key: int, vector: NDArray[np.float32], model:
     """
     if vector.size != model.dimension:
         raise InvalidRecordError(f"vectors of {model} have {model.dimension} values, found {vector.size}")
-    set_model(tx, model)
-    now = time.time()
+    of_model, now = set_model(tx, model), time.time()
     tx.run(
-        "INSERT INTO embedding (node_key, vector, created_at) VALUES (:key, :vector, :now)"
-        " ON CONFLICT (node_key) DO UPDATE SET vector = excluded.vector, created_at = excluded.created_at",
+        "INSERT INTO embedding (node_key, model_key, vector, created_at) VALUES (:key, :model, :vector, :now)"
+        " ON CONFLICT (model_key, node_key) DO UPDATE SET vector = excluded.vector, created_at = excluded.created_at",
         key=key,
+        model=of_model,
         vector=vector.astype(STORED).tobytes(),
         now=now,
     )
-    tx.vector_written(key, vector)
+    tx.vector_written(key, of_model, vector)
     return now
 
 
 def find_embedding(tx: Transaction, node_id: str) -> StoredEmbedding | None:
     """Return the vector of a node, or None."""
     row = tx.row(
-        "SELECT vector, e.created_at FROM node n JOIN embedding e ON e.node_key = n.key WHERE n.id = :id", id=node_id
+        "SELECT e.vector, e.created_at FROM node n JOIN embedding e ON e.node_key = n.key AND e.model_key = :model"
+        " WHERE n.id = :id",
+        id=node_id,
+        model=model_key(tx),
     )
     model = find_model(tx)
     if row is None or model is None:
@@ -81,7 +101,7 @@ def find_embedding(tx: Transaction, node_id: str) -> StoredEmbedding | None:
 
 
 def delete_embedding(tx: Transaction, key: int) -> bool:
-    """Delete the vector of a node, and return whether it had one."""
+    """Delete the vector of a node, also the one that is to replace it, and return whether it had one."""
     return bool(tx.run("DELETE FROM embedding WHERE node_key = :key", key=key))
 
 

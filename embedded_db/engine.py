@@ -87,7 +87,7 @@ class Transaction(ABC):
     def text_written(self, key: int, content: str | None) -> None:  # noqa: B027 - SQLite has triggers for it
         """Make the content of a node searchable, in place of what it had."""
 
-    def vector_written(self, key: int, vector: NDArray[np.float32]) -> None:  # noqa: B027 - and for this
+    def vector_written(self, key: int, model_key: int, vector: NDArray[np.float32]) -> None:  # noqa: B027 - and for this
         """Make the stored vector of a node searchable, in place of what it had."""
 
 

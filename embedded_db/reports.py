@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing_extensions import TypedDict
 
-from embedded_db.embeddings import find_model
+from embedded_db.embeddings import find_model, model_key
 from embedded_db.engine import Transaction
 
 # The failures that a report names; all of them are counted.
@@ -99,7 +99,7 @@ def stats(tx: Transaction, path: str) -> Stats:
         "bytes": tx.size(),
         "nodes": dict(tx.rows("SELECT type, count(*) FROM node GROUP BY type ORDER BY type")),
         "edges": dict(tx.rows("SELECT type, count(*) FROM edge GROUP BY type ORDER BY type")),
-        "embeddings": tx.value("SELECT count(*) FROM embedding"),
+        "embeddings": tx.value("SELECT count(*) FROM embedding WHERE model_key = :model", model=model_key(tx)),
         "model": None if model is None else str(model),
         **_queue(tx),
     }
@@ -107,6 +107,6 @@ def stats(tx: Transaction, path: str) -> Stats:
 
 def _queue(tx: Transaction) -> Queue:
     return {
-        "queue_size": tx.value("SELECT count(*) FROM job WHERE NOT failed"),
+        "queue_size": tx.value("SELECT count(*) FROM job WHERE kind IN ('embedding', 'entities') AND NOT failed"),
         "failed": tx.value("SELECT count(*) FROM job WHERE failed"),
     }

@@ -20,7 +20,7 @@ from embedded_db import (
     EmbeddedDB,
     InvalidRecordError,
 )
-from embedded_db.sqlite.schema import MIGRATIONS
+from embedded_db.sqlite.schema import APPLICATION_ID, MIGRATIONS
 from tests.db_support import FakeExtractor, open_db
 from tests.fake_embedder import FakeEmbedder
 from tests.support import GOLDENS, run_python, wait_until
@@ -55,8 +55,51 @@ def test_the_schema_of_version_1_is_opened(tmp_path):
             [{"field": "chat_id", "operator": "Equals", "value": "chat"}], semantic_query={"text": "Rust"}, limit=1
         )
         assert found.node.id == "first"
+        db.create_message("chat", "Python")  # after which no key was used twice
+        assert db.stats()["embeddings"] == 2
     connection = apsw.Connection(str(path))
     assert connection.pragma("user_version") == len(MIGRATIONS)
+    assert connection.execute("SELECT name, state FROM model").get == ("fake", "active")
+    kinds = "SELECT n.id, j.kind, j.size FROM job j JOIN node n ON n.key = j.node_key ORDER BY j.key LIMIT 4"
+    third = connection.execute("SELECT id FROM node WHERE key = 5").get
+    assert list(connection.execute(kinds)) == [
+        (third, "embedding", 6),
+        (third, "entities", 6),
+        ("first", "links", 0),
+        ("second", "links", 0),
+    ]
+    assert connection.execute("SELECT count(*) FROM unsummarised").get == 3
+    assert connection.pragma("foreign_key_check") is None
+    assert connection.pragma("integrity_check") == "ok"
+    connection.close()
+
+
+@pytest.mark.parametrize("messages", [19, 20])
+def test_a_chat_of_version_1_gets_its_first_summary(tmp_path, messages):
+    path = tmp_path / "a.db"
+    connection = apsw.Connection(str(path))
+    connection.execute(MIGRATIONS[0])
+    connection.execute("INSERT INTO node (id, type, created_at, properties) VALUES ('chat', 'Chat', 0, '{}')")
+    connection.executemany(
+        "INSERT INTO node (id, type, chat_id, content, created_at, properties) VALUES (?, ?, 'chat', ?, 0, '{}')",
+        [
+            *((str(number), "Message", "text") for number in range(messages)),
+            ("blank", "Message", " \n"),
+            ("none", "Message", None),
+            ("note", "Note", "text"),
+        ],
+    )
+    connection.pragma("application_id", APPLICATION_ID)
+    connection.pragma("user_version", 1)
+    connection.close()
+    open_db(path).close()
+    connection = apsw.Connection(str(path))
+    assert connection.execute("SELECT count(*), min(chat_key), max(node_key) FROM unsummarised").get == (
+        messages,
+        1,
+        messages + 1,
+    )
+    assert connection.execute("SELECT count(*) FROM job WHERE kind = 'summary' AND node_key = 1").get == messages // 20
     connection.close()
 
 
@@ -65,7 +108,7 @@ def test_a_newer_schema_is_refused(tmp_path):
     connection = apsw.Connection(str(tmp_path / "a.db"))
     connection.pragma("user_version", len(MIGRATIONS) + 1)
     connection.close()
-    with pytest.raises(DatabaseFileError, match=r"version 2 of the schema.*update akidb-mlx"):
+    with pytest.raises(DatabaseFileError, match=r"version 3 of the schema.*update akidb-mlx"):
         open_db(tmp_path / "a.db")
 
 

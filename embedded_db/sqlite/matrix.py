@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from embedded_db.embeddings import STORED
+from embedded_db.embeddings import STORED, model_key
 from embedded_db.engine import ALL, ROUNDING, TOLERANCE, Keys, Scores, Transaction, cosines, reaching, unit_rows
 
 _Scalar = TypeVar("_Scalar", np.int64, np.float32)
@@ -86,8 +86,10 @@ class VectorMatrix:
         """Take over what has changed since the last call."""
         changed = tx.rows(
             "SELECT c.change, c.node_key, e.vector FROM embedding_change c"
-            " LEFT JOIN embedding e ON e.node_key = c.node_key WHERE c.change > :change ORDER BY c.change",
+            " LEFT JOIN embedding e ON e.node_key = c.node_key AND e.model_key = :model"
+            " WHERE c.change > :change ORDER BY c.change",
             change=self._change,
+            model=model_key(tx),
         )
         if not changed:
             return
