@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.embedder import Embedder
+from akidb_mlx.errors import ConfigurationError
 from akidb_mlx.options import parse_timeout
 from embedded_db import embeddings, graph, jobs, nodes, reports
 from embedded_db.checks import parse_integer, parse_name, parse_number
+from embedded_db.engine import Connections
 from embedded_db.errors import (
     EnrichmentError,
     InvalidQueryError,
@@ -48,12 +50,14 @@ from embedded_db.sqlite.connection import MEMORY, SqliteConnections
 from embedded_db.vector_store import VectorStore
 from embedded_db.weaver import Weaver
 
+# The URLs of servers.
+_SERVERS = ("postgresql://", "postgres://")
 # Seconds that `close` waits for the batches that run.
 _CLOSE_S = 10.0
 
 
 class EmbeddedDB(GraphStore, VectorStore):
-    """A database of messages in one file; safe to use from many threads, and from several processes at once.
+    """A database of messages in one file or on a server; safe for many threads and processes at once.
 
     with EmbeddedDB("chats.db") as db:
         chat = db.create_chat(title="Project", topic="Rust")
@@ -74,7 +78,8 @@ class EmbeddedDB(GraphStore, VectorStore):
         """Open a database, which is created where there is no file.
 
         Args:
-            path: a file, or ":memory:" for one that is gone when it is closed.
+            path: a file, ":memory:" for one that is gone when it is closed, or "postgresql://user:password@host/name"
+                for a database of a server, which needs pgvector.
             embedder: embeds messages and queries; the name of a model is loaded when it is first needed.
             extractor: finds entities, as an `EntityExtractor`; None makes one when it is first needed.
             weaver: whether to enrich messages in this process. Their jobs are kept without it, for another process.
@@ -82,15 +87,16 @@ class EmbeddedDB(GraphStore, VectorStore):
 
         Raises:
             DatabaseFileError: the file is no database of this package, is of a newer version, or cannot be opened.
+            DatabaseConnectionError: the server cannot be reached.
             InvalidRecordError: an argument is not usable.
         """
-        self._path = _parse_path(path)
+        location = _parse_path(path)
         if not isinstance(embedder, (Embedder, str)):
             raise InvalidRecordError(f"embedder must be an Embedder or a model's name, found {excerpt(embedder)}")
         seconds = parse_number("lock_timeout", lock_timeout)
         if not 0 <= seconds <= 86400:
             raise InvalidRecordError(f"lock_timeout must be from 0 to 86400 seconds, found {seconds:g}")
-        self._connections = SqliteConnections(self._path, seconds)
+        self._connections = _connect(location, seconds)
         self._models = Models(embedder, extractor)
         self._weaver = Weaver(self._connections, self._models)
         # A database that is dropped without being closed ends its threads too.
@@ -215,7 +221,7 @@ class EmbeddedDB(GraphStore, VectorStore):
 
     def stats(self) -> reports.Stats:
         """Report how much the database holds, as plain types."""
-        return self._read(reports.stats, self._path)
+        return self._read(reports.stats, self._connections.path)
 
     def close(self) -> None:
         """Stop the workers after the batches that run, and close the file; what is queued is kept. Idempotent."""
@@ -225,7 +231,7 @@ class EmbeddedDB(GraphStore, VectorStore):
         self._models.close()
 
     def __repr__(self) -> str:
-        return f"<EmbeddedDB {excerpt(self._path)}>"
+        return f"<EmbeddedDB {excerpt(self._connections.path)}>"
 
     def _query_vector(self, parsed: ParsedQuery) -> tuple[NDArray[np.float32], ModelIdentity | None] | None:
         """Return the query's vector, and the model of one that is computed; None without a semantic part."""
@@ -259,6 +265,23 @@ def _parse_path(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
     if not text or "\0" in text:
         raise InvalidRecordError(f"path must name a file, found {excerpt(text)}")
+    if text.startswith(_SERVERS):
+        return text
     if "://" in text:
-        raise InvalidRecordError(f"path must name a file, found {excerpt(text)}: there is no other engine than SQLite")
+        raise InvalidRecordError(
+            f"path must be a file or postgresql://..., found {excerpt(text.split('://')[0])}://..."
+        )
     return text if text == MEMORY else str(FilePath(text).absolute())
+
+
+def _connect(path: str, lock_timeout: float) -> Connections:
+    """Open a database with the engine that its path asks for."""
+    if not path.startswith(_SERVERS):
+        return SqliteConnections(path, lock_timeout)
+    try:
+        from embedded_db.postgres.connection import PostgresConnections
+    except ImportError as error:
+        raise ConfigurationError(
+            f"PostgreSQL needs psycopg, which cannot be imported ({error}): run `pip install 'akidb-mlx[postgres]'`"
+        ) from error
+    return PostgresConnections(path, lock_timeout)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from embedded_db.checks import dump, new_id, parse_name, parse_properties
+from embedded_db.checks import new_id, parse_name, parse_properties
 from embedded_db.engine import Transaction
 from embedded_db.errors import EdgeNotFoundError, InvalidRecordError, excerpt
 from embedded_db.nodes import key_of
@@ -49,7 +49,7 @@ def insert_edge(tx: Transaction, edge: Edge, *, woven: bool = False) -> None:
         to_key=key_of(tx, edge.to_id),
         type=edge.type,
         created_at=edge.created_at,
-        properties=dump(edge.properties),
+        properties=tx.json(edge.properties),
         woven=woven,
     )
 
@@ -95,7 +95,7 @@ def update_edge(tx: Transaction, edge_id: str, changes: Mapping[str, Any]) -> Ed
     if edge is None:
         raise EdgeNotFoundError.of(edge_id)
     properties = parse_edge_properties({**edge.properties, **changes})
-    tx.run("UPDATE edge SET properties = :properties WHERE id = :id", id=edge_id, properties=dump(properties))
+    tx.run("UPDATE edge SET properties = :properties WHERE id = :id", id=edge_id, properties=tx.json(properties))
     return Edge(edge.id, edge.from_id, edge.to_id, edge.type, edge.created_at, properties)
 
 

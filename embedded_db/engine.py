@@ -7,12 +7,14 @@ parts in which they differ.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedded_db.checks import dump
 from embedded_db.query import GraphFilter, StructuralFilter
 
 Keys = NDArray[np.int64]
@@ -59,6 +61,10 @@ class Transaction(ABC):
         """Return the only value of a statement's first row, or None where there is no row."""
         row = self.row(sql, **values)
         return None if row is None else row[0]
+
+    def json(self, properties: Mapping[str, Any]) -> str:
+        """Return properties as they are stored."""
+        return dump(properties)
 
     @abstractmethod
     def each(self, name: str) -> str:

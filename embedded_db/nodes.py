@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from embedded_db import jobs
-from embedded_db.checks import dump, new_id, parse_properties
+from embedded_db.checks import new_id, parse_properties
 from embedded_db.engine import Transaction
 from embedded_db.errors import InvalidRecordError, NodeNotFoundError, excerpt
 from embedded_db.records import CHAT, CONTAINS, MESSAGE, Node
@@ -69,7 +69,7 @@ def insert_node(tx: Transaction, node: Node, *, woven: bool = False) -> int:
         type=node.type,
         created_at=node.created_at,
         woven=woven,
-        **_columns(node.properties),
+        **_columns(tx, node.properties),
     )
     tx.text_written(key, node.properties.get("content"))
     if chat_key is not None:
@@ -101,7 +101,7 @@ def update_node(tx: Transaction, node_id: str, changes: Mapping[str, Any]) -> No
     if "chat_id" in changes and changes["chat_id"] != old.get("chat_id"):
         raise InvalidRecordError("chat_id cannot be changed: delete the node, and create it in the other chat")
     new = parse_properties({**old, **changes})
-    columns = _columns(new)
+    columns = _columns(tx, new)
     tx.run("UPDATE node SET properties = :properties WHERE key = :key", key=key, properties=columns["properties"])
     if new.get("content") != old.get("content"):
         tx.run("UPDATE node SET content = :content WHERE key = :key", key=key, content=columns["content"])
@@ -148,10 +148,10 @@ def _chat_key(tx: Transaction, chat_id: str) -> int:
     return key
 
 
-def _columns(properties: Mapping[str, Any]) -> dict[str, Any]:
+def _columns(tx: Transaction, properties: Mapping[str, Any]) -> dict[str, Any]:
     rest = {name: value for name, value in properties.items() if name not in ("chat_id", "content")}
     return {
         "chat_id": properties.get("chat_id"),
         "content": properties.get("content"),
-        "properties": dump(rest),
+        "properties": tx.json(rest),
     }

@@ -107,6 +107,6 @@ def stats(tx: Transaction, path: str) -> Stats:
 
 def _queue(tx: Transaction) -> Queue:
     return {
-        "queue_size": tx.value("SELECT count(*) FROM job WHERE kind IN ('embedding', 'entities') AND NOT failed"),
-        "failed": tx.value("SELECT count(*) FROM job WHERE failed"),
+        "queue_size": tx.value("SELECT count(*) FROM job WHERE kind IN ('embedding', 'entities') AND failed = FALSE"),
+        "failed": tx.value("SELECT count(*) FROM job WHERE failed = TRUE"),
     }

@@ -8,6 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
+import psycopg
+
+from embedded_db.postgres.connection import PostgresConnections
+
 PASSWORD = "se:cr/et"
 # What is lost with the machine's power does not matter here, and a test waits for no disk.
 SETTINGS = {
@@ -28,7 +32,7 @@ def find_programs() -> Path | None:
 
 
 class PostgresServer:
-    """A server in a temporary folder, which listens on a socket there; it does not run as root, even if the tests do."""
+    """A server in a temporary folder, which listens on a socket there; it is nobody's if the tests are root's."""
 
     def __init__(self, settings: dict[str, str] | None = None) -> None:
         programs = find_programs()
@@ -53,6 +57,9 @@ class PostgresServer:
             *("initdb", "-D", self._data, "-U", "owner", "--encoding=UTF8", "--no-locale", "--no-sync"),
             *("--auth=scram-sha-256", "--pwfile", password),
         )
+        # Connections of the tests are quick, and those of other roles need the password.
+        rules = "local all owner trust\nlocal all all scram-sha-256\n"
+        (self._data / "pg_hba.conf").write_text(rules)
         self.start()
 
     def url(self, database: str = "postgres", user: str = "owner", password: str = PASSWORD) -> str:
@@ -75,5 +82,36 @@ class PostgresServer:
         command = [str(one) for one in (self._programs / program, *arguments)]
         # Not a pipe, which the server would keep open.
         with (self.folder / "output").open("a+b") as output:
-            subprocess.run(command, check=True, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd="/",
-                           **self._as_user)
+            subprocess.run(
+                command, check=True, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd="/", **self._as_user
+            )
+
+
+class Databases:
+    """Databases of a server: copies of one with the schema, each for as long as a test needs it."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self.server = server
+        self._admin = psycopg.connect(server.url(), autocommit=True)
+        self._free: list[str] = []
+        self._names: set[str] = set()
+        self._admin.execute("CREATE DATABASE model_of_all")
+        PostgresConnections(server.url("model_of_all"), 5).close()
+
+    def take(self) -> str:
+        """Return the URL of an empty database."""
+        return self._free.pop() if self._free else self.named(f"free{len(self._names)}")
+
+    def give_back(self, url: str) -> None:
+        """Let the next test have a database, which was emptied."""
+        self._free.append(url)
+
+    def named(self, name: str) -> str:
+        """Return the URL of a database, which is made when it is first asked for."""
+        if name not in self._names:
+            self._admin.execute(f"CREATE DATABASE {name} TEMPLATE model_of_all STRATEGY wal_log")
+            self._names.add(name)
+        return self.server.url(name)
+
+    def close(self) -> None:
+        self._admin.close()
