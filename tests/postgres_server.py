@@ -18,7 +18,6 @@ SETTINGS = {
     "listen_addresses": "",
     "fsync": "off",
     "full_page_writes": "off",
-    "synchronous_commit": "off",
     "max_connections": "60",
     "shared_buffers": "64MB",
     "autovacuum": "off",
@@ -92,7 +91,8 @@ class Databases:
 
     def __init__(self, server: PostgresServer) -> None:
         self.server = server
-        self._admin = psycopg.connect(server.url(), autocommit=True)
+        self._admin: psycopg.Connection | None = None
+        self.reconnect()
         self._free: list[str] = []
         self._names: set[str] = set()
         self._admin.execute("CREATE DATABASE model_of_all")
@@ -106,6 +106,13 @@ class Databases:
         """Let the next test have a database, which was emptied."""
         self._free.append(url)
 
+    def empty(self, url: str) -> None:
+        """Empty a database and let the next test have it."""
+        with psycopg.connect(url) as connection:
+            connection.execute("DELETE FROM akidb.node")
+            connection.execute("DELETE FROM akidb.model")
+        self.give_back(url)
+
     def named(self, name: str) -> str:
         """Return the URL of a database, which is made when it is first asked for."""
         if name not in self._names:
@@ -113,5 +120,11 @@ class Databases:
             self._names.add(name)
         return self.server.url(name)
 
+    def reconnect(self) -> None:
+        """Connect, also after the server was away."""
+        self.close()
+        self._admin = psycopg.connect(self.server.url(), autocommit=True)
+
     def close(self) -> None:
-        self._admin.close()
+        if self._admin is not None:
+            self._admin.close()

@@ -27,6 +27,8 @@ SCALARS = st.one_of(NUMBERS, st.booleans(), st.none(), st.sampled_from(["", "a",
 VECTORS = st.tuples(
     st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=3, max_size=3).filter(any), st.sampled_from([1.0, 1e-30, 1e30])
 ).map(lambda pair: [value * pair[1] for value in pair[0]])
+
+pytestmark = pytest.mark.usefixtures("engine")
 WORDS = ["rust", "python", "database", "graph"]
 
 

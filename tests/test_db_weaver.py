@@ -12,6 +12,8 @@ from tests.db_support import FakeExtractor, open_db
 from tests.fake_embedder import FakeEmbedder, encode
 from tests.support import minilm_installed, wait_until
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 
 @pytest.fixture
 def quick_retries(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import weakref
 from collections.abc import Iterator
@@ -132,6 +133,11 @@ class PostgresConnections:
             # 0 would be to wait for ever.
             milliseconds = max(1, int(self._lock_timeout * 1000))
             connection.execute("SELECT set_config('lock_timeout', %s, FALSE)", [f"{milliseconds}ms"])
+            # What is acknowledged survives a crash of the server, also of one that promises less by default.
+            connection.execute(
+                "SELECT set_config(name, 'on', FALSE) FROM pg_settings"
+                " WHERE name = 'synchronous_commit' AND setting = 'off'"
+            )
             set_search_path(connection)
             connection.adapters.register_loader("jsonb", TextLoader)
         except BaseException:
@@ -201,8 +207,10 @@ def _parse_url(url: str) -> dict[str, Any]:
     try:
         given = conninfo.conninfo_to_dict(url)
     except psycopg.Error:
-        given = None
-    if given is None:
+        given = {}
+    # Where a password is not escaped, parts of it are taken for a port or a name.
+    name, port = str(given.get("dbname", "")), str(given.get("port", "5432"))
+    if not given or "@" in name or "/" in name or not re.fullmatch(r"[0-9,]*", port):
         raise InvalidRecordError(
             "the URL of the database cannot be read: it is postgresql://user:password@host:port/name, in which special "
             "characters of a password are escaped (':' as %3A, '/' as %2F, '@' as %40)"

@@ -108,6 +108,7 @@ CREATE INDEX node_text_words ON node_text USING gin (words);
 
 MIGRATIONS = (_VERSION_1,)
 
+_EXTENSION = "vector"
 _ENABLE = "install pgvector on the server, and let a superuser run CREATE EXTENSION vector in this database"
 
 
@@ -126,7 +127,7 @@ def prepare(connection: psycopg.Connection[Any], path: str) -> None:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [WRITER_LOCK])
         # Again, since another process may have done it meanwhile.
         version = check_version(connection, path)
-        if not _value(connection, "SELECT count(*) FROM pg_extension WHERE extname = 'vector'"):
+        if not _value(connection, "SELECT count(*) FROM pg_extension WHERE extname = %s", _EXTENSION):
             _create_extension(connection, path)
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
         set_search_path(connection)
@@ -171,7 +172,7 @@ def set_search_path(connection: psycopg.Connection[Any]) -> None:
 
 def _create_extension(connection: psycopg.Connection[Any], path: str) -> None:
     try:
-        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        connection.execute(f"CREATE EXTENSION IF NOT EXISTS {_EXTENSION}")
     except (errors.UndefinedFile, errors.FeatureNotSupported) as error:
         raise DatabaseFileError(f"{path} has no pgvector: {_ENABLE}") from error
     except errors.InsufficientPrivilege as error:
