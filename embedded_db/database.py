@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import time
-import weakref
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -17,7 +18,9 @@ from akidb_mlx.deadline import Deadline
 from akidb_mlx.embedder import Embedder
 from akidb_mlx.errors import ConfigurationError
 from akidb_mlx.options import parse_timeout
+from akidb_mlx.runtime.finalizers import clean_up_after
 from embedded_db import embeddings, graph, jobs, nodes, reports
+from embedded_db.activity import Activity, ActivityLevel
 from embedded_db.checks import parse_integer, parse_name, parse_number
 from embedded_db.engine import Connections
 from embedded_db.errors import (
@@ -28,7 +31,8 @@ from embedded_db.errors import (
     excerpt,
 )
 from embedded_db.graph_store import GraphStore
-from embedded_db.models import Extractor, Models, identity
+from embedded_db.identities import agree
+from embedded_db.models import Extractor, MessageSummarizer, Models
 from embedded_db.query import (
     ConvergedQuery,
     Direction,
@@ -47,6 +51,7 @@ from embedded_db.records import (
 )
 from embedded_db.search import search
 from embedded_db.sqlite.connection import MEMORY, SqliteConnections
+from embedded_db.tasks import Tasks
 from embedded_db.vector_store import VectorStore
 from embedded_db.weaver import Weaver
 
@@ -72,6 +77,7 @@ class EmbeddedDB(GraphStore, VectorStore):
         *,
         embedder: Embedder | str = "minilm-l6-v2",
         extractor: Extractor | None = None,
+        summarizer: MessageSummarizer | None = None,
         weaver: bool = True,
         lock_timeout: float = 5.0,
     ) -> None:
@@ -82,6 +88,8 @@ class EmbeddedDB(GraphStore, VectorStore):
                 for a database of a server, which needs pgvector.
             embedder: embeds messages and queries; the name of a model is loaded when it is first needed.
             extractor: finds entities, as an `EntityExtractor`; None makes one when it is first needed.
+            summarizer: summarises chats, as a `Summarizer`; None makes one when it is first needed: sentences of the
+                messages, chosen by `embedder`, unless the settings name a language model.
             weaver: whether to enrich messages in this process. Their jobs are kept without it, for another process.
             lock_timeout: seconds to wait for a lock that another thread or process holds.
 
@@ -97,10 +105,16 @@ class EmbeddedDB(GraphStore, VectorStore):
         if not 0 <= seconds <= 86400:
             raise InvalidRecordError(f"lock_timeout must be from 0 to 86400 seconds, found {seconds:g}")
         self._connections = _connect(location, seconds)
-        self._models = Models(embedder, extractor)
-        self._weaver = Weaver(self._connections, self._models)
-        # A database that is dropped without being closed ends its threads too.
-        self._stop = weakref.finalize(self, self._weaver.stop)
+        self._models = Models(embedder, extractor, summarizer)
+        self._activity = Activity()
+        self._weaver = Weaver(self._connections, Tasks(self._connections, self._models), self._activity)
+        # Released in reverse; also when a database is dropped without being closed.
+        resources = ExitStack()
+        for release in (self._models.close, self._connections.close, partial(self._weaver.join, _CLOSE_S)):
+            resources.callback(release)
+        resources.callback(self._weaver.stop)
+        self._release = resources.close
+        clean_up_after(self, resources.close)
         if weaver:
             self._weaver.start()
 
@@ -156,7 +170,7 @@ class EmbeddedDB(GraphStore, VectorStore):
         """Return the results of a query; see `query`."""
         parsed = parse_query(query)
         vector = self._query_vector(parsed)
-        with self._connections.read() as tx:
+        with self._reading() as tx:
             if vector is not None:
                 _check_model(embeddings.find_model(tx), vector)
             found = search(tx, self._connections.ranking, parsed, None if vector is None else vector[0])
@@ -190,18 +204,24 @@ class EmbeddedDB(GraphStore, VectorStore):
 
         Raises:
             NodeNotFoundError: there is no such node.
-            EnrichmentError: the weaver has given it up; the message holds the cause.
+            EnrichmentError: the weaver has given it up, or this process's cannot do it at present; the message holds
+                the cause.
             DeadlineExceededError: `timeout` passed.
         """
         deadline = Deadline(parse_timeout(timeout))
         pause = 0.002
         while True:
             with self._connections.read() as tx:
-                open_jobs = jobs.of_node(tx, nodes.key_of(tx, parse_name("node_id", node_id)))
+                open_jobs = jobs.enrichment_of(tx, nodes.key_of(tx, parse_name("node_id", node_id)))
+            paused = self._weaver.paused()
             for kind, failed, error in open_jobs:
                 if failed:
                     raise EnrichmentError(
                         f"{kind} of {excerpt(node_id)} failed: {error}; correct the cause and call retry_failed()"
+                    )
+                if kind in paused:
+                    raise EnrichmentError(
+                        f"{kind} of {excerpt(node_id)} waits: {paused[kind]}; it is done once the cause is corrected"
                     )
             if not open_jobs:
                 return
@@ -211,24 +231,36 @@ class EmbeddedDB(GraphStore, VectorStore):
 
     def weaver_status(self) -> reports.WeaverStatus:
         """Report the work that is done, that waits and that has failed, as plain types."""
-        return self._read(reports.weaver_status, self._weaver.active_workers(), self._weaver.last_event)
+        with self._connections.read() as tx:
+            return reports.weaver_status(tx, self._weaver, self._activity)
+
+    def set_activity_level(self, level: ActivityLevel | None) -> None:
+        """Keep a level of activity in this process, which decides what its weaver does; None goes back to that by time.
+
+        Args:
+            level: "HighActivity": vectors and entities of new messages; "LowActivity", after five minutes without a
+                call: links between messages, too; "SleepMode", after thirty: summaries and maintenance, too.
+
+        Raises:
+            InvalidRecordError: there is no such level.
+        """
+        self._activity.set(level)
+        self._weaver.wake()
 
     def retry_failed(self) -> int:
         """Queue the jobs that have failed for another round of attempts, and return their number."""
         retried = self._write(jobs.retry_failed)
-        self._weaver.wake()
+        self._weaver.retry_now()
         return retried
 
     def stats(self) -> reports.Stats:
         """Report how much the database holds, as plain types."""
-        return self._read(reports.stats, self._connections.path)
+        with self._connections.read() as tx:
+            return reports.stats(tx, self._connections.path, self._activity.kinds())
 
     def close(self) -> None:
         """Stop the workers after the batches that run, and close the file; what is queued is kept. Idempotent."""
-        self._stop()
-        self._weaver.join(_CLOSE_S)
-        self._connections.close()
-        self._models.close()
+        self._release()
 
     def __repr__(self) -> str:
         return f"<EmbeddedDB {excerpt(self._connections.path)}>"
@@ -242,7 +274,7 @@ class EmbeddedDB(GraphStore, VectorStore):
         # Without any vector there is nothing to compare with, and no model is loaded for it.
         if self._read(embeddings.find_model) is None:
             return None
-        return self._models.embed_query(parsed.semantic.text), identity(self._models.embedder())
+        return self._models.embed_query(parsed.semantic.text)
 
 
 def _check_model(stored: ModelIdentity | None, asked: tuple[NDArray[np.float32], ModelIdentity | None]) -> None:
@@ -250,7 +282,7 @@ def _check_model(stored: ModelIdentity | None, asked: tuple[NDArray[np.float32],
     vector, model = asked
     if stored is None:
         return
-    if model is not None and model != stored:
+    if model is not None and not agree(stored, model):
         raise ModelMismatchError(
             f"the database holds vectors of {stored}, and the query's is of {model}: open the database with "
             f"embedder={stored.name!r}"
@@ -265,6 +297,10 @@ def _parse_path(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
     if not text or "\0" in text:
         raise InvalidRecordError(f"path must name a file, found {excerpt(text)}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRecordError(f"path must be text in UTF-8, as SQLite takes it, found {excerpt(text)}") from error
     if text.startswith(_SERVERS):
         return text
     if "://" in text:

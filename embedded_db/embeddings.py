@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from embedded_db.engine import Transaction
 from embedded_db.errors import InvalidRecordError, ModelMismatchError
+from embedded_db.identities import agree, canonical_name, is_bare
 from embedded_db.records import ModelIdentity, StoredEmbedding
+from embedded_db.woven import vector_changed, vector_removed
 
 # The type of the stored bytes, whatever the machine's own is.
 STORED = np.dtype("<f4")
@@ -20,13 +22,29 @@ STORED = np.dtype("<f4")
 def find_model(tx: Transaction, state: str = "active") -> ModelIdentity | None:
     """Return the model of the database's vectors, or None before the first; that of another state on demand."""
     row = tx.row("SELECT name, revision, dimension, prompt FROM model WHERE state = :state", state=state)
-    return None if row is None else ModelIdentity(*row)
+    return None if row is None else ModelIdentity(canonical_name(row[0]), *row[1:])
 
 
 def model_key(tx: Transaction, state: str = "active") -> int | None:
     """Return the key of the model of a state, or None."""
     key: int | None = tx.value("SELECT key FROM model WHERE state = :state", state=state)
     return key
+
+
+def check_model(tx: Transaction, model: ModelIdentity) -> None:
+    """Refuse vectors of a model while there are those of another.
+
+    Raises:
+        ModelMismatchError: there are.
+    """
+    stored = find_model(tx)
+    if stored is None or agree(stored, model):
+        return
+    if tx.value("SELECT 1 FROM embedding WHERE model_key = :key LIMIT 1", key=model_key(tx)) is not None:
+        raise ModelMismatchError(
+            f"the database holds vectors of {stored}, found one of {model}: vectors of different models cannot be "
+            "compared; open the database with the model that it has, or change it with reembed"
+        )
 
 
 def set_model(tx: Transaction, model: ModelIdentity) -> int:
@@ -38,12 +56,8 @@ def set_model(tx: Transaction, model: ModelIdentity) -> int:
     key, stored = model_key(tx), find_model(tx)
     if key is None or stored is None:
         return insert_model(tx, model, "active")
-    if stored != model:
-        if tx.value("SELECT 1 FROM embedding WHERE model_key = :key LIMIT 1", key=key):
-            raise ModelMismatchError(
-                f"the database holds vectors of {stored}, found one of {model}: vectors of different models cannot be "
-                "compared; keep them in a database of their own"
-            )
+    check_model(tx, model)
+    if stored != model and not (agree(stored, model) and is_bare(model)):
         tx.run(
             "UPDATE model SET name = :name, revision = :revision, dimension = :dimension, prompt = :prompt"
             " WHERE key = :key",
@@ -83,6 +97,7 @@ def put_embedding(tx: Transaction, key: int, vector: NDArray[np.float32], model:
         now=now,
     )
     tx.vector_written(key, of_model, vector)
+    vector_changed(tx, key)
     return now
 
 
@@ -102,6 +117,7 @@ def find_embedding(tx: Transaction, node_id: str) -> StoredEmbedding | None:
 
 def delete_embedding(tx: Transaction, key: int) -> bool:
     """Delete the vector of a node, also the one that is to replace it, and return whether it had one."""
+    vector_removed(tx, key)
     return bool(tx.run("DELETE FROM embedding WHERE node_key = :key", key=key))
 
 

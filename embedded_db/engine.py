@@ -7,7 +7,7 @@ parts in which they differ.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -90,6 +90,16 @@ class Transaction(ABC):
     def size(self) -> int:
         """Return the bytes that the database takes."""
 
+    def run_many(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Run a statement once for each set of values."""
+        for values in rows:
+            self.run(sql, **values)
+
+    def set_content(self, key: int, content: str | None) -> None:
+        """Give a node another content."""
+        self.run("UPDATE node SET content = :content WHERE key = :key", key=key, content=content)
+        self.text_written(key, content)
+
     def text_written(self, key: int, content: str | None) -> None:  # noqa: B027 - SQLite has triggers for it
         """Make the content of a node searchable, in place of what it had."""
 
@@ -119,7 +129,20 @@ class Ranking(Protocol):
         """Return all nodes that have a vector, and their cosines with the query, to five decimals."""
         ...
 
-    def exact(self, tx: Any, /, keys: Keys, query: NDArray[np.float32]) -> NDArray[np.float64]:
+    def best_of_each(
+        self,
+        tx: Any,
+        /,
+        where: str,
+        values: dict[str, Any],
+        queries: Sequence[tuple[int, NDArray[np.float32]]],
+        most: int,
+        threshold: float | None,
+    ) -> list[dict[int, float]]:
+        """Return what `best` would for the vectors of several nodes, each without the node itself."""
+        ...
+
+    def exact(self, tx: Any, /, query: NDArray[np.float32], keys: Keys) -> NDArray[np.float64]:
         """Return cosines that depend on nothing but the two vectors, so equal vectors tie; NaN where one is gone."""
         ...
 
@@ -146,6 +169,10 @@ class Connections(Protocol):
 
         Those of one database take turns, so that what one has read is still so when it writes.
         """
+        ...
+
+    def maintain(self) -> None:
+        """Tidy the database, which may take a while."""
         ...
 
     def close(self) -> None:

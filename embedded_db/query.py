@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
-from embedded_db.checks import parse_integer, parse_name, parse_number, parse_text, parse_vector
+import numpy as np
+
+from embedded_db.checks import is_property_name, parse_integer, parse_name, parse_number, parse_text, parse_vector
 from embedded_db.errors import InvalidQueryError, excerpt
 
 Operator = Literal[
@@ -78,13 +80,14 @@ class SemanticQuery:
 
 @dataclass(frozen=True, eq=False)
 class ConvergedQuery:
-    """A query of up to four parts, each also as a dictionary; a result meets all of them.
+    """A query of up to four parts, each also as a dictionary; a result meets all of them, but see `text_query`.
 
     Attributes:
         structural_filters: conditions on properties.
         graph_filter: the nodes that can be reached from one.
         semantic_query: the meaning that results are ranked by.
-        text_query: words that a result's content holds, all of them. With a semantic part, the two rankings are fused.
+        text_query: words that a result's content holds, all of them. With a semantic part, the two rankings are fused,
+            and results without the words come, too, if they are near enough in meaning.
         limit: the most results.
         offset: how many are left out first.
     """
@@ -95,6 +98,11 @@ class ConvergedQuery:
     text_query: str | None = None
     limit: int = 10
     offset: int = 0
+
+    def __post_init__(self) -> None:
+        # A generator would be empty the second time that the query is used.
+        if isinstance(self.structural_filters, Iterator):
+            object.__setattr__(self, "structural_filters", list(self.structural_filters))
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,15 +156,16 @@ def _parse_filter(given: StructuralFilter | Mapping[str, Any]) -> StructuralFilt
             )
         name, operator, value = names[0], fields["operator"], fields["value"]
     name = parse_name("the property of a filter", name, InvalidQueryError)
-    if any(character in '"\\' or character < " " for character in name) or not all(name.split(".")):
+    if not all(map(is_property_name, name.split("."))):
         raise InvalidQueryError(
             f"the property of a filter is a name or names joined by dots, without quotes, found {excerpt(name)}"
         )
-    if operator not in OPERATORS:
+    if not isinstance(operator, str) or operator not in OPERATORS:
         raise InvalidQueryError(f"operator must be one of {', '.join(OPERATORS)}, found {excerpt(operator)}")
     what = f"the value of {operator} for {name!r}"
     if operator == "In":
-        if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        # A generator would be empty the second time that the filter is used.
+        if isinstance(value, (str, bytes, Mapping, Iterator)) or not isinstance(value, Iterable):
             raise InvalidQueryError(f"{what} must be a list, found {excerpt(value)}")
         return StructuralFilter(name, operator, [_parse_scalar(what, one) for one in value])
     value = _parse_scalar(what, value)
@@ -166,6 +175,8 @@ def _parse_filter(given: StructuralFilter | Mapping[str, Any]) -> StructuralFilt
 
 
 def _parse_scalar(what: str, value: object) -> str | int | float | bool | None:
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, str):
         return parse_text(what, value, InvalidQueryError)
     if value is None or isinstance(value, bool):
@@ -196,7 +207,7 @@ def _parse_graph(given: GraphFilter | Mapping[str, Any] | None) -> GraphFilter |
 
 def parse_direction(value: object) -> Direction:
     """Return a direction that there is."""
-    if value not in DIRECTIONS:
+    if not isinstance(value, str) or value not in DIRECTIONS:
         raise InvalidQueryError(f"direction must be one of {', '.join(DIRECTIONS)}, found {excerpt(value)}")
     return cast(Direction, value)
 

@@ -113,7 +113,7 @@ def _fuse(
     found = np.isin(union, keys)
     exact = np.full(union.size, np.nan)
     if vector is not None and found.any():
-        exact[found] = ranking.exact(tx, union[found], vector)
+        exact[found] = ranking.exact(tx, vector, union[found])
     return [
         _Scored(int(key), float(score), None if np.isnan(similarity) else float(similarity))
         for key, score, similarity in zip(union, fused, exact, strict=True)

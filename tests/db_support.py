@@ -29,6 +29,25 @@ class FakeExtractor:
         ]
 
 
+class FakeSummarizer:
+    """Joins the first words of messages."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[dict]] = []
+
+    def summarize(self, messages: Iterable[dict]) -> str:
+        given = list(messages)
+        self.calls.append(given)
+        return " ".join(one["content"].split()[0] for one in given)
+
+
+def work_off(db: EmbeddedDB) -> None:
+    """Do all jobs of the present level of activity on this thread."""
+    for kind in db._activity.kinds():
+        while db._weaver.work(kind):
+            pass
+
+
 class Engine:
     """Where `open_db` opens databases: in files, or in `databases` of a server while there are some."""
 
@@ -43,7 +62,8 @@ def location(path) -> str:
 
 
 def open_db(path=":memory:", **options) -> EmbeddedDB:
-    options = {"embedder": FakeEmbedder(), "extractor": FakeExtractor(), "weaver": False, **options}
+    fakes = {"embedder": FakeEmbedder(), "extractor": FakeExtractor(), "summarizer": FakeSummarizer()}
+    options = {**fakes, "weaver": False, **options}
     if Engine.databases is None or path != ":memory:":
         return EmbeddedDB(location(path), **options)
     url = Engine.databases.take()

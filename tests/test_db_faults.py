@@ -68,7 +68,7 @@ def test_the_schema_of_version_1_is_opened(tmp_path):
         ("first", "links", 0),
         ("second", "links", 0),
     ]
-    assert connection.execute("SELECT count(*) FROM unsummarised").get == 3
+    assert connection.execute("SELECT count(*) FROM unsummarised").get == 4
     assert connection.pragma("foreign_key_check") is None
     assert connection.pragma("integrity_check") == "ok"
     connection.close()
@@ -171,6 +171,7 @@ def test_a_program_that_does_not_close_its_database_ends(tmp_path):
     [
         ("", InvalidRecordError, "must name a file"),
         ("a\0b", InvalidRecordError, "must name a file"),
+        ("a\udcff", InvalidRecordError, r"text in UTF-8, as SQLite takes it, found 'a\\udcff'"),
         (7, InvalidRecordError, "must be a string or a path, found 7"),
         (b"a.db", InvalidRecordError, "must be a string or a path"),
         ("postgresql://host/name", InvalidRecordError, "no other engine than SQLite"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import networkx
 import numpy as np
@@ -288,6 +289,23 @@ def test_another_process_sees_the_changes(tmp_path):
         assert [result.node.id for result in other.search_vectors([1.0, 0.1])] == ["c", "b"]
 
 
+def test_the_first_query_needs_little_more_memory_than_the_matrix():
+    rows, dimension = 10_000, 256
+    with open_db() as db:
+        db.insert_nodes([{"type": "Note", "id": str(number)} for number in range(rows)])
+        vectors = np.random.default_rng(0).standard_normal((rows, dimension), np.float32)
+        db.create_embedding("0", vectors[0], "model")
+        with db._connections.write() as tx:
+            stored = [{"key": key + 1, "vector": vectors[key].tobytes()} for key in range(1, rows)]
+            tx.run_many("INSERT INTO embedding VALUES (:key, 1, :vector, 0)", stored)
+        tracemalloc.start()
+        (found,) = db.search_vectors(vectors[7], top_k=1)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert found.node.id == "7"
+        assert peak < 1.6 * vectors.nbytes
+
+
 def test_a_filtered_query_is_never_short():
     """Candidates are intersected before they are ranked: the ten wanted ones are the least similar of all."""
     with open_db() as db:
@@ -410,6 +428,12 @@ def test_all_names_of_a_property_and_typed_filters():
         ({"structural_filters": [{"property": "a", "field": "b", "operator": "Equals", "value": 1}]}, "needs property"),
         ({"structural_filters": [{"property": "a", "operator": "Like", "value": 1}]}, "one of Equals.* found 'Like'"),
         ({"structural_filters": [{"property": "a", "operator": [], "value": 1}]}, "one of Equals"),
+        ({"structural_filters": [{"property": "a", "operator": np.array(["Equals"] * 2), "value": 1}]}, "one of Eq"),
+        ({"structural_filters": [{"property": "a", "operator": "In", "value": iter([1])}]}, "found a list_iterator"),
+        (
+            {"structural_filters": [{"property": "a", "operator": "Equals", "value": np.array([1, 2])}]},
+            "found a ndarray",
+        ),
         ({"structural_filters": [{"property": 'a"', "operator": "Equals", "value": 1}]}, "without quotes"),
         ({"structural_filters": [{"property": "a..b", "operator": "Equals", "value": 1}]}, "joined by dots"),
         ({"structural_filters": [{"property": "", "operator": "Equals", "value": 1}]}, "1 to 512"),
@@ -423,6 +447,7 @@ def test_all_names_of_a_property_and_typed_filters():
         ({"graph_filter": {"depth": 1}}, "needs start_node_id"),
         ({"graph_filter": {"start_node_id": "a", "direction": "Up"}}, "one of Outbound, Inbound, Both, found 'Up'"),
         ({"graph_filter": {"start_node_id": "a", "direction": {}}}, "one of Outbound"),
+        ({"graph_filter": {"start_node_id": "a", "direction": np.array(["Both", "Both"])}}, "one of Outbound"),
         ({"graph_filter": {"start_node_id": "a", "depth": -1}}, "depth must be an integer of 0 or more, found -1"),
         ({"graph_filter": {"start_node_id": "a", "depth": 65}}, "at most 64"),
         ({"graph_filter": {"start_node_id": "a", "hops": 1}}, "has no 'hops'"),
@@ -445,6 +470,15 @@ def test_bad_queries_are_refused(query, message):
     with open_db() as db, pytest.raises(InvalidQueryError, match=message) as caught:
         db.query(**query)
     assert isinstance(caught.value, ValueError)
+
+
+def test_filters_may_come_from_a_generator_and_numbers_from_numpy():
+    with open_db() as db:
+        db.insert_nodes([{"type": "Note", "rank": rank} for rank in range(3)])
+        query = ConvergedQuery({"field": "rank", "operator": "In", "value": np.arange(rank)} for rank in (2, 3))
+        assert [[one.node.rank for one in db.execute_query(query)] for _ in range(2)] == [[0, 1]] * 2
+        (found,) = db.query([{"field": "rank", "operator": "GreaterThan", "value": np.float32(1.5)}])
+        assert found.node.rank == 2
 
 
 @pytest.mark.parametrize("field", ["rank", "id", "created_at"])

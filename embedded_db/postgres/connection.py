@@ -25,7 +25,7 @@ from embedded_db.errors import (
     InvalidRecordError,
 )
 from embedded_db.postgres.ranking import ServerRanking
-from embedded_db.postgres.schema import WRITER_LOCK, prepare, set_search_path
+from embedded_db.postgres.schema import TABLES, WRITER_LOCK, prepare, set_search_path
 from embedded_db.postgres.transaction import PostgresTransaction
 
 # More threads than this at once wait for their turn.
@@ -77,6 +77,16 @@ class PostgresConnections:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", [WRITER_LOCK])
             yield PostgresTransaction(connection)
             connection.execute("COMMIT")
+
+    def maintain(self) -> None:
+        """Tidy the tables: statistics for the planner, and no rows that are gone."""
+        self._check_open()
+        with self._translated():
+            connection = self._open()
+            try:
+                connection.execute("VACUUM (ANALYZE) " + ", ".join(TABLES))
+            finally:
+                connection.close()
 
     def close(self) -> None:
         """Close all connections; one that is lent is closed when it comes back. Idempotent."""

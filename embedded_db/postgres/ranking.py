@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class ServerRanking:
         keys = _nearest_by_index(tx, model, query, most) if where == ALL else None
         if keys is None:
             keys = _nearest(tx, model, where, values, query, most, threshold)
-        return reaching(keys, self.exact(tx, keys, query), threshold)
+        return reaching(keys, self.exact(tx, query, keys), threshold)
 
     def similarities(
         self, tx: PostgresTransaction, where: str, values: dict[str, Any], query: NDArray[np.float32]
@@ -60,7 +61,20 @@ class ServerRanking:
             np.frombuffer(scores or b"", ">f4").astype(np.float32),
         )
 
-    def exact(self, tx: PostgresTransaction, keys: Keys, query: NDArray[np.float32]) -> NDArray[np.float64]:
+    def best_of_each(
+        self,
+        tx: PostgresTransaction,
+        where: str,
+        values: dict[str, Any],
+        queries: Sequence[tuple[int, NDArray[np.float32]]],
+        most: int,
+        threshold: float | None,
+    ) -> list[dict[int, float]]:
+        """Return what `best` would for the vectors of several nodes, each without the node itself."""
+        others = f"{where} AND n.key <> :own"
+        return [self.best(tx, others, {**values, "own": own}, query, most, threshold) for own, query in queries]
+
+    def exact(self, tx: PostgresTransaction, query: NDArray[np.float32], keys: Keys) -> NDArray[np.float64]:
         """Return cosines that depend on nothing but the two vectors, so equal vectors tie; NaN where one is gone."""
         rows = tx.binary_rows(
             f"SELECT node_key, vector FROM embedding WHERE model_key = :model AND node_key IN ({tx.each('keys')})",

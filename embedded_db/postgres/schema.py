@@ -11,6 +11,8 @@ from embedded_db.errors import DatabaseFileError
 
 # All tables are in a schema of their own, beside those of any other program.
 SCHEMA = "akidb"
+# Those that grow.
+TABLES = ("node", "edge", "embedding", "embedding_change", "unit_vector", "unsummarised", "job", "node_text")
 # "akdb": the lock of the transactions that write.
 WRITER_LOCK = 0x616B6462
 
@@ -24,7 +26,7 @@ CREATE TABLE node (
     content text COLLATE "C",
     created_at double precision NOT NULL,
     properties jsonb NOT NULL,
-    woven boolean NOT NULL DEFAULT FALSE  -- made by the weaver, and removed with the last edge
+    woven smallint NOT NULL DEFAULT 0  -- 1: made by the weaver, and removed with the last edge
 );
 CREATE INDEX node_type ON node (type);
 CREATE INDEX node_chat ON node (chat_id) WHERE chat_id IS NOT NULL;
@@ -39,7 +41,7 @@ CREATE TABLE edge (
     type text COLLATE "C" NOT NULL,
     created_at double precision NOT NULL,
     properties jsonb NOT NULL,
-    woven boolean NOT NULL DEFAULT FALSE
+    woven smallint NOT NULL DEFAULT 0
 );
 CREATE INDEX edge_from ON edge (from_key, type, to_key);
 CREATE INDEX edge_to ON edge (to_key, type, from_key);
@@ -75,6 +77,25 @@ CREATE TABLE unit_vector (
 );
 ALTER TABLE unit_vector ALTER COLUMN unit SET STORAGE MAIN;
 
+-- A list of the vectors of the active model that changed, in order.
+CREATE TABLE embedding_change (
+    change bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    node_key bigint NOT NULL UNIQUE
+);
+CREATE FUNCTION note_embedding_change() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    changed embedding := CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END;
+BEGIN
+    IF EXISTS (SELECT 1 FROM model WHERE key = changed.model_key AND state = 'active') THEN
+        DELETE FROM embedding_change WHERE node_key = changed.node_key;
+        INSERT INTO embedding_change (node_key) VALUES (changed.node_key);
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER embedding_changed AFTER INSERT OR UPDATE OR DELETE ON embedding
+FOR EACH ROW EXECUTE FUNCTION note_embedding_change();
+
 -- Messages with text that no summary covers yet; 20 of a chat make one.
 CREATE TABLE unsummarised (
     node_key bigint PRIMARY KEY REFERENCES node ON DELETE CASCADE,
@@ -89,7 +110,7 @@ CREATE TABLE job (
     node_key bigint NOT NULL REFERENCES node ON DELETE CASCADE,
     kind text NOT NULL CHECK (kind IN ('embedding', 'entities', 'links', 'summary')),
     size bigint NOT NULL DEFAULT 0,  -- characters of the text, which bound a claim
-    failed boolean NOT NULL DEFAULT FALSE,
+    failed smallint NOT NULL DEFAULT 0,
     attempts integer NOT NULL DEFAULT 0,  -- counted by the claim, so those that killed their process count, too
     due double precision NOT NULL DEFAULT 0,
     worker text NOT NULL DEFAULT '',

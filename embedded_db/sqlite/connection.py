@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,6 +58,10 @@ class SqliteTransaction(Transaction):
         """Run a statement, and return how many rows it changed."""
         self._execute(sql, values)
         return self._connection.changes()
+
+    def run_many(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Run a statement once for each set of values."""
+        self._connection.executemany(sql, rows)
 
     def each(self, name: str) -> str:
         """Return a subquery of the integers of a bound list."""
@@ -138,6 +142,14 @@ class SqliteConnections:
             connection.execute("BEGIN IMMEDIATE")
             yield SqliteTransaction(connection)
             connection.execute("COMMIT")
+
+    def maintain(self) -> None:
+        """Tidy the file: statistics for the planner, one segment of the full text, and an empty log."""
+        with self.write() as tx:
+            tx.run("INSERT INTO node_text (node_text) VALUES ('optimize')")
+        with self._lend() as connection:
+            connection.pragma("optimize")
+            connection.pragma("wal_checkpoint", "truncate")
 
     def close(self) -> None:
         """Close all connections; one that is lent is closed when it comes back. Idempotent."""
