@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
@@ -14,17 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from akidb_mlx.deadline import Deadline
 from akidb_mlx.embedder import Embedder
 from akidb_mlx.errors import ConfigurationError
-from akidb_mlx.options import parse_timeout
 from akidb_mlx.runtime.finalizers import clean_up_after
-from embedded_db import embeddings, graph, jobs, nodes, reports
-from embedded_db.activity import Activity, ActivityLevel
+from embedded_db import embeddings, graph
+from embedded_db.activity import Activity
 from embedded_db.checks import parse_integer, parse_name, parse_number
 from embedded_db.engine import Connections
+from embedded_db.enrichment_store import EnrichmentStore
 from embedded_db.errors import (
-    EnrichmentError,
     InvalidQueryError,
     InvalidRecordError,
     ModelMismatchError,
@@ -33,22 +31,22 @@ from embedded_db.errors import (
 from embedded_db.graph_store import GraphStore
 from embedded_db.identities import agree
 from embedded_db.models import Extractor, MessageSummarizer, Models
+from embedded_db.parsing import parse_direction, parse_edge_type, parse_query
 from embedded_db.query import (
     ConvergedQuery,
     Direction,
+    DocumentRanker,
     GraphFilter,
     ParsedQuery,
     SemanticQuery,
     StructuralFilter,
-    parse_direction,
-    parse_edge_type,
-    parse_query,
 )
 from embedded_db.records import (
     ModelIdentity,
     Path,
     SearchResult,
 )
+from embedded_db.reranking import reranked, widen
 from embedded_db.search import search
 from embedded_db.sqlite.connection import MEMORY, SqliteConnections
 from embedded_db.tasks import Tasks
@@ -61,7 +59,7 @@ _SERVERS = ("postgresql://", "postgres://")
 _CLOSE_S = 10.0
 
 
-class EmbeddedDB(GraphStore, VectorStore):
+class EmbeddedDB(GraphStore, VectorStore, EnrichmentStore):
     """A database of messages in one file or on a server; safe for many threads and processes at once.
 
     with EmbeddedDB("chats.db") as db:
@@ -151,11 +149,12 @@ class EmbeddedDB(GraphStore, VectorStore):
         text_query: str | None = None,
         limit: int = 10,
         offset: int = 0,
+        rerank: DocumentRanker | None = None,
     ) -> list[SearchResult]:
         """Return the nodes that meet all parts of a query; see `ConvergedQuery` for the parts.
 
         Results are ordered by similarity, then time, then id; with words only, by how well these match; with words and
-        meaning, by the sum of the reciprocal ranks in both.
+        meaning, by the sum of the reciprocal ranks in both; with `rerank`, by its scores.
 
         Raises:
             InvalidQueryError: a part is not usable, or there is none.
@@ -163,7 +162,7 @@ class EmbeddedDB(GraphStore, VectorStore):
             ModelMismatchError: the query's vector and the database's come from different models.
         """
         return self.execute_query(
-            ConvergedQuery(structural_filters, graph_filter, semantic_query, text_query, limit, offset)
+            ConvergedQuery(structural_filters, graph_filter, semantic_query, text_query, limit, offset, rerank)
         )
 
     def execute_query(self, query: ConvergedQuery) -> list[SearchResult]:
@@ -173,8 +172,8 @@ class EmbeddedDB(GraphStore, VectorStore):
         with self._reading() as tx:
             if vector is not None:
                 _check_model(embeddings.find_model(tx), vector)
-            found = search(tx, self._connections.ranking, parsed, None if vector is None else vector[0])
-        return [SearchResult(self._own(one.node), one.similarity_score, one.fused_score) for one in found]
+            found = search(tx, self._connections.ranking, widen(parsed), None if vector is None else vector[0])
+        return [replace(one, node=self._own(one.node)) for one in reranked(parsed, found)]
 
     def find_shortest_path(
         self, start_id: str, end_id: str, direction: Direction = "Outbound", edge_type: str | None = None
@@ -192,71 +191,6 @@ class EmbeddedDB(GraphStore, VectorStore):
             parse_direction(direction),
             parse_edge_type(edge_type),
         )
-
-    # The weaver
-
-    def wait_until_enriched(self, node_id: str, timeout: float | None = None) -> None:
-        """Wait until a message has its vector and its entities.
-
-        Args:
-            node_id: the message.
-            timeout: seconds to wait at most; None waits for as long as it takes.
-
-        Raises:
-            NodeNotFoundError: there is no such node.
-            EnrichmentError: the weaver has given it up, or this process's cannot do it at present; the message holds
-                the cause.
-            DeadlineExceededError: `timeout` passed.
-        """
-        deadline = Deadline(parse_timeout(timeout))
-        pause = 0.002
-        while True:
-            with self._connections.read() as tx:
-                open_jobs = jobs.enrichment_of(tx, nodes.key_of(tx, parse_name("node_id", node_id)))
-            paused = self._weaver.paused()
-            for kind, failed, error in open_jobs:
-                if failed:
-                    raise EnrichmentError(
-                        f"{kind} of {excerpt(node_id)} failed: {error}; correct the cause and call retry_failed()"
-                    )
-                if kind in paused:
-                    raise EnrichmentError(
-                        f"{kind} of {excerpt(node_id)} waits: {paused[kind]}; it is done once the cause is corrected"
-                    )
-            if not open_jobs:
-                return
-            deadline.check()
-            time.sleep(pause)
-            pause = min(pause * 1.2, 0.05)
-
-    def weaver_status(self) -> reports.WeaverStatus:
-        """Report the work that is done, that waits and that has failed, as plain types."""
-        with self._connections.read() as tx:
-            return reports.weaver_status(tx, self._weaver, self._activity)
-
-    def set_activity_level(self, level: ActivityLevel | None) -> None:
-        """Keep a level of activity in this process, which decides what its weaver does; None goes back to that by time.
-
-        Args:
-            level: "HighActivity": vectors and entities of new messages; "LowActivity", after five minutes without a
-                call: links between messages, too; "SleepMode", after thirty: summaries and maintenance, too.
-
-        Raises:
-            InvalidRecordError: there is no such level.
-        """
-        self._activity.set(level)
-        self._weaver.wake()
-
-    def retry_failed(self) -> int:
-        """Queue the jobs that have failed for another round of attempts, and return their number."""
-        retried = self._write(jobs.retry_failed)
-        self._weaver.retry_now()
-        return retried
-
-    def stats(self) -> reports.Stats:
-        """Report how much the database holds, as plain types."""
-        with self._connections.read() as tx:
-            return reports.stats(tx, self._connections.path, self._activity.kinds())
 
     def close(self) -> None:
         """Stop the workers after the batches that run, and close the file; what is queued is kept. Idempotent."""

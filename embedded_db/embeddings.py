@@ -87,7 +87,14 @@ def put_embedding(tx: Transaction, key: int, vector: NDArray[np.float32], model:
     """
     if vector.size != model.dimension:
         raise InvalidRecordError(f"vectors of {model} have {model.dimension} values, found {vector.size}")
-    of_model, now = set_model(tx, model), time.time()
+    now = store(tx, key, set_model(tx, model), vector)
+    vector_changed(tx, key)
+    return now
+
+
+def store(tx: Transaction, key: int, of_model: int, vector: NDArray[np.float32]) -> float:
+    """Write the vector of a node and a model in place of an old one, and return the time."""
+    now = time.time()
     tx.run(
         "INSERT INTO embedding (node_key, model_key, vector, created_at) VALUES (:key, :model, :vector, :now)"
         " ON CONFLICT (model_key, node_key) DO UPDATE SET vector = excluded.vector, created_at = excluded.created_at",
@@ -97,7 +104,6 @@ def put_embedding(tx: Transaction, key: int, vector: NDArray[np.float32], model:
         now=now,
     )
     tx.vector_written(key, of_model, vector)
-    vector_changed(tx, key)
     return now
 
 

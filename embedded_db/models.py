@@ -39,10 +39,10 @@ _T = TypeVar("_T")
 class _Source(Generic[_T]):
     """A model that was given, or one that is loaded when it is first asked for, and closed at the end."""
 
-    def __init__(self, given: _T | None, load: Callable[[], _T]) -> None:
+    def __init__(self, given: _T | None, load: Callable[[], _T], loaded: _T | None = None) -> None:
         self._given = given
         self._load = load
-        self._loaded: _T | None = None
+        self._loaded = loaded
         self._lock = threading.Lock()
         self._closed = False
 
@@ -83,10 +83,15 @@ class Models:
         self._given_summarizer = summarizer
         self._use(embedder)
 
-    def replace_embedder(self, embedder: Embedder | str) -> None:
-        """Take another embedder from now on; one that was loaded here is closed, and calls that it runs fail."""
+    def replace_embedder(self, given: Embedder | str, embedder: Embedder) -> None:
+        """Take another embedder from now on; one that was loaded here is closed, and calls that it runs fail.
+
+        Args:
+            given: what the caller gave: an embedder, which stays the caller's, or a name.
+            embedder: the same, or what was loaded for the name.
+        """
         old = (self._summarizer, self._embedder)
-        self._use(embedder)
+        self._use(given, embedder if isinstance(given, str) else None)
         for source in old:
             source.close()
 
@@ -123,10 +128,10 @@ class Models:
         for source in (self._summarizer, self._extractor, self._embedder):
             source.close()
 
-    def _use(self, embedder: Embedder | str) -> None:
+    def _use(self, embedder: Embedder | str, loaded: Embedder | None = None) -> None:
         self._name = embedder if isinstance(embedder, str) else ""
         given = None if isinstance(embedder, str) else embedder
-        self._embedder = _Source(given, lambda: _load_embedder(str(embedder)))
+        self._embedder = _Source(given, lambda: load_embedder(str(embedder)), loaded)
         self._summarizer: _Source[MessageSummarizer] = _Source(
             self._given_summarizer, lambda: _load_summarizer(self.embedder())
         )
@@ -136,7 +141,8 @@ def _embed(embedder: Embedder, texts: list[str], role: str) -> NDArray[np.float3
     return np.asarray(embedder.embed_array(texts, input_type=role), np.float32)
 
 
-def _load_embedder(name: str) -> Embedder:
+def load_embedder(name: str) -> Embedder:
+    """Load a model by its name."""
     from akidb_mlx.service import EmbeddingService
 
     return EmbeddingService(name)

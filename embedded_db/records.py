@@ -128,11 +128,13 @@ class SearchResult:
         node: the node.
         similarity_score: cosine of its vector and the query's; None without a semantic part or without a vector.
         fused_score: sum of its reciprocal ranks by meaning and by text; None unless the query had both.
+        rerank_score: the score of the query's reranker; None without one, or for a node without content.
     """
 
     node: Node
     similarity_score: float | None = None
     fused_score: float | None = None
+    rerank_score: float | None = None
 
 
 @dataclass(frozen=True)

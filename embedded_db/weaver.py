@@ -22,6 +22,7 @@ from embedded_db.errors import (
     excerpt,
 )
 from embedded_db.jobs import Job, JobKind
+from embedded_db.reembed import delete_retired
 from embedded_db.tasks import Tasks
 
 logger = logging.getLogger(__name__)
@@ -161,6 +162,7 @@ class Weaver:
         if self._is_tidy:
             return False
         self._is_tidy = True
+        delete_retired(self._connections)
         self._connections.maintain()
         self._note("maintenance done", logging.DEBUG)
         return True

@@ -296,7 +296,7 @@ def test_vectors_of_no_named_model_are_those_of_the_embedder_that_is_not_loaded_
         def get_model_info(self):
             return {**super().get_model_info(), "revision": "c" * 40}
 
-    monkeypatch.setattr("embedded_db.models._load_embedder", Pinned)
+    monkeypatch.setattr("embedded_db.models.load_embedder", Pinned)
     with open_db(tmp_path / "a.db", embedder="some/model") as db:
         db.create_node({"type": "Note", "id": "a"})
         assert db.create_embedding("a", [1.0] * 16).model.name == "some/model"

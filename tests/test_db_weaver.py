@@ -240,7 +240,7 @@ def test_a_model_that_cannot_be_loaded_costs_no_attempt(tmp_path, monkeypatch):
         assert "ModelNotFoundError" in status["last_event"]
         with db._connections.read() as tx:
             assert tx.rows("SELECT kind, attempts, error FROM job") == [("embedding", 0, "")]
-        monkeypatch.setattr("embedded_db.models._load_embedder", lambda _: FakeEmbedder())
+        monkeypatch.setattr("embedded_db.models.load_embedder", lambda _: FakeEmbedder())
         wait_until(lambda: db.get_embedding_for_node(message.id))
         wait_until(lambda: db.weaver_status()["paused"] == {})
 
@@ -256,7 +256,7 @@ def test_a_pause_grows_and_ends_on_command(tmp_path, monkeypatch):
             clock.advance(pauses[-1])
         assert pauses == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
         assert not db._weaver.work("embedding")
-        monkeypatch.setattr("embedded_db.models._load_embedder", lambda _: FakeEmbedder())
+        monkeypatch.setattr("embedded_db.models.load_embedder", lambda _: FakeEmbedder())
         clock.advance(59)
         assert not db._weaver.work("embedding")
         db.retry_failed()
@@ -441,7 +441,7 @@ def test_closing_does_not_wait_for_a_model_that_is_being_loaded(monkeypatch):
         go_on.wait()
         return embedder
 
-    monkeypatch.setattr("embedded_db.models._load_embedder", load)
+    monkeypatch.setattr("embedded_db.models.load_embedder", load)
     monkeypatch.setattr("embedded_db.database._CLOSE_S", 0.0)
     db = open_db(embedder="a model", weaver=True)
     db.create_chat().add_message(content="text")
