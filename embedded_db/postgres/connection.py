@@ -26,7 +26,7 @@ from embedded_db.errors import (
 )
 from embedded_db.postgres.ranking import ServerRanking
 from embedded_db.postgres.schema import TABLES, WRITER_LOCK, prepare, set_search_path
-from embedded_db.postgres.transaction import PostgresTransaction
+from embedded_db.postgres.transaction import PostgresTransaction, UnitVector, UnitVectorDumper
 
 # More threads than this at once wait for their turn.
 _MOST_CONNECTIONS = 16
@@ -150,6 +150,7 @@ class PostgresConnections:
             )
             set_search_path(connection)
             connection.adapters.register_loader("jsonb", TextLoader)
+            connection.adapters.register_dumper(UnitVector, UnitVectorDumper)
         except BaseException:
             connection.close()
             raise

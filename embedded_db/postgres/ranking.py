@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from embedded_db.embeddings import STORED, model_key
 from embedded_db.engine import ALL, ROUNDING, TOLERANCE, Keys, Scores, cosines, reaching, unit_rows
-from embedded_db.postgres.transaction import PostgresTransaction, vector_text
+from embedded_db.postgres.transaction import PostgresTransaction, UnitVector
 
 # An index finds this many more than are asked for, which shows whether the last of them ties with others.
 _SPARE = 32
@@ -53,7 +53,7 @@ class ServerRanking:
             " FROM scored",
             **values,
             query_model=model,
-            query_vector=_bound(query),
+            query_vector=UnitVector.of(query),
         )
         keys, scores = row or (None, None)
         return (
@@ -122,7 +122,7 @@ def _nearest(
         " AND distance <= coalesce((SELECT distance FROM scored ORDER BY distance LIMIT 1 OFFSET :others), 2) + :tie",
         **values,
         query_model=model,
-        query_vector=_bound(query),
+        query_vector=UnitVector.of(query),
         farthest=2.0 if threshold is None else -threshold + TOLERANCE + ROUNDING,
         others=most - 1,
         tie=2 * ROUNDING,
@@ -144,7 +144,7 @@ def _nearest_by_index(tx: PostgresTransaction, model: int, query: NDArray[np.flo
     rows = tx.rows(
         f"SELECT node_key, {unit} <#> CAST(:query_vector AS vector) AS distance FROM unit_vector"
         f" WHERE model_key = {model} ORDER BY distance LIMIT :wanted",
-        query_vector=_bound(query),
+        query_vector=UnitVector.of(query),
         wanted=wanted,
     )
     if len(rows) < wanted or rows[-1][1] <= rows[most - 1][1] + 2 * ROUNDING:
@@ -161,7 +161,3 @@ def _has_index(tx: PostgresTransaction, model: int, dimension: int) -> bool:
     )
     wanted = (f"vector({dimension})", "vector_ip_ops", f"model_key = {model})")
     return any(all(part in definition for part in wanted) for (definition,) in found)
-
-
-def _bound(query: NDArray[np.float32]) -> str:
-    return vector_text(unit_rows(query[np.newaxis])[0])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
+from psycopg.adapt import Dumper
 
 from embedded_db.engine import Transaction, unit_rows
 from embedded_db.errors import InvalidRecordError
@@ -107,16 +110,34 @@ class PostgresTransaction(Transaction):
             " ON CONFLICT (model_key, node_key) DO UPDATE SET unit = excluded.unit",
             key=key,
             model_key=model_key,
-            unit=vector_text(unit_rows(vector[np.newaxis])[0]),
+            unit=UnitVector.of(vector),
         )
 
     def _execute(self, sql: str, values: dict[str, Any], *, binary: bool = False) -> psycopg.Cursor[Any]:
         return self._connection.execute(_placeholders(sql), values, binary=binary)
 
 
-def vector_text(unit: NDArray[np.floating[Any]]) -> str:
-    """Return a vector as pgvector reads it."""
-    return "[" + ",".join(map(str, unit.astype(np.float32))) + "]"
+@dataclass(frozen=True)
+class UnitVector:
+    """A vector that is bound as pgvector reads it: its size, a field of zeros, and its values."""
+
+    data: bytes
+
+    @classmethod
+    def of(cls, vector: NDArray[np.float32]) -> UnitVector:
+        """Return the direction of a vector."""
+        values = unit_rows(vector[np.newaxis])[0].astype(">f4")
+        return cls(struct.pack(">HH", values.size, 0) + values.tobytes())
+
+
+class UnitVectorDumper(Dumper):
+    """Binds a `UnitVector`; the server knows the type from the statement, in which it is cast."""
+
+    format = psycopg.pq.Format.BINARY
+
+    def dump(self, obj: UnitVector) -> bytes:
+        """Return what is sent."""
+        return obj.data
 
 
 @lru_cache(maxsize=1024)
