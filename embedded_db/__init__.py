@@ -25,6 +25,7 @@ from embedded_db.database import EmbeddedDB
 from embedded_db.errors import (
     DatabaseBusyError,
     DatabaseClosedError,
+    DatabaseConnectionError,
     DatabaseError,
     DatabaseFileError,
     DatabaseFullError,
@@ -54,6 +55,7 @@ __all__ = [
     "ConvergedQuery",
     "DatabaseBusyError",
     "DatabaseClosedError",
+    "DatabaseConnectionError",
     "DatabaseError",
     "DatabaseFileError",
     "DatabaseFullError",

@@ -186,6 +186,6 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
-def dump(properties: Mapping[str, Any]) -> str:
+def dump(properties: Any) -> str:
     """Return properties as they are stored."""
     return json.dumps(properties, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

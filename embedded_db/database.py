@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from akidb_mlx.embedder import Embedder
+from akidb_mlx.errors import ConfigurationError
 from akidb_mlx.runtime.finalizers import clean_up_after
 from embedded_db import embeddings, graph
 from embedded_db.activity import Activity
 from embedded_db.checks import parse_integer, parse_name, parse_number
+from embedded_db.engine import Connections
 from embedded_db.enrichment_store import EnrichmentStore
 from embedded_db.errors import (
     InvalidQueryError,
@@ -28,7 +30,6 @@ from embedded_db.errors import (
 )
 from embedded_db.graph_store import GraphStore
 from embedded_db.identities import agree
-from embedded_db.matrix import VectorMatrix
 from embedded_db.models import Extractor, MessageSummarizer, Models
 from embedded_db.parsing import parse_direction, parse_edge_type, parse_query
 from embedded_db.query import (
@@ -47,17 +48,19 @@ from embedded_db.records import (
 )
 from embedded_db.reranking import reranked, widen
 from embedded_db.search import search
-from embedded_db.sqlite.connection import MEMORY, Connections
+from embedded_db.sqlite.connection import MEMORY, SqliteConnections
 from embedded_db.tasks import Tasks
 from embedded_db.vector_store import VectorStore
 from embedded_db.weaver import Weaver
 
+# The URLs of servers.
+_SERVERS = ("postgresql://", "postgres://")
 # Seconds that `close` waits for the batches that run.
 _CLOSE_S = 10.0
 
 
 class EmbeddedDB(GraphStore, VectorStore, EnrichmentStore):
-    """A database of messages in one file; safe to use from many threads, and from several processes at once.
+    """A database of messages in one file or on a server; safe for many threads and processes at once.
 
     with EmbeddedDB("chats.db") as db:
         chat = db.create_chat(title="Project", topic="Rust")
@@ -79,7 +82,8 @@ class EmbeddedDB(GraphStore, VectorStore, EnrichmentStore):
         """Open a database, which is created where there is no file.
 
         Args:
-            path: a file, or ":memory:" for one that is gone when it is closed.
+            path: a file, ":memory:" for one that is gone when it is closed, or "postgresql://user:password@host/name"
+                for a database of a server, which needs pgvector.
             embedder: embeds messages and queries; the name of a model is loaded when it is first needed.
             extractor: finds entities, as an `EntityExtractor`; None makes one when it is first needed.
             summarizer: summarises chats, as a `Summarizer`; None makes one when it is first needed: sentences of the
@@ -89,19 +93,19 @@ class EmbeddedDB(GraphStore, VectorStore, EnrichmentStore):
 
         Raises:
             DatabaseFileError: the file is no database of this package, is of a newer version, or cannot be opened.
+            DatabaseConnectionError: the server cannot be reached.
             InvalidRecordError: an argument is not usable.
         """
-        self._path = _parse_path(path)
+        location = _parse_path(path)
         if not isinstance(embedder, (Embedder, str)):
             raise InvalidRecordError(f"embedder must be an Embedder or a model's name, found {excerpt(embedder)}")
         seconds = parse_number("lock_timeout", lock_timeout)
         if not 0 <= seconds <= 86400:
             raise InvalidRecordError(f"lock_timeout must be from 0 to 86400 seconds, found {seconds:g}")
-        self._connections = Connections(self._path, seconds)
+        self._connections = _connect(location, seconds)
         self._models = Models(embedder, extractor, summarizer)
-        self._matrix = VectorMatrix()
         self._activity = Activity()
-        self._weaver = Weaver(self._connections, Tasks(self._connections, self._models, self._matrix), self._activity)
+        self._weaver = Weaver(self._connections, Tasks(self._connections, self._models), self._activity)
         # Released in reverse; also when a database is dropped without being closed.
         resources = ExitStack()
         for release in (self._models.close, self._connections.close, partial(self._weaver.join, _CLOSE_S)):
@@ -168,7 +172,7 @@ class EmbeddedDB(GraphStore, VectorStore, EnrichmentStore):
         with self._reading() as tx:
             if vector is not None:
                 _check_model(embeddings.find_model(tx), vector)
-            found = search(tx, self._matrix, widen(parsed), None if vector is None else vector[0])
+            found = search(tx, self._connections.ranking, widen(parsed), None if vector is None else vector[0])
         return [replace(one, node=self._own(one.node)) for one in reranked(parsed, found)]
 
     def find_shortest_path(
@@ -193,7 +197,7 @@ class EmbeddedDB(GraphStore, VectorStore, EnrichmentStore):
         self._release()
 
     def __repr__(self) -> str:
-        return f"<EmbeddedDB {excerpt(self._path)}>"
+        return f"<EmbeddedDB {excerpt(self._connections.path)}>"
 
     def _query_vector(self, parsed: ParsedQuery) -> tuple[NDArray[np.float32], ModelIdentity | None] | None:
         """Return the query's vector, and the model of one that is computed; None without a semantic part."""
@@ -231,6 +235,23 @@ def _parse_path(path: str | os.PathLike[str]) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise InvalidRecordError(f"path must be text in UTF-8, as SQLite takes it, found {excerpt(text)}") from error
+    if text.startswith(_SERVERS):
+        return text
     if "://" in text:
-        raise InvalidRecordError(f"path must name a file, found {excerpt(text)}: there is no other engine than SQLite")
+        raise InvalidRecordError(
+            f"path must be a file or postgresql://..., found {excerpt(text.split('://')[0])}://..."
+        )
     return text if text == MEMORY else str(FilePath(text).absolute())
+
+
+def _connect(path: str, lock_timeout: float) -> Connections:
+    """Open a database with the engine that its path asks for."""
+    if not path.startswith(_SERVERS):
+        return SqliteConnections(path, lock_timeout)
+    try:
+        from embedded_db.postgres.connection import PostgresConnections
+    except ImportError as error:
+        raise ConfigurationError(
+            f"PostgreSQL needs psycopg, which cannot be imported ({error}): run `pip install 'akidb-mlx[postgres]'`"
+        ) from error
+    return PostgresConnections(path, lock_timeout)

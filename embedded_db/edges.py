@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from embedded_db.checks import dump, merge_properties, new_id, parse_name, parse_properties
+from embedded_db.checks import merge_properties, new_id, parse_name, parse_properties
+from embedded_db.engine import Transaction
 from embedded_db.errors import EdgeNotFoundError, InvalidRecordError, excerpt
 from embedded_db.nodes import key_of
 from embedded_db.records import ENTITY, MENTIONS, Edge, MentionedEntity
-from embedded_db.sqlite.connection import Transaction
 from embedded_db.woven import remove_if_alone
 
 _SELECT = (
@@ -29,7 +29,7 @@ def find_edge(tx: Transaction, edge_id: str) -> Edge | None:
 
 def edges_by_key(tx: Transaction, keys: list[int]) -> dict[int, Edge]:
     """Return edges by their keys."""
-    rows = tx.rows(f"{_SELECT} WHERE e.key IN (SELECT value FROM json_each(:keys))", keys=json.dumps(keys))
+    rows = tx.rows(f"{_SELECT} WHERE e.key IN ({tx.each('keys')})", keys=keys)
     return {row[0]: _make_edge(row) for row in rows}
 
 
@@ -66,7 +66,7 @@ def add_edge(
         to_key=to_key,
         type=kind,
         created_at=time.time() if created_at is None else created_at,
-        properties=dump(properties),
+        properties=tx.json(properties),
         woven=int(woven),
     )
 
@@ -112,7 +112,7 @@ def update_edge(tx: Transaction, edge_id: str, changes: Mapping[str, Any]) -> Ed
     if edge is None:
         raise EdgeNotFoundError.of(edge_id)
     properties = merge_properties(edge.properties, changes)
-    tx.run("UPDATE edge SET properties = :properties WHERE id = :id", id=edge_id, properties=dump(properties))
+    tx.run("UPDATE edge SET properties = :properties WHERE id = :id", id=edge_id, properties=tx.json(properties))
     return Edge(edge.id, edge.from_id, edge.to_id, edge.type, edge.created_at, properties)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedded_db.engine import Transaction
 from embedded_db.errors import InvalidRecordError, ModelMismatchError
 from embedded_db.identities import agree, canonical_name, is_bare
 from embedded_db.records import ModelIdentity, StoredEmbedding
-from embedded_db.sqlite.connection import Transaction
 from embedded_db.woven import vector_changed, vector_removed
 
 # The type of the stored bytes, whatever the machine's own is.
@@ -103,6 +103,7 @@ def store(tx: Transaction, key: int, of_model: int, vector: NDArray[np.float32])
         vector=vector.astype(STORED).tobytes(),
         now=now,
     )
+    tx.vector_written(key, of_model, vector)
     return now
 
 

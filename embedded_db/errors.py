@@ -9,6 +9,7 @@
     ├── DatabaseFileError         the file is no database of this package, is damaged, or cannot be read or written
     │   ├── DatabaseReadOnlyError the file cannot be written
     │   └── DatabaseFullError     the disk is full
+    ├── DatabaseConnectionError   the server cannot be reached, or ended the connection
     ├── DatabaseBusyError         another thread or process kept a lock for too long
     ├── DatabaseClosedError       closed, or this process was forked while a database was open
     └── EnrichmentError           the weaver gave a message up; the message holds the cause
@@ -67,12 +68,16 @@ class DatabaseFullError(DatabaseFileError):
     """The disk is full; nothing was changed."""
 
 
+class DatabaseConnectionError(DatabaseError):
+    """The server cannot be reached, or ended the connection; a transaction that was open is undone."""
+
+
 class DatabaseBusyError(DatabaseError):
     """Another thread or process kept a lock for longer than `lock_timeout`; nothing was changed."""
 
 
 class DatabaseClosedError(DatabaseError):
-    """The database was closed, or this process was forked while one was open, which SQLite does not survive."""
+    """The database was closed, or this process was forked while one was open, which no engine survives."""
 
 
 class EnrichmentError(DatabaseError):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from embedded_db.sqlite.connection import Transaction
+from embedded_db.engine import Transaction
 
 JobKind = Literal["embedding", "entities", "links", "summary"]
 # The jobs of a new message, which are done at every level of activity.

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from embedded_db import jobs, unsummarised, woven
-from embedded_db.checks import dump, merge_properties, new_id, parse_properties
+from embedded_db.checks import merge_properties, new_id, parse_properties
+from embedded_db.engine import Transaction
 from embedded_db.errors import InvalidRecordError, NodeNotFoundError, excerpt
 from embedded_db.records import CHAT, CONTAINS, MESSAGE, Node
-from embedded_db.sqlite.connection import Transaction
 
 COLUMNS = "n.id, n.type, n.created_at, n.chat_id, n.content, n.properties"
 
@@ -34,8 +34,8 @@ def find_node(tx: Transaction, node_id: str) -> Node | None:
 
 def nodes_by_key(tx: Transaction, keys: Iterable[int]) -> dict[int, Node]:
     """Return nodes by their keys."""
-    sql = f"SELECT n.key, {COLUMNS} FROM node n WHERE n.key IN (SELECT value FROM json_each(:keys))"
-    return {row[0]: make_node(row[1:]) for row in tx.rows(sql, keys=json.dumps(list(keys)))}
+    sql = f"SELECT n.key, {COLUMNS} FROM node n WHERE n.key IN ({tx.each('keys')})"
+    return {row[0]: make_node(row[1:]) for row in tx.rows(sql, keys=list(keys))}
 
 
 def key_of(tx: Transaction, node_id: str) -> int:
@@ -69,8 +69,9 @@ def insert_node(tx: Transaction, node: Node, *, is_woven: bool = False) -> int:
         type=node.type,
         created_at=node.created_at,
         woven=int(is_woven),
-        **_columns(node.properties),
+        **_columns(tx, node.properties),
     )
+    tx.text_written(key, node.properties.get("content"))
     if chat_key is not None:
         tx.run(
             "INSERT INTO edge (id, from_key, to_key, type, created_at, properties)"
@@ -100,10 +101,10 @@ def update_node(tx: Transaction, node_id: str, changes: Mapping[str, Any]) -> No
     if "chat_id" in changes and changes["chat_id"] != old.get("chat_id"):
         raise InvalidRecordError("chat_id cannot be changed: delete the node, and create it in the other chat")
     new = merge_properties(old, changes)
-    columns = _columns(new)
+    columns = _columns(tx, new)
     tx.run("UPDATE node SET properties = :properties WHERE key = :key", key=key, properties=columns["properties"])
     if new.get("content") != old.get("content"):
-        tx.run("UPDATE node SET content = :content WHERE key = :key", key=key, content=columns["content"])
+        tx.set_content(key, columns["content"])
         woven.text_changed(tx, key, remains=jobs.has_text(new.get("content")))
         if node.type == MESSAGE:
             chat_id = new.get("chat_id")
@@ -150,10 +151,10 @@ def _chat_key(tx: Transaction, chat_id: str) -> int:
     return key
 
 
-def _columns(properties: Mapping[str, Any]) -> dict[str, Any]:
+def _columns(tx: Transaction, properties: Mapping[str, Any]) -> dict[str, Any]:
     rest = {name: value for name, value in properties.items() if name not in ("chat_id", "content")}
     return {
         "chat_id": properties.get("chat_id"),
         "content": properties.get("content"),
-        "properties": dump(rest),
+        "properties": tx.json(rest),
     }

@@ -13,10 +13,10 @@ from akidb_mlx.embedder import Embedder
 from akidb_mlx.vectors import EmbeddingBatch
 from embedded_db import embeddings, jobs
 from embedded_db.checks import parse_vector
+from embedded_db.engine import Connections, Transaction
 from embedded_db.errors import DatabaseError, InvalidRecordError, excerpt
 from embedded_db.identities import agree, identity
 from embedded_db.records import MESSAGE, SIMILAR, ModelIdentity
-from embedded_db.sqlite.connection import Connections, Transaction
 
 # Called with how many vectors are done, and how many there are.
 Progress = Callable[[int, int], None]

@@ -8,8 +8,8 @@ from typing_extensions import TypedDict
 
 from embedded_db.activity import Activity, ActivityLevel
 from embedded_db.embeddings import find_model, model_key
+from embedded_db.engine import Transaction
 from embedded_db.jobs import JobKind
-from embedded_db.sqlite.connection import Transaction
 from embedded_db.weaver import Weaver
 
 # The failures that a report names; all of them are counted.
@@ -111,7 +111,7 @@ def stats(tx: Transaction, path: str, kinds: Sequence[JobKind]) -> Stats:
     model = find_model(tx)
     return {
         "path": path,
-        "bytes": tx.value("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"),
+        "bytes": tx.size(),
         "nodes": dict(tx.rows("SELECT type, count(*) FROM node GROUP BY type ORDER BY type")),
         "edges": dict(tx.rows("SELECT type, count(*) FROM edge GROUP BY type ORDER BY type")),
         "embeddings": tx.value("SELECT count(*) FROM embedding WHERE model_key = :model", model=model_key(tx)),

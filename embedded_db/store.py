@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from akidb_mlx.closeable import Closeable
 from embedded_db.activity import Activity
+from embedded_db.engine import Connections, Transaction
 from embedded_db.models import Models
-from embedded_db.sqlite.connection import Connections, Transaction
 from embedded_db.weaver import Weaver
 
 _Record = TypeVar("_Record")

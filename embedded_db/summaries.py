@@ -9,10 +9,10 @@ from typing import Any
 from embedded_db import jobs, unsummarised
 from embedded_db.checks import new_id
 from embedded_db.edges import add_edge
+from embedded_db.engine import Transaction
 from embedded_db.jobs import Job
 from embedded_db.nodes import insert_node, nodes_by_key
 from embedded_db.records import CHAT, SUMMARIZES, SUMMARY, Node
-from embedded_db.sqlite.connection import Transaction
 
 # What a summariser takes for a speaker's name.
 _LONGEST_NAME = 100
@@ -52,7 +52,7 @@ def write_summary(tx: Transaction, job: Job, draft: Draft, text: str) -> None:
         jobs.enqueue(tx, job.node_key, "summary")
         return
     if not is_chat:
-        tx.run("UPDATE node SET content = :text WHERE key = :key", text=text, key=job.node_key)
+        tx.set_content(job.node_key, text)
         return
     if not draft.messages:
         return

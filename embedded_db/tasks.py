@@ -13,12 +13,11 @@ from akidb_mlx.entities.entity import Entity
 from embedded_db import embeddings, links, nodes, summaries
 from embedded_db.checks import new_id, parse_vector
 from embedded_db.edges import add_edge
+from embedded_db.engine import Connections, Transaction
 from embedded_db.identities import identity
 from embedded_db.jobs import Job, JobKind
-from embedded_db.matrix import VectorMatrix
 from embedded_db.models import Models
 from embedded_db.records import ENTITY, MENTIONS, ModelIdentity, Node
-from embedded_db.sqlite.connection import Connections, Transaction
 
 # Writes the result of one job.
 Write = Callable[[Transaction, Job], object]
@@ -27,11 +26,10 @@ Write = Callable[[Transaction, Job], object]
 class Tasks:
     """Prepares and computes what the jobs of each kind ask for."""
 
-    def __init__(self, connections: Connections, models: Models, matrix: VectorMatrix) -> None:
+    def __init__(self, connections: Connections, models: Models) -> None:
         """Keep what is asked."""
         self._connections = connections
         self._models = models
-        self._matrix = matrix
 
     def prepare(self, kind: JobKind) -> None:
         """Load the model of a kind of jobs, which takes longer than a lease.
@@ -59,7 +57,7 @@ class Tasks:
         if kind == "links":
             with self._connections.read() as tx:
                 seen = links.last_change(tx)
-                nearest = links.find_links(tx, self._matrix, claimed)
+                nearest = links.find_links(tx, self._connections.ranking, claimed)
             return [partial(links.write_links, nearest=one, seen=seen) for one in nearest]
         return [self._summarize(job) for job in claimed]
 
@@ -83,8 +81,8 @@ def _write_mentions(tx: Transaction, job: Job, found: list[Entity]) -> None:
 def _entity_key(tx: Transaction, label: str, entity_type: str) -> int:
     """Return the node of an entity, which is made for its first mention."""
     found: int | None = tx.value(
-        "SELECT n.key FROM node n WHERE n.type = 'Entity' AND json_extract(n.properties, '$.label') = :label"
-        " AND json_extract(n.properties, '$.entity_type') = :entity_type ORDER BY n.key LIMIT 1",
+        f"SELECT n.key FROM node n WHERE n.type = 'Entity' AND {tx.string_property('n.properties', 'label')} = :label"
+        f" AND {tx.string_property('n.properties', 'entity_type')} = :entity_type ORDER BY n.key LIMIT 1",
         label=label,
         entity_type=entity_type,
     )

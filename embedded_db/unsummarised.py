@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from embedded_db import jobs
-from embedded_db.sqlite.connection import Transaction
+from embedded_db.engine import Transaction
 
 # So many messages of a chat make a summary.
 MESSAGES = 20

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from embedded_db import embeddings, jobs, nodes
 from embedded_db.checks import parse_integer, parse_name, parse_text, parse_vector
+from embedded_db.engine import Transaction
 from embedded_db.errors import InvalidRecordError, excerpt
 from embedded_db.identities import canonical_name, named
 from embedded_db.records import ModelIdentity, StoredEmbedding
-from embedded_db.sqlite.connection import Transaction
 from embedded_db.store import Store
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from akidb_mlx.errors import ConfigurationError, ServiceClosedError, ServiceOverloadedError
 from embedded_db import jobs
 from embedded_db.activity import Activity
+from embedded_db.engine import Connections
 from embedded_db.errors import (
     DatabaseBusyError,
     DatabaseClosedError,
@@ -22,7 +23,6 @@ from embedded_db.errors import (
 )
 from embedded_db.jobs import Job, JobKind
 from embedded_db.reembed import delete_retired
-from embedded_db.sqlite.connection import Connections
 from embedded_db.tasks import Tasks
 
 logger = logging.getLogger(__name__)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from embedded_db import jobs
+from embedded_db.engine import Transaction
 from embedded_db.records import MENTIONS, MESSAGE, SIMILAR, SUMMARIZES
-from embedded_db.sqlite.connection import Transaction
 
 
 def vector_changed(tx: Transaction, key: int) -> None:
@@ -86,7 +86,7 @@ def _outdate_summaries(tx: Transaction, key: int, remains: bool) -> None:
             summary=summary,
             type=SUMMARIZES,
         ):
-            tx.run("UPDATE node SET content = NULL WHERE key = :summary", summary=summary)
+            tx.set_content(summary, None)
             jobs.enqueue(tx, summary, "summary")
         else:
             tx.run("DELETE FROM node WHERE key = :summary AND woven = 1", summary=summary)

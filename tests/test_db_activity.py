@@ -11,6 +11,8 @@ from tests.db_support import FakeSummarizer, open_db, work_off
 from tests.fake_embedder import encode
 from tests.support import wait_until
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 LINK, COVERS = "IS_SEMANTICALLY_SIMILAR_TO", "SUMMARIZES"
 
 

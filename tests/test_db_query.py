@@ -24,6 +24,12 @@ from tests.fake_embedder import FakeEmbedder
 
 NUMBERS = st.one_of(st.integers(-3, 3), st.sampled_from([-1.5, 0.0, 1.0, 2.5, 2.0**60]), st.just(2**60 + 1))
 SCALARS = st.one_of(NUMBERS, st.booleans(), st.none(), st.sampled_from(["", "a", "b", "ab", "ä", "1", "true", "%"]))
+# Also those whose squares are no float32.
+VECTORS = st.tuples(
+    st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=3, max_size=3).filter(any), st.sampled_from([1.0, 1e-30, 1e30])
+).map(lambda pair: [value * pair[1] for value in pair[0]])
+
+pytestmark = pytest.mark.usefixtures("engine")
 WORDS = ["rust", "python", "database", "graph"]
 
 
@@ -111,11 +117,7 @@ def contents(draw):
         nodes.append(node)
     ends = st.integers(0, count - 1).map("n{}".format)
     edges = draw(st.lists(st.tuples(ends, ends, st.sampled_from("ST")), max_size=12))
-    vectors = {
-        f"n{number}": draw(st.lists(st.sampled_from([-1.0, 0.0, 1.0, 1e-30]), min_size=3, max_size=3).filter(any))
-        for number in range(count)
-        if draw(st.booleans())
-    }
+    vectors = {f"n{number}": draw(VECTORS) for number in range(count) if draw(st.booleans())}
     return nodes, edges, vectors
 
 

@@ -23,6 +23,8 @@ from tests.db_support import open_db
 from tests.fake_embedder import FakeEmbedder
 from tests.support import run_python
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 
 @pytest.fixture
 def db():
@@ -32,7 +34,7 @@ def db():
 
 def test_the_errors_hang_in_the_tree_of_the_package():
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and kind is not AkidbMlxError]
-    assert len(kinds) == 12
+    assert len(kinds) == 13
     assert all(issubclass(kind, DatabaseError) and issubclass(kind, AkidbMlxError) for kind in kinds)
     assert all(kind.__name__ in errors.__doc__ for kind in kinds)
     assert {kind.__name__ for kind in kinds} <= set(embedded_db.__all__)

@@ -16,6 +16,8 @@ from tests.db_support import open_db, work_off
 from tests.fake_embedder import FakeEmbedder, encode
 from tests.support import wait_until
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 
 class Smaller(FakeEmbedder):
     """Vectors of eight values."""

@@ -13,6 +13,8 @@ from tests.db_support import FakeExtractor, open_db, work_off
 from tests.fake_embedder import FakeEmbedder, encode
 from tests.support import minilm_installed, wait_until
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 
 @pytest.fixture
 def quick_retries(monkeypatch):

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedded_db.embeddings import STORED, model_key
-from embedded_db.sqlite.connection import Transaction
+from embedded_db.engine import ALL, ROUNDING, TOLERANCE, Keys, Scores, Transaction, cosines, reaching, unit_rows
 
-Keys = NDArray[np.int64]
-Scores = NDArray[np.float32]
 _Scalar = TypeVar("_Scalar", np.int64, np.float32)
 # Vectors that are read at once.
 _AT_ONCE = 512
-# Scores of one product are this near to the exact ones.
-_ROUNDING = 1e-5
-# A cosine of float32 vectors may miss a threshold that it reaches exactly.
-TOLERANCE = 1e-6
+# Queries whose products with all vectors are made at once.
+_TOGETHER = 16
 
 
 class VectorMatrix:
@@ -35,32 +32,67 @@ class VectorMatrix:
         # The row of each key, which are dense; -1 where it has none.
         self._row_of: Keys = np.empty(0, np.int64)
 
-    def similarities(self, tx: Transaction, query: NDArray[np.float32], candidates: Keys | None) -> tuple[Keys, Scores]:
-        """Return the candidates that have a vector, and their cosines with the query, to five decimals.
+    def best(
+        self,
+        tx: Transaction,
+        where: str,
+        values: dict[str, Any],
+        query: NDArray[np.float32],
+        most: int,
+        threshold: float | None,
+    ) -> dict[int, float]:
+        """Return the exact cosines of the best nodes, and of all that tie with the last, by their keys."""
+        return self._top(tx, query, *self.similarities(tx, where, values, query), most, threshold)
 
-        Args:
-            tx: what it sees is what the matrix holds, or more.
-            query: a vector of the model's dimension.
-            candidates: keys of nodes; None takes all.
+    def best_of_each(
+        self,
+        tx: Transaction,
+        where: str,
+        values: dict[str, Any],
+        queries: Sequence[tuple[int, NDArray[np.float32]]],
+        most: int,
+        threshold: float | None,
+    ) -> list[dict[int, float]]:
+        """Return what `best` would for the vectors of several nodes, each without the node itself."""
+        candidates = _candidates(tx, where, values)
+        found: list[dict[int, float]] = []
+        for start in range(0, len(queries), _TOGETHER):
+            part = queries[start : start + _TOGETHER]
+            keys, scores = self._similarities_of(tx, np.stack([vector for _, vector in part]))
+            if candidates is not None:
+                kept = np.isin(keys, candidates)
+                keys, scores = keys[kept], scores[kept]
+            for (own, vector), column in zip(part, scores.T, strict=True):
+                others = keys != own
+                found.append(self._top(tx, vector, keys[others], column[others], most, threshold))
+        return found
+
+    def similarities(
+        self, tx: Transaction, where: str, values: dict[str, Any], query: NDArray[np.float32]
+    ) -> tuple[Keys, Scores]:
+        """Return the nodes that meet a condition and have a vector, and their cosines with the query.
+
+        What the transaction sees is what the matrix then holds, or less.
         """
+        candidates = _candidates(tx, where, values)
         with self._lock:
             self._follow(tx)
             if not self._count or self._rows.shape[1] != query.size:
                 return np.empty(0, np.int64), np.empty(0, np.float32)
-            unit = _unit(query[np.newaxis])[0].astype(np.float32)
+            unit = unit_rows(query[np.newaxis])[0].astype(np.float32)
             if candidates is None:
                 return self._keys[: self._count].copy(), self._rows[: self._count] @ unit
             known = candidates[candidates < self._row_of.size]
-            rows = self._row_of[known]
-            keys, rows = known[rows >= 0], rows[rows >= 0]
+            rows_of = self._row_of[known]
+            keys, rows_of = known[rows_of >= 0], rows_of[rows_of >= 0]
             # Products with all rows are cheaper than a copy of half of them.
-            if rows.size * 4 > self._count:
-                return keys, (self._rows[: self._count] @ unit)[rows]
-            return keys, self._rows[rows] @ unit
+            if rows_of.size * 4 > self._count:
+                return keys, (self._rows[: self._count] @ unit)[rows_of]
+            return keys, self._rows[rows_of] @ unit
 
-    def similarities_of(self, tx: Transaction, queries: NDArray[np.float32]) -> tuple[Keys, Scores]:
+    def _similarities_of(self, tx: Transaction, queries: NDArray[np.float32]) -> tuple[Keys, Scores]:
         """Return all keys, and their cosines with each query as one column each, to five decimals."""
-        units = _unit(queries).astype(np.float32)
+        units = unit_rows(queries).astype(np.float32)
         with self._lock:
             self._follow(tx)
             if not self._count or self._rows.shape[1] != units.shape[1]:
@@ -69,18 +101,33 @@ class VectorMatrix:
 
     def exact(self, tx: Transaction, query: NDArray[np.float32], keys: Keys) -> NDArray[np.float64]:
         """Return cosines that depend on nothing but the two vectors, so equal vectors tie; NaN where one is gone."""
-        unit = _unit(query[np.newaxis])[0]
         with self._lock:
             self._follow(tx)  # since another thread may have taken another model's vectors
-            if self._rows.shape[1] != unit.size or not self._count:
+            if self._rows.shape[1] != query.size or not self._count:
                 return np.full(keys.size, np.nan)
             rows = self._row_of[np.minimum(keys, self._row_of.size - 1)]
             rows[keys >= self._row_of.size] = -1
-            vectors = self._rows[rows].astype(np.float64)
-        scores = (vectors * unit).sum(axis=1)
+            vectors = self._rows[rows]
+        scores = cosines(vectors, query)
         scores[rows < 0] = np.nan
-        clipped: NDArray[np.float64] = np.clip(scores, -1.0, 1.0)
-        return clipped
+        return scores
+
+    def _top(
+        self,
+        tx: Transaction,
+        query: NDArray[np.float32],
+        keys: Keys,
+        scores: Scores,
+        most: int,
+        threshold: float | None,
+    ) -> dict[int, float]:
+        if threshold is not None:
+            near = scores >= threshold - TOLERANCE - ROUNDING
+            keys, scores = keys[near], scores[near]
+        if keys.size > most:
+            last = np.partition(scores, keys.size - most)[keys.size - most]
+            keys = keys[scores >= last - 2 * ROUNDING]
+        return reaching(keys, self.exact(tx, query, keys), threshold)
 
     def _follow(self, tx: Transaction) -> None:
         """Take over what has changed since the last call, and all vectors where another model's answer now."""
@@ -141,7 +188,7 @@ class VectorMatrix:
             return
         keys = np.array([key for key, _ in stored], np.int64)
         wide = np.frombuffer(b"".join(vector for _, vector in stored), STORED).reshape(len(stored), -1)
-        vectors = _unit(wide).astype(np.float32)
+        vectors = unit_rows(wide).astype(np.float32)
         if vectors.shape[1] != self._rows.shape[1]:  # the first, or those of another model after all others were gone
             self._count, self._row_of[:] = 0, -1
             self._rows = np.empty((self._keys.size, vectors.shape[1]), np.float32)
@@ -158,32 +205,12 @@ class VectorMatrix:
         self._rows[self._row_of[keys]] = vectors
 
 
-def top(
-    tx: Transaction,
-    matrix: VectorMatrix,
-    query: NDArray[np.float32],
-    keys: Keys,
-    scores: Scores,
-    most: int,
-    threshold: float | None,
-) -> dict[int, float]:
-    """Return the exact cosines of the best candidates, and of all that tie with the last, by their keys."""
-    if threshold is not None:
-        reaching = scores >= threshold - TOLERANCE - _ROUNDING
-        keys, scores = keys[reaching], scores[reaching]
-    if keys.size > most:
-        last = np.partition(scores, keys.size - most)[keys.size - most]
-        keys = keys[scores >= last - 2 * _ROUNDING]
-    exact = matrix.exact(tx, query, keys)
-    least = -2.0 if threshold is None else threshold - TOLERANCE
-    return {int(key): float(score) for key, score in zip(keys, exact, strict=True) if score >= least}
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return vectors of length 1; in float64, since squares of the largest and smallest float32 are none."""
-    wide = vectors.astype(np.float64)
-    unit: NDArray[np.float64] = wide / np.linalg.norm(wide, axis=1, keepdims=True)
-    return unit
+def _candidates(tx: Transaction, where: str, values: dict[str, Any]) -> Keys | None:
+    """Return the keys of the nodes that meet a condition; None for all."""
+    if where == ALL:
+        return None
+    rows = tx.rows(f"SELECT n.key FROM node n WHERE {where}", **values)
+    return np.fromiter((key for (key,) in rows), np.int64, len(rows))
 
 
 def _grown(array: NDArray[_Scalar], needed: int, value: int) -> NDArray[_Scalar]:
