@@ -70,7 +70,7 @@ def test_the_old_vectors_answer_until_the_switch():
         fill(db, 10)
         asked = []
 
-        def ask(done, total):
+        def ask(*_):
             if not asked:
                 asked.extend(db.query(semantic_query={"text": "abc 7"}, limit=100))
                 assert db.stats()["model"] == "'old' (16 dimensions)"
@@ -96,7 +96,7 @@ def test_a_dry_run_changes_nothing_and_estimates():
 
 
 def interrupt_after(most):
-    def progress(done, total):
+    def progress(done, _):
         if done >= most:
             raise KeyboardInterrupt
 
@@ -269,7 +269,7 @@ def test_vectors_without_text_are_named():
         db.create_node({"type": "Note", "id": "mine"})
         db.create_embedding("mine", encode("mine"))
         for dry_run in (True, False):
-            with pytest.raises(InvalidRecordError, match="1 vectors belong to nodes without content.* 'mine'.*delete"):
+            with pytest.raises(InvalidRecordError, match=r"1 vectors belong to nodes without content.* 'mine'.*delete"):
                 db.reembed(Smaller("new"), dry_run=dry_run)
         db.delete_embedding("mine")
         assert db.reembed(Smaller("new"))["vectors"] == 3
@@ -315,9 +315,8 @@ class LongestFirst:
 def test_a_reranker_orders_the_best_results():
     with open_db() as db:
         for number in range(130):
-            db.create_node(
-                {"type": "Note", "id": f"{number:03}", "created_at": number, "content": "rust" + "!" * number}
-            )
+            note = {"type": "Note", "id": f"{number:03}", "created_at": number}
+            db.create_node({**note, "content": "rust" + "!" * number})
         ranker = LongestFirst()
         everything = [{"field": "type", "operator": "Equals", "value": "Note"}]
         found = db.query(everything, text_query="rust", rerank=ranker, limit=3)
@@ -325,10 +324,8 @@ def test_a_reranker_orders_the_best_results():
         assert found[0].rerank_score == 1.03
         query = ConvergedQuery(everything, text_query="rust", rerank=ranker, limit=2, offset=1)
         assert [one.node.id for one in db.execute_query(query)] == ["098", "097"]
-        assert [one.node.id for one in db.query(text_query="rust", rerank=ranker, limit=2, offset=119)] == [
-            "001",
-            "000",
-        ]
+        last = db.query(text_query="rust", rerank=ranker, limit=2, offset=119)
+        assert [one.node.id for one in last] == ["001", "000"]
         assert ranker.calls == [("rust", 100), ("rust", 100), ("rust", 121)]
         assert db.query(text_query="none", rerank=ranker) == []
 
