@@ -281,7 +281,7 @@ def test_a_missing_extra_is_the_error_of_the_job(monkeypatch):
 )
 def test_what_is_no_messages_fault_costs_no_attempt(monkeypatch, error):
     with open_db() as db:
-        db.create_chat().add_message(content="text")
+        message = db.create_chat().add_message(content="text")
 
         def fail(*_):
             raise error
@@ -292,6 +292,8 @@ def test_what_is_no_messages_fault_costs_no_attempt(monkeypatch, error):
         with db._connections.read() as tx:
             assert tx.row("SELECT attempts, worker, leased_until FROM job WHERE kind = 'embedding'") == (0, "", 0)
         assert str(error) in db.weaver_status()["paused"]["embedding"]
+        with pytest.raises(DeadlineExceededError):  # it may pass while one waits
+            db.wait_until_enriched(message.id, timeout=0.01)
         db.retry_failed()
         assert db._weaver.work("embedding")
         assert db.weaver_status()["paused"] == {}
