@@ -109,6 +109,8 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             db.reembed(Smaller("new"), progress=interrupt_after(64))
         assert state(db) == [("old", "active", 150), ("new", "next", 64)]
+        with db._connections.read() as tx:  # no process reads the old vectors again because of the new ones
+            assert tx.value("SELECT max(change) FROM embedding_change") == 150
     with open_db(tmp_path / "a.db", embedder=FakeEmbedder("old")) as db:
         assert len(db.query(semantic_query={"text": "abc"}, limit=1000)) == 150
         assert db.reembed(Smaller("new"), dry_run=True)["done"] == 64
