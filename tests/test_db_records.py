@@ -276,6 +276,10 @@ def test_a_model_has_one_identity_whatever_it_is_called(db, tmp_path):
     assert {db.get_embedding(name).model.revision for name in "abc"} == {revision}
     with pytest.raises(ModelMismatchError, match=r"'minilm-l6-v2'@ccc.*'minilm-l6-v2'@ddd"):
         db.create_embedding("d", [1, 2, 3], ModelIdentity("minilm-l6-v2", "d" * 40, 3, ""))
+    with db._connections.write() as tx:  # as version 1 kept it
+        tx.run("UPDATE model SET name = 'sentence-transformers/all-MiniLM-L6-v2'")
+    db.create_embedding("d", [1, 2, 3], "minilm-l6-v2")
+    assert db.get_embedding("d").model == ModelIdentity("minilm-l6-v2", revision, 3, "")
     (tmp_path / "m").mkdir()
     assert canonical_name(str(tmp_path / "m" / ".." / "m")) == str(tmp_path / "m")
 
