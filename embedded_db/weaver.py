@@ -65,6 +65,8 @@ class Weaver:
         self._lease_s = lease_s
         self._stopping = threading.Event()
         self._pauses: dict[JobKind, Pause] = {}
+        # Jobs that could not be given back yet.
+        self._owed: dict[JobKind, list[Job]] = {}
         self._is_tidy = False
         workers: dict[str, tuple[JobKind, ...]] = {
             "embedding": ("embedding",),
@@ -115,6 +117,7 @@ class Weaver:
 
     def work(self, kind: JobKind) -> bool:
         """Do one batch of jobs; False if there was none that can be done."""
+        self._release(kind, [])
         pause = self._pauses.get(kind)
         if pause is not None and time.monotonic() < pause.until:
             return False
@@ -176,14 +179,12 @@ class Weaver:
                     if jobs.finish(tx, job):
                         write(tx, job)
         except _NO_FAULT as error:
-            with self._connections.write() as tx:
-                jobs.release(tx, claimed)
             self._pause(kind, error, is_transient=True)
+            self._release(kind, claimed)
             return False
         except Exception as error:  # noqa: BLE001 - whatever a model raises is kept as the error of its job
             if self._stopping.is_set():  # the models may have been closed
-                with self._connections.write() as tx:
-                    jobs.release(tx, claimed)
+                self._release(kind, claimed)
             elif len(claimed) > 1:
                 for job in claimed:
                     self._do(kind, [job])
@@ -199,6 +200,14 @@ class Weaver:
         with self._connections.write() as tx:
             jobs.fail(tx, job, message)
         self._note(f"{kind} of a message failed: {message}")
+
+    def _release(self, kind: JobKind, claimed: Sequence[Job]) -> None:
+        """Give jobs back, also those of an earlier call that failed, say, because the file was locked for long."""
+        owed = self._owed[kind] = [*self._owed.get(kind, ()), *claimed]
+        if owed:
+            with self._connections.write() as tx:
+                jobs.release(tx, owed)
+            owed.clear()
 
     def _pause(self, kind: JobKind, error: Exception, *, is_transient: bool) -> None:
         before = self._pauses.get(kind)
