@@ -69,7 +69,7 @@ def test_a_message_is_linked_to_the_three_nearest_and_of_equal_ones_to_the_oldes
 CONTENTS = st.sampled_from(["aaaa", "aaab", "aabb", "aaaabb", "bbbb", "bbba", "zzzz", "", " "])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -146,7 +146,7 @@ def cosine(a, b):
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     content=contents(),
     conditions=st.lists(filters(), max_size=2),
@@ -207,7 +207,7 @@ def test_a_query_means_what_the_model_says(content, conditions, walk, vector, th
             assert fused == sorted(fused, reverse=True) if vector else fused == [None] * len(found)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     content=contents(),
     edge_type=st.sampled_from([None, "S"]),
