@@ -25,13 +25,19 @@ HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 	found = [os.path.join(v("LIBDIR"), part, v("LDLIBRARY")) for part in ("", v("MULTIARCH") or "")]; \
 	raise SystemExit(not (v("PYTHONFRAMEWORK") or v("Py_ENABLE_SHARED") and any(map(os.path.exists, found))))
 
-.PHONY: FORCE demo help test test-rust test-go test-real test-clients test-slow test-gpu test-timing test-load \
+.PHONY: FORCE demo demo-db help test test-rust test-go test-real test-clients test-slow test-gpu test-timing test-load \
 	test-load-python test-load-rust test-integrations test-crate package test-package docs page-screenshot lint lint-rust \
 	lint-go coverage guards fuzz-reference fidelity token-budget bench bench-peers bench-mac bench-load bench-server-load \
 	bench-servers bench-entities bench-rust bench-selection bindings openblas libpython clean
 
 demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
 	$(BIN)/python examples/search.py
+
+# English alone: the log is English.
+demo-db: .venv/installed ## load a chat log into a database, ask it, and draw its graph in demo-db/
+	$(BIN)/python -m pip install --quiet --editable '.[bench,db,ner]' 'networkx>=3.2,<4'
+	$(BIN)/python -m pip install --quiet $(firstword $(filter en-core%,$(SPACY_MODELS))) --no-deps
+	$(BIN)/python examples/chats.py demo-db
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "%-15s %s\n", $$1, $$2 }'
@@ -239,4 +245,4 @@ libpython: .venv/installed
 	fi
 
 clean: ## remove everything that was set up, built or cached
-	rm -rf .venv .bench .integrations .fuzz target build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .bench demo-db .integrations .fuzz target build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,88 +1,350 @@
-"""Measures the database: one insert, and queries of several kinds at a number of messages.
+"""Measure the database, the figures of docs/database.md; each is shown only after its results were checked.
 
-    python -m benchmarks.database --messages 50000
+python -m benchmarks.database [--only message,bulk,growth] [--sizes 5000,50000,500000] [--json FILE] [--plot FILE]
+python -m benchmarks.database --url postgresql://user@host/database
 
-The vectors are random, so no model is timed. The file lies in a temporary folder and is written with full durability.
+message   insert and enrich one message, with all-MiniLM-L6-v2 and the English spaCy model
+bulk      insert and enrich many, beside `embed_array` and `extract_batch` on the same texts by hand
+growth    writes and queries at several sizes, on random vectors: see `benchmarks.database_data`
+
+The database is a temporary file, written with full durability, or databases of their own on the server of --url.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import numpy as np
+import typer
+from rich.console import Console
 
-from embedded_db import EmbeddedDB
+from akidb_mlx import EmbeddingService, EntityExtractor
+from benchmarks.database_data import IN_CHAT, MODEL, SENDERS, RandomLog
+from benchmarks.rows import Row, measure
+from embedded_db import EmbeddedDB, Node, SearchResult
+from tests.support import sts_pairs
 
-WORDS = ["rust", "python", "database", "graph", "vector", "search", "message", "paris", "alice", "model", "cache"]
-CHATS = 100
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--messages", type=int, default=50_000)
-    parser.add_argument("--dimension", type=int, default=384)
-    parser.add_argument("--rounds", type=int, default=50)
-    arguments = parser.parse_args()
-    rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder, EmbeddedDB(Path(folder) / "a.db", weaver=False) as db:
-        fill(db, arguments.messages, arguments.dimension, rng)
-        chat, vector = "chat 7", rng.standard_normal(arguments.dimension)
-        own = [{"property": "chat_id", "operator": "Equals", "value": chat}]
-        near = {"start_node_id": chat, "direction": "Outbound", "depth": 2}
-        meaning = {"vector": vector}
-        measure("insert one message", lambda: db.create_message(chat_id=chat, content="rust graph"), arguments.rounds)
-        start = time.perf_counter()
-        db.search_vectors(vector)
-        print(f"{'first query, which reads all vectors':40} {(time.perf_counter() - start) * 1000:9.1f} ms")
-        for name, parts in {
-            "meaning": {"semantic_query": meaning},
-            "meaning in one chat": {"semantic_query": meaning, "structural_filters": own},
-            "structure, graph depth 2, meaning": {
-                "semantic_query": meaning,
-                "structural_filters": own,
-                "graph_filter": near,
-            },
-            "text": {"text_query": "rust"},
-            "text in one chat": {"text_query": "rust", "structural_filters": own},
-            "text and meaning": {"text_query": "rust graph", "semantic_query": meaning},
-            "property of JSON": {"structural_filters": [{"field": "metadata.n", "operator": "Equals", "value": 5}]},
-        }.items():
-            measure(name, lambda parts=parts: db.query(**parts), arguments.rounds)
+_ROUNDS = 30
+_BULK = 2000
+# The size that the bounds of queries are for.
+_BOUNDED = 50_000
+# Cosines of float32 vectors.
+_TOLERANCE = 1e-5
 
 
-def fill(db: EmbeddedDB, messages: int, dimension: int, rng: np.random.Generator) -> None:
-    start = time.perf_counter()
-    db.insert_nodes([{"type": "Chat", "id": f"chat {number}"} for number in range(CHATS)])
-    for first in range(0, messages, 1000):
-        nodes = db.insert_nodes(
-            {
-                "type": "Message",
-                "chat_id": f"chat {number % CHATS}",
-                "content": " ".join(rng.choice(WORDS, 12)),
-                "metadata": {"n": number},
-            }
-            for number in range(first, min(first + 1000, messages))
+def message(url: str | None) -> list[Row]:
+    """Measure one message at a time, from its insertion until its vector and entities are there."""
+    texts = ["Alice met Bob in Paris", *_sentences()[: _ROUNDS - 1]]
+    with (
+        _database(url) as path,
+        EmbeddingService(MODEL) as service,
+        EntityExtractor() as extractor,
+        EmbeddedDB(path, embedder=service, extractor=extractor) as db,
+    ):
+        times, ids = _enrich_each(db, texts)
+        differing = _compare(db, ids, texts, service, extractor)
+    found = _median(times)
+    met = found <= 200 and not differing
+    shown = f"{found:.0f} ms, p95 {_p95(times):.0f} ms, {differing} results differ"
+    return [Row("insert and enrich one message", "≤ 200 ms median", shown, met)]
+
+
+def bulk(url: str | None) -> list[Row]:
+    """Compare the throughput of the database with that of its models alone."""
+    texts = _sentences()[:_BULK]
+    rows = []
+    with EmbeddingService(MODEL) as service, EntityExtractor() as extractor:
+        service.embed_array(texts[:64], input_type="document")
+        extractor.extract_batch(texts[:64])
+        embedding = _seconds(lambda: service.embed_array(texts, input_type="document"))
+        extracting = _seconds(lambda: extractor.extract_batch(texts))
+        for name, by_hand, found in (
+            ("with vectors", embedding, _NoEntities()),
+            ("with vectors and entities", embedding + extracting, extractor),
+        ):
+            with _database(url) as path, EmbeddedDB(path, embedder=service, extractor=found) as db:
+                start = time.perf_counter()
+                ids = _insert(db, texts)
+                while db.weaver_status()["queue_size"]:
+                    time.sleep(0.005)
+                seconds = time.perf_counter() - start
+                differing = _compare(db, ids, texts, service, None if found is not extractor else extractor)
+            share = by_hand / seconds
+            shown = f"{len(texts) / seconds:.0f}/s, by hand {len(texts) / by_hand:.0f}/s: {share:.0%}"
+            shown += f", {differing} results differ"
+            met = share >= 0.8 and not differing
+            rows.append(Row(f"{len(texts)} messages {name}", "≥ 80 % of by hand", shown, met))
+    return rows
+
+
+def growth(url: str | None, sizes: list[int], plot: Path | None) -> list[Row]:
+    """Measure writes and queries while one database grows."""
+    rows: list[Row] = []
+    medians: dict[str, dict[int, float]] = {}
+    log = RandomLog()
+    console = Console(stderr=True)
+    with _database(url) as path, EmbeddingService(MODEL) as service:
+        for size in sizes:
+            before = len(log)
+            with EmbeddedDB(path, embedder=service, weaver=False) as db, console.status("filling") as status:
+                start = time.perf_counter()
+                log.grow(db, size, lambda done, total: status.update(f"filling: {done} of {total}"))
+                rate = (size - before) / (time.perf_counter() - start)
+            rows.append(Row(f"{size}: fill, with vectors and edges", "", f"{rate:.0f} messages/s", met=True))
+            with EmbeddedDB(path, embedder=service, weaver=False) as db:  # nothing is in memory yet
+                for name, (times, wrong) in _queries(db, log, service).items():
+                    bound = _BOUNDS.get(name) if size == _BOUNDED else None
+                    found = _median(times)
+                    shown = f"{found:.2f} ms, p95 {_p95(times):.2f} ms" + (f", {wrong} WRONG" if wrong else "")
+                    met = not wrong and (bound is None or found <= bound)
+                    rows.append(Row(f"{size}: {name}", f"≤ {bound} ms" if bound else "", shown, met))
+                    medians.setdefault(name, {})[size] = found
+    if plot is not None:
+        from benchmarks.database_plot import draw
+
+        draw(medians, plot, "PostgreSQL" if url else "SQLite")
+    return rows
+
+
+_TEXT = "a question in words, embedded"
+_COMBINED = "structure, graph of depth 2 and meaning"
+_BOUNDS = {_TEXT: 100, _COMBINED: 20}
+
+
+def _queries(db: EmbeddedDB, log: RandomLog, service: EmbeddingService) -> dict[str, tuple[list[float], int]]:
+    """Return the milliseconds of each kind of query, and how many results were not those of NumPy."""
+    rng = np.random.default_rng(len(log))
+    chats = rng.integers(0, len(log) // IN_CHAT, _ROUNDS)
+    vectors = rng.standard_normal((_ROUNDS, log.vectors.shape[1])).astype(np.float32)
+    senders = rng.integers(0, SENDERS, _ROUNDS)
+    questions = _sentences()[-_ROUNDS:]
+    embedded = service.embed_array(questions, input_type="query")
+    # One common word and one rare.
+    words = [[int(rng.integers(0, 5)), int(rng.integers(50, 500))] for _ in range(_ROUNDS)]
+    is_message = {"property": "type", "operator": "Equals", "value": "Message"}
+
+    def of_sender(index: int) -> dict[str, Any]:
+        return {"property": "sender", "operator": "Equals", "value": f"s{senders[index]}"}
+
+    def combined(index: int) -> list[SearchResult]:
+        return db.query(
+            structural_filters=[is_message, of_sender(index)],
+            graph_filter={"start_node_id": f"c{chats[index]}", "direction": "Outbound", "depth": 2},
+            semantic_query={"vector": vectors[index]},
         )
-        vectors = rng.standard_normal((len(nodes), dimension), dtype=np.float32)
-        db.insert_embeddings(((node.id, vector) for node, vector in zip(nodes, vectors, strict=True)), "random")
-    seconds = time.perf_counter() - start
-    print(f"{messages} messages with vectors in {seconds:.1f} s, {messages / seconds:.0f} a second")
+
+    def undo(_: int, found: Node) -> bool:
+        db.delete_node(found.id)  # NumPy does not know of it
+        return found.content == "one more message"
+
+    def text(index: int) -> str:
+        return " ".join(f"word{word}" for word in words[index])
+
+    calls: dict[str, tuple[Callable[[int], Any], Callable[[int, Any], bool], int]] = {
+        "insert one message": (
+            lambda i: db.create_message(chat_id=f"c{chats[i]}", content="one more message"),
+            undo,
+            _ROUNDS,
+        ),
+        "the first query, which reads all vectors": (
+            lambda i: db.search_vectors(vectors[i]),
+            lambda i, found: _same(found, log.nearest(vectors[i])),
+            1,
+        ),
+        "meaning": (
+            lambda i: db.search_vectors(vectors[i]),
+            lambda i, found: _same(found, log.nearest(vectors[i])),
+            _ROUNDS,
+        ),
+        _TEXT: (
+            lambda i: db.query(semantic_query={"text": questions[i]}),
+            lambda i, found: _same(found, log.nearest(embedded[i])),
+            _ROUNDS,
+        ),
+        "meaning in one chat": (
+            lambda i: db.query(
+                structural_filters=[{"property": "chat_id", "operator": "Equals", "value": f"c{chats[i]}"}],
+                semantic_query={"vector": vectors[i]},
+            ),
+            lambda i, found: _same(found, log.nearest(vectors[i], np.arange(len(log)) // IN_CHAT == chats[i])),
+            _ROUNDS,
+        ),
+        "meaning among a sender's messages": (
+            lambda i: db.query(structural_filters=[of_sender(i)], semantic_query={"vector": vectors[i]}),
+            lambda i, found: _same(found, log.nearest(vectors[i], log.senders == senders[i])),
+            _ROUNDS,
+        ),
+        _COMBINED: (
+            combined,
+            lambda i, found: _same(
+                found, log.nearest(vectors[i], log.within_two(chats[i]) & (log.senders == senders[i]))
+            ),
+            _ROUNDS,
+        ),
+        "two words": (
+            lambda i: db.query(text_query=text(i), limit=1000),
+            lambda i, found: _ids(found) <= _expected(log, words[i]) and len(found) == _count(log, words[i]),
+            _ROUNDS,
+        ),
+        "two words and meaning": (
+            lambda i: db.query(text_query=text(i), semantic_query={"vector": vectors[i]}),
+            lambda i, found: _fused(log, vectors[i], words[i], found),
+            _ROUNDS,
+        ),
+    }
+    figures = {}
+    for name, (call, check, rounds) in calls.items():
+        times, wrong = [], 0
+        for index in range(rounds):
+            start = time.perf_counter()
+            found = call(index)
+            times.append((time.perf_counter() - start) * 1000)
+            wrong += not check(index, found)
+        figures[name] = times, wrong
+    return figures
 
 
-def measure(name: str, call: Callable[[], object], rounds: int) -> None:
+def _same(found: list[SearchResult], expected: list[tuple[str, float]]) -> bool:
+    """Return whether the results are the expected ones, in their order."""
+    if [one.node.id for one in found] != [node_id for node_id, _ in expected]:
+        return False
+    scores = [one.similarity_score or 0.0 for one in found]
+    return bool(np.allclose(scores, [score for _, score in expected], rtol=0, atol=_TOLERANCE))
+
+
+def _ids(found: list[SearchResult]) -> set[str]:
+    return {one.node.id for one in found}
+
+
+def _expected(log: RandomLog, words: list[int]) -> set[str]:
+    return {f"m{number}" for number in np.flatnonzero(log.with_words(words))}
+
+
+def _count(log: RandomLog, words: list[int]) -> int:
+    return min(1000, int(log.with_words(words).sum()))
+
+
+def _fused(log: RandomLog, vector: np.ndarray[Any, Any], words: list[int], found: list[SearchResult]) -> bool:
+    """Return whether all results hold the words or are among the nearest, and have the cosine that NumPy has."""
+    near = {node_id for node_id, _ in log.nearest(vector, most=10)}
+    if len(found) != 10 or not _ids(found) <= _expected(log, words) | near:
+        return False
+    numbers = [int(one.node.id[1:]) for one in found]
+    exact = log.vectors[numbers] @ (vector / np.linalg.norm(vector))
+    return bool(np.allclose([one.similarity_score or 0.0 for one in found], exact, rtol=0, atol=_TOLERANCE))
+
+
+class _NoEntities:
+    """Finds nothing, in no time: what is left is the vectors."""
+
+    def extract_batch(self, texts: list[str]) -> list[list[Any]]:
+        return [[] for _ in texts]
+
+
+def _enrich_each(db: EmbeddedDB, texts: list[str]) -> tuple[list[float], list[str]]:
+    chat = db.create_chat(title="one at a time")
+    db.wait_until_enriched(chat.add_message(content="a first message, which is not timed").id, timeout=300)
+    times, ids = [], []
+    for text in texts:
+        start = time.perf_counter()
+        ids.append(chat.add_message(content=text).id)
+        db.wait_until_enriched(ids[-1], timeout=60)
+        times.append((time.perf_counter() - start) * 1000)
+        time.sleep(0.05)  # as people write, each comes to workers that wait
+    return times, ids
+
+
+def _insert(db: EmbeddedDB, texts: list[str]) -> list[str]:
+    """Insert messages as an importer does, some hundred in a transaction."""
+    chat = db.create_chat(title="many at once")
+    given = [{"type": "Message", "chat_id": chat.id, "content": text} for text in texts]
+    return [node.id for start in range(0, len(given), 256) for node in db.insert_nodes(given[start : start + 256])]
+
+
+def _compare(
+    db: EmbeddedDB, ids: list[str], texts: list[str], service: EmbeddingService, extractor: EntityExtractor | None
+) -> int:
+    """Return how many messages have another vector or other entities than the models give by hand."""
+    vectors = service.embed_array(texts, input_type="document")
+    entities = extractor.extract_batch(texts) if extractor else [[] for _ in texts]
+    differing = 0
+    for node_id, vector, found in zip(ids, vectors, entities, strict=True):
+        stored = db.get_embedding_for_node(node_id)
+        mentioned = [(one.label, one.entity_type, one.start, one.end) for one in db.get_entities_mentioned_in(node_id)]
+        differing += (
+            stored is None
+            or float(np.abs(stored.vector - vector).max()) > _TOLERANCE
+            or mentioned != [(one.text, one.label, one.start, one.end) for one in found]
+        )
+    return differing
+
+
+@contextmanager
+def _database(url: str | None) -> Iterator[str]:
+    """Give the path of a new file, or the URL of a new database on a server; it is gone afterwards."""
+    if url is None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield str(Path(folder) / "a.db")
+        return
+    import psycopg
+
+    name = f"akidb_bench_{uuid.uuid4().hex}"
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}".encode())
+        try:
+            yield urlsplit(url)._replace(path=f"/{name}").geturl()
+        finally:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def _sentences() -> list[str]:
+    first, second, _ = sts_pairs()
+    return list(dict.fromkeys(first + second))
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """Return the shortest time of three calls."""
     times = []
-    for _ in range(rounds):
+    for _ in range(3):
         start = time.perf_counter()
         call()
-        times.append((time.perf_counter() - start) * 1000)
-    times.sort()
-    print(f"{name:40} {statistics.median(times):9.1f} ms median, {times[int(len(times) * 0.95)]:.1f} ms p95")
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _median(times: list[float]) -> float:
+    return statistics.median(times)
+
+
+def _p95(times: list[float]) -> float:
+    return sorted(times)[int(len(times) * 0.95)]
+
+
+def main(
+    only: Annotated[str, typer.Option(help="Scenarios to measure, separated by commas.")] = "message,bulk,growth",
+    url: Annotated[str | None, typer.Option(help="Server to measure on, as a role that may create databases.")] = None,
+    sizes: Annotated[str, typer.Option(help="Numbers of messages, ascending.")] = "5000,50000,500000",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the growth in this SVG file.")] = None,
+) -> None:
+    """Measure the database, on SQLite or on the server of --url."""
+    numbers = [int(size) for size in sizes.split(",")]
+    scenarios = {
+        "message": partial(message, url),
+        "bulk": partial(bulk, url),
+        "growth": partial(growth, url, numbers, plot),
+    }
+    measure(scenarios, only, json_file)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

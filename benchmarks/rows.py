@@ -34,13 +34,13 @@ def run(scenarios: dict[str, Callable[[], list[Row]]], description: str) -> None
         only: Annotated[str, typer.Option(help=f"Scenarios to measure, separated by commas: {names}.")] = names,
         json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
     ) -> None:
-        _measure(scenarios, only, json_file)
+        measure(scenarios, only, json_file)
 
     main.__doc__ = description
     typer.run(main)
 
 
-def _measure(scenarios: dict[str, Callable[[], list[Row]]], only: str, json_file: Path | None) -> None:
+def measure(scenarios: dict[str, Callable[[], list[Row]]], only: str, json_file: Path | None) -> None:
     """Measure the scenarios named in `only`, print their rows, and exit with status 1 if one misses its bound."""
     names = only.split(",")
     if unknown := set(names) - set(scenarios):

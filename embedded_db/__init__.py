@@ -21,10 +21,12 @@ except ImportError as _error:
         f"the database needs apsw, which cannot be imported ({_error}): run `pip install 'akidb-mlx[db]'`"
     ) from _error
 
+from embedded_db.activity import ActivityLevel
 from embedded_db.database import EmbeddedDB
 from embedded_db.errors import (
     DatabaseBusyError,
     DatabaseClosedError,
+    DatabaseConnectionError,
     DatabaseError,
     DatabaseFileError,
     DatabaseFullError,
@@ -47,13 +49,16 @@ from embedded_db.records import (
     SearchResult,
     StoredEmbedding,
 )
+from embedded_db.reembed import ReembedReport
 from embedded_db.reports import Stats, WeaverStatus
 
 __all__ = [
+    "ActivityLevel",
     "Chat",
     "ConvergedQuery",
     "DatabaseBusyError",
     "DatabaseClosedError",
+    "DatabaseConnectionError",
     "DatabaseError",
     "DatabaseFileError",
     "DatabaseFullError",
@@ -71,6 +76,7 @@ __all__ = [
     "Node",
     "NodeNotFoundError",
     "Path",
+    "ReembedReport",
     "SearchResult",
     "SemanticQuery",
     "Stats",

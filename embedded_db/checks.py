@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedded_db.errors import DatabaseError, InvalidRecordError, excerpt
-from embedded_db.records import Node
+from embedded_db.records import CHAT, Node
 
 # A book has a million characters. SQLite reads a whole row to change any of it.
 MAX_BYTES = 16 << 20
@@ -78,6 +78,8 @@ def parse_node(given: Mapping[str, Any]) -> Node:
         raise InvalidRecordError(f"a node must be a dictionary with a type, found {excerpt(given)}")
     if "type" not in given:
         raise InvalidRecordError("a node needs a type, as in {'type': 'Message', 'content': …}")
+    if given["type"] == CHAT and given.get("chat_id") is not None:
+        raise InvalidRecordError("a Chat belongs to no chat: leave chat_id out")
     created_at = given.get("created_at")
     return Node(
         id=new_id() if given.get("id") is None else parse_name("the node's id", given["id"]),
@@ -101,14 +103,36 @@ def parse_properties(given: Mapping[str, Any] | None) -> dict[str, Any]:
         parse_name("the name of a property", name)
         if name in RESERVED or name.startswith("__"):
             raise InvalidRecordError(f"{name!r} cannot be a property: {', '.join(RESERVED)} and __names are taken")
+        if not is_property_name(name):
+            raise InvalidRecordError(
+                f"the name of a property has no dot, quote, backslash or control character, so that filters can name "
+                f"it, found {excerpt(name)}"
+            )
     for name in ("chat_id", "content"):
         if given.get(name) is not None:
             parse_text(name, given[name])
     properties = {name: _parse_json(name, value, 1) for name, value in given.items() if value is not None}
+    _check_size(properties)
+    return properties
+
+
+def merge_properties(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return stored properties after changes, of which those that are None remove one; see `parse_properties`."""
+    changed = parse_properties(changes)
+    merged = {name: value for name, value in stored.items() if name not in changes} | changed
+    _check_size(merged)
+    return merged
+
+
+def is_property_name(name: str) -> bool:
+    """Return whether a filter can name a property."""
+    return bool(name) and not any(character in '."\\' or character < " " for character in name)
+
+
+def _check_size(properties: Mapping[str, Any]) -> None:
     size = len(dump(properties).encode())
     if size > 2 * MAX_BYTES:
         raise InvalidRecordError(f"the properties have {size} bytes together: store them in several nodes")
-    return properties
 
 
 def _parse_json(name: str, value: object, depth: int) -> Any:
@@ -139,9 +163,12 @@ def _parse_json(name: str, value: object, depth: int) -> Any:
 def parse_vector(given: object, kind: type[DatabaseError] = InvalidRecordError) -> NDArray[np.float32]:
     """Return a vector as float32, once it is known to be finite and to have a direction."""
     try:
-        wide = np.asarray(given, dtype=np.float64)
+        found = np.asarray(given)
     except (TypeError, ValueError, OverflowError) as error:
         raise kind(f"a vector must be a list of numbers, found {excerpt(given)} ({error})") from error
+    if found.dtype.kind not in "iuf":
+        raise kind(f"a vector must be a list of numbers, found {excerpt(given)} of the type {found.dtype}")
+    wide = found.astype(np.float64)
     if wide.ndim != 1 or not wide.size:
         raise kind(f"a vector must have one dimension and at least one value, found shape {wide.shape}")
     with np.errstate(over="ignore"):
@@ -159,6 +186,6 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
-def dump(properties: Mapping[str, Any]) -> str:
+def dump(properties: Any) -> str:
     """Return properties as they are stored."""
     return json.dumps(properties, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

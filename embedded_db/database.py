@@ -4,57 +4,63 @@ from __future__ import annotations
 
 import os
 import re
-import time
-import weakref
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from akidb_mlx.deadline import Deadline
 from akidb_mlx.embedder import Embedder
-from akidb_mlx.options import parse_timeout
-from embedded_db import embeddings, graph, jobs, nodes, reports
+from akidb_mlx.errors import ConfigurationError
+from akidb_mlx.runtime.finalizers import clean_up_after
+from embedded_db import embeddings, graph
+from embedded_db.activity import Activity
 from embedded_db.checks import parse_integer, parse_name, parse_number
+from embedded_db.engine import Connections
+from embedded_db.enrichment_store import EnrichmentStore
 from embedded_db.errors import (
-    EnrichmentError,
     InvalidQueryError,
     InvalidRecordError,
     ModelMismatchError,
     excerpt,
 )
 from embedded_db.graph_store import GraphStore
-from embedded_db.matrix import VectorMatrix
-from embedded_db.models import Extractor, Models, identity
+from embedded_db.identities import agree
+from embedded_db.models import Extractor, MessageSummarizer, Models
+from embedded_db.parsing import parse_direction, parse_edge_type, parse_query
 from embedded_db.query import (
     ConvergedQuery,
     Direction,
+    DocumentRanker,
     GraphFilter,
     ParsedQuery,
     SemanticQuery,
     StructuralFilter,
-    parse_direction,
-    parse_edge_type,
-    parse_query,
 )
 from embedded_db.records import (
     ModelIdentity,
     Path,
     SearchResult,
 )
+from embedded_db.reranking import reranked, widen
 from embedded_db.search import search
-from embedded_db.sqlite.connection import MEMORY, Connections
+from embedded_db.sqlite.connection import MEMORY, SqliteConnections
+from embedded_db.tasks import Tasks
 from embedded_db.vector_store import VectorStore
 from embedded_db.weaver import Weaver
 
+# The URLs of servers.
+_SERVERS = ("postgresql://", "postgres://")
 # Seconds that `close` waits for the batches that run.
 _CLOSE_S = 10.0
 
 
-class EmbeddedDB(GraphStore, VectorStore):
-    """A database of messages in one file; safe to use from many threads, and from several processes at once.
+class EmbeddedDB(GraphStore, VectorStore, EnrichmentStore):
+    """A database of messages in one file or on a server; safe for many threads and processes at once.
 
     with EmbeddedDB("chats.db") as db:
         chat = db.create_chat(title="Project", topic="Rust")
@@ -69,34 +75,44 @@ class EmbeddedDB(GraphStore, VectorStore):
         *,
         embedder: Embedder | str = "minilm-l6-v2",
         extractor: Extractor | None = None,
+        summarizer: MessageSummarizer | None = None,
         weaver: bool = True,
         lock_timeout: float = 5.0,
     ) -> None:
         """Open a database, which is created where there is no file.
 
         Args:
-            path: a file, or ":memory:" for one that is gone when it is closed.
+            path: a file, ":memory:" for one that is gone when it is closed, or "postgresql://user:password@host/name"
+                for a database of a server, which needs pgvector.
             embedder: embeds messages and queries; the name of a model is loaded when it is first needed.
             extractor: finds entities, as an `EntityExtractor`; None makes one when it is first needed.
+            summarizer: summarises chats, as a `Summarizer`; None makes one when it is first needed: sentences of the
+                messages, chosen by `embedder`, unless the settings name a language model.
             weaver: whether to enrich messages in this process. Their jobs are kept without it, for another process.
             lock_timeout: seconds to wait for a lock that another thread or process holds.
 
         Raises:
             DatabaseFileError: the file is no database of this package, is of a newer version, or cannot be opened.
+            DatabaseConnectionError: the server cannot be reached.
             InvalidRecordError: an argument is not usable.
         """
-        self._path = _parse_path(path)
+        location = _parse_path(path)
         if not isinstance(embedder, (Embedder, str)):
             raise InvalidRecordError(f"embedder must be an Embedder or a model's name, found {excerpt(embedder)}")
         seconds = parse_number("lock_timeout", lock_timeout)
         if not 0 <= seconds <= 86400:
             raise InvalidRecordError(f"lock_timeout must be from 0 to 86400 seconds, found {seconds:g}")
-        self._connections = Connections(self._path, seconds)
-        self._models = Models(embedder, extractor)
-        self._matrix = VectorMatrix()
-        self._weaver = Weaver(self._connections, self._models)
-        # A database that is dropped without being closed ends its threads too.
-        self._stop = weakref.finalize(self, self._weaver.stop)
+        self._connections = _connect(location, seconds)
+        self._models = Models(embedder, extractor, summarizer)
+        self._activity = Activity()
+        self._weaver = Weaver(self._connections, Tasks(self._connections, self._models), self._activity)
+        # Released in reverse; also when a database is dropped without being closed.
+        resources = ExitStack()
+        for release in (self._models.close, self._connections.close, partial(self._weaver.join, _CLOSE_S)):
+            resources.callback(release)
+        resources.callback(self._weaver.stop)
+        self._release = resources.close
+        clean_up_after(self, resources.close)
         if weaver:
             self._weaver.start()
 
@@ -133,11 +149,12 @@ class EmbeddedDB(GraphStore, VectorStore):
         text_query: str | None = None,
         limit: int = 10,
         offset: int = 0,
+        rerank: DocumentRanker | None = None,
     ) -> list[SearchResult]:
         """Return the nodes that meet all parts of a query; see `ConvergedQuery` for the parts.
 
         Results are ordered by similarity, then time, then id; with words only, by how well these match; with words and
-        meaning, by the sum of the reciprocal ranks in both.
+        meaning, by the sum of the reciprocal ranks in both; with `rerank`, by its scores.
 
         Raises:
             InvalidQueryError: a part is not usable, or there is none.
@@ -145,18 +162,18 @@ class EmbeddedDB(GraphStore, VectorStore):
             ModelMismatchError: the query's vector and the database's come from different models.
         """
         return self.execute_query(
-            ConvergedQuery(structural_filters, graph_filter, semantic_query, text_query, limit, offset)
+            ConvergedQuery(structural_filters, graph_filter, semantic_query, text_query, limit, offset, rerank)
         )
 
     def execute_query(self, query: ConvergedQuery) -> list[SearchResult]:
         """Return the results of a query; see `query`."""
         parsed = parse_query(query)
         vector = self._query_vector(parsed)
-        with self._connections.read() as tx:
+        with self._reading() as tx:
             if vector is not None:
                 _check_model(embeddings.find_model(tx), vector)
-            found = search(tx, self._matrix, parsed, None if vector is None else vector[0])
-        return [SearchResult(self._own(one.node), one.similarity_score, one.fused_score) for one in found]
+            found = search(tx, self._connections.ranking, widen(parsed), None if vector is None else vector[0])
+        return [replace(one, node=self._own(one.node)) for one in reranked(parsed, found)]
 
     def find_shortest_path(
         self, start_id: str, end_id: str, direction: Direction = "Outbound", edge_type: str | None = None
@@ -175,59 +192,12 @@ class EmbeddedDB(GraphStore, VectorStore):
             parse_edge_type(edge_type),
         )
 
-    # The weaver
-
-    def wait_until_enriched(self, node_id: str, timeout: float | None = None) -> None:
-        """Wait until a message has its vector and its entities.
-
-        Args:
-            node_id: the message.
-            timeout: seconds to wait at most; None waits for as long as it takes.
-
-        Raises:
-            NodeNotFoundError: there is no such node.
-            EnrichmentError: the weaver has given it up; the message holds the cause.
-            DeadlineExceededError: `timeout` passed.
-        """
-        deadline = Deadline(parse_timeout(timeout))
-        pause = 0.002
-        while True:
-            with self._connections.read() as tx:
-                open_jobs = jobs.of_node(tx, nodes.key_of(tx, parse_name("node_id", node_id)))
-            for kind, failed, error in open_jobs:
-                if failed:
-                    raise EnrichmentError(
-                        f"{kind} of {excerpt(node_id)} failed: {error}; correct the cause and call retry_failed()"
-                    )
-            if not open_jobs:
-                return
-            deadline.check()
-            time.sleep(pause)
-            pause = min(pause * 1.2, 0.05)
-
-    def weaver_status(self) -> reports.WeaverStatus:
-        """Report the work that is done, that waits and that has failed, as plain types."""
-        return self._read(reports.weaver_status, self._weaver.active_workers(), self._weaver.last_event)
-
-    def retry_failed(self) -> int:
-        """Queue the jobs that have failed for another round of attempts, and return their number."""
-        retried = self._write(jobs.retry_failed)
-        self._weaver.wake()
-        return retried
-
-    def stats(self) -> reports.Stats:
-        """Report how much the database holds, as plain types."""
-        return self._read(reports.stats, self._path)
-
     def close(self) -> None:
         """Stop the workers after the batches that run, and close the file; what is queued is kept. Idempotent."""
-        self._stop()
-        self._weaver.join(_CLOSE_S)
-        self._connections.close()
-        self._models.close()
+        self._release()
 
     def __repr__(self) -> str:
-        return f"<EmbeddedDB {excerpt(self._path)}>"
+        return f"<EmbeddedDB {excerpt(self._connections.path)}>"
 
     def _query_vector(self, parsed: ParsedQuery) -> tuple[NDArray[np.float32], ModelIdentity | None] | None:
         """Return the query's vector, and the model of one that is computed; None without a semantic part."""
@@ -238,7 +208,7 @@ class EmbeddedDB(GraphStore, VectorStore):
         # Without any vector there is nothing to compare with, and no model is loaded for it.
         if self._read(embeddings.find_model) is None:
             return None
-        return self._models.embed_query(parsed.semantic.text), identity(self._models.embedder())
+        return self._models.embed_query(parsed.semantic.text)
 
 
 def _check_model(stored: ModelIdentity | None, asked: tuple[NDArray[np.float32], ModelIdentity | None]) -> None:
@@ -246,7 +216,7 @@ def _check_model(stored: ModelIdentity | None, asked: tuple[NDArray[np.float32],
     vector, model = asked
     if stored is None:
         return
-    if model is not None and model != stored:
+    if model is not None and not agree(stored, model):
         raise ModelMismatchError(
             f"the database holds vectors of {stored}, and the query's is of {model}: open the database with "
             f"embedder={stored.name!r}"
@@ -261,6 +231,27 @@ def _parse_path(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
     if not text or "\0" in text:
         raise InvalidRecordError(f"path must name a file, found {excerpt(text)}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRecordError(f"path must be text in UTF-8, as SQLite takes it, found {excerpt(text)}") from error
+    if text.startswith(_SERVERS):
+        return text
     if "://" in text:
-        raise InvalidRecordError(f"path must name a file, found {excerpt(text)}: there is no other engine than SQLite")
+        raise InvalidRecordError(
+            f"path must be a file or postgresql://..., found {excerpt(text.split('://')[0])}://..."
+        )
     return text if text == MEMORY else str(FilePath(text).absolute())
+
+
+def _connect(path: str, lock_timeout: float) -> Connections:
+    """Open a database with the engine that its path asks for."""
+    if not path.startswith(_SERVERS):
+        return SqliteConnections(path, lock_timeout)
+    try:
+        from embedded_db.postgres.connection import PostgresConnections
+    except ImportError as error:
+        raise ConfigurationError(
+            f"PostgreSQL needs psycopg, which cannot be imported ({error}): run `pip install 'akidb-mlx[postgres]'`"
+        ) from error
+    return PostgresConnections(path, lock_timeout)

@@ -7,11 +7,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from embedded_db.checks import dump, new_id, parse_name, parse_properties
+from embedded_db.checks import merge_properties, new_id, parse_name, parse_properties
+from embedded_db.engine import Transaction
 from embedded_db.errors import EdgeNotFoundError, InvalidRecordError, excerpt
 from embedded_db.nodes import key_of
 from embedded_db.records import ENTITY, MENTIONS, Edge, MentionedEntity
-from embedded_db.sqlite.connection import Transaction
+from embedded_db.woven import remove_if_alone
 
 _SELECT = (
     "SELECT e.key, e.id, a.id, b.id, e.type, e.created_at, e.properties"
@@ -28,11 +29,11 @@ def find_edge(tx: Transaction, edge_id: str) -> Edge | None:
 
 def edges_by_key(tx: Transaction, keys: list[int]) -> dict[int, Edge]:
     """Return edges by their keys."""
-    rows = tx.rows(f"{_SELECT} WHERE e.key IN (SELECT value FROM json_each(:keys))", keys=json.dumps(keys))
+    rows = tx.rows(f"{_SELECT} WHERE e.key IN ({tx.each('keys')})", keys=keys)
     return {row[0]: _make_edge(row) for row in rows}
 
 
-def insert_edge(tx: Transaction, edge: Edge, *, woven: bool = False) -> None:
+def insert_edge(tx: Transaction, edge: Edge) -> None:
     """Insert an edge.
 
     Raises:
@@ -41,16 +42,32 @@ def insert_edge(tx: Transaction, edge: Edge, *, woven: bool = False) -> None:
     """
     if find_edge(tx, edge.id) is not None:
         raise InvalidRecordError(f"there is an edge {excerpt(edge.id)} already: choose another id, or update it")
+    from_key, to_key = key_of(tx, edge.from_id), key_of(tx, edge.to_id)
+    add_edge(tx, from_key, to_key, edge.type, edge.properties, edge_id=edge.id, created_at=edge.created_at)
+
+
+def add_edge(
+    tx: Transaction,
+    from_key: int,
+    to_key: int,
+    kind: str,
+    properties: Mapping[str, Any],
+    *,
+    edge_id: str | None = None,
+    created_at: float | None = None,
+    woven: bool = False,
+) -> None:
+    """Insert an edge between two nodes that exist, with an id that no other has; an id and the time are added."""
     tx.run(
         "INSERT INTO edge (id, from_key, to_key, type, created_at, properties, woven)"
         " VALUES (:id, :from_key, :to_key, :type, :created_at, :properties, :woven)",
-        id=edge.id,
-        from_key=key_of(tx, edge.from_id),
-        to_key=key_of(tx, edge.to_id),
-        type=edge.type,
-        created_at=edge.created_at,
-        properties=dump(edge.properties),
-        woven=woven,
+        id=edge_id or new_id(),
+        from_key=from_key,
+        to_key=to_key,
+        type=kind,
+        created_at=time.time() if created_at is None else created_at,
+        properties=tx.json(properties),
+        woven=int(woven),
     )
 
 
@@ -94,19 +111,22 @@ def update_edge(tx: Transaction, edge_id: str, changes: Mapping[str, Any]) -> Ed
     edge = find_edge(tx, edge_id)
     if edge is None:
         raise EdgeNotFoundError.of(edge_id)
-    properties = parse_edge_properties({**edge.properties, **changes})
-    tx.run("UPDATE edge SET properties = :properties WHERE id = :id", id=edge_id, properties=dump(properties))
+    properties = merge_properties(edge.properties, changes)
+    tx.run("UPDATE edge SET properties = :properties WHERE id = :id", id=edge_id, properties=tx.json(properties))
     return Edge(edge.id, edge.from_id, edge.to_id, edge.type, edge.created_at, properties)
 
 
 def delete_edge(tx: Transaction, edge_id: str) -> None:
-    """Delete an edge.
+    """Delete an edge, and an entity of the weaver's making whose last one it was.
 
     Raises:
         EdgeNotFoundError: there is no such edge.
     """
-    if not tx.run("DELETE FROM edge WHERE id = :id", id=edge_id):
+    row = tx.row("DELETE FROM edge WHERE id = :id RETURNING from_key, to_key", id=edge_id)
+    if row is None:
         raise EdgeNotFoundError.of(edge_id)
+    for key in row:
+        remove_if_alone(tx, key)
 
 
 def mentioned_entities(tx: Transaction, node_id: str) -> list[MentionedEntity]:

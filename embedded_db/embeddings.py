@@ -3,47 +3,82 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict, astuple
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedded_db.engine import Transaction
 from embedded_db.errors import InvalidRecordError, ModelMismatchError
+from embedded_db.identities import agree, canonical_name, is_bare
 from embedded_db.records import ModelIdentity, StoredEmbedding
-from embedded_db.sqlite.connection import Transaction
+from embedded_db.woven import vector_changed, vector_removed
 
 # The type of the stored bytes, whatever the machine's own is.
 STORED = np.dtype("<f4")
 
 
-def find_model(tx: Transaction) -> ModelIdentity | None:
-    """Return the model of the database's vectors, or None before the first."""
-    row = tx.row("SELECT name, revision, dimension, prompt FROM model")
-    return None if row is None else ModelIdentity(*row)
+def find_model(tx: Transaction, state: str = "active") -> ModelIdentity | None:
+    """Return the model of the database's vectors, or None before the first; that of another state on demand."""
+    row = tx.row("SELECT name, revision, dimension, prompt FROM model WHERE state = :state", state=state)
+    return None if row is None else _identity(row)
 
 
-def set_model(tx: Transaction, model: ModelIdentity) -> None:
-    """Note the model that vectors come from, unless there are vectors of another one.
+def model_key(tx: Transaction, state: str = "active") -> int | None:
+    """Return the key of the model of a state, or None."""
+    key: int | None = tx.value("SELECT key FROM model WHERE state = :state", state=state)
+    return key
+
+
+def check_model(tx: Transaction, model: ModelIdentity) -> None:
+    """Refuse vectors of a model while there are those of another.
 
     Raises:
         ModelMismatchError: there are.
     """
     stored = find_model(tx)
-    if stored == model:
+    if stored is None or agree(stored, model):
         return
-    if stored is not None and tx.value("SELECT 1 FROM embedding LIMIT 1"):
+    if tx.value("SELECT 1 FROM embedding WHERE model_key = :key LIMIT 1", key=model_key(tx)) is not None:
         raise ModelMismatchError(
             f"the database holds vectors of {stored}, found one of {model}: vectors of different models cannot be "
-            "compared; keep them in a database of their own"
+            "compared; open the database with the model that it has, or change it with reembed"
         )
-    tx.run(
-        "INSERT OR REPLACE INTO model (key, name, revision, dimension, prompt)"
-        " VALUES (1, :name, :revision, :dimension, :prompt)",
-        name=model.name,
-        revision=model.revision,
-        dimension=model.dimension,
-        prompt=model.prompt,
+
+
+def set_model(tx: Transaction, model: ModelIdentity) -> int:
+    """Note the model that vectors come from, unless there are vectors of another one, and return its key.
+
+    Raises:
+        ModelMismatchError: there are.
+    """
+    row = tx.row("SELECT key, name, revision, dimension, prompt FROM model WHERE state = 'active'")
+    if row is None:
+        return insert_model(tx, model, "active")
+    key: int = row[0]
+    if row[1:] == astuple(model):
+        return key
+    check_model(tx, model)
+    if not is_bare(model) or not agree(_identity(row[1:]), model):
+        tx.run(
+            "UPDATE model SET name = :name, revision = :revision, dimension = :dimension, prompt = :prompt"
+            " WHERE key = :key",
+            key=key,
+            **asdict(model),
+        )
+    return key
+
+
+def insert_model(tx: Transaction, model: ModelIdentity, state: str) -> int:
+    """Note a model in a state, and return its key."""
+    key: int = tx.value(
+        "INSERT INTO model (name, revision, dimension, prompt, state)"
+        " VALUES (:name, :revision, :dimension, :prompt, :state) RETURNING key",
+        state=state,
+        **asdict(model),
     )
+    return key
 
 
 def put_embedding(tx: Transaction, key: int, vector: NDArray[np.float32], model: ModelIdentity) -> float:
@@ -55,22 +90,33 @@ def put_embedding(tx: Transaction, key: int, vector: NDArray[np.float32], model:
     """
     if vector.size != model.dimension:
         raise InvalidRecordError(f"vectors of {model} have {model.dimension} values, found {vector.size}")
-    set_model(tx, model)
+    now = store(tx, key, set_model(tx, model), vector)
+    vector_changed(tx, key)
+    return now
+
+
+def store(tx: Transaction, key: int, of_model: int, vector: NDArray[np.float32]) -> float:
+    """Write the vector of a node and a model in place of an old one, and return the time."""
     now = time.time()
     tx.run(
-        "INSERT INTO embedding (node_key, vector, created_at) VALUES (:key, :vector, :now)"
-        " ON CONFLICT (node_key) DO UPDATE SET vector = excluded.vector, created_at = excluded.created_at",
+        "INSERT INTO embedding (node_key, model_key, vector, created_at) VALUES (:key, :model, :vector, :now)"
+        " ON CONFLICT (model_key, node_key) DO UPDATE SET vector = excluded.vector, created_at = excluded.created_at",
         key=key,
+        model=of_model,
         vector=vector.astype(STORED).tobytes(),
         now=now,
     )
+    tx.vector_written(key, of_model, vector)
     return now
 
 
 def find_embedding(tx: Transaction, node_id: str) -> StoredEmbedding | None:
     """Return the vector of a node, or None."""
     row = tx.row(
-        "SELECT vector, e.created_at FROM node n JOIN embedding e ON e.node_key = n.key WHERE n.id = :id", id=node_id
+        "SELECT e.vector, e.created_at FROM node n JOIN embedding e ON e.node_key = n.key AND e.model_key = :model"
+        " WHERE n.id = :id",
+        id=node_id,
+        model=model_key(tx),
     )
     model = find_model(tx)
     if row is None or model is None:
@@ -79,10 +125,16 @@ def find_embedding(tx: Transaction, node_id: str) -> StoredEmbedding | None:
 
 
 def delete_embedding(tx: Transaction, key: int) -> bool:
-    """Delete the vector of a node, and return whether it had one."""
+    """Delete the vector of a node, also the one that is to replace it, and return whether it had one."""
+    vector_removed(tx, key)
     return bool(tx.run("DELETE FROM embedding WHERE node_key = :key", key=key))
 
 
 def read_vector(stored: Any) -> NDArray[np.float32]:
     """Return stored bytes as a vector, read-only."""
     return np.frombuffer(stored, STORED)
+
+
+def _identity(row: tuple[Any, ...]) -> ModelIdentity:
+    """Return the identity of stored columns; version 1 kept the name that a model was asked for by."""
+    return ModelIdentity(canonical_name(row[0]), *row[1:])

@@ -9,9 +9,10 @@
     ├── DatabaseFileError         the file is no database of this package, is damaged, or cannot be read or written
     │   ├── DatabaseReadOnlyError the file cannot be written
     │   └── DatabaseFullError     the disk is full
+    ├── DatabaseConnectionError   the server cannot be reached, or ended the connection
     ├── DatabaseBusyError         another thread or process kept a lock for too long
     ├── DatabaseClosedError       closed, or this process was forked while a database was open
-    └── EnrichmentError           the weaver gave a message up; the message holds the cause
+    └── EnrichmentError           the weaver gave a message up, or cannot enrich it at present
 
 A message says what is wrong, what was found and what to do about it, on one line.
 """
@@ -67,16 +68,20 @@ class DatabaseFullError(DatabaseFileError):
     """The disk is full; nothing was changed."""
 
 
+class DatabaseConnectionError(DatabaseError):
+    """The server cannot be reached, or ended the connection; a transaction that was open is undone."""
+
+
 class DatabaseBusyError(DatabaseError):
     """Another thread or process kept a lock for longer than `lock_timeout`; nothing was changed."""
 
 
 class DatabaseClosedError(DatabaseError):
-    """The database was closed, or this process was forked while one was open, which SQLite does not survive."""
+    """The database was closed, or this process was forked while one was open, which no engine survives."""
 
 
 class EnrichmentError(DatabaseError):
-    """The weaver gave a message up after its last attempt; `retry_failed` queues it again."""
+    """The weaver gave a message up after its last attempt, or this process's cannot enrich it; says the cause."""
 
 
 def excerpt(value: object, limit: int = 80) -> str:

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import json
-
 from embedded_db.edges import edges_by_key
+from embedded_db.engine import Transaction
 from embedded_db.nodes import key_of, nodes_by_key
-from embedded_db.query import Direction, GraphFilter
+from embedded_db.query import Direction
 from embedded_db.records import Path
-from embedded_db.sqlite.connection import Transaction
 
 # The end that a step leaves and the one that it leads to.
-_STEPS = {
+STEPS = {
     "Outbound": [("from_key", "to_key")],
     "Inbound": [("to_key", "from_key")],
     "Both": [("from_key", "to_key"), ("to_key", "from_key")],
 }
-
-
-def reached_sql(graph: GraphFilter) -> str:
-    """Return a query of the keys that a breadth-first search reaches; it binds `start`, `depth` and `edge_type`.
-
-    There is one recursive term for each direction: a single one with OR in its join could use no index. CROSS JOIN
-    fixes the order, from what was reached to the edges.
-    """
-    of_type = " AND e.type = :edge_type" if graph.edge_type is not None else ""
-    terms = "".join(
-        f" UNION SELECT e.{there}, r.depth + 1 FROM reached r CROSS JOIN edge e ON e.{here} = r.key{of_type}"
-        " WHERE r.depth < :depth"
-        for here, there in _STEPS[graph.direction]
-    )
-    return f"WITH RECURSIVE reached (key, depth) AS (SELECT :start, 0{terms}) SELECT key FROM reached"
 
 
 def find_shortest_path(
@@ -68,8 +51,8 @@ def _edges_from(
     """Return the steps from nodes, as the edge, its near end and its far end, in the order of the edges."""
     of_type = " AND e.type = :edge_type" if edge_type is not None else ""
     sql = " UNION ALL ".join(
-        f"SELECT e.key, e.{here}, e.{there} FROM json_each(:keys) k CROSS JOIN edge e ON e.{here} = k.value{of_type}"
-        for here, there in _STEPS[direction]
+        f"SELECT e.key, e.{here}, e.{there} FROM edge e WHERE e.{here} IN ({tx.each('keys')}){of_type}"
+        for here, there in STEPS[direction]
     )
     values = {} if edge_type is None else {"edge_type": edge_type}
-    return [(row[0], row[1], row[2]) for row in tx.rows(f"{sql} ORDER BY 1", keys=json.dumps(keys), **values)]
+    return [(row[0], row[1], row[2]) for row in tx.rows(f"{sql} ORDER BY 1", keys=keys, **values)]

@@ -58,7 +58,7 @@ class GraphStore(Store):
     def insert_nodes(self, given: Iterable[Mapping[str, Any]]) -> list[Node]:
         """Create nodes in one transaction: all of them or none; see `create_node`."""
         new = [parse_node(one) for one in given]
-        with self._connections.write() as tx:
+        with self._writing() as tx:
             for node in new:
                 nodes.insert_node(tx, node)
         self._weaver.wake()
@@ -117,7 +117,7 @@ class GraphStore(Store):
             given: dictionaries of `from_id`, `to_id`, `type`, and perhaps `properties` and `id`; see `create_edge`.
         """
         new = [edges.parse_edge(one) for one in given]
-        with self._connections.write() as tx:
+        with self._writing() as tx:
             for edge in new:
                 edges.insert_edge(tx, edge)
         return new

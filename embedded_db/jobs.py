@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from embedded_db.sqlite.connection import Transaction
+from embedded_db.engine import Transaction
 
-JobKind = Literal["embedding", "entities"]
-KINDS: tuple[JobKind, ...] = ("embedding", "entities")
-# Seconds after which the jobs of a worker that was killed are given to another.
+JobKind = Literal["embedding", "entities", "links", "summary"]
+# The jobs of a new message, which are done at every level of activity.
+ENRICHMENT: tuple[JobKind, ...] = ("embedding", "entities")
+# Seconds after which the jobs of a worker that was killed are given to another; one that works renews its lease.
 LEASE_S = 60.0
 MAX_ATTEMPTS = 5
+# A batch that fills the embedder, and is soon done.
+BATCH = 64
+BATCH_CHARACTERS = 1 << 18
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 60.0
 # A clock that was set back leaves times too far in the future, which are not waited for.
 _OPEN = (
     "kind = :kind AND failed = 0 AND (due <= :now OR due > :now + :longest)"
     " AND (leased_until <= :now OR leased_until > :now + :lease)"
 )
+_MINE = "key = :key AND worker = :worker"
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,9 @@ class Job:
     Attributes:
         key: its key in the table.
         worker: the claim that it belongs to.
-        node_key: the message that it is for.
-        content: the message's text.
-        attempts: how often it has failed.
+        node_key: the node that it is for.
+        content: the node's text, as it was when the job was claimed.
+        attempts: how often it was claimed, this time included.
     """
 
     key: int
@@ -42,75 +47,109 @@ class Job:
     attempts: int
 
 
-def enqueue(tx: Transaction, node_key: int, content: str | None) -> None:
-    """Queue the jobs of a message's new content; a worker that has the old one's loses them."""
-    tx.run("DELETE FROM job WHERE node_key = :node_key", node_key=node_key)
-    if content is not None and not content.isspace() and content:
-        for kind in KINDS:
-            tx.run("INSERT INTO job (node_key, kind) VALUES (:node_key, :kind)", node_key=node_key, kind=kind)
+def has_text(content: str | None) -> bool:
+    """Return whether there is anything to enrich."""
+    return content is not None and bool(content) and not content.isspace()
 
 
-def cancel(tx: Transaction, node_key: int, kind: JobKind) -> None:
-    """Drop a job, because the caller has done it."""
-    tx.run("DELETE FROM job WHERE node_key = :node_key AND kind = :kind", node_key=node_key, kind=kind)
+def enqueue(tx: Transaction, node_key: int, kind: JobKind, size: int = 0) -> None:
+    """Queue a job; a worker that has the same one loses it.
+
+    Args:
+        tx: the transaction that makes it necessary.
+        node_key: the node that it is for.
+        kind: its kind.
+        size: characters of the text.
+    """
+    tx.run(
+        "INSERT INTO job (node_key, kind, size) VALUES (:node_key, :kind, :size) ON CONFLICT (node_key, kind) DO UPDATE"
+        " SET size = excluded.size, failed = 0, attempts = 0, due = 0, worker = '', leased_until = 0, error = ''",
+        node_key=node_key,
+        kind=kind,
+        size=size,
+    )
+
+
+def cancel(tx: Transaction, node_key: int, kinds: Iterable[JobKind]) -> None:
+    """Drop jobs, because they were done in another way or there is nothing left to do."""
+    for kind in kinds:
+        tx.run("DELETE FROM job WHERE node_key = :node_key AND kind = :kind", node_key=node_key, kind=kind)
+
+
+def exists(tx: Transaction, node_key: int, kind: JobKind) -> bool:
+    """Return whether a job is queued, being done or kept as failed."""
+    found = tx.value("SELECT 1 FROM job WHERE node_key = :node_key AND kind = :kind", node_key=node_key, kind=kind)
+    return found is not None
 
 
 def is_any_open(tx: Transaction, kind: JobKind, lease_s: float) -> bool:
     """Return whether a job can be claimed now."""
-    sql = f"SELECT EXISTS (SELECT 1 FROM job WHERE {_OPEN})"
-    return bool(tx.value(sql, kind=kind, now=time.time(), longest=_LONGEST_DELAY_S, lease=lease_s))
+    return tx.value(f"SELECT 1 FROM job WHERE {_OPEN} LIMIT 1", **_times(kind, lease_s)) is not None
 
 
-def claim(tx: Transaction, kind: JobKind, most: int, lease_s: float) -> list[Job]:
-    """Take jobs in their order, which no other worker gets until the lease ends."""
-    worker, now = uuid.uuid4().hex, time.time()
-    claimed = tx.rows(
-        "UPDATE job SET worker = :worker, leased_until = :now + :lease WHERE key IN"
-        f" (SELECT key FROM job WHERE {_OPEN} ORDER BY key LIMIT :most) RETURNING key",
-        worker=worker,
-        kind=kind,
-        now=now,
-        lease=lease_s,
-        longest=_LONGEST_DELAY_S,
-        most=most,
+def claim(tx: Transaction, kind: JobKind, lease_s: float) -> list[Job]:
+    """Take jobs in their order, which no other worker gets until the lease ends.
+
+    The attempt is counted now, so that a text that kills its process is given up in the end. A job that was tried
+    before is claimed alone, so that it takes no other along.
+    """
+    worker, times = uuid.uuid4().hex, _times(kind, lease_s)
+    tx.run(
+        f"UPDATE job SET failed = 1, error = :error WHERE {_OPEN} AND attempts >= :most",
+        most=MAX_ATTEMPTS,
+        error=f"the process that did it ended, {MAX_ATTEMPTS} times",
+        **times,
     )
     rows = tx.rows(
-        "SELECT j.key, j.node_key, n.content, j.attempts FROM job j JOIN node n ON n.key = j.node_key"
-        " WHERE j.key IN (SELECT value FROM json_each(:keys)) ORDER BY j.key",
-        keys=json.dumps([key for (key,) in claimed]),
+        f"SELECT key, node_key, size, attempts FROM job WHERE {_OPEN} ORDER BY key LIMIT :most", most=BATCH, **times
     )
-    return [Job(key, worker, node_key, content, attempts) for key, node_key, content, attempts in rows]
+    claimed: list[Job] = []
+    characters = 0
+    for key, node_key, size, attempts in rows:
+        characters += size
+        if claimed and (attempts or characters > BATCH_CHARACTERS):
+            break
+        content = tx.value("SELECT content FROM node WHERE key = :key", key=node_key) or ""
+        claimed.append(Job(key, worker, node_key, content, attempts + 1))
+        if attempts:
+            break
+    tx.run_many(
+        "UPDATE job SET worker = :worker, leased_until = :until, attempts = attempts + 1 WHERE key = :key",
+        [{"key": job.key, "worker": worker, "until": times["now"] + lease_s} for job in claimed],
+    )
+    return claimed
+
+
+def renew(tx: Transaction, claimed: Iterable[Job], lease_s: float) -> None:
+    """Let the lease of jobs begin anew; those that are done or lost stay as they are."""
+    until = time.time() + lease_s
+    tx.run_many(
+        f"UPDATE job SET leased_until = :until WHERE {_MINE}", [{**_mine(job), "until": until} for job in claimed]
+    )
 
 
 def finish(tx: Transaction, job: Job) -> bool:
     """Remove a job whose result is written in this transaction; False if it was lost, and the result is not wanted."""
-    return bool(tx.run("DELETE FROM job WHERE key = :key AND worker = :worker", key=job.key, worker=job.worker))
+    return bool(tx.run(f"DELETE FROM job WHERE {_MINE}", **_mine(job)))
 
 
 def fail(tx: Transaction, job: Job, error: str) -> None:
     """Note a failed attempt: the job comes back after a while, and after the last attempt it is kept as failed."""
-    attempts = job.attempts + 1
-    delay = min(_FIRST_DELAY_S * 2**job.attempts, _LONGEST_DELAY_S)
     tx.run(
-        "UPDATE job SET attempts = :attempts, error = :error, failed = :failed, due = :due, worker = '',"
-        " leased_until = 0 WHERE key = :key AND worker = :worker",
-        key=job.key,
-        worker=job.worker,
-        attempts=attempts,
+        f"UPDATE job SET error = :error, failed = :failed, due = :due, worker = '', leased_until = 0 WHERE {_MINE}",
         error=error,
-        failed=attempts >= MAX_ATTEMPTS,
-        due=time.time() + delay,
+        failed=int(job.attempts >= MAX_ATTEMPTS),
+        due=time.time() + min(_FIRST_DELAY_S * 2 ** (job.attempts - 1), _LONGEST_DELAY_S),
+        **_mine(job),
     )
 
 
-def release(tx: Transaction, jobs: list[Job]) -> None:
-    """Give jobs back that were not begun."""
-    for job in jobs:
-        tx.run(
-            "UPDATE job SET worker = '', leased_until = 0 WHERE key = :key AND worker = :worker",
-            key=job.key,
-            worker=job.worker,
-        )
+def release(tx: Transaction, claimed: Iterable[Job]) -> None:
+    """Give jobs back, as if they had not been claimed."""
+    tx.run_many(
+        f"UPDATE job SET attempts = attempts - 1, worker = '', leased_until = 0 WHERE {_MINE}",
+        [_mine(job) for job in claimed],
+    )
 
 
 def retry_failed(tx: Transaction) -> int:
@@ -118,7 +157,15 @@ def retry_failed(tx: Transaction) -> int:
     return tx.run("UPDATE job SET failed = 0, attempts = 0, due = 0 WHERE failed = 1")
 
 
-def of_node(tx: Transaction, node_key: int) -> list[tuple[str, bool, str]]:
-    """Return the jobs of a node that are not done: kind, whether it was given up, and the last error."""
+def enrichment_of(tx: Transaction, node_key: int) -> list[tuple[JobKind, bool, str]]:
+    """Return the jobs of a new message that are not done: kind, whether it was given up, and the last error."""
     rows = tx.rows("SELECT kind, failed, error FROM job WHERE node_key = :node_key", node_key=node_key)
-    return [(kind, bool(failed), error) for kind, failed, error in rows]
+    return [(kind, bool(failed), error) for kind, failed, error in rows if kind in ENRICHMENT]
+
+
+def _times(kind: JobKind, lease_s: float) -> dict[str, Any]:
+    return {"kind": kind, "now": time.time(), "longest": _LONGEST_DELAY_S, "lease": lease_s}
+
+
+def _mine(job: Job) -> dict[str, Any]:
+    return {"key": job.key, "worker": job.worker}

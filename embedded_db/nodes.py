@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from embedded_db import jobs
-from embedded_db.checks import dump, new_id, parse_properties
+from embedded_db import jobs, unsummarised, woven
+from embedded_db.checks import merge_properties, new_id, parse_properties
+from embedded_db.engine import Transaction
 from embedded_db.errors import InvalidRecordError, NodeNotFoundError, excerpt
 from embedded_db.records import CHAT, CONTAINS, MESSAGE, Node
-from embedded_db.sqlite.connection import Transaction
 
 COLUMNS = "n.id, n.type, n.created_at, n.chat_id, n.content, n.properties"
 
@@ -34,8 +34,8 @@ def find_node(tx: Transaction, node_id: str) -> Node | None:
 
 def nodes_by_key(tx: Transaction, keys: Iterable[int]) -> dict[int, Node]:
     """Return nodes by their keys."""
-    sql = f"SELECT n.key, {COLUMNS} FROM node n WHERE n.key IN (SELECT value FROM json_each(:keys))"
-    return {row[0]: make_node(row[1:]) for row in tx.rows(sql, keys=json.dumps(list(keys)))}
+    sql = f"SELECT n.key, {COLUMNS} FROM node n WHERE n.key IN ({tx.each('keys')})"
+    return {row[0]: make_node(row[1:]) for row in tx.rows(sql, keys=list(keys))}
 
 
 def key_of(tx: Transaction, node_id: str) -> int:
@@ -50,7 +50,7 @@ def key_of(tx: Transaction, node_id: str) -> int:
     return key
 
 
-def insert_node(tx: Transaction, node: Node, *, woven: bool = False) -> int:
+def insert_node(tx: Transaction, node: Node, *, is_woven: bool = False) -> int:
     """Insert a node, the edge from its chat and its jobs, and return its key.
 
     Raises:
@@ -68,9 +68,10 @@ def insert_node(tx: Transaction, node: Node, *, woven: bool = False) -> int:
         id=node.id,
         type=node.type,
         created_at=node.created_at,
-        woven=woven,
-        **_columns(node.properties),
+        woven=int(is_woven),
+        **_columns(tx, node.properties),
     )
+    tx.text_written(key, node.properties.get("content"))
     if chat_key is not None:
         tx.run(
             "INSERT INTO edge (id, from_key, to_key, type, created_at, properties)"
@@ -82,7 +83,7 @@ def insert_node(tx: Transaction, node: Node, *, woven: bool = False) -> int:
             at=node.created_at,
         )
     if node.type == MESSAGE:
-        jobs.enqueue(tx, key, node.properties.get("content"))
+        _queue_enrichment(tx, key, node.properties.get("content"), chat_key)
     return key
 
 
@@ -93,21 +94,21 @@ def update_node(tx: Transaction, node_id: str, changes: Mapping[str, Any]) -> No
         NodeNotFoundError: there is no such node.
         InvalidRecordError: a property is not usable, or cannot be changed.
     """
-    parse_properties(changes)
+    parse_properties(changes)  # what is wrong with them does not depend on the node
     key = key_of(tx, node_id)
     node = nodes_by_key(tx, [key])[key]
     old = node.properties
     if "chat_id" in changes and changes["chat_id"] != old.get("chat_id"):
         raise InvalidRecordError("chat_id cannot be changed: delete the node, and create it in the other chat")
-    new = parse_properties({**old, **changes})
-    columns = _columns(new)
+    new = merge_properties(old, changes)
+    columns = _columns(tx, new)
     tx.run("UPDATE node SET properties = :properties WHERE key = :key", key=key, properties=columns["properties"])
     if new.get("content") != old.get("content"):
-        tx.run("UPDATE node SET content = :content WHERE key = :key", key=key, content=columns["content"])
-        tx.run("DELETE FROM embedding WHERE node_key = :key", key=key)
-        remove_woven_edges(tx, key)
+        tx.set_content(key, columns["content"])
+        woven.text_changed(tx, key, remains=jobs.has_text(new.get("content")))
         if node.type == MESSAGE:
-            jobs.enqueue(tx, key, new.get("content"))
+            chat_id = new.get("chat_id")
+            _queue_enrichment(tx, key, new.get("content"), None if chat_id is None else _chat_key(tx, chat_id))
     return Node(node.id, node.type, node.created_at, new)
 
 
@@ -121,19 +122,23 @@ def delete_node(tx: Transaction, node_id: str) -> None:
     if tx.value("SELECT type FROM node WHERE key = :key", key=keys[0]) == CHAT:
         keys += [key for (key,) in tx.rows("SELECT key FROM node WHERE chat_id = :id", id=node_id)]
     for key in keys:
-        remove_woven_edges(tx, key)
+        woven.text_changed(tx, key, remains=False)
+        neighbours = woven.neighbours(tx, key)
         tx.run("DELETE FROM node WHERE key = :key", key=key)
+        for neighbour in neighbours:
+            woven.remove_if_alone(tx, neighbour)
 
 
-def remove_woven_edges(tx: Transaction, key: int) -> None:
-    """Remove the edges that the weaver drew from a node, and the nodes of its making that are left without any."""
-    drawn = tx.rows("DELETE FROM edge WHERE from_key = :key AND woven RETURNING to_key", key=key)
-    for to_key in {to_key for (to_key,) in drawn}:
-        tx.run(
-            "DELETE FROM node WHERE key = :key AND woven AND NOT EXISTS"
-            " (SELECT 1 FROM edge WHERE to_key = :key UNION ALL SELECT 1 FROM edge WHERE from_key = :key)",
-            key=to_key,
-        )
+def _queue_enrichment(tx: Transaction, key: int, content: str | None, chat_key: int | None) -> None:
+    """Queue the jobs of a message's content, or drop them where there is none; a worker with an old job loses it."""
+    if content is None or not jobs.has_text(content):
+        jobs.cancel(tx, key, jobs.ENRICHMENT)
+        unsummarised.remove(tx, key)
+        return
+    for kind in jobs.ENRICHMENT:
+        jobs.enqueue(tx, key, kind, len(content))
+    if chat_key is not None and not woven.is_summarised(tx, key):
+        unsummarised.add(tx, key, chat_key)
 
 
 def _chat_key(tx: Transaction, chat_id: str) -> int:
@@ -146,10 +151,10 @@ def _chat_key(tx: Transaction, chat_id: str) -> int:
     return key
 
 
-def _columns(properties: Mapping[str, Any]) -> dict[str, Any]:
+def _columns(tx: Transaction, properties: Mapping[str, Any]) -> dict[str, Any]:
     rest = {name: value for name, value in properties.items() if name not in ("chat_id", "content")}
     return {
         "chat_id": properties.get("chat_id"),
         "content": properties.get("content"),
-        "properties": dump(rest),
+        "properties": tx.json(rest),
     }

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CHAT, MESSAGE, ENTITY = "Chat", "Message", "Entity"
-CONTAINS, MENTIONS = "CONTAINS", "MENTIONS"
+CHAT, MESSAGE, ENTITY, SUMMARY = "Chat", "Message", "Entity", "Summary"
+CONTAINS, MENTIONS, SIMILAR, SUMMARIZES = "CONTAINS", "MENTIONS", "IS_SEMANTICALLY_SIMILAR_TO", "SUMMARIZES"
 
 
 class _Properties:
@@ -49,7 +49,7 @@ class Edge(_Properties):
         id: its name in the database.
         from_id: the node that it leaves.
         to_id: the node that it leads to.
-        type: its kind: "CONTAINS", "MENTIONS" or any other.
+        type: its kind: "CONTAINS", "MENTIONS", "IS_SEMANTICALLY_SIMILAR_TO", "SUMMARIZES" or any other.
         created_at: seconds since 1970.
         properties: everything else that it holds, as JSON has it.
     """
@@ -67,8 +67,8 @@ class ModelIdentity:
     """The model that vectors come from; only vectors of equal identities are compared.
 
     Attributes:
-        name: the name that the model was asked for by.
-        revision: commit of its repository, or "".
+        name: the name in the catalogue, or else its repository or directory.
+        revision: commit of its repository; "" where it is not known.
         dimension: how many values a vector has.
         prompt: name of the prompt that went before each text, or "".
     """
@@ -128,11 +128,13 @@ class SearchResult:
         node: the node.
         similarity_score: cosine of its vector and the query's; None without a semantic part or without a vector.
         fused_score: sum of its reciprocal ranks by meaning and by text; None unless the query had both.
+        rerank_score: the score of the query's reranker; None without one, or for a node without content.
     """
 
     node: Node
     similarity_score: float | None = None
     fused_score: float | None = None
+    rerank_score: float | None = None
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedded_db.graph import reached_sql
-from embedded_db.matrix import TOLERANCE, Keys, Scores, VectorMatrix, top
+from embedded_db.engine import ALL, TOLERANCE, Keys, Ranking, Transaction
 from embedded_db.nodes import COLUMNS, key_of, make_node, nodes_by_key
 from embedded_db.query import ParsedQuery
 from embedded_db.records import SearchResult
-from embedded_db.sqlite.connection import Transaction
-from embedded_db.sqlite.filters import MATCH, Conditions, match_expression
 
 # The constant of reciprocal rank fusion, as it was published: a rank counts 1 / (60 + rank).
 _FUSION = 60
@@ -32,13 +29,13 @@ class _Scored:
 
 
 def search(
-    tx: Transaction, matrix: VectorMatrix, query: ParsedQuery, vector: NDArray[np.float32] | None
+    tx: Transaction, ranking: Ranking, query: ParsedQuery, vector: NDArray[np.float32] | None
 ) -> list[SearchResult]:
     """Return the results of a query in their order.
 
     Args:
         tx: all parts of the query see its one state of the database.
-        matrix: the database's vectors.
+        ranking: compares the database's vectors.
         query: what is asked.
         vector: that of the query's semantic part; None without one, or where the database has no vectors.
     """
@@ -47,43 +44,31 @@ def search(
     if query.semantic is None:
         source, order = "node n", _ORDER
         if query.words:
-            source, order = f"node_text t JOIN node n ON n.key = t.rowid AND {MATCH}", f"t.rank, {_ORDER}"
-            values["words"] = match_expression(query.words)
+            source, order = tx.TEXT_SOURCE, f"{tx.TEXT_RANK}, {_ORDER}"
+            values["words"] = tx.match(query.words)
         sql = f"SELECT {COLUMNS} FROM {source} WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset"
         return [SearchResult(make_node(row)) for row in tx.rows(sql, **values, **page)]
-    if vector is None:
-        keys, scores = np.empty(0, np.int64), np.empty(0, np.float32)
-    else:
-        keys, scores = matrix.similarities(tx, vector, _keys(tx, where, values))
+    scored = list[_Scored]()
     if query.words:
-        scored = _fuse(query, keys, scores, *_text_ranks(tx, query, where, values), matrix, vector)
-    elif vector is None:
-        scored = []
-    else:
-        best = top(matrix, vector, keys, scores, query.offset + query.limit, query.semantic.threshold)
+        scored = _fuse(tx, ranking, query, where, values, vector)
+    elif vector is not None:
+        most = query.offset + query.limit
+        best = ranking.best(tx, where, values, vector, most, query.semantic.threshold)
         scored = [_Scored(key, None, score) for key, score in best.items()]
     return _page(tx, scored, query)
 
 
 def _candidates(tx: Transaction, query: ParsedQuery) -> tuple[str, dict[str, Any]]:
     """Return the condition on `node n` that properties and graph make, and the values that it binds."""
-    conditions = Conditions()
+    conditions = tx.conditions()
     parts = [f"({conditions.of(one)})" for one in query.filters]
     values = conditions.values
     if query.graph is not None:
-        parts.append(f"n.key IN ({reached_sql(query.graph)})")
+        parts.append(f"n.key IN ({tx.reached(query.graph)})")
         values |= {"start": key_of(tx, query.graph.start_node_id), "depth": query.graph.depth}
         if query.graph.edge_type is not None:
             values["edge_type"] = query.graph.edge_type
-    return " AND ".join(parts) or "1", values
-
-
-def _keys(tx: Transaction, where: str, values: dict[str, Any]) -> Keys | None:
-    """Return the keys of the candidates; None for all nodes."""
-    if where == "1":
-        return None
-    rows = tx.rows(f"SELECT n.key FROM node n WHERE {where}", **values)
-    return np.fromiter((key for (key,) in rows), np.int64, len(rows))
+    return " AND ".join(parts) or ALL, values
 
 
 def _text_ranks(
@@ -91,23 +76,26 @@ def _text_ranks(
 ) -> tuple[Keys, NDArray[np.float64]]:
     """Return the candidates that hold the query's words, and how well these match: the lower, the better."""
     rows = tx.rows(
-        f"SELECT n.key, t.rank FROM node_text t JOIN node n ON n.key = t.rowid AND {MATCH} WHERE {where}",
-        words=match_expression(query.words),
+        f"SELECT n.key, {tx.TEXT_RANK} FROM {tx.TEXT_SOURCE} WHERE {where}",
+        words=tx.match(query.words),
         **values,
     )
     return np.array([row[0] for row in rows], np.int64), np.array([row[1] for row in rows], np.float64)
 
 
 def _fuse(
+    tx: Transaction,
+    ranking: Ranking,
     query: ParsedQuery,
-    keys: Keys,
-    scores: Scores,
-    text_keys: Keys,
-    text_scores: NDArray[np.float64],
-    matrix: VectorMatrix,
+    where: str,
+    values: dict[str, Any],
     vector: NDArray[np.float32] | None,
 ) -> list[_Scored]:
     """Fuse the rankings by meaning and by text; with a threshold, a result by text has to reach it too."""
+    keys, scores = np.empty(0, np.int64), np.empty(0, np.float32)
+    if vector is not None:
+        keys, scores = ranking.similarities(tx, where, values, vector)
+    text_keys, text_scores = _text_ranks(tx, query, where, values)
     threshold = query.semantic.threshold if query.semantic else None
     if threshold is not None:
         reaching = scores >= threshold - TOLERANCE
@@ -125,7 +113,7 @@ def _fuse(
     found = np.isin(union, keys)
     exact = np.full(union.size, np.nan)
     if vector is not None and found.any():
-        exact[found] = matrix.exact(union[found], vector)
+        exact[found] = ranking.exact(tx, vector, union[found])
     return [
         _Scored(int(key), float(score), None if np.isnan(similarity) else float(similarity))
         for key, score, similarity in zip(union, fused, exact, strict=True)
@@ -143,11 +131,11 @@ def _page(tx: Transaction, scored: list[_Scored], query: ParsedQuery) -> list[Se
     places = {
         key: (created_at, node_id)
         for key, created_at, node_id in tx.rows(
-            "SELECT n.key, n.created_at, n.id FROM node n WHERE n.key IN (SELECT value FROM json_each(:keys))",
-            keys="[" + ",".join(str(one.key) for one in scored) + "]",
+            f"SELECT n.key, n.created_at, n.id FROM node n WHERE n.key IN ({tx.each('keys')})",
+            keys=[one.key for one in scored],
         )
     }
-    # The matrix may know of nodes that this transaction does not see yet.
+    # A matrix in memory may know of nodes that this transaction does not see yet.
     seen = [one for one in scored if one.key in places]
     seen.sort(key=lambda one: (-(one.fused or 0.0), _descending(one.similarity), *places[one.key]))
     page = seen[query.offset : query.offset + query.limit]

@@ -9,15 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedded_db import embeddings, jobs, nodes
-from embedded_db.checks import parse_name, parse_vector
+from embedded_db.checks import parse_integer, parse_name, parse_text, parse_vector
+from embedded_db.engine import Transaction
 from embedded_db.errors import InvalidRecordError, excerpt
+from embedded_db.identities import canonical_name, named
 from embedded_db.records import ModelIdentity, StoredEmbedding
-from embedded_db.sqlite.connection import Transaction
 from embedded_db.store import Store
 
 
 class VectorStore(Store):
     """Creates, returns, changes and deletes the vectors of nodes."""
+
+    @property
+    def model(self) -> ModelIdentity | None:
+        """Return the model that all vectors come from, or None before the first."""
+        return self._read(embeddings.find_model)
 
     def create_embedding(self, node_id: str, vector: Any, model: ModelIdentity | str | None = None) -> StoredEmbedding:
         """Give a node a vector, and return it; a job that would compute one is dropped.
@@ -26,7 +32,7 @@ class VectorStore(Store):
             node_id: the node.
             vector: finite numbers, not all 0.
             model: where it comes from. If None, the model of the database's vectors; before the first, that of the
-                embedder that the database was opened with, or "unnamed".
+                embedder that the database was opened with. A name alone is taken for any revision and prompt of it.
 
         Raises:
             NodeNotFoundError: there is no such node.
@@ -40,7 +46,7 @@ class VectorStore(Store):
     ) -> list[StoredEmbedding]:
         """Give nodes their vectors in one transaction: all of them or none; see `create_embedding`."""
         new = [(parse_name("node_id", node_id), parse_vector(vector)) for node_id, vector in given]
-        with self._connections.write() as tx:
+        with self._writing() as tx:
             return [self._put(tx, node_id, vector, model, replace=False) for node_id, vector in new]
 
     def get_embedding(self, node_id: str) -> StoredEmbedding | None:
@@ -54,7 +60,7 @@ class VectorStore(Store):
     def update_embedding(self, node_id: str, vector: Any, model: ModelIdentity | str | None = None) -> StoredEmbedding:
         """Replace the vector of a node, or give it one; see `create_embedding`."""
         checked = parse_vector(vector)
-        with self._connections.write() as tx:
+        with self._writing() as tx:
             return self._put(tx, parse_name("node_id", node_id), checked, model, replace=True)
 
     def delete_embedding(self, node_id: str) -> None:
@@ -63,7 +69,7 @@ class VectorStore(Store):
         Raises:
             NodeNotFoundError: there is no such node.
         """
-        with self._connections.write() as tx:
+        with self._writing() as tx:
             embeddings.delete_embedding(tx, nodes.key_of(tx, parse_name("node_id", node_id)))
 
     def _put(
@@ -79,12 +85,22 @@ class VectorStore(Store):
         if not replace and embeddings.find_embedding(tx, node_id) is not None:
             raise InvalidRecordError(f"the node {excerpt(node_id)} has a vector already: use update_embedding")
         if model is None:
-            model = embeddings.find_model(tx) or self._models.given_identity() or "unnamed"
+            model = embeddings.find_model(tx) or self._models.identity_of(vector.size)
         if isinstance(model, str):
-            model = ModelIdentity(parse_name("model", model), "", vector.size, "")
-        if not isinstance(model, ModelIdentity):
-            raise InvalidRecordError(f"model must be a ModelIdentity, a name or None, found {excerpt(model)}")
+            model = named(parse_name("model", model), vector.size)
+        model = _parse_model(model)
         created_at = embeddings.put_embedding(tx, key, vector, model)
-        jobs.cancel(tx, key, "embedding")
+        jobs.cancel(tx, key, ["embedding"])
         vector.flags.writeable = False
         return StoredEmbedding(node_id, vector, model, created_at)
+
+
+def _parse_model(model: object) -> ModelIdentity:
+    if not isinstance(model, ModelIdentity):
+        raise InvalidRecordError(f"model must be a ModelIdentity, a name or None, found {excerpt(model)}")
+    return ModelIdentity(
+        canonical_name(parse_name("the model's name", model.name)),
+        parse_text("the model's revision", model.revision),
+        parse_integer("the model's dimension", model.dimension, 1, InvalidRecordError),
+        parse_text("the model's prompt", model.prompt),
+    )

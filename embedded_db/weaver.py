@@ -1,49 +1,82 @@
-"""The weaver: threads that take jobs from the outbox and write vectors and entities next to their messages."""
+"""The weaver: threads that take jobs from the outbox and write vectors, entities, links and summaries."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from akidb_mlx.entities.entity import Entity
+from akidb_mlx.errors import ConfigurationError, ServiceClosedError, ServiceOverloadedError
 from embedded_db import jobs
-from embedded_db.checks import new_id, parse_vector
-from embedded_db.edges import insert_edge
-from embedded_db.embeddings import put_embedding
-from embedded_db.errors import DatabaseClosedError, excerpt
+from embedded_db.activity import Activity
+from embedded_db.engine import Connections
+from embedded_db.errors import (
+    DatabaseBusyError,
+    DatabaseClosedError,
+    DatabaseError,
+    DatabaseFileError,
+    ModelMismatchError,
+    excerpt,
+)
 from embedded_db.jobs import Job, JobKind
-from embedded_db.models import Models
-from embedded_db.nodes import insert_node
-from embedded_db.records import ENTITY, MENTIONS, Edge, ModelIdentity, Node
-from embedded_db.sqlite.connection import Connections, Transaction
+from embedded_db.reembed import delete_retired
+from embedded_db.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
-# A batch that fills the embedder, and is soon done.
-_BATCH = 64
 # Seconds after which a thread looks for jobs that another process has written.
 _POLL_S = 0.5
-# Writes the result of one job.
-_Write = Callable[[Transaction, Job], None]
+# Seconds before jobs are tried again that no worker could do, at first and at most.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 60.0
+# Errors that are no message's fault, so no attempt is counted.
+_NO_FAULT = (ModelMismatchError, ServiceClosedError, ServiceOverloadedError, DatabaseFileError, DatabaseBusyError)
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A time in which jobs of a kind are not claimed, because none could be done.
+
+    Attributes:
+        reason: the cause.
+        is_transient: whether it passes by itself, as a full queue does.
+        seconds: how long it is.
+        until: its end, by `time.monotonic`.
+    """
+
+    reason: str
+    is_transient: bool
+    seconds: float
+    until: float
 
 
 class Weaver:
-    """One thread for each kind of job; several weavers, in any processes, share the work."""
+    """One thread for each kind of a new message's jobs and one for all others; processes share the work."""
 
-    def __init__(self, connections: Connections, models: Models, lease_s: float = jobs.LEASE_S) -> None:
+    def __init__(
+        self, connections: Connections, tasks: Tasks, activity: Activity, lease_s: float = jobs.LEASE_S
+    ) -> None:
         """Prepare the threads; `start` starts them."""
         self._connections = connections
-        self._models = models
+        self._tasks = tasks
+        self._activity = activity
         self._lease_s = lease_s
         self._stopping = threading.Event()
-        self._wake = {kind: threading.Event() for kind in jobs.KINDS}
+        self._pauses: dict[JobKind, Pause] = {}
+        # Jobs that could not be given back yet.
+        self._owed: dict[JobKind, list[Job]] = {}
+        self._is_tidy = False
+        workers: dict[str, tuple[JobKind, ...]] = {
+            "embedding": ("embedding",),
+            "entities": ("entities",),
+            "rest": ("links", "summary"),
+        }
+        self._wake = {name: threading.Event() for name in workers}
         self._threads = [
-            threading.Thread(target=self._loop, args=(kind,), name=f"weaver-{kind}", daemon=True) for kind in jobs.KINDS
+            threading.Thread(target=self._loop, args=(name, kinds), name=f"weaver-{name}", daemon=True)
+            for name, kinds in workers.items()
         ]
         self.last_event: str | None = None
 
@@ -56,6 +89,11 @@ class Weaver:
         """Say that there are new jobs."""
         for event in self._wake.values():
             event.set()
+
+    def retry_now(self) -> None:
+        """End all pauses."""
+        self._pauses.clear()
+        self.wake()
 
     def stop(self) -> None:
         """Ask the threads to end after their batch; waits for nothing."""
@@ -73,102 +111,135 @@ class Weaver:
         """Return how many threads run."""
         return sum(thread.is_alive() for thread in self._threads)
 
+    def pauses(self) -> dict[JobKind, Pause]:
+        """Return the pauses of kinds of jobs that cannot be done at present."""
+        return self._pauses.copy()
+
     def work(self, kind: JobKind) -> bool:
-        """Do one batch of jobs; False if there was none."""
+        """Do one batch of jobs; False if there was none that can be done."""
+        self._release(kind, [])
+        pause = self._pauses.get(kind)
+        if pause is not None and time.monotonic() < pause.until:
+            return False
         with self._connections.read() as tx:
             if not jobs.is_any_open(tx, kind, self._lease_s):
+                self._pauses.pop(kind, None)
                 return False
-        # Loading takes longer than a lease, so it is done before the claim; what fails now fails again with the jobs.
-        self._load(kind)
+        try:
+            self._tasks.prepare(kind)
+        except DatabaseClosedError:
+            raise
+        except ConfigurationError as error:  # a missing extra does not come by itself: it is the error of each job
+            self._note(f"{kind}: {error}")
+        except Exception as error:  # noqa: BLE001 - a model that cannot be loaded is no message's fault
+            self._pause(kind, error, is_transient=False)
+            return False
         with self._connections.write() as tx:
-            claimed = jobs.claim(tx, kind, _BATCH, self._lease_s)
-        if claimed:
-            self._do(kind, claimed)
-        return bool(claimed)
+            claimed = jobs.claim(tx, kind, self._lease_s)
+        if not claimed:
+            return False
+        if kind in jobs.ENRICHMENT:
+            self._activity.touch()
+        with self._renewing(claimed):
+            return self._do(kind, claimed)
 
-    def _loop(self, kind: JobKind) -> None:
+    def _loop(self, name: str, kinds: Sequence[JobKind]) -> None:
         while not self._stopping.is_set():
-            self._wake[kind].clear()
+            self._wake[name].clear()
             try:
-                worked = self.work(kind)
+                allowed = self._activity.kinds()
+                worked = any(kind in allowed and self.work(kind) for kind in kinds)
+                worked = worked or ("summary" in kinds and self._tidy())
             except DatabaseClosedError:
                 return
             except Exception as error:  # noqa: BLE001 - say, a full disk: the jobs are still there, and tried again
-                self._note(f"{kind}: {type(error).__name__}: {error}")
+                self._note(f"{name}: {_describe(error)}")
                 worked = False
             if not worked:
-                self._wake[kind].wait(_POLL_S)
+                self._wake[name].wait(_POLL_S)
 
-    def _load(self, kind: JobKind) -> None:
-        try:
-            self._models.embedder() if kind == "embedding" else self._models.extractor()
-        except Exception as error:  # noqa: BLE001 - computing raises it again, and it becomes the error of each job
-            self._note(f"{kind}: {error}")
+    def _tidy(self) -> bool:
+        """Maintain the database once in every sleep, when nothing else is left to do."""
+        asleep = self._activity.level() == "SleepMode"
+        if not asleep or self._is_tidy:
+            self._is_tidy = asleep
+            return False
+        self._is_tidy = True
+        delete_retired(self._connections)
+        self._connections.maintain()
+        self._note("maintenance done", logging.DEBUG)
+        return True
 
-    def _do(self, kind: JobKind, claimed: list[Job]) -> None:
-        """Compute and write the results of a batch; if that fails, of each job alone."""
+    def _do(self, kind: JobKind, claimed: Sequence[Job]) -> bool:
+        """Compute and write the results of a batch, if that fails of each job alone; False where none can be done."""
         try:
-            writes = self._compute(kind, [job.content for job in claimed])
+            writes = self._tasks.compute(kind, claimed)
             with self._connections.write() as tx:
                 for job, write in zip(claimed, writes, strict=True):
                     if jobs.finish(tx, job):
                         write(tx, job)
+        except _NO_FAULT as error:
+            self._pause(kind, error, is_transient=True)
+            self._release(kind, claimed)
+            return False
         except Exception as error:  # noqa: BLE001 - whatever a model raises is kept as the error of its job
             if self._stopping.is_set():  # the models may have been closed
-                with self._connections.write() as tx:
-                    jobs.release(tx, claimed)
+                self._release(kind, claimed)
             elif len(claimed) > 1:
                 for job in claimed:
                     self._do(kind, [job])
             else:
-                text = f"{type(error).__name__}: {error}"[:1000]
-                message = text.encode(errors="replace").decode()  # SQLite refuses lone surrogates
-                with self._connections.write() as tx:
-                    jobs.fail(tx, claimed[0], message)
-                self._note(f"{kind} of a message failed: {message}")
-            return
-        self._note(f"{kind} of {len(claimed)} messages done", logging.DEBUG)
+                self._fail(kind, claimed[0], error)
+            return True
+        self._pauses.pop(kind, None)
+        self._note(f"{kind} of {len(claimed)} {'chats' if kind == 'summary' else 'messages'} done", logging.DEBUG)
+        return True
 
-    def _compute(self, kind: JobKind, texts: list[str]) -> list[_Write]:
-        if kind == "entities":
-            return [_entity_writer(found) for found in self._models.extractor().extract_batch(texts)]
-        vectors, model = self._models.embed_documents(texts)
-        return [_vector_writer(parse_vector(vector), model) for vector in vectors]
+    def _fail(self, kind: JobKind, job: Job, error: Exception) -> None:
+        message = _describe(error)
+        with self._connections.write() as tx:
+            jobs.fail(tx, job, message)
+        self._note(f"{kind} of a message failed: {message}")
+
+    def _release(self, kind: JobKind, claimed: Sequence[Job]) -> None:
+        """Give jobs back, also those of an earlier call that failed, say, because the file was locked for long."""
+        owed = self._owed[kind] = [*self._owed.get(kind, ()), *claimed]
+        if owed:
+            with self._connections.write() as tx:
+                jobs.release(tx, owed)
+            owed.clear()
+
+    def _pause(self, kind: JobKind, error: Exception, *, is_transient: bool) -> None:
+        before = self._pauses.get(kind)
+        seconds = _FIRST_PAUSE_S if before is None else min(2 * before.seconds, _LONGEST_PAUSE_S)
+        self._pauses[kind] = Pause(_describe(error), is_transient, seconds, time.monotonic() + seconds)
+        self._note(f"{kind} waits for {seconds:g} s: {_describe(error)}")
+
+    @contextmanager
+    def _renewing(self, claimed: Sequence[Job]) -> Iterator[None]:
+        """Renew the lease of jobs until the block ends, so that no other worker does them as well."""
+        done = threading.Event()
+        thread = threading.Thread(target=self._renew, args=(claimed, done), name="weaver-lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _renew(self, claimed: Sequence[Job], done: threading.Event) -> None:
+        while not done.wait(self._lease_s / 3):
+            try:
+                with self._connections.write() as tx:
+                    jobs.renew(tx, claimed, self._lease_s)
+            except DatabaseError as error:  # the results are written only if the lease is still held
+                self._note(f"a lease could not be renewed: {_describe(error)}")
 
     def _note(self, event: str, level: int = logging.WARNING) -> None:
         self.last_event = event
         logger.log(level, "%s", excerpt(event, 500))
 
 
-def _vector_writer(vector: NDArray[np.float32], model: ModelIdentity) -> _Write:
-    def write(tx: Transaction, job: Job) -> None:
-        put_embedding(tx, job.node_key, vector, model)
-
-    return write
-
-
-def _entity_writer(found: list[Entity]) -> _Write:
-    def write(tx: Transaction, job: Job) -> None:
-        message_id = tx.value("SELECT id FROM node WHERE key = :key", key=job.node_key)
-        for entity in found:
-            place = {"start": entity.start, "end": entity.end}
-            entity_id = _entity_id(tx, entity.text, entity.label)
-            edge = Edge(new_id(), message_id, entity_id, MENTIONS, time.time(), place)
-            insert_edge(tx, edge, woven=True)
-
-    return write
-
-
-def _entity_id(tx: Transaction, label: str, entity_type: str) -> str:
-    """Return the node of an entity, which is made for its first mention."""
-    found: str | None = tx.value(
-        "SELECT n.id FROM node n WHERE n.type = 'Entity' AND json_extract(n.properties, '$.label') = :label"
-        " AND json_extract(n.properties, '$.entity_type') = :entity_type ORDER BY n.key LIMIT 1",
-        label=label,
-        entity_type=entity_type,
-    )
-    if found is not None:
-        return found
-    node = Node(new_id(), ENTITY, time.time(), {"label": label, "entity_type": entity_type})
-    insert_node(tx, node, woven=True)
-    return node.id
+def _describe(error: Exception) -> str:
+    """Return an error as text that a database can hold."""
+    return f"{type(error).__name__}: {error}"[:1000].replace("\0", "?").encode(errors="replace").decode()

@@ -8,12 +8,12 @@ import pytest
 
 
 class FakeClock:
-    """Stands for `time.monotonic` where deadlines are looked at; time passes when a test says so."""
+    """Stands for `time.monotonic` in a module, by default that of deadlines; time passes when a test says so."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module_time: str = "akidb_mlx.deadline.time") -> None:
         self._now = 0.0
         self._lock = threading.Lock()
-        monkeypatch.setattr("akidb_mlx.deadline.time", self)
+        monkeypatch.setattr(module_time, self)
 
     def monotonic(self) -> float:
         return self._now

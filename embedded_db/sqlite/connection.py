@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import threading
 import weakref
@@ -12,6 +13,7 @@ from typing import Any
 
 import apsw
 
+from embedded_db.engine import Transaction
 from embedded_db.errors import (
     DatabaseBusyError,
     DatabaseClosedError,
@@ -21,51 +23,93 @@ from embedded_db.errors import (
     DatabaseReadOnlyError,
     InvalidRecordError,
 )
+from embedded_db.graph import STEPS
+from embedded_db.query import GraphFilter
+from embedded_db.sqlite.filters import Conditions
+from embedded_db.sqlite.matrix import VectorMatrix
 from embedded_db.sqlite.schema import check_version, migrate
 
 MEMORY = ":memory:"
 # More threads than this at once wait for their turn.
 _MOST_CONNECTIONS = 16
 
-_pools: weakref.WeakSet[Connections] = weakref.WeakSet()
+_pools: weakref.WeakSet[SqliteConnections] = weakref.WeakSet()
 _forked = False
 
 
-class Transaction:
-    """Runs statements with bound parameters inside one transaction."""
+class SqliteTransaction(Transaction):
+    """A transaction on SQLite; lists are bound as JSON."""
+
+    TEXT_SOURCE = "node_text t JOIN node n ON n.key = t.rowid AND t.node_text MATCH :words"
+    TEXT_RANK = "t.rank"
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
 
     def rows(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
         """Return all rows of a statement."""
-        return self._connection.execute(sql, values).fetchall()
+        return self._execute(sql, values).fetchall()
 
     def row(self, sql: str, **values: Any) -> tuple[Any, ...] | None:
         """Return the first row of a statement, or None."""
-        return self._connection.execute(sql, values).fetchone()
-
-    def value(self, sql: str, **values: Any) -> Any:
-        """Return the only value of a statement's first row, or None where there is no row."""
-        row = self.row(sql, **values)
-        return None if row is None else row[0]
+        return self._execute(sql, values).fetchone()
 
     def run(self, sql: str, **values: Any) -> int:
         """Run a statement, and return how many rows it changed."""
-        self._connection.execute(sql, values)
+        self._execute(sql, values)
         return self._connection.changes()
 
     def run_many(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Run a statement once for each set of values."""
         self._connection.executemany(sql, rows)
 
+    def each(self, name: str) -> str:
+        """Return a subquery of the integers of a bound list."""
+        return f"SELECT value FROM json_each(:{name})"
 
-class Connections:
+    def string_property(self, column: str, name: str) -> str:
+        """Return the expression of a property of a JSON column."""
+        return f"json_extract({column}, '$.{name}')"
+
+    def reached(self, graph: GraphFilter) -> str:
+        """Return a query of the keys that a breadth-first search reaches; it binds `start`, `depth` and `edge_type`.
+
+        There is one recursive term for each direction: a single one with OR in its join could use no index. CROSS JOIN
+        fixes the order, from what was reached to the edges.
+        """
+        of_type = " AND e.type = :edge_type" if graph.edge_type is not None else ""
+        terms = "".join(
+            f" UNION SELECT e.{there}, r.depth + 1 FROM reached r CROSS JOIN edge e ON e.{here} = r.key{of_type}"
+            " WHERE r.depth < :depth"
+            for here, there in STEPS[graph.direction]
+        )
+        return f"WITH RECURSIVE reached (key, depth) AS (SELECT :start, 0{terms}) SELECT key FROM reached"
+
+    def conditions(self) -> Conditions:
+        """Return what builds the conditions of filters."""
+        return Conditions()
+
+    def match(self, words: list[str]) -> str:
+        """Return words as a query of FTS5, in which nothing that they hold is an operator; all of them must occur."""
+        return " AND ".join('"' + word.replace('"', '""') + '"' for word in words)
+
+    def size(self) -> int:
+        """Return the size of the file, without the log of recent writes."""
+        size: int = self.value("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
+        return size
+
+    def _execute(self, sql: str, values: dict[str, Any]) -> apsw.Cursor:
+        bound = {name: json.dumps(value) if isinstance(value, list) else value for name, value in values.items()}
+        return self._connection.execute(sql, bound)
+
+
+class SqliteConnections:
     """Lends connections to the transactions of all threads; a database in memory has a single one."""
 
     def __init__(self, path: str, lock_timeout: float) -> None:
         """Open the file and bring its schema up to date; see `EmbeddedDB`."""
         self.path = path
+        self.ranking = VectorMatrix()
         self._lock_timeout = lock_timeout
         self._closed = False
         # All that are open, idle or lent.
@@ -84,20 +128,28 @@ class Connections:
             raise
 
     @contextmanager
-    def read(self) -> Iterator[Transaction]:
+    def read(self) -> Iterator[SqliteTransaction]:
         """Give a transaction that sees one state of the database throughout."""
         with self._lend() as connection:
             connection.execute("BEGIN")
-            yield Transaction(connection)
+            yield SqliteTransaction(connection)
 
     @contextmanager
-    def write(self) -> Iterator[Transaction]:
+    def write(self) -> Iterator[SqliteTransaction]:
         """Give a transaction that is committed at the end of the block, or undone if the block raises."""
         self._check_open()  # in a forked child, another thread of the parent may hold the lock for ever
         with self._locked(self._writing), self._lend() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            yield Transaction(connection)
+            yield SqliteTransaction(connection)
             connection.execute("COMMIT")
+
+    def maintain(self) -> None:
+        """Tidy the file: statistics for the planner, one segment of the full text, and an empty log."""
+        with self.write() as tx:
+            tx.run("INSERT INTO node_text (node_text) VALUES ('optimize')")
+        with self._lend() as connection:
+            connection.pragma("optimize")
+            connection.pragma("wal_checkpoint", "truncate")
 
     def close(self) -> None:
         """Close all connections; one that is lent is closed when it comes back. Idempotent."""

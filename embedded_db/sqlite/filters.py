@@ -1,4 +1,4 @@
-"""Structural filters and words of a text query as SQL with bound values."""
+"""Structural filters as SQL with bound values."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from embedded_db.query import StructuralFilter
 # Properties that have a column of their own, and the type that they always have.
 _COLUMNS = {"id": str, "type": str, "chat_id": str, "content": str, "created_at": float}
 _COMPARISONS = {"GreaterThan": ">", "LessThan": "<", "GreaterThanOrEqual": ">=", "LessThanOrEqual": "<="}
-_FALSE = "0"
-# The condition on `node_text t` that a text query is.
-MATCH = "t.node_text MATCH :words"
+FALSE = "FALSE"
 
 
 class Conditions:
@@ -48,7 +46,7 @@ class Conditions:
         numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
         parts = [self._equals(name, constant) for constant in constants]
         parts += [self._compare(name, "IN", members) for members in (strings, numbers) if members]
-        return " OR ".join(parts) or _FALSE
+        return " OR ".join(parts) or FALSE
 
     def _equals(self, name: str, value: Any) -> str:
         if name in _COLUMNS:
@@ -66,7 +64,7 @@ class Conditions:
             one, operand = value[0], f"(SELECT value FROM json_each({operand}))"
         if kind := _COLUMNS.get(name):
             fits = isinstance(one, str) if kind is str else not isinstance(one, (str, bool))
-            return f"n.{name} {comparison} {operand}" if fits else _FALSE
+            return f"n.{name} {comparison} {operand}" if fits else FALSE
         path = self._path(name)
         types = "'text'" if isinstance(one, str) else "'integer', 'real'"
         # CASE, since the other side of an AND may be computed first.
@@ -78,7 +76,7 @@ class Conditions:
     def _contains(self, name: str, value: Any) -> str:
         if name in _COLUMNS:
             fits = isinstance(value, str) and _COLUMNS[name] is str
-            return f"instr(n.{name}, {self._bind(value)}) > 0" if fits else _FALSE
+            return f"instr(n.{name}, {self._bind(value)}) > 0" if fits else FALSE
         path = self._path(name)
         if value is None:
             inside = "j.type = 'null'"
@@ -91,8 +89,3 @@ class Conditions:
         if isinstance(value, str):
             whens += f" WHEN 'text' THEN instr(json_extract(n.properties, {path}), {self._bind(value)}) > 0"
         return f"CASE json_type(n.properties, {path}){whens} END"
-
-
-def match_expression(words: list[str]) -> str:
-    """Return words as a query of FTS5, in which nothing that they hold is an operator; all of them must occur."""
-    return " AND ".join('"' + word.replace('"', '""') + '"' for word in words)

@@ -102,7 +102,87 @@ CREATE TRIGGER node_deleted AFTER DELETE ON node WHEN old.content IS NOT NULL BE
 END;
 """
 
-MIGRATIONS = (_VERSION_1,)
+_VERSION_2 = """
+-- Models whose vectors are kept: those of the active one answer, those of the next are being computed by `reembed`, and
+-- those of a retired one are about to be deleted.
+CREATE TABLE model_2 (
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL,
+    revision TEXT NOT NULL,
+    dimension INTEGER NOT NULL,
+    prompt TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('active', 'next', 'retired'))
+) STRICT;
+INSERT INTO model_2 SELECT key, name, revision, dimension, prompt, 'active' FROM model;
+DROP TABLE model;
+ALTER TABLE model_2 RENAME TO model;
+CREATE UNIQUE INDEX model_state ON model (state) WHERE state IN ('active', 'next');
+
+CREATE TABLE embedding_2 (
+    node_key INTEGER NOT NULL REFERENCES node (key) ON DELETE CASCADE,
+    model_key INTEGER NOT NULL REFERENCES model (key) ON DELETE CASCADE,
+    vector BLOB NOT NULL,  -- little-endian float32
+    created_at REAL NOT NULL,
+    PRIMARY KEY (model_key, node_key)
+) STRICT;
+INSERT INTO embedding_2 SELECT node_key, 1, vector, created_at FROM embedding ORDER BY node_key;
+DROP TABLE embedding;
+ALTER TABLE embedding_2 RENAME TO embedding;
+CREATE INDEX embedding_node ON embedding (node_key);
+
+-- The list of changes is of the active model's vectors only.
+CREATE TRIGGER embedding_inserted AFTER INSERT ON embedding
+WHEN (SELECT state FROM model WHERE key = new.model_key) = 'active' BEGIN
+    DELETE FROM embedding_change WHERE node_key = new.node_key;
+    INSERT INTO embedding_change (node_key) VALUES (new.node_key);
+END;
+CREATE TRIGGER embedding_updated AFTER UPDATE ON embedding
+WHEN (SELECT state FROM model WHERE key = new.model_key) = 'active' BEGIN
+    DELETE FROM embedding_change WHERE node_key = new.node_key;
+    INSERT INTO embedding_change (node_key) VALUES (new.node_key);
+END;
+CREATE TRIGGER embedding_deleted AFTER DELETE ON embedding
+WHEN (SELECT state FROM model WHERE key = old.model_key) = 'active' BEGIN
+    DELETE FROM embedding_change WHERE node_key = old.node_key;
+    INSERT INTO embedding_change (node_key) VALUES (old.node_key);
+END;
+
+-- Messages with text that no summary covers yet; 20 of a chat make one.
+CREATE TABLE unsummarised (
+    node_key INTEGER PRIMARY KEY REFERENCES node (key) ON DELETE CASCADE,
+    chat_key INTEGER NOT NULL REFERENCES node (key) ON DELETE CASCADE
+) STRICT;
+CREATE INDEX unsummarised_chat ON unsummarised (chat_key, node_key);
+INSERT INTO unsummarised SELECT n.key, c.key FROM node n JOIN node c ON c.id = n.chat_id AND c.type = 'Chat'
+    WHERE n.type = 'Message' AND trim(n.content, char(9, 10, 11, 12, 13, 32)) <> '';
+
+-- The outbox. Jobs of the kind 'summary' are of a chat that needs one, or of a summary that is to be written anew;
+-- the others are of a message.
+CREATE TABLE job_2 (
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
+    node_key INTEGER NOT NULL REFERENCES node (key) ON DELETE CASCADE,
+    kind TEXT NOT NULL CHECK (kind IN ('embedding', 'entities', 'links', 'summary')),
+    size INTEGER NOT NULL DEFAULT 0,  -- characters of the text, which bound a claim
+    failed INTEGER NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0,  -- counted by the claim, so those that killed their process count, too
+    due REAL NOT NULL DEFAULT 0,
+    worker TEXT NOT NULL DEFAULT '',
+    leased_until REAL NOT NULL DEFAULT 0,
+    error TEXT NOT NULL DEFAULT '',
+    UNIQUE (node_key, kind)
+) STRICT;
+INSERT INTO job_2 SELECT j.key, node_key, kind, coalesce(length(n.content), 0), failed, attempts, due, worker,
+    leased_until, error FROM job j JOIN node n ON n.key = j.node_key ORDER BY j.key;
+DROP TABLE job;
+ALTER TABLE job_2 RENAME TO job;
+CREATE INDEX job_open ON job (kind, failed, key);
+INSERT INTO job (node_key, kind) SELECT e.node_key, 'links' FROM embedding e JOIN node n ON n.key = e.node_key
+    WHERE n.type = 'Message' ORDER BY e.node_key;
+INSERT INTO job (node_key, kind)
+    SELECT chat_key, 'summary' FROM unsummarised GROUP BY chat_key HAVING count(*) >= 20 ORDER BY chat_key;
+"""
+
+MIGRATIONS = (_VERSION_1, _VERSION_2)
 
 
 def migrate(connection: apsw.Connection, path: str) -> None:

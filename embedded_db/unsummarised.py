@@ -1,0 +1,40 @@
+"""The messages that no summary covers yet."""
+
+from __future__ import annotations
+
+from embedded_db import jobs
+from embedded_db.engine import Transaction
+
+# So many messages of a chat make a summary.
+MESSAGES = 20
+
+
+def add(tx: Transaction, key: int, chat_key: int) -> None:
+    """Note a message with text, and queue its chat's summary if it is the last one that this needs."""
+    tx.run(
+        "INSERT INTO unsummarised (node_key, chat_key) VALUES (:key, :chat) ON CONFLICT (node_key) DO NOTHING",
+        key=key,
+        chat=chat_key,
+    )
+    queue_if_due(tx, chat_key)
+
+
+def remove(tx: Transaction, key: int) -> None:
+    """Take a message away, because a summary covers it or its text is gone."""
+    tx.run("DELETE FROM unsummarised WHERE node_key = :key", key=key)
+
+
+def first(tx: Transaction, chat_key: int) -> list[int]:
+    """Return the oldest messages of a chat that no summary covers, as many as make one at most."""
+    rows = tx.rows(
+        "SELECT node_key FROM unsummarised WHERE chat_key = :chat ORDER BY node_key LIMIT :most",
+        chat=chat_key,
+        most=MESSAGES,
+    )
+    return [key for (key,) in rows]
+
+
+def queue_if_due(tx: Transaction, chat_key: int) -> None:
+    """Queue a chat's summary if there are enough messages, unless it is queued already."""
+    if len(first(tx, chat_key)) == MESSAGES and not jobs.exists(tx, chat_key, "summary"):
+        jobs.enqueue(tx, chat_key, "summary")
