@@ -6,6 +6,7 @@ takes any leading axes, so those that MLX makes one of for it stay as they are.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,6 +39,11 @@ _ELEMENTWISE = {
     "LogicalOr": "Or",
     "FloorDivide": "Div",  # of integers that are not negative
 }
+# ONNX Runtime's operators for a sum and the norm of it.
+_SKIP_NORMS = {
+    "LayerNormalization": "SkipLayerNormalization",
+    "RMSNormalization": "SkipSimplifiedLayerNormalization",
+}
 _REDUCTIONS = {2: "ReduceSum", 3: "ReduceProd", 4: "ReduceMin", 5: "ReduceMax"}
 _SUM = 2
 _BITWISE = {0: "And", 1: "Or"}
@@ -60,6 +66,10 @@ class Converter:
         for name, constant in trace.constants.items():
             self._values[name] = Value(name, constant.shape, str(constant.dtype), constant.shape)
         self._producers = {array.name: one for one in trace.operations for array in one.outputs}
+        self._consumers: dict[str, list[Operation]] = defaultdict(list)
+        for one in trace.operations:
+            for array in one.inputs:
+                self._consumers[array.name].append(one)
         self._splits: dict[tuple[str, str, tuple[Any, ...]], list[str]] = {}
 
     def convert(self) -> list[str]:
@@ -69,8 +79,10 @@ class Converter:
             ModelLoadError: there is an operation that has no counterpart.
         """
         for operation in self._trace.operations:
-            self._convert(operation)
+            if operation.outputs[0].name not in self._values:  # else it is part of an operator that was added
+                self._convert(operation)
         outputs = [self._whole(array) for array in self._trace.outputs]
+        self.graph.remove_unused(outputs)
         used = {name for node in self.graph.nodes for name in node.input}
         for name, constant in self._trace.constants.items():
             if name in used:
@@ -79,6 +91,8 @@ class Converter:
 
     def _convert(self, operation: Operation) -> None:
         kind, output = operation.kind, operation.outputs[0]
+        if kind == "Add" and self._add_and_norm(operation):
+            return
         if kind in _ELEMENTWISE:
             self._elementwise(_ELEMENTWISE[kind], operation)
         elif (method := _METHODS.get(kind)) is not None:
@@ -124,6 +138,24 @@ class Converter:
         values = [self._plain(array) for array in operation.inputs]
         name = self.graph.one(operator, *(value.name for value in values))
         self._set(operation.outputs[0], name, _broadcast([value.held for value in values]))
+
+    def _add_and_norm(self, operation: Operation) -> bool:
+        """Add the operator of ONNX Runtime for a sum of token vectors and its norm; return whether there is a norm."""
+        output = operation.outputs[0]
+        consumers = self._consumers[output.name]
+        norm = next((one for one in consumers if one.kind in _SKIP_NORMS and one.inputs[0] == output), None)
+        values = [self._plain(array) for array in operation.inputs]
+        if norm is None or len(output.shape) != 3 or any(value.held != output.shape for value in values):
+            return False
+        assert norm.attributes is not None
+        weight, *bias = (self._whole(array) for array in norm.inputs[1:])
+        operator = _SKIP_NORMS[norm.kind]
+        inputs = [value.name for value in values] + [weight, *(bias or [""] * (operator == "SkipLayerNormalization"))]
+        wanted = len(consumers) > 1 or output in self._trace.outputs
+        names = self.graph.add(operator, inputs, 4 if wanted else 1, _MICROSOFT, **norm.attributes)
+        self._set(norm.outputs[0], names[0])
+        self._set(output, names[-1])
+        return True
 
     def _not_equal(self, operation: Operation, output: TracedArray) -> None:
         self._elementwise("Equal", operation)

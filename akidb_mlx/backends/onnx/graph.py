@@ -105,6 +105,16 @@ class Graph:
         """Return the name of the ends of slices as a tensor (n,)."""
         return self.sizes(tuple(_TO_THE_END if end == size else end for size, end in zip(shape, ends, strict=True)))
 
+    def remove_unused(self, outputs: Sequence[str]) -> None:
+        """Remove the nodes that the outputs do not depend on."""
+        wanted, kept = set(outputs), []
+        for node in reversed(self.nodes):
+            if not wanted.isdisjoint(node.output):
+                wanted.update(node.input)
+                kept.append(node)
+        self.nodes = kept[::-1]
+        self.constants = {name: array for name, array in self.constants.items() if name in wanted}
+
     def _size(self, size: int | Size) -> str:
         """Return the name of one size as a tensor (1,)."""
         if isinstance(size, int):
