@@ -255,9 +255,7 @@ def engine_limits(settings: Settings) -> EngineLimits:
     )
 
 
-def load_model(
-    checkpoint: Checkpoint, device: DeviceName, settings: Settings, onnx_file: Path | None = None
-) -> Model:
+def load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings, onnx_file: Path | None = None) -> Model:
     """Load the model on the owner thread, where MLX or ONNX Runtime is imported for the first time."""
     if onnx_file is not None:
         from akidb_mlx.backends.onnx.model import OnnxModel

@@ -93,7 +93,8 @@ class Settings(BaseSettings):
         "installed and the model has an ONNX file.",
     )
     onnx_file: str | None = Field(
-        None, description="Name of the model's ONNX file, as model_fp16.onnx; the exported one, else model.onnx if unset."
+        None,
+        description="Name of the model's ONNX file, as model_fp16.onnx; the exported one, else model.onnx if unset.",
     )
     precision: Precision = Field(
         "auto",

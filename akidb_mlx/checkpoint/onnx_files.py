@@ -13,7 +13,7 @@ FOLDER = "onnx"
 # The file that `akidb-mlx export` writes beside a model.
 EXPORTED = "exported.onnx"
 # The name that exporters give to a model in float32.
-_USUAL = "model.onnx"
+USUAL = "model.onnx"
 _NAME = re.compile(r"(onnx/)?([A-Za-z0-9][A-Za-z0-9._-]{0,120}?)(\.onnx)?")
 
 
@@ -40,7 +40,7 @@ def find_onnx_file(directory: Path, name: str | None) -> Path | None:
     Raises:
         ModelLoadError: the directory cannot be looked at.
     """
-    names = [EXPORTED, _USUAL] if name is None else [name]
+    names = [EXPORTED, USUAL] if name is None else [name]
     places = [directory / folder / one for one in names for folder in (FOLDER, "")]
     return next((place for place in places if is_file(place)), None)
 
@@ -56,5 +56,5 @@ def require_onnx_file(directory: Path, name: str | None) -> Path:
     others = sorted(path.name for path in directory.glob(f"{FOLDER}/*.onnx"))
     listed = f"; found {', '.join(others)[:200]}: name one with onnx_file" if others else ""
     raise ModelLoadError(
-        f"{directory} holds no {name or _USUAL} in its folder {FOLDER}{listed}; `akidb-mlx export` makes one"
+        f"{directory} holds no {name or USUAL} in its folder {FOLDER}{listed}; `akidb-mlx export` makes one"
     )

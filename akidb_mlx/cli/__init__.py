@@ -18,6 +18,7 @@ from akidb_mlx.cli.catalog import models as show_catalog
 from akidb_mlx.cli.doctor import doctor
 from akidb_mlx.cli.embed import embed
 from akidb_mlx.cli.entities import entities
+from akidb_mlx.cli.export import export
 from akidb_mlx.cli.output import report, write_line
 from akidb_mlx.cli.rerank import rerank
 from akidb_mlx.cli.route import route
@@ -61,6 +62,7 @@ for command in (
     models.update,
 ):
     app.command()(command)
+app.command()(export)
 app.command()(stdio)
 app.command()(doctor)
 

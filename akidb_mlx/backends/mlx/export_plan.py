@@ -10,14 +10,15 @@ import mlx.core as mx
 from akidb_mlx.backends.mlx import activations
 from akidb_mlx.backends.mlx.activations import Activation
 from akidb_mlx.backends.mlx.attention import Attention, Mask, biased_mask, fused_attention
-from akidb_mlx.backends.mlx.encoders import Encoder, TokenBatch, build_encoder
+from akidb_mlx.backends.mlx.encoders import TokenBatch, build_encoder
 from akidb_mlx.backends.mlx.head import EmbeddingHead, normalize
 from akidb_mlx.backends.mlx.layers import Embedding, QuantizedMatrix
 from akidb_mlx.backends.mlx.operators import named
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.rotary import Rotation, rotation_table, tabulated_rotation
-from akidb_mlx.backends.mlx.tracing import Trace, trace
+from akidb_mlx.backends.mlx.tracing import trace
 from akidb_mlx.backends.mlx.weights import WeightReader
+from akidb_mlx.backends.traced import Trace
 from akidb_mlx.checkpoint.architectures.rotary import RotaryPositions
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.runtime.locks import device_lock

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -16,66 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from akidb_mlx.backends.mlx.operators import naming_operators
+from akidb_mlx.backends.traced import Operation, Size, Trace, TracedArray
 from akidb_mlx.errors import ModelLoadError
 
 # Batch and length of each trace: primes, the lengths beyond any window or limit on which an encoder branches.
 _SIZES = ((3, 1_048_583), (5, 1_048_613), (11, 1_048_733))
-
-
-@dataclass(frozen=True)
-class Size:
-    """A size of an array, factor * batch^batch_power * length^length_power + offset."""
-
-    factor: int
-    batch_power: int
-    length_power: int
-    offset: int = 0
-
-    def at(self, batch: int, length: int) -> int:
-        """Return its value."""
-        return int(self.factor * batch**self.batch_power * length**self.length_power + self.offset)
-
-
-BATCH, LENGTH = Size(1, 1, 0), Size(1, 0, 1)
+# The powers of batch and length in a size.
 _FORMS = ((0, 1), (1, 0), (1, 1))
-
-
-@dataclass(frozen=True)
-class TracedArray:
-    """An array of a trace, by its name; `dtype` is NumPy's name of its type."""
-
-    name: str
-    shape: tuple[int | Size, ...]
-    dtype: str
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One of MLX's operations, or a named operator.
-
-    Attributes:
-        kind: its name, as in "Reshape".
-        inputs: the arrays that it reads.
-        outputs: those that it makes.
-        arguments: its other arguments, in MLX's order.
-        attributes: those of a named operator; None for an operation of MLX.
-    """
-
-    kind: str
-    inputs: tuple[TracedArray, ...]
-    outputs: tuple[TracedArray, ...]
-    arguments: tuple[Any, ...] = ()
-    attributes: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Trace:
-    """The computation of some outputs: the operations that they need, in the order of their computation."""
-
-    inputs: tuple[TracedArray, ...]
-    outputs: tuple[TracedArray, ...]
-    constants: Mapping[str, NDArray[Any]]
-    operations: tuple[Operation, ...]
 
 
 def trace(function: Callable[..., Sequence[mx.array]], inputs: Callable[[int, int], Sequence[mx.array]]) -> Trace:
@@ -177,7 +123,9 @@ def _solve(values: Sequence[int]) -> Size:
         size = Size(factor, batch_power, length_power, values[0] - factor * terms[0])
         if not rest and [size.at(*sizes) for sizes in _SIZES] == list(values):
             return size
-    raise ModelLoadError(f"one of its sizes ({', '.join(map(str, values))}) depends on those of its texts in no known way")
+    raise ModelLoadError(
+        f"one of its sizes ({', '.join(map(str, values))}) depends on those of its texts in no known way"
+    )
 
 
 def _unwrapped(operation: Operation, constants: Mapping[str, mx.array]) -> Operation:

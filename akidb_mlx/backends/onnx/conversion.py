@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from akidb_mlx.backends.mlx.tracing import LENGTH, Operation, Size, Trace, TracedArray
 from akidb_mlx.backends.onnx.graph import Graph, Shape, Value, onnx_type
+from akidb_mlx.backends.traced import LENGTH, Operation, Size, Trace, TracedArray
 from akidb_mlx.errors import ModelLoadError
 
 _MICROSOFT = "com.microsoft"
@@ -101,7 +101,9 @@ class Converter:
             raise ModelLoadError(f"the model computes {kind}, which cannot be exported to ONNX")
 
     def _set(self, array: TracedArray, name: str, held: Shape | None = None, unflattened: Value | None = None) -> None:
-        self._values[array.name] = Value(name, array.shape, array.dtype, array.shape if held is None else held, unflattened)
+        self._values[array.name] = Value(
+            name, array.shape, array.dtype, array.shape if held is None else held, unflattened
+        )
 
     def _value(self, array: TracedArray) -> Value:
         return self._values[array.name]
@@ -111,7 +113,9 @@ class Converter:
         value = self._value(array)
         if value.unflattened is None:
             return value
-        name = self.graph.one("Reshape", self._whole_value(value.unflattened), self._target(value.unflattened.shape, value.shape))
+        name = self.graph.one(
+            "Reshape", self._whole_value(value.unflattened), self._target(value.unflattened.shape, value.shape)
+        )
         self._set(array, name)
         return self._value(array)
 
@@ -126,7 +130,9 @@ class Converter:
 
     def _target(self, shape: Shape, target: Shape) -> str:
         """Return the name of the shape of a Reshape: sizes that stay are 0, and one may be left to be found."""
-        sizes = [0 if shape[i : i + 1] == (size,) and not isinstance(size, int) else size for i, size in enumerate(target)]
+        sizes = [
+            0 if shape[i : i + 1] == (size,) and not isinstance(size, int) else size for i, size in enumerate(target)
+        ]
         unknown = [i for i, size in enumerate(sizes) if isinstance(size, Size)]
         if len(unknown) == 1:
             sizes[unknown[0]] = -1
@@ -409,7 +415,9 @@ class Converter:
         name = self._whole_value(value)
         if value.dtype != "bool":
             return name
-        return self.graph.shared("Where", name, self.graph.constant(0, "float32"), self.graph.constant(_MASKED, "float32"))
+        return self.graph.shared(
+            "Where", name, self.graph.constant(0, "float32"), self.graph.constant(_MASKED, "float32")
+        )
 
     def _spread(self, mask: TracedArray, queries: TracedArray, keys: TracedArray) -> str:
         """Return the name of a mask for each query, as `Attention` takes it."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from akidb_mlx.backends.mlx.tracing import BATCH, LENGTH, Size
+from akidb_mlx.backends.traced import BATCH, LENGTH, Size
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -56,7 +56,9 @@ class Graph:
         self._ids = ids
         self._made: dict[Any, str] = {}
 
-    def add(self, operator: str, inputs: Sequence[str], outputs: int = 1, domain: str = "", **attributes: Any) -> list[str]:
+    def add(
+        self, operator: str, inputs: Sequence[str], outputs: int = 1, domain: str = "", **attributes: Any
+    ) -> list[str]:
         """Add a node, and return the names of its outputs."""
         from onnx import helper
 

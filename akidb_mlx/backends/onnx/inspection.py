@@ -159,12 +159,14 @@ class Inspection:
             found = path.stat().st_size if inside and path.is_file() else None
             offset, length = (int(location.get(key) or default) for key, default in (("offset", 0), ("length", size)))
         except (OSError, ValueError) as error:
-            raise self._refusal(f"the data of the tensor {cut(name)!r} cannot be found: {cut(str(error), 200)}") from error
+            raise self._refusal(
+                f"the data of the tensor {cut(name)!r} cannot be found: {cut(str(error), 200)}"
+            ) from error
         if not inside:
             raise self._refusal(f"the data of the tensor {cut(name)!r} lies outside of its folder, in {cut(given)!r}")
         if found is None:
             raise self._refusal(f"the file {cut(given)!r} with the data of its tensors is missing beside it")
-        if not (0 <= offset and length == size and offset + size <= found):
+        if not (offset >= 0 and length == size and offset + size <= found):
             raise self._refusal(f"the data of the tensor {cut(name)!r} is not all in {cut(given)!r}, which is cut off")
         self.external.add(path.relative_to(folder).as_posix())
 

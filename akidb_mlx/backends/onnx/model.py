@@ -26,6 +26,8 @@ from akidb_mlx.vectors import Rows, Vectors
 # Most tokens in one batch; the fastest on a CPU core, whose caches then hold the activations (docs/backends.md).
 _TOKEN_BUDGET = {"cpu": 512, "gpu": 8192}
 _MAX_LANES = 8
+# The entry of a file's metadata that says whether its vectors have length 1, so that no call could have them otherwise.
+_NORMALIZED = "akidb.normalized"
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,10 @@ class OnnxModel(Model):
             ConfigurationError: ONNX Runtime is not installed, or has no such device.
         """
         provider = find_provider(device)
-        kind = "gpu" if device == "gpu" else "cpu"
         inspected = inspect(file)
+        if inspected.metadata.get(_NORMALIZED) == "true":
+            raise ModelLoadError(f"{file} was exported with --normalize, for other programs: export it without")
+        kind = "gpu" if device == "gpu" else "cpu"
         lanes = min(cpu_runtime.cores(), _MAX_LANES) if kind == "cpu" else 1
         self._file = file
         self._session = open_session(file, provider, threads=1 if kind == "cpu" else 0)

@@ -89,5 +89,7 @@ def _import() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ConfigurationError(f"backend onnx: ONNX Runtime cannot start on this machine: {shorten(error)}") from error
+        raise ConfigurationError(
+            f"backend onnx: ONNX Runtime cannot start on this machine: {shorten(error)}"
+        ) from error
     return onnxruntime
