@@ -18,7 +18,7 @@ from model_cache.files import list_names, select_needed
 
 def export(
     model: Annotated[str, typer.Argument(help="Catalogue name, org/repo, org/repo@revision or directory of a model.")],
-    to: Annotated[Literal["onnx"], typer.Option(help="Format to write.")] = "onnx",
+    to: Annotated[Literal["onnx"], typer.Option(help="Format to write.")] = "onnx",  # noqa: ARG001 - there is one
     output: Annotated[
         Path | None,
         typer.Option(
@@ -54,7 +54,7 @@ def export(
         card = CATALOG.get(model) or find_record(model)
         prompts = choose_prompts(checkpoint.prompts, card.prompts if card else {})
         if output is None:
-            own = Path(model).is_dir()
+            own = Path(model).is_dir()  # else the model may be a package's or another program's, which stay as they are
             with nullcontext(directory) if own else settings.open_cache().attaching(directory) as folder:
                 made = export_model(checkpoint, prompts, folder / FOLDER / EXPORTED, pooled=pooling)
             files = [directory / FOLDER / file.name for file in made]
