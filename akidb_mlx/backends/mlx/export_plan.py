@@ -11,7 +11,7 @@ from akidb_mlx.backends.mlx import activations
 from akidb_mlx.backends.mlx.activations import Activation
 from akidb_mlx.backends.mlx.attention import Attention, Mask, biased_mask, fused_attention
 from akidb_mlx.backends.mlx.encoders import TokenBatch, build_encoder
-from akidb_mlx.backends.mlx.head import EmbeddingHead, normalize
+from akidb_mlx.backends.mlx.head import build_heads, normalize
 from akidb_mlx.backends.mlx.layers import Embedding, QuantizedMatrix
 from akidb_mlx.backends.mlx.operators import named
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
@@ -77,7 +77,7 @@ def trace_model(checkpoint: Checkpoint, *, pooled: bool, normalized: bool) -> Tr
     with device_lock, mx.stream(mx.cpu):
         weights = _PlainWeights(checkpoint, plan)
         encoder = build_encoder(checkpoint, weights, plan)
-        head = EmbeddingHead(next(iter(checkpoint.heads.values())), weights, plan, encoder.hidden_size)
+        head = next(iter(build_heads(checkpoint, weights, plan, encoder.hidden_size).values()))
         weights.check_complete()
     weights.evaluate()
 
