@@ -337,7 +337,7 @@ class Converter:
         values, *table = operation.inputs
         half = table[0].shape[-1]
         assert isinstance(half, int)
-        dimensions = {} if 2 * half == values.shape[-1] else {"rotary_embedding_dim": 2 * half}
+        dimensions: dict[str, Any] = {} if 2 * half == values.shape[-1] else {"rotary_embedding_dim": 2 * half}
         name = self.graph.add(
             "RotaryEmbedding", [self._whole(values), *map(self._whole, table), self._positions()], **dimensions
         )[0]

@@ -20,19 +20,20 @@ from akidb_mlx.vectors import Vectors
 # The constant of torch.nn.functional.normalize, which sentence-transformers leaves as it is.
 _SMALLEST_LENGTH = 1e-12
 
-Step = Callable[[Vectors], Vectors]
+Step = Callable[[Vectors], Any]
 _erf = np.vectorize(math.erf, otypes=[np.float32])
 
 
 def _softplus(x: Vectors) -> Vectors:
-    return np.logaddexp(x, np.float32(0)).astype(np.float32)
+    result: Vectors = np.logaddexp(x, np.float32(0))
+    return result
 
 
 def _sigmoid(x: Vectors) -> Vectors:
     return np.exp(-_softplus(-x)).astype(np.float32)
 
 
-def _elu(x: Vectors) -> Vectors:
+def _elu(x: Vectors) -> Any:
     return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
 
 
@@ -101,10 +102,11 @@ class TokenHead:
             through = self._load(f"{module.name}.residual.weight", (module.outputs, inputs)).T
 
         def dense(vectors: Vectors) -> Vectors:
-            output = activation(vectors @ weight + bias)
+            output: Vectors = activation(vectors @ weight + bias)
             if not module.residual:
                 return output
-            return output + (vectors if through is None else vectors @ through)
+            output = output + (vectors if through is None else vectors @ through)
+            return output
 
         return dense
 
@@ -133,7 +135,8 @@ class TokenHead:
 
 
 def _normalize(vectors: Vectors) -> Vectors:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), _SMALLEST_LENGTH)
+    lengths: Vectors = np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(_SMALLEST_LENGTH))
+    return vectors / lengths
 
 
 def _pool(hidden: Vectors, rows: TokenRows, mode: PoolingMode) -> Vectors:
@@ -144,7 +147,8 @@ def _pool(hidden: Vectors, rows: TokenRows, mode: PoolingMode) -> Vectors:
     places = np.arange(hidden.shape[1])
     counts = (places < lengths[:, None]) & (places >= first)
     if mode == "max":
-        return np.where(counts[:, :, None], hidden, -np.inf).max(axis=1)
+        largest: Vectors = np.where(counts[:, :, None], hidden, np.float32(-np.inf)).max(axis=1)
+        return largest
     # Vectors of padding are not multiplied by zero: in half precision, they could be NaN.
     kept = hidden if counts.all() else np.where(counts[:, :, None], hidden, np.float32(0))
     weights = counts.astype(np.float32)

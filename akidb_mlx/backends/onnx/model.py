@@ -146,7 +146,7 @@ class OnnxModel(Model):
             raise ModelLoadError(f"{self._file}: the vectors of its routes have different sizes ({sorted(sizes)})")
         if not np.isfinite(vectors).all():
             raise ModelLoadError(f"{self._file} computes values that are not finite: its weights are damaged")
-        return sizes.pop()
+        return int(sizes.pop())
 
     def _compute(self, rows: TokenRows) -> Vectors:
         return self._finish(self._run(rows), rows)
