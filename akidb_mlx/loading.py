@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
-from typing import get_args
 
+from akidb_mlx.backends.onnx import runtime as onnx_runtime
 from akidb_mlx.catalog import ALL_MODELS, ModelRecord, Task
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
+from akidb_mlx.checkpoint.onnx_files import find_onnx_file, parse_onnx_file, require_onnx_file
 from akidb_mlx.closeable import Closeable
 from akidb_mlx.engine.backend import Model, ModelFacts
 from akidb_mlx.engine.engine import Engine
 from akidb_mlx.engine.life import EngineLimits
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ModelLoadError
 from akidb_mlx.reports import Health, RunningModelInfo, ServiceMetrics
-from akidb_mlx.resolve import acquire_directory, resolve_device
+from akidb_mlx.resolve import acquire_directory, resolve_backend, resolve_device
 from akidb_mlx.runtime import mlx_import
 from akidb_mlx.runtime.descriptors import open_standard_descriptors
 from akidb_mlx.runtime.finalizers import clean_up_after
@@ -42,12 +43,16 @@ class Opening:
     Attributes:
         directory: its files, which stay while the model runs.
         device: where it runs.
+        backend: the library that was asked for.
+        onnx_file: the ONNX file that ONNX Runtime is to compute; None where MLX is.
         settings: the settings that count.
         resources: the files and the engine, released in reverse.
     """
 
     directory: Path
     device: DeviceName
+    backend: BackendName
+    onnx_file: Path | None
     settings: Settings
     resources: ExitStack
 
@@ -71,9 +76,10 @@ class RunningModel(Closeable):
         known: Mapping[str, ModelRecord],
         *,
         device: str | None,
-        backend: str,
+        backend: str | None,
         auto_download: bool,
         settings: Settings | None,
+        onnx_file: str | None = None,
     ) -> Iterator[Opening]:
         """Check arguments and find a model, which the block then loads.
 
@@ -82,16 +88,22 @@ class RunningModel(Closeable):
         self._model_name = parse_name(model_name)
         settings = parse_settings(settings)
         chosen_device = resolve_device(device, settings)
-        check_arguments(backend, auto_download)
+        if not isinstance(auto_download, bool):
+            raise InvalidInputError(f"auto_download must be True or False, found {auto_download!r}")
+        chosen_backend = resolve_backend(backend, settings)
+        onnx_name = parse_onnx_file(settings.onnx_file if onnx_file is None else onnx_file)
         check_task(self._model_name, ALL_MODELS, task)
-        mlx_import.check_installed()  # before a model is downloaded that could not run
+        check_backend(chosen_backend, task)  # before a model is downloaded that could not run
         open_standard_descriptors()  # before a file that is open only for a while has one of their numbers
         resources = ExitStack()
         self._release = resources.close
         try:
             directory = acquire_directory(resources, self._model_name, known, settings, auto_download)
             self._revision = directory.name if is_commit(directory.name) else None
-            yield Opening(directory, chosen_device, settings, resources)
+            file = choose_onnx_file(directory, chosen_backend, chosen_device, settings, onnx_name, task)
+            if file is None:
+                mlx_import.check_installed()
+            yield Opening(directory, chosen_device, chosen_backend, file, settings, resources)
         except BaseException:
             resources.close()
             raise
@@ -100,7 +112,13 @@ class RunningModel(Closeable):
     def _start(self, opening: Opening, checkpoint: Checkpoint) -> None:
         """Begin to load a model on an engine's thread."""
         self._checkpoint = checkpoint
-        load = partial(load_model, checkpoint, opening.device, opening.settings)
+        file = opening.onnx_file
+        if checkpoint.towers or checkpoint.static is not None:
+            if opening.backend == "onnx":
+                kind = "several encoders" if checkpoint.towers else "no encoder but a table"
+                raise ConfigurationError(f"backend onnx: {self._model_name} has {kind}: use auto")
+            file = None
+        load = partial(load_model, checkpoint, opening.device, opening.settings, file)
         self._engine = Engine(load, engine_limits(opening.settings), type(self).__name__)
         opening.resources.callback(self._engine.close)
 
@@ -158,17 +176,37 @@ class RunningModel(Closeable):
         self._release()
 
 
-def check_arguments(backend: str, auto_download: bool) -> None:
-    """Refuse a backend that there is not, and a flag that is none.
+def check_backend(backend: BackendName, task: Task) -> None:
+    """Refuse a backend that is not installed, or does not compute models of a task.
 
     Raises:
-        ConfigurationError: there is no such backend.
-        InvalidInputError: the flag is something else than a truth value.
+        ConfigurationError: it is, or does.
     """
-    if backend not in get_args(BackendName):
-        raise ConfigurationError(f"backend must be one of {', '.join(get_args(BackendName))}, found {backend!r}")
-    if not isinstance(auto_download, bool):
-        raise InvalidInputError(f"auto_download must be True or False, found {auto_download!r}")
+    if backend == "onnx":
+        if task != "embedding":
+            raise ConfigurationError(f"backend onnx computes embedding models, and not {_TASKS[task][0]}: use mlx")
+        onnx_runtime.check_installed()
+    elif backend == "mlx" or task != "embedding" or not onnx_runtime.is_installed():
+        mlx_import.check_installed()
+
+
+def choose_onnx_file(
+    directory: Path, backend: BackendName, device: DeviceName, settings: Settings, name: str | None, task: Task
+) -> Path | None:
+    """Return the ONNX file that is to be computed, None where MLX is to compute.
+
+    With "auto", MLX computes on a GPU. On a plain CPU, ONNX Runtime is faster; it computes where it is installed and
+    the model has a file in float32: the exported or the usual one.
+
+    Raises:
+        ModelLoadError: ONNX Runtime was asked for, and there is no such file.
+    """
+    if backend == "onnx":
+        return require_onnx_file(directory, name)
+    plain = device == "cpu" or (device == "auto" and not mlx_import.may_have_gpu())
+    if backend == "mlx" or task != "embedding" or not plain or settings.precision not in ("auto", "float32"):
+        return None
+    return find_onnx_file(directory, name) if onnx_runtime.is_installed() else None
 
 
 def check_task(model_name: str, known: Mapping[str, ModelRecord], task: Task) -> None:
@@ -217,8 +255,12 @@ def engine_limits(settings: Settings) -> EngineLimits:
     )
 
 
-def load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings) -> Model:
-    """Load the model on the owner thread, where MLX is imported for the first time."""
+def load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings, onnx_file: Path | None = None) -> Model:
+    """Load the model on the owner thread, where MLX or ONNX Runtime is imported for the first time."""
+    if onnx_file is not None:
+        from akidb_mlx.backends.onnx.model import OnnxModel
+
+        return OnnxModel(checkpoint, onnx_file, device, settings.token_budget)
     if checkpoint.towers:
         from akidb_mlx.backends.towers import TowersModel
 

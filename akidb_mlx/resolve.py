@@ -10,7 +10,7 @@ from typing import cast, get_args
 
 from akidb_mlx.catalog import ModelRecord, SummaryModelRecord
 from akidb_mlx.errors import ConfigurationError, ModelLoadError, ModelNotFoundError
-from akidb_mlx.settings import DeviceName, Settings
+from akidb_mlx.settings import BackendName, DeviceName, Settings
 from model_cache import CorruptModelError, ModelCacheError
 
 # From this similarity on, by difflib's measure, a name is taken for one of the catalogue with a slip in it.
@@ -71,3 +71,16 @@ def resolve_device(device: str | None, settings: Settings) -> DeviceName:
     if device not in get_args(DeviceName):
         raise ConfigurationError(f"device must be one of {', '.join(get_args(DeviceName))}, found {device!r}")
     return cast("DeviceName", device)
+
+
+def resolve_backend(backend: str | None, settings: Settings) -> BackendName:
+    """Return the backend that a caller named, or else that of the settings.
+
+    Raises:
+        ConfigurationError: there is no such name.
+    """
+    if backend is None:
+        return settings.backend
+    if backend not in get_args(BackendName):
+        raise ConfigurationError(f"backend must be one of {', '.join(get_args(BackendName))}, found {backend!r}")
+    return cast("BackendName", backend)

@@ -62,7 +62,8 @@ class EmbeddingService(RunningModel, Embedder):
         *,
         dimensions: int | None = None,
         device: str | None = None,
-        backend: str = "auto",
+        backend: str | None = None,
+        onnx_file: str | None = None,
         auto_download: bool = True,
         settings: Settings | None = None,
         **unknown: Never,
@@ -74,7 +75,9 @@ class EmbeddingService(RunningModel, Embedder):
             dimensions: how many values a vector has unless a call says otherwise; the settings' if None, else the
                 catalogue's default.
             device: "auto", "gpu" or "cpu"; the settings' if None.
-            backend: the library that computes: "mlx", or "auto" to choose.
+            backend: the library that computes, "mlx" or "onnx", or "auto" to choose; the settings' if None.
+            onnx_file: the name of the model's ONNX file, as in "model_fp16.onnx"; the settings' if None, else the
+                exported one, else "model.onnx".
             auto_download: whether a model that is not on this machine may be downloaded.
             settings: instead of those from the environment and the TOML file.
             **unknown: refused by name.
@@ -96,12 +99,13 @@ class EmbeddingService(RunningModel, Embedder):
             CATALOG,
             device=device,
             backend=backend,
+            onnx_file=onnx_file,
             auto_download=auto_download,
             settings=settings,
         ) as opening:
             directory, settings = opening.directory, opening.settings
             self.allow_untrained_dimensions = settings.allow_untrained_dimensions
-            checkpoint = read_checkpoint(directory)
+            checkpoint = read_checkpoint(directory, weights=opening.onnx_file is None)
             # A directory may have the name of a repository; only one of the cache is called after its commit.
             card = self._record or (find_record(name) if self._revision is not None else None)
             if card is None and not settings.allow_unstated_pooling:

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 DeviceName = Literal["auto", "gpu", "cpu"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
-BackendName = Literal["auto", "mlx"]
+BackendName = Literal["auto", "mlx", "onnx"]
 SummaryMode = Literal["auto", "abstractive", "extractive"]
 
 # Variables that are no settings: what they mean is on the page of the settings.
@@ -87,6 +87,15 @@ class Settings(BaseSettings):
         "quarter of the disk if unset.",
     )
     device: DeviceName = Field("auto", description="Device that MLX computes on; auto takes a GPU if there is one.")
+    backend: BackendName = Field(
+        "auto",
+        description="Library that computes embedding models; auto is MLX, and on a plain CPU ONNX Runtime where it is "
+        "installed and the model has an ONNX file.",
+    )
+    onnx_file: str | None = Field(
+        None,
+        description="Name of the model's ONNX file, as model_fp16.onnx; the exported one, else model.onnx if unset.",
+    )
     precision: Precision = Field(
         "auto",
         description="Type of the activations; auto is float32 on a CPU and the checkpoint's own type on a GPU.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from model_cache.config import CacheConfig, max_bytes_from_environment
 from model_cache.download import Downloader, ProgressBar
 from model_cache.errors import ModelInUseError, ModelUnavailableError
 from model_cache.eviction import EvictionPlan, Evictor
+from model_cache.folders import delete
 from model_cache.names import RepoName
 from model_cache.os_errors import translate_os_errors
 from model_cache.progress import terminal_bar
@@ -185,6 +187,34 @@ class ModelCache:
         for model in self._find(name, revision):
             if _find_damaged(model):
                 self._downloader.download(RepoName(model.record.repo_id, model.record.commit), refresh=True)
+
+    @contextmanager
+    def attaching(self, directory: Path) -> Iterator[Path]:
+        """Add files that are made of a model in this cache to it, so that they are verified and removed with it.
+
+        Args:
+            directory: the model's, as `acquire` yields it, and still held.
+
+        Yields:
+            An empty folder to write the files to, under the names that they are to have below the directory.
+
+        Raises:
+            ModelUnavailableError: the directory is not in this cache.
+            CacheAccessError: it cannot be written.
+            CacheLockedError: another process kept a lock.
+        """
+        with translate_os_errors():
+            model = next((model for model in self._store.all() if model.path.resolve() == directory.resolve()), None)
+            if model is None:
+                raise ModelUnavailableError(f"{directory} is not in the cache ({self.root}), and is not changed")
+            folder = model.path / f".attached-{os.getpid()}"
+            folder.mkdir()
+        try:
+            yield folder
+            with translate_os_errors():
+                self._store.attach(model, folder)
+        finally:
+            delete(folder)
 
     @translate_os_errors()
     def pin(self, name: str, revision: str | None = None, *, pinned: bool = True) -> CachedModels:

@@ -22,6 +22,11 @@ class FileRecord(BaseModel):
     size: NonNegativeInt
     sha256: str
 
+    @classmethod
+    def of(cls, path: Path) -> FileRecord:
+        """Return the record of a file as it is now; reads it."""
+        return cls(size=path.stat().st_size, sha256=sha256(path))
+
     def describes(self, path: Path, *, check_hash: bool) -> bool:
         """Return whether a file has the recorded size and, if asked, the recorded hash.
 
@@ -107,7 +112,7 @@ class CacheRecord(BaseModel):
     ) -> CacheRecord:
         """Make a record of the files that a folder holds now; reads each of them."""
         names = select_needed(list_names(folder))
-        files = {name: FileRecord(size=(folder / name).stat().st_size, sha256=sha256(folder / name)) for name in names}
+        files = {name: FileRecord.of(folder / name) for name in names}
         return cls(
             repo_id=repo_id,
             commit=commit,

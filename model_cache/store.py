@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model_cache import files, locks
-from model_cache.errors import ModelInUseError
+from model_cache.errors import ModelInUseError, ModelUnavailableError
 from model_cache.folders import age, delete, find_version, list_paths
 from model_cache.names import RepoName, is_commit
-from model_cache.record import CacheRecord
+from model_cache.record import CacheRecord, FileRecord
 from model_cache.stored_model import LOCK_TIMEOUT_S, StoredModel, changing, read_model
 
 logger = logging.getLogger(__name__)
@@ -159,6 +159,24 @@ class Store:
             record = current.model_copy(update=changes)
             record.write(model.path)
         return StoredModel(record, model.path, model.damaged)
+
+    def attach(self, model: StoredModel, folder: Path) -> None:
+        """Move the files of a folder into a model's, where they replace those of the same names, and record them.
+
+        Raises:
+            CacheLockedError: another process kept the lock for changes.
+            ModelUnavailableError: the model was removed meanwhile.
+        """
+        made = {name: FileRecord.of(folder / name) for name in files.list_names(folder)}
+        with changing(model.path.parent):
+            if not model.path.is_dir():
+                raise ModelUnavailableError(f"{model.name} was removed from the cache meanwhile")
+            current = CacheRecord.read(model.path) or model.record
+            for name in made:
+                files.sync(folder / name)
+                (model.path / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).replace(model.path / name)
+            current.model_copy(update={"files": {**current.files, **made}}).write(model.path)
 
     def point_ref_to(self, model: StoredModel, ref: str) -> StoredModel:
         """Record that a branch or tag points to a model now, and so to no other of its repository."""

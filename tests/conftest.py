@@ -30,6 +30,8 @@ def _own_settings(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: p
     """No test reads the settings or writes the cache of whoever runs it, and none takes a GPU unless it says so."""
     names = (
         "DEVICE",
+        "BACKEND",
+        "ONNX_FILE",
         "PRECISION",
         "TOKEN_BUDGET",
         "MODEL",

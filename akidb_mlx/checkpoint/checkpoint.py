@@ -28,7 +28,7 @@ from akidb_mlx.checkpoint.scoring import Scoring
 from akidb_mlx.checkpoint.sentence_config import read_model_config, read_transformer
 from akidb_mlx.checkpoint.sparse_head import SparseHead
 from akidb_mlx.checkpoint.static import StaticTable, read_static
-from akidb_mlx.checkpoint.tensors import StoredTensor, float_type, read_tensors
+from akidb_mlx.checkpoint.tensors import StoredTensor, float_type, has_weights, read_tensors
 from akidb_mlx.errors import ModelLoadError
 
 
@@ -119,8 +119,12 @@ class Checkpoint:
         return "; ".join(sorted(packings)) or None
 
 
-def read_checkpoint(directory: Path) -> Checkpoint:
+def read_checkpoint(directory: Path, *, weights: bool = True) -> Checkpoint:
     """Read a model directory's configuration and tensor headers. Nothing from it is executed.
+
+    Args:
+        directory: the model directory.
+        weights: whether the encoder's weights must be there; else there may be none.
 
     Raises:
         ModelLoadError: a file is missing or malformed, or asks for something that is not supported.
@@ -132,7 +136,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     folders = dict.fromkeys(chain[0].folder for chain in modules.chains.values())
     if not modules.routed_first:
         _check_folders(directory, folders)
-        return _read_encoder(directory, directory, model, modules)
+        return _read_encoder(directory, directory, model, modules, weights)
     towers = tuple(_read_tower(directory, folder, model, modules.beginning_in(folder)) for folder in folders)
     return replace(
         towers[0],
@@ -152,7 +156,9 @@ def _read_tower(directory: Path, folder: Path, model: dict[str, Any], modules: M
         raise ModelLoadError(f"{cut(folder.name)}: {error}") from error
 
 
-def _read_encoder(directory: Path, folder: Path, model: dict[str, Any], modules: ModuleList) -> Checkpoint:
+def _read_encoder(
+    directory: Path, folder: Path, model: dict[str, Any], modules: ModuleList, weights: bool = True
+) -> Checkpoint:
     """Return the description of an encoder and of what follows it.
 
     Args:
@@ -160,6 +166,7 @@ def _read_encoder(directory: Path, folder: Path, model: dict[str, Any], modules:
         folder: that of the encoder's files.
         model: the content of config_sentence_transformers.json.
         modules: the modules of the routes that begin with the encoder.
+        weights: whether its weights must be there.
     """
     config_path = folder / "config.json"
     config, model_type = read_config(config_path)
@@ -169,13 +176,14 @@ def _read_encoder(directory: Path, folder: Path, model: dict[str, Any], modules:
     encoder_config = parse_config(architecture.config, config)
     architecture = architecture.for_config(encoder_config)
     transformer = read_transformer(folder)
-    tensors = read_tensors(folder, architecture)
+    tensors = read_tensors(folder, architecture) if weights or has_weights(folder) else {}
     check_heads(tensors)
     reader = HeadReader(directory, config, architecture, modules, tensors)
     heads = {route: reader.read(chain) for route, chain in modules.chains.items()}
-    dtype = float_type(tensors.values())
+    dtype = float_type(tensors.values()) if tensors else "float32"
     quantization = read_quantization(config_path, config, architecture)
-    check_layers(config_path, quantization, tensors)
+    if tensors:
+        check_layers(config_path, quantization, tensors)
     return Checkpoint(
         directory=folder,
         model_type=model_type,

@@ -48,6 +48,11 @@ def read_tensors(directory: Path, architecture: Architecture) -> dict[str, Store
     return tensors
 
 
+def has_weights(directory: Path) -> bool:
+    """Return whether a safetensors file with weights lies in a directory."""
+    return any(directory.glob("*.safetensors"))
+
+
 def read_header(file: Path) -> list[StoredTensor]:
     """Return the tensors that a safetensors file's header lists.
 

@@ -19,6 +19,7 @@ from akidb_mlx.cli.database import database
 from akidb_mlx.cli.doctor import doctor
 from akidb_mlx.cli.embed import embed
 from akidb_mlx.cli.entities import entities
+from akidb_mlx.cli.export import export
 from akidb_mlx.cli.output import report, write_line
 from akidb_mlx.cli.rerank import rerank
 from akidb_mlx.cli.route import route
@@ -63,6 +64,7 @@ for command in (
     models.update,
 ):
     app.command()(command)
+app.command()(export)
 app.command()(stdio)
 app.command()(doctor)
 

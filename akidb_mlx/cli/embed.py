@@ -14,7 +14,7 @@ from akidb_mlx.cli.output import is_terminal, report, write_json, write_table
 from akidb_mlx.cli.slices import map_slices
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.options import EmbedOptions, OutputDtype, OverflowPolicy
-from akidb_mlx.settings import DeviceName
+from akidb_mlx.settings import BackendName, DeviceName
 
 if TYPE_CHECKING:
     from akidb_mlx.quantized import Ranges
@@ -63,6 +63,9 @@ def embed(
         ),
     ] = None,
     device: Annotated[DeviceName | None, typer.Option(envvar="AKIDB_DEVICE", help="Device to compute on.")] = None,
+    backend: Annotated[
+        BackendName | None, typer.Option(envvar="AKIDB_BACKEND", help="Library to compute with.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object, at the end.")] = False,
 ) -> None:
     """Embed texts.
@@ -85,7 +88,7 @@ def embed(
     for_person = is_terminal() and not as_json
     kept: list[EmbeddingBatch] = []
     count = cut = 0
-    with EmbeddingService(model, device=device) as service:
+    with EmbeddingService(model, device=device, backend=backend) as service:
         work = partial(service.embed_detailed, **options)
         for part, batch in map_slices(work, source, bar_label=None if for_person else "embedding"):
             if as_json:

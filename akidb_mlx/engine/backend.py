@@ -33,6 +33,7 @@ class ModelFacts:
         weight_bytes: memory that its weights take.
         packed: whether it takes sequences one after another, without padding.
         ragged: whether its rows have shapes of their own, so that those of a batch are a list and no matrix.
+        takes_turns: whether its steps have the device for themselves, as those of all models on MLX must.
     """
 
     dimension: int
@@ -50,6 +51,7 @@ class ModelFacts:
     weight_bytes: int
     packed: bool = False
     ragged: bool = False
+    takes_turns: bool = True
 
 
 class BatchKey(NamedTuple):

@@ -15,6 +15,7 @@ import logging
 import os
 import platform
 import sys
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 
 from akidb_mlx.errors import ConfigurationError
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 # Wide enough for the lanes of any model.
 _GRAPH_WIDTH = "1000"
 _LONGEST_REASON = 300
+# Of which MLX has wheels.
+_CUDA_VERSIONS = (12, 13)
 
 
 def prepare(allow_tf32: bool = False) -> None:
@@ -52,6 +55,13 @@ def prepare(allow_tf32: bool = False) -> None:
         raise ConfigurationError(
             f"MLX cannot start on this machine, {_machine()}: {_reason(error)}{_needs_metal()}"
         ) from error
+
+
+def may_have_gpu() -> bool:
+    """Return whether MLX may compute on a GPU here, as on a Mac and with its wheel for CUDA; imports nothing."""
+    if sys.platform == "darwin":
+        return True
+    return any(_is_installed(f"mlx-cuda-{version}") for version in _CUDA_VERSIONS)
 
 
 def check_installed() -> None:
@@ -93,3 +103,11 @@ def _needs_metal() -> str:
 def _reason(error: Exception) -> str:
     """Return the message of an error on one line, cut short."""
     return " ".join(str(error).split())[:_LONGEST_REASON]
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True

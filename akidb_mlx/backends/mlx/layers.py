@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from akidb_mlx.backends.mlx.operators import named
 from akidb_mlx.checkpoint.quantization import Quantization
 
 
@@ -97,6 +98,9 @@ class RMSNorm:
 
     def __call__(self, x: mx.array) -> mx.array:
         """Normalise an array of any shape over its last axis."""
+        return named("RMSNormalization", self._normalize(x), [x, self._weight], epsilon=self._eps)
+
+    def _normalize(self, x: mx.array) -> mx.array:
         if self._average is None:
             return mx.fast.rms_norm(x, self._weight, self._eps)
         return x * mx.rsqrt(mx.square(x) @ self._average + self._eps) * self._weight
@@ -111,6 +115,10 @@ class LayerNorm:
 
     def __call__(self, x: mx.array) -> mx.array:
         """Normalise an array of any shape over its last axis."""
+        parameters = [self._weight] if self._bias is None else [self._weight, self._bias]
+        return named("LayerNormalization", self._normalize(x), [x, *parameters], epsilon=self._eps)
+
+    def _normalize(self, x: mx.array) -> mx.array:
         if self._average is None:
             return mx.fast.layer_norm(x, self._weight, self._bias, self._eps)
         centred = x - x @ self._average

@@ -41,6 +41,18 @@ def tabulated_rotation(length: int, positions: RotaryPositions, offset: int = 0)
         offset: the first position.
     """
     half = positions.dimensions // 2
+    cos, sin = rotation_table(length, positions, offset)
+
+    def rotate(x: mx.array) -> mx.array:
+        first, second = x[..., :half], x[..., half:]
+        return mx.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+    return rotate
+
+
+def rotation_table(length: int, positions: RotaryPositions, offset: int = 0) -> tuple[mx.array, mx.array]:
+    """Return the cosines and the sines (length, dimensions / 2) of a rotation; see `tabulated_rotation`."""
+    half = positions.dimensions // 2
     if positions.frequencies is None:
         frequencies = 1.0 / mx.power(positions.theta, mx.arange(half, dtype=mx.float32) / half)
     else:
@@ -49,9 +61,4 @@ def tabulated_rotation(length: int, positions: RotaryPositions, offset: int = 0)
     cos, sin = mx.cos(angles), mx.sin(angles)
     if positions.amplitude != 1:
         cos, sin = cos * positions.amplitude, sin * positions.amplitude
-
-    def rotate(x: mx.array) -> mx.array:
-        first, second = x[..., :half], x[..., half:]
-        return mx.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-
-    return rotate
+    return cos, sin

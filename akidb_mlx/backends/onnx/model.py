@@ -1,0 +1,179 @@
+"""A model that ONNX Runtime computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from akidb_mlx.backends.onnx.head import TokenHead
+from akidb_mlx.backends.onnx.inspection import inspect
+from akidb_mlx.backends.onnx.lanes import Lanes
+from akidb_mlx.backends.onnx.runtime import find_provider, open_session, shorten
+from akidb_mlx.backends.onnx.signature import read_signature
+from akidb_mlx.checkpoint.checkpoint import Checkpoint
+from akidb_mlx.checkpoint.tokenization.ids import table_rows
+from akidb_mlx.engine.backend import Model, ModelFacts, Step, TokenRows
+from akidb_mlx.errors import ModelLoadError
+from akidb_mlx.runtime import cpu_runtime
+from akidb_mlx.settings import DeviceName
+from akidb_mlx.vectors import Rows, Vectors
+
+# Most tokens in one batch; the fastest on a CPU core, whose caches then hold the activations (docs/backends.md).
+_TOKEN_BUDGET = {"cpu": 512, "gpu": 8192}
+_MAX_LANES = 8
+# The entry of a file's metadata that says whether its vectors have length 1, so that no call could have them otherwise.
+_NORMALIZED = "akidb.normalized"
+
+
+@dataclass(frozen=True)
+class _LaneStep(Step):
+    """Batches that were handed to the lanes."""
+
+    vectors: list[Future[Vectors]]
+
+    def result(self) -> list[Rows]:
+        """Wait for the lanes; see `Step`."""
+        wait(self.vectors)
+        return [future.result() for future in self.vectors]
+
+
+class OnnxModel(Model):
+    """A session of ONNX Runtime, which each core runs a batch of its own on."""
+
+    def __init__(self, checkpoint: Checkpoint, file: Path, device: DeviceName, token_budget: int | None) -> None:
+        """Load a file, and try the model on a few tokens.
+
+        Args:
+            checkpoint: the tokenizer's limits, the pooling and the modules after it.
+            file: the ONNX file.
+            device: where it runs; "auto" is the CPU.
+            token_budget: most tokens in one batch; None for the device's default.
+
+        Raises:
+            ModelLoadError: the file is refused, or does not fit the checkpoint.
+            ConfigurationError: ONNX Runtime is not installed, or has no such device.
+        """
+        provider = find_provider(device)
+        inspected = inspect(file)
+        if inspected.metadata.get(_NORMALIZED) == "true":
+            raise ModelLoadError(f"{file} was exported with --normalize, for other programs: export it without")
+        kind = "gpu" if device == "gpu" else "cpu"
+        lanes = min(cpu_runtime.cores(), _MAX_LANES) if kind == "cpu" else 1
+        self._file = file
+        self._session = open_session(file, provider, threads=1 if kind == "cpu" else 0)
+        heads = list(checkpoint.heads.values())
+        self._signature = read_signature(
+            file,
+            self._session,
+            tokens=len(set(heads)) > 1 or not all(head.pooling.include_prompt for head in heads),
+            positions=not checkpoint.encoder_config.reserved_positions,
+        )
+        self._heads: dict[str, TokenHead] = {}
+        self._in_flight: list[Future[Vectors]] = []
+        self._lanes: Lanes[Vectors] = Lanes(lanes)
+        self._facts = ModelFacts(
+            dimension=0,
+            max_tokens=checkpoint.max_tokens,
+            vocabulary_size=table_rows(checkpoint),
+            token_budget=token_budget or _TOKEN_BUDGET[kind],
+            lanes=lanes,
+            pipelined=True,  # so that a lane whose batch was short does not wait for the other
+            bucket_lengths=kind == "gpu",
+            shares_prefixes=False,
+            backend="onnx",
+            device=kind,
+            precision=inspected.precision,
+            allow_tf32=False,
+            weight_bytes=inspected.weight_bytes,
+            takes_turns=False,
+        )
+        try:
+            self._facts = replace(self._facts, dimension=self._try(checkpoint))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def facts(self) -> ModelFacts:
+        """Return its properties."""
+        return self._facts
+
+    def start(self, batches: Sequence[TokenRows]) -> Step:
+        """Hand batches to the lanes; see `Model`."""
+        for batch in batches:
+            batch.check(self._facts)
+        futures = [self._lanes.submit(partial(self._compute, batch)) for batch in batches]
+        self._in_flight = [future for future in self._in_flight if not future.done()] + futures
+        return _LaneStep(futures)
+
+    def recover(self) -> None:
+        """Wait until the lanes have done all that they were handed; an error leaves nothing behind."""
+        wait(self._in_flight)
+
+    def memory(self) -> dict[str, int]:
+        """Return the bytes of the weights; ONNX Runtime does not tell what else it holds."""
+        weights = self._facts.weight_bytes
+        return {"active": weights, "cached": 0, "peak": weights}
+
+    def release_memory(self) -> None:
+        """Give back memory that malloc only keeps for reuse."""
+        cpu_runtime.release_memory()
+
+    def close(self) -> None:
+        """Free the weights, once the lanes are done; the last call."""
+        wait(self._in_flight)
+        self._lanes.close()
+        del self._session
+
+    def _try(self, checkpoint: Checkpoint) -> int:
+        """Make the heads, compute the vectors of a few tokens, and return their size."""
+        rows = TokenRows(np.zeros((2, 2), np.int32), np.array([2, 1], np.int32), np.empty(0, np.int32))
+        output = self._run(rows)
+        if output.ndim != (2 if self._signature.pooled else 3) or output.shape[0] != 2:
+            raise ModelLoadError(f"{self._file}: the output {self._signature.output} has the shape {output.shape}")
+        if not self._signature.pooled:
+            self._heads = {
+                route: TokenHead(head, checkpoint.tensors, output.shape[-1]) for route, head in checkpoint.heads.items()
+            }
+        vectors = [self._finish(output, replace(rows, route=route)) for route in checkpoint.heads]
+        sizes = {found.shape[1] for found in vectors}
+        if len(sizes) > 1:
+            raise ModelLoadError(f"{self._file}: the vectors of its routes have different sizes ({sorted(sizes)})")
+        if not np.isfinite(vectors).all():
+            raise ModelLoadError(f"{self._file} computes values that are not finite: its weights are damaged")
+        return int(sizes.pop())
+
+    def _compute(self, rows: TokenRows) -> Vectors:
+        return self._finish(self._run(rows), rows)
+
+    def _run(self, rows: TokenRows) -> Vectors:
+        """Return the output for a batch, in float32."""
+        if not self._signature.masks and (rows.lengths < rows.ids.shape[1]).any():
+            return self._run_apart(rows)
+        try:
+            (output,) = self._session.run([self._signature.output], self._signature.feed(rows))
+        except Exception as error:
+            # Its exceptions have no common class but this one.
+            raise RuntimeError(f"ONNX Runtime: {shorten(error)}") from error
+        vectors: Vectors = output.astype(np.float32, copy=False)
+        return vectors
+
+    def _run_apart(self, rows: TokenRows) -> Vectors:
+        """Return the output for a batch whose texts run one by one, as the model cannot be told of padding."""
+        outputs = []
+        for ids, length in zip(rows.ids, rows.lengths, strict=True):
+            alone = replace(rows, ids=ids[None, :length], lengths=np.array([length], np.int32))
+            output = self._run(alone)
+            padding = [(0, 0)] * output.ndim
+            if not self._signature.pooled:
+                padding[1] = (0, rows.ids.shape[1] - int(length))
+            outputs.append(np.pad(output, padding))
+        return np.concatenate(outputs)
+
+    def _finish(self, output: Vectors, rows: TokenRows) -> Vectors:
+        return output if self._signature.pooled else self._heads[rows.route](output, rows)

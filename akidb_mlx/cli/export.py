@@ -1,0 +1,71 @@
+"""`akidb-mlx export`, which writes a model in another format."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from akidb_mlx.catalog import CATALOG, find_record
+from akidb_mlx.cli.output import write_json, write_line
+from akidb_mlx.errors import InvalidInputError
+from akidb_mlx.settings import load_settings
+from model_cache.files import list_names, select_needed
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Catalogue name, org/repo, org/repo@revision or directory of a model.")],
+    to: Annotated[Literal["onnx"], typer.Option(help="Format to write.")] = "onnx",  # noqa: ARG001 - there is one
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder to write a model of its own to. Default: beside the model, in its folder onnx.",
+        ),
+    ] = None,
+    pooling: Annotated[bool, typer.Option(help="Include the pooling and the modules after it.")] = True,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Scale the vectors to length 1, for programs that do not.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+) -> None:
+    """Write an embedding model as an ONNX file in float32, for ONNX Runtime.
+
+    Beside a model in the cache, the file is recorded, verified and evicted with it, and `--backend auto` uses it on a
+    plain CPU.
+    """
+    from akidb_mlx.backends.onnx.export import check_exportable, export_model
+    from akidb_mlx.checkpoint.checkpoint import read_checkpoint
+    from akidb_mlx.checkpoint.onnx_files import EXPORTED, FOLDER, USUAL
+    from akidb_mlx.checkpoint.prompts import choose_prompts
+    from akidb_mlx.resolve import acquire_directory
+
+    check_exportable()
+    if normalize and output is None:
+        raise InvalidInputError("--normalize writes a file for other programs: name a folder for it with -o")
+    settings = load_settings()
+    with ExitStack() as resources:
+        directory = acquire_directory(resources, model, CATALOG, settings, download=True)
+        checkpoint = read_checkpoint(directory)
+        card = CATALOG.get(model) or find_record(model)
+        prompts = choose_prompts(checkpoint.prompts, card.prompts if card else {})
+        if output is None:
+            own = Path(model).is_dir()  # else the model may be a package's or another program's, which stay as they are
+            with nullcontext(directory) if own else settings.open_cache().attaching(directory) as folder:
+                made = export_model(checkpoint, prompts, folder / FOLDER / EXPORTED, pooled=pooling)
+            files = [directory / FOLDER / file.name for file in made]
+        else:
+            for name in select_needed(list_names(directory)):
+                if "/" in name or not name.endswith((".safetensors", ".safetensors.index.json")):
+                    (output / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(directory / name, output / name)
+            files = export_model(checkpoint, prompts, output / FOLDER / USUAL, pooled=pooling, normalized=normalize)
+    if as_json:
+        write_json({"files": [str(file) for file in files]})
+    else:
+        for file in files:
+            write_line(str(file))
