@@ -156,4 +156,5 @@ def _pool(hidden: Vectors, rows: TokenRows, mode: PoolingMode) -> Vectors:
         weights *= places + np.float32(1)
     summed: Vectors = np.einsum("bl,blh->bh", weights, kept)
     total: Vectors = weights.sum(axis=1, keepdims=True)
-    return summed / (np.sqrt(total) if mode == "mean_sqrt_len_tokens" else total)
+    divisor: Vectors = np.sqrt(total, dtype=np.float32) if mode == "mean_sqrt_len_tokens" else total
+    return summed / divisor
