@@ -13,14 +13,14 @@ from pathlib import Path
 from akidb_mlx.backends.onnx import runtime as onnx_runtime
 from akidb_mlx.catalog import ALL_MODELS, ModelRecord, Task
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
-from akidb_mlx.checkpoint.onnx_files import find_onnx_file, parse_onnx_file, require_onnx_file
+from akidb_mlx.checkpoint.onnx_files import find_onnx_file, hub_pattern, parse_onnx_file, require_onnx_file
 from akidb_mlx.closeable import Closeable
 from akidb_mlx.engine.backend import Model, ModelFacts
 from akidb_mlx.engine.engine import Engine
 from akidb_mlx.engine.life import EngineLimits
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ModelLoadError
 from akidb_mlx.reports import Health, RunningModelInfo, ServiceMetrics
-from akidb_mlx.resolve import acquire_directory, resolve_backend, resolve_device
+from akidb_mlx.resolve import acquire_directory, fetch_files, resolve_backend, resolve_device
 from akidb_mlx.runtime import mlx_import
 from akidb_mlx.runtime.descriptors import open_standard_descriptors
 from akidb_mlx.runtime.finalizers import clean_up_after
@@ -100,6 +100,8 @@ class RunningModel(Closeable):
         try:
             directory = acquire_directory(resources, self._model_name, known, settings, auto_download)
             self._revision = directory.name if is_commit(directory.name) else None
+            if chosen_backend == "onnx" and auto_download and find_onnx_file(directory, onnx_name) is None:
+                fetch_files(directory, hub_pattern(onnx_name), settings)
             file = choose_onnx_file(directory, chosen_backend, chosen_device, settings, onnx_name, task)
             if file is None:
                 mlx_import.check_installed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from difflib import get_close_matches
@@ -48,6 +49,24 @@ def acquire_directory(
     except ModelCacheError as error:
         known = "" if record else f"; {_suggest(model_name, catalog)}"
         raise ModelNotFoundError(f"{error}{known}") from error
+
+
+def fetch_files(directory: Path, wanted: re.Pattern[str], settings: Settings) -> None:
+    """Download more files of a model that the cache has; those of any other model are left as they are.
+
+    Raises:
+        ModelNotFoundError: the files cannot be downloaded, or the repository has none of such names.
+        ModelLoadError: they arrived damaged.
+    """
+    cache = settings.open_cache()
+    if not directory.is_relative_to(cache.root.resolve()):
+        return
+    try:
+        cache.fetch_more(directory, wanted)
+    except CorruptModelError as error:
+        raise ModelLoadError(str(error)) from error
+    except ModelCacheError as error:
+        raise ModelNotFoundError(f"{error}; `akidb-mlx export` makes an ONNX file of a model") from error
 
 
 def _suggest(model_name: str, catalog: Collection[str]) -> str:

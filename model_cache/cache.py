@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -188,6 +189,25 @@ class ModelCache:
             if _find_damaged(model):
                 self._downloader.download(RepoName(model.record.repo_id, model.record.commit), refresh=True)
 
+    def fetch_more(self, directory: Path, wanted: re.Pattern[str]) -> None:
+        """Download more files of a model in this cache, of the commit that it is of; they are verified like the others.
+
+        Args:
+            directory: the model's, as `acquire` yields it, and still held.
+            wanted: pattern of their names.
+
+        Raises:
+            ModelUnavailableError: the directory is not in this cache, the repository has no such file, or downloading
+                is switched off.
+            CorruptModelError: a file arrived with another hash than the Hub declares.
+            DownloadError: the network kept failing.
+            DiskSpaceError: the disk has too little free space.
+            CacheAccessError: the cache cannot be written.
+            CacheLockedError: another process kept a lock.
+        """
+        with self.attaching(directory) as folder, translate_os_errors():
+            self._downloader.fetch_files(self._stored_at(directory), wanted, folder)
+
     @contextmanager
     def attaching(self, directory: Path) -> Iterator[Path]:
         """Add files that are made of a model in this cache to it, so that they are verified and removed with it.
@@ -204,15 +224,14 @@ class ModelCache:
             CacheLockedError: another process kept a lock.
         """
         with translate_os_errors():
-            model = next((model for model in self._store.all() if model.path.resolve() == directory.resolve()), None)
-            if model is None:
-                raise ModelUnavailableError(f"{directory} is not in the cache ({self.root}), and is not changed")
+            model = self._stored_at(directory)
             folder = model.path / f".attached-{os.getpid()}"
             folder.mkdir()
         try:
             yield folder
             with translate_os_errors():
                 self._store.attach(model, folder)
+                self._evictor.carry_out(self._evictor.plan())
         finally:
             delete(folder)
 
@@ -264,6 +283,17 @@ class ModelCache:
         """
         plan = self._evictor.plan(max_bytes)
         return plan if dry_run else self._evictor.carry_out(plan)
+
+    def _stored_at(self, directory: Path) -> StoredModel:
+        """Return the model of the cache in a directory.
+
+        Raises:
+            ModelUnavailableError: there is none.
+        """
+        model = next((model for model in self._store.all() if model.path.resolve() == directory.resolve()), None)
+        if model is None:
+            raise ModelUnavailableError(f"{directory} is not in the cache ({self.root}), and is not changed")
+        return model
 
     def _find(self, name: str, revision: str | None) -> StoredModels:
         repo = RepoName.parse(name, revision)

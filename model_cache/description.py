@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -75,18 +76,19 @@ class _Description(_Json):
     card_data: Annotated[dict[str, Any] | None, Field(alias="cardData")] = None
 
 
-def read_description(content: bytes, repo: RepoName, path: str) -> RemoteModel:
+def read_description(content: bytes, repo: RepoName, path: str, wanted: re.Pattern[str] | None = None) -> RemoteModel:
     """Read what the Hub answers when it is asked for a repository.
 
     Args:
         content: the body of the answer.
         repo: the repository, and the revision that was asked for.
         path: the path that was asked for, for messages.
+        wanted: pattern of the names of the files to describe; those that a model needs if None.
 
     Raises:
         DownloadError: it is not a description, or lacks what a download needs to know.
         InvalidModelNameError: it lists names from which no path may be built.
-        ModelUnavailableError: the repository is not a supported model.
+        ModelUnavailableError: the repository is not a supported model, or has none of the files.
     """
     try:
         description = _Description.model_validate_json(content)
@@ -95,8 +97,13 @@ def read_description(content: bytes, repo: RepoName, path: str) -> RemoteModel:
     if is_commit(repo.revision or "") and repo.revision != description.sha:
         raise _malformed(path, f"it is of commit {description.sha}")
     siblings = {sibling.rfilename: sibling for sibling in description.siblings}
-    names = files.select_needed(sibling.rfilename for sibling in description.siblings)
-    if not kind_of(siblings).matches(names):
+    names = files.select_needed(siblings)
+    if wanted is not None:
+        names = sorted(filter(wanted.fullmatch, siblings))
+        if not names:
+            similar = ", ".join(excerpt(name, 60) for name in sorted(siblings) if name.endswith(".onnx"))
+            raise ModelUnavailableError(f"{repo} on the Hub has no such file (ONNX files: {similar[:400] or 'none'})")
+    elif not kind_of(siblings).matches(names):
         found = ", ".join(excerpt(name, 40) for name in sorted(siblings)[:8])
         raise ModelUnavailableError(
             f"{repo} on the Hub is not a supported model: it needs {kind_of(siblings).requirement}, and holds "

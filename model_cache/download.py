@@ -70,6 +70,22 @@ class Downloader:
                 f"another process has been downloading {repo} for {self._timeout_s:.0f} s: wait for it or end it"
             ) from None
 
+    def fetch_files(self, model: StoredModel, wanted: re.Pattern[str], folder: Path) -> None:
+        """Download the files of a model's commit whose names match a pattern into a folder."""
+        from model_cache.space import Space
+        from model_cache.transfer import Transfer
+
+        repo = RepoName(model.record.repo_id, model.record.commit)
+        hub.check_online(repo)
+        deadline = time.monotonic() + self._timeout_s
+        remote = hub.describe(repo, deadline, wanted)
+        space = Space(self._store, self._evictor, remote)
+        space.check_disk(remote.size)
+        with self._progress(str(repo), remote.size) as progress:
+            transfer = Transfer(remote, folder, deadline, progress or (lambda _: None), space.make_on_disk)
+            for file in sorted(remote.files, key=lambda file: file.size):
+                transfer.fetch(file)
+
     def _fetch(self, repo: RepoName, remote: RemoteModel, deadline: float) -> StoredModel:
         from model_cache.space import Space
         from model_cache.transfer import Transfer, received_bytes

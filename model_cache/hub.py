@@ -7,6 +7,7 @@ is imported on first use: most starts find their model on this machine.
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,15 +41,17 @@ def check_online(repo: RepoName) -> None:
         raise ModelUnavailableError(f"HF_HUB_OFFLINE is set, so the Hub is not asked for {repo}: unset it")
 
 
-def describe(repo: RepoName, deadline: float) -> RemoteModel:
+def describe(repo: RepoName, deadline: float, wanted: re.Pattern[str] | None = None) -> RemoteModel:
     """Ask the Hub what it holds under a name, which may carry a branch, tag or commit.
 
     Args:
         repo: the name.
         deadline: by `time.monotonic`, when to give up.
+        wanted: pattern of the names of the files to describe; those that a model needs if None.
 
     Raises:
-        ModelUnavailableError: there is no such repository, it may not be read, or it is not a supported model.
+        ModelUnavailableError: there is no such repository, it may not be read, it is not a supported model, or it has
+            none of the files.
         DownloadError: the Hub cannot be reached, or its answer is malformed.
         InvalidModelNameError: it answered with names from which no path may be built.
     """
@@ -67,7 +70,7 @@ def describe(repo: RepoName, deadline: float) -> RemoteModel:
         with exchange.get(f"{constants.ENDPOINT}{path}?blobs=true", until) as answer:
             return answer.read(_LONGEST_DESCRIPTION)
 
-    return read_description(retry(ask, repo, deadline), repo, path)
+    return read_description(retry(ask, repo, deadline), repo, path, wanted)
 
 
 def check_token() -> None:

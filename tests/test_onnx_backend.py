@@ -13,9 +13,16 @@ from akidb_mlx.backends.onnx import runtime
 from akidb_mlx.backends.onnx.head import DENSE
 from akidb_mlx.backends.onnx.model import OnnxModel
 from akidb_mlx.checkpoint.head import DENSE_ACTIVATIONS
-from akidb_mlx.errors import ConfigurationError, DeadlineExceededError, InferenceError, ModelLoadError
+from akidb_mlx.errors import (
+    ConfigurationError,
+    DeadlineExceededError,
+    InferenceError,
+    ModelLoadError,
+    ModelNotFoundError,
+)
 from akidb_mlx.runtime import device, mlx_import
 from akidb_mlx.runtime.locks import device_lock
+from tests.hub import Fault
 from tests.onnx_models import TABLE, exported, table_model, with_model
 from tests.support import GOLDENS, TEXTS, run_python
 
@@ -279,3 +286,49 @@ def test_a_process_that_forgets_to_close_ends(bert):
         30,
     )
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+# Files from the Hub
+
+
+@pytest.fixture
+def repository(hub, tmp_path):
+    """A repository with ONNX files, of which one has its weights in a second file."""
+    directory = with_model(tmp_path, table_model(), file="model.onnx")
+    with_model(tmp_path, table_model(table=TABLE.astype(np.float16)), file="model_fp16.onnx")
+    (directory / "onnx/model_fp16.onnx_data").write_bytes(b"weights")
+    (directory / "onnx/other.onnx").write_bytes(b"x" * 1000)
+    hub.add("org/with-onnx", directory)
+    return "org/with-onnx"
+
+
+def test_only_the_chosen_file_is_fetched_verified_and_recorded(repository):
+    cache = Settings().open_cache()
+    with EmbeddingService(repository, device="cpu") as service:
+        assert service.get_model_info()["backend"] == "mlx"  # auto fetches nothing for ONNX Runtime
+    path = cache.ensure(repository)
+    assert not (path / "onnx").exists()
+    for name, found in (("model_fp16", ["model_fp16.onnx", "model_fp16.onnx_data"]), (None, ["model.onnx"])):
+        with load(repository, onnx_file=name) as service:
+            assert service.get_model_info()["path"] == str(path)
+        assert set(found) <= {file.name for file in (path / "onnx").iterdir()}
+    assert not (path / "onnx/other.onnx").exists()
+    (model,) = cache.list()
+    assert cache.verify() == {model.name: ()}
+    (path / "onnx/model.onnx").write_bytes(b"x" * (path / "onnx/model.onnx").stat().st_size)
+    assert cache.verify() == {model.name: ("onnx/model.onnx",)}
+    assert not list(path.glob(".attached-*"))
+
+
+def test_a_file_that_the_repository_does_not_have_is_named(repository):
+    with pytest.raises(ModelNotFoundError, match=r"has no such file \(ONNX files: .*onnx/model_fp16.onnx"):
+        load(repository, onnx_file="model_int8")
+    with pytest.raises(ModelLoadError, match=r"holds no model_q4.onnx"):
+        load(repository, onnx_file="model_q4", auto_download=False)
+
+
+def test_a_file_that_arrives_damaged_is_refused(repository, hub):
+    hub.fail(Fault("*/onnx/model.onnx", flip=True, times=None))
+    with pytest.raises(ModelLoadError, match="arrived twice with a different"):
+        load(repository)
+    assert not (Settings().open_cache().ensure(repository) / "onnx").exists()

@@ -45,6 +45,11 @@ def find_onnx_file(directory: Path, name: str | None) -> Path | None:
     return next((place for place in places if is_file(place)), None)
 
 
+def hub_pattern(name: str | None) -> re.Pattern[str]:
+    """Return the pattern of the names that an ONNX file, and one with its weights, have in a repository."""
+    return re.compile(rf"{FOLDER}/{re.escape(name or USUAL)}(_data|\.data)?")
+
+
 def require_onnx_file(directory: Path, name: str | None) -> Path:
     """Return the ONNX file of a model; see `find_onnx_file`.
 

@@ -103,9 +103,8 @@ class TokenHead:
 
         def dense(vectors: Vectors) -> Vectors:
             output: Vectors = activation(vectors @ weight + bias)
-            if not module.residual:
-                return output
-            output = output + (vectors if through is None else vectors @ through)
+            if module.residual:
+                output += vectors if through is None else vectors @ through
             return output
 
         return dense
@@ -117,7 +116,8 @@ class TokenHead:
         def norm(vectors: Vectors) -> Vectors:
             centred = vectors - vectors.mean(axis=-1, keepdims=True)
             variance = np.square(centred).mean(axis=-1, keepdims=True)
-            return (centred / np.sqrt(variance + np.float32(module.eps)) * weight + bias).astype(np.float32)
+            result: Vectors = centred / np.sqrt(variance + np.float32(module.eps)) * weight + bias
+            return result
 
         return norm
 
@@ -155,5 +155,6 @@ def _pool(hidden: Vectors, rows: TokenRows, mode: PoolingMode) -> Vectors:
     if mode == "weightedmean":
         weights *= places + np.float32(1)
     summed: Vectors = np.einsum("bl,blh->bh", weights, kept)
-    total = weights.sum(axis=1, keepdims=True)
-    return summed / (np.sqrt(total) if mode == "mean_sqrt_len_tokens" else total)
+    total: Vectors = weights.sum(axis=1, keepdims=True)
+    divisor: Vectors = np.sqrt(total, dtype=np.float32) if mode == "mean_sqrt_len_tokens" else total
+    return summed / divisor

@@ -26,7 +26,7 @@ _FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 @dataclass(frozen=True)
 class Signature:
-    """What a model is given, and what is taken of what it computes.
+    """The inputs that a model is given, and the output that is taken.
 
     Attributes:
         inputs: the type of each input.
