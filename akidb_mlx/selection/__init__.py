@@ -8,8 +8,8 @@
         selector.save("svm_model.json")
         print(Router(selector, service).route("Who wrote Faust?").label)
 
-Choosing and training a KNN need nothing more. Training the other kinds needs the extra `selection` (scikit-learn), which
-is imported by `train`.
+Choosing and training a KNN need nothing more. Training the other kinds needs the extra `selection` (scikit-learn),
+which `train` imports.
 """
 
 from akidb_mlx.selection.decision import Decision
