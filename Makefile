@@ -28,7 +28,7 @@ HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 .PHONY: FORCE demo demo-db help test test-rust test-go test-real test-clients test-slow test-gpu test-timing test-load \
 	test-load-python test-load-rust test-integrations test-crate package test-package docs page-screenshot lint lint-rust \
 	lint-go coverage guards fuzz-reference fidelity token-budget bench bench-peers bench-mac bench-load bench-server-load \
-	bench-servers bench-entities bench-rust bench-selection bindings openblas libpython clean
+	bench-servers bench-entities bench-rust bench-selection fuzz-selection bindings openblas libpython clean
 
 demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
 	$(BIN)/python examples/search.py
@@ -59,6 +59,10 @@ bindings: ## build the library that bindings/go links
 
 test-go: bindings ## test the Go package, with the race detector
 	cd bindings/go && go vet ./... && go test -race ./...
+
+FUZZ_TIME ?= 60s
+fuzz-selection: bindings ## feed the reader of selectors with random texts, through Go
+	cd bindings/go && go test -run '^$$' -fuzz FuzzFromJSON -fuzztime $(FUZZ_TIME)
 
 # In an environment of their own, since neither their requirements nor their warnings are ours.
 CLIENTS := openai>=2,<4 ollama>=0.6,<1 cohere>=5,<8 schemathesis>=4,<5

@@ -25,6 +25,8 @@ from rich.table import Table
 
 from akidb_mlx import EmbeddingService
 from akidb_mlx.selection import ALGORITHMS, Record, Selector, split_records, train
+from akidb_mlx.selection.evaluation import bootstrap
+from akidb_mlx.selection.files import check_writable
 from akidb_mlx.selection.fitting import fit_knn
 from akidb_mlx.selection.outcomes import Outcomes, gather
 
@@ -34,7 +36,6 @@ _SHA256 = "41d0551dc0ff52f875a2ecef7c39da2f672ab468c37e170119f7e0245a9d63c5"
 _FEWEST = 200
 _HELD_OUT = 0.3
 _DEFAULT_K = 5
-_RESAMPLES = 2000
 _SEED = 0
 
 
@@ -79,9 +80,8 @@ def accuracies(selector: Selector, held: Outcomes) -> tuple[np.ndarray, float]:
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:
     """Return a mean with its bootstrap interval of 95 %."""
-    draws = np.random.default_rng(_SEED).integers(0, len(values), (_RESAMPLES, len(values)))
-    low, high = np.percentile([values[draw].mean() for draw in draws], (2.5, 97.5))
-    return float(values.mean()), float(low), float(high)
+    (found,) = bootstrap(values[:, None], _SEED)
+    return found.mean, found.low, found.high
 
 
 def main(
@@ -90,6 +90,8 @@ def main(
     save: Annotated[Path | None, typer.Option(help="Folder to write the selectors to.")] = None,
 ) -> None:
     """Train selectors on Debian's fortunes, and compare them on held-out texts."""
+    if json_file:
+        check_writable(json_file)
     with tempfile.TemporaryDirectory() as folder, EmbeddingService("minilm-l6-v2", device="cpu") as service:
         records = with_vectors(read_topics(fetch(Path(folder))), service)
         kept, held_records = split_records(records, _HELD_OUT, _SEED)
@@ -108,7 +110,7 @@ def main(
             selector = train(kept, algorithm=algorithm, service=service, seed=_SEED)
             took = time.perf_counter() - began
             if save is not None:
-                selector.save(save)
+                selector.save(f"{save}/")
             found, choice_ms = accuracies(selector, held)
             figures.append(
                 {

@@ -81,11 +81,13 @@ def test_near_ties_are_told_apart_exactly():
     assert make(document).select(base) == "0"
 
 
+@pytest.mark.parametrize("width", [1, 2, 48])
 @pytest.mark.parametrize("offset", [1e3, 1e5, 1e7])
-def test_no_neighbour_is_lost_to_the_rounding_of_the_estimate(offset):
+def test_no_neighbour_is_lost_to_the_rounding_of_the_estimate(offset, width):
     """Far from 0, the estimates are wrong by more than most rows differ: a bound on that which is too small shows."""
     rng = np.random.default_rng(1)
-    rows = offset + rng.normal(size=(300, 48)) * 1e-4 * rng.choice([-1, 1], (300, 1))
+    spread = offset * 3e-9
+    rows = offset + rng.normal(size=(300, width)) * spread
     document = {
         "algorithm": "knn",
         "trained": True,
@@ -94,7 +96,7 @@ def test_no_neighbour_is_lost_to_the_rounding_of_the_estimate(offset):
         "labels": [str(index) for index in range(300)],
     }
     selector = make(document)
-    for query in offset + rng.normal(size=(30, 48)) * 1e-4:
+    for query in offset + rng.normal(size=(30, width)) * spread:
         squares = np.array([sum((a - b) * (a - b) for a, b in zip(query, row, strict=True)) for row in rows])
         nearest = np.argsort(squares, kind="stable")[:7].tolist()
         assert [one.example for one in selector.neighbours(query)] == nearest

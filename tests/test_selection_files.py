@@ -510,11 +510,13 @@ def try_text(text):
             assert "finite" in str(error)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(data=st.data(), kind=st.sampled_from(KINDS), exact=st.booleans())
-def test_any_change_of_a_file_is_read_or_refused(data, kind, exact):
+def fuzz(examples):
+    return settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def try_changes(data, kind, large):
     document = copy.deepcopy(changed(kind))
-    if exact:
+    if large:
         document = random_document(kind, data.draw(st.integers(0, 50)), dimension=3, size=6)
     for _ in range(data.draw(st.integers(1, 3))):
         options = [path for path in places(document) if path]
@@ -522,9 +524,7 @@ def test_any_change_of_a_file_is_read_or_refused(data, kind, exact):
     try_text(json.dumps(document))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(data=st.data(), kind=st.sampled_from(KINDS))
-def test_any_damage_of_a_text_is_read_or_refused(data, kind):
+def try_damage(data, kind):
     text = bytearray(json.dumps(changed(kind)).encode())
     for _ in range(data.draw(st.integers(1, 5))):
         place = data.draw(st.integers(0, len(text)))
@@ -534,7 +534,33 @@ def test_any_damage_of_a_text_is_read_or_refused(data, kind):
     try_text(bytes(text))
 
 
-@settings(max_examples=200, deadline=None)
+@fuzz(100)
+@given(data=st.data(), kind=st.sampled_from(KINDS), large=st.booleans())
+def test_any_change_of_a_file_is_read_or_refused(data, kind, large):
+    try_changes(data, kind, large)
+
+
+@fuzz(100)
+@given(data=st.data(), kind=st.sampled_from(KINDS))
+def test_any_damage_of_a_text_is_read_or_refused(data, kind):
+    try_damage(data, kind)
+
+
+@pytest.mark.slow
+@fuzz(3000)
+@given(data=st.data(), kind=st.sampled_from(KINDS), large=st.booleans())
+def test_many_changes_of_a_file_are_read_or_refused(data, kind, large):
+    try_changes(data, kind, large)
+
+
+@pytest.mark.slow
+@fuzz(3000)
+@given(data=st.data(), kind=st.sampled_from(KINDS))
+def test_many_damages_of_a_text_are_read_or_refused(data, kind):
+    try_damage(data, kind)
+
+
+@fuzz(100)
 @given(text=st.text(max_size=60) | st.binary(max_size=60))
 def test_any_text_is_refused(text):
     with pytest.raises(ModelLoadError):

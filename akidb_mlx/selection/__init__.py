@@ -8,9 +8,11 @@
         selector.save("svm_model.json")
         print(Router(selector, service).route("Who wrote Faust?").label)
 
-A selector chooses with NumPy alone. Training needs the extra `selection` (scikit-learn), which is imported by `train`.
+Choosing and training a KNN need nothing more. Training the other kinds needs the extra `selection` (scikit-learn),
+which `train` imports.
 """
 
+from akidb_mlx.selection.decision import Decision
 from akidb_mlx.selection.evaluation import Estimate, Evaluation, Strategy, evaluate
 from akidb_mlx.selection.features import CATEGORIES, EmbeddingModel
 from akidb_mlx.selection.files import ALGORITHMS, FILE_NAMES
@@ -25,6 +27,7 @@ __all__ = [
     "ALGORITHMS",
     "CATEGORIES",
     "FILE_NAMES",
+    "Decision",
     "EmbeddingModel",
     "Estimate",
     "Evaluation",

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Decision(NamedTuple):
-    """What a selector has to say of one query.
+    """A selector's choice for one query.
 
     Attributes:
         label: the choice.

@@ -1,4 +1,4 @@
-"""Where selectors are written: the names of their files, and the check of a place before the work for it is done."""
+"""The files that selectors are written to, and the check of a place before the work for it is done."""
 
 from __future__ import annotations
 
