@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedded_db.engine import ALL, TOLERANCE, Keys, Ranking, Transaction
+from embedded_db.graph import reached_keys
 from embedded_db.nodes import COLUMNS, key_of, make_node, nodes_by_key
 from embedded_db.query import ParsedQuery
 from embedded_db.records import SearchResult
 
 # The constant of reciprocal rank fusion, as it was published: a rank counts 1 / (60 + rank).
 _FUSION = 60
+# Most edges on the way that a recursive query follows.
+_SHALLOW = 2
 # The order of results that are otherwise equal.
 _ORDER = "n.created_at, n.id"
 
@@ -64,10 +67,15 @@ def _candidates(tx: Transaction, query: ParsedQuery) -> tuple[str, dict[str, Any
     parts = [f"({conditions.of(one)})" for one in query.filters]
     values = conditions.values
     if query.graph is not None:
-        parts.append(f"n.key IN ({tx.reached(query.graph)})")
-        values |= {"start": key_of(tx, query.graph.start_node_id), "depth": query.graph.depth}
-        if query.graph.edge_type is not None:
-            values["edge_type"] = query.graph.edge_type
+        graph, start = query.graph, key_of(tx, query.graph.start_node_id)
+        if graph.depth > _SHALLOW:
+            parts.append(f"n.key IN ({tx.each('reached')})")
+            values["reached"] = reached_keys(tx, start, graph.direction, graph.edge_type, graph.depth)
+        else:
+            parts.append(f"n.key IN ({tx.reached(graph)})")
+            values |= {"start": start, "depth": graph.depth}
+            if graph.edge_type is not None:
+                values["edge_type"] = graph.edge_type
     return " AND ".join(parts) or ALL, values
 
 
