@@ -2,10 +2,10 @@
 
 python -m benchmarks.database_peers [--messages 50000] [--json FILE] [--install]
 
-Each works in a process of its own, in its own environment in `.bench`, on the same random unit vectors, around 500
-centres, with a sender out of 20. Recall is the share of the ten nearest by NumPy that were found; a result that the filter excludes is an
-error. Everything is on the disk, and as each one's documentation shows it: Chroma builds HNSW, LanceDB searches a table
-without an index exactly, and with IVF-PQ approximately.
+Each works in a process of its own, in its own environment in `.bench`, on the same unit vectors, which lie around 500
+random centres, with a sender out of 20. Recall is the share of the ten nearest by NumPy that were found; a result that
+the filter excludes is an error. Everything is on the disk, and as each one's documentation shows it: Chroma builds
+HNSW, LanceDB searches a table without an index exactly, and with IVF-PQ approximately.
 """
 
 from __future__ import annotations

@@ -22,9 +22,9 @@ def test_the_log_can_be_imported():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("english")
 def test_the_example_shows_answers_and_draws_the_graph(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
-    pytest.importorskip("en_core_web_sm")
     if not minilm_installed():
         pytest.skip("all-MiniLM-L6-v2 is not installed")
     spec = spec_from_file_location("chats", EXAMPLES / "chats.py")
