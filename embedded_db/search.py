@@ -110,11 +110,17 @@ def _fuse(
         keys, scores = keys[reaching], scores[reaching]
         both = np.isin(text_keys, keys)
         text_keys, text_scores = text_keys[both], text_scores[both]
+    most = query.offset + query.limit
+    distances = -np.round(scores, 5)
+    ordered = np.sort(distances)
+    if keys.size > most:
+        # Without the words, what is ranked lower by meaning than so many others is not among the results.
+        kept = (distances <= ordered[most - 1]) | np.isin(keys, text_keys)
+        keys, distances = keys[kept], distances[kept]
     union = np.union1d(keys, text_keys)
     fused = np.zeros(union.size)
-    fused[np.searchsorted(union, keys)] += 1 / (_FUSION + _ranks(-np.round(scores, 5)))
-    fused[np.searchsorted(union, text_keys)] += 1 / (_FUSION + _ranks(text_scores))
-    most = query.offset + query.limit
+    fused[np.searchsorted(union, keys)] += 1 / (_FUSION + _ranks(distances, ordered))
+    fused[np.searchsorted(union, text_keys)] += 1 / (_FUSION + _ranks(text_scores, np.sort(text_scores)))
     if union.size > most:
         kept = fused >= np.partition(fused, union.size - most)[union.size - most]
         union, fused = union[kept], fused[kept]
@@ -128,9 +134,9 @@ def _fuse(
     ]
 
 
-def _ranks(values: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-    """Return the rank of each value, from 1 for the smallest; equal ones share theirs."""
-    ranks: NDArray[np.int64] = 1 + np.searchsorted(np.sort(values), values, side="left")
+def _ranks(values: NDArray[np.floating[Any]], ordered: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """Return the rank of values among ordered ones, from 1 for the smallest; equal ones share theirs."""
+    ranks: NDArray[np.int64] = 1 + np.searchsorted(ordered, values, side="left")
     return ranks
 
 
