@@ -11,7 +11,7 @@ def test_a_page_is_a_part_of_all_results(threshold):
     rng = np.random.default_rng(0)
     with open_db() as db:
         # Few directions, so that many tie; the words are held by the nearest, by the farthest and by some between.
-        vectors = rng.integers(-1, 2, (80, 3)) + [0.0, 0.0, 0.1]
+        vectors = np.add(rng.integers(-1, 2, (80, 3)), [0.0, 0.0, 0.1])
         contents = [f"number {number} " + "rust " * int(rng.integers(0, 3)) for number in range(80)]
         nodes = db.insert_nodes({"type": "Note", "content": content} for content in contents)
         db.insert_embeddings([(node.id, vector) for node, vector in zip(nodes, vectors, strict=True)], "own")
