@@ -77,7 +77,7 @@ def bulk(url: str | None) -> list[Row]:
                 start = time.perf_counter()
                 ids = _insert(db, texts)
                 while db.weaver_status()["queue_size"]:
-                    time.sleep(0.005)
+                    time.sleep(0.02)
                 seconds = time.perf_counter() - start
                 differing = _compare(db, ids, texts, service, None if found is not extractor else extractor)
             share = by_hand / seconds
