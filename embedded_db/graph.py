@@ -1,4 +1,4 @@
-"""Searches along edges: what can be reached, and the shortest path."""
+"""Searches along edges: what can be reached in many steps, and the shortest path."""
 
 from __future__ import annotations
 
@@ -14,6 +14,21 @@ STEPS = {
     "Inbound": [("to_key", "from_key")],
     "Both": [("from_key", "to_key"), ("to_key", "from_key")],
 }
+
+
+def reached_keys(tx: Transaction, start: int, direction: Direction, edge_type: str | None, depth: int) -> list[int]:
+    """Return the keys that a breadth-first search reaches, the start included.
+
+    A recursive query would follow the edges of a node once for each length of a way to it.
+    """
+    reached, frontier = {start}, [start]
+    for _ in range(depth):
+        following = {there for _, _, there in _edges_from(tx, frontier, direction, edge_type)} - reached
+        if not following:
+            break
+        reached |= following
+        frontier = sorted(following)
+    return sorted(reached)
 
 
 def find_shortest_path(

@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedded_db.engine import ALL, TOLERANCE, Keys, Ranking, Transaction
+from embedded_db.graph import reached_keys
 from embedded_db.nodes import COLUMNS, key_of, make_node, nodes_by_key
 from embedded_db.query import ParsedQuery
 from embedded_db.records import SearchResult
 
 # The constant of reciprocal rank fusion, as it was published: a rank counts 1 / (60 + rank).
 _FUSION = 60
+# Most edges on the way that a recursive query follows.
+_SHALLOW = 2
 # The order of results that are otherwise equal.
 _ORDER = "n.created_at, n.id"
 
@@ -64,10 +67,15 @@ def _candidates(tx: Transaction, query: ParsedQuery) -> tuple[str, dict[str, Any
     parts = [f"({conditions.of(one)})" for one in query.filters]
     values = conditions.values
     if query.graph is not None:
-        parts.append(f"n.key IN ({tx.reached(query.graph)})")
-        values |= {"start": key_of(tx, query.graph.start_node_id), "depth": query.graph.depth}
-        if query.graph.edge_type is not None:
-            values["edge_type"] = query.graph.edge_type
+        graph, start = query.graph, key_of(tx, query.graph.start_node_id)
+        if graph.depth > _SHALLOW:
+            parts.append(f"n.key IN ({tx.each('reached')})")
+            values["reached"] = reached_keys(tx, start, graph.direction, graph.edge_type, graph.depth)
+        else:
+            parts.append(f"n.key IN ({tx.reached(graph)})")
+            values |= {"start": start, "depth": graph.depth}
+            if graph.edge_type is not None:
+                values["edge_type"] = graph.edge_type
     return " AND ".join(parts) or ALL, values
 
 
@@ -102,11 +110,17 @@ def _fuse(
         keys, scores = keys[reaching], scores[reaching]
         both = np.isin(text_keys, keys)
         text_keys, text_scores = text_keys[both], text_scores[both]
+    most = query.offset + query.limit
+    distances = -np.round(scores, 5)
+    ordered = np.sort(distances)
+    if keys.size > most:
+        # Without the words, what is ranked lower by meaning than so many others is not among the results.
+        kept = (distances <= ordered[most - 1]) | np.isin(keys, text_keys)
+        keys, distances = keys[kept], distances[kept]
     union = np.union1d(keys, text_keys)
     fused = np.zeros(union.size)
-    fused[np.searchsorted(union, keys)] += 1 / (_FUSION + _ranks(-np.round(scores, 5)))
-    fused[np.searchsorted(union, text_keys)] += 1 / (_FUSION + _ranks(text_scores))
-    most = query.offset + query.limit
+    fused[np.searchsorted(union, keys)] += 1 / (_FUSION + _ranks(distances, ordered))
+    fused[np.searchsorted(union, text_keys)] += 1 / (_FUSION + _ranks(text_scores, np.sort(text_scores)))
     if union.size > most:
         kept = fused >= np.partition(fused, union.size - most)[union.size - most]
         union, fused = union[kept], fused[kept]
@@ -120,9 +134,9 @@ def _fuse(
     ]
 
 
-def _ranks(values: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-    """Return the rank of each value, from 1 for the smallest; equal ones share theirs."""
-    ranks: NDArray[np.int64] = 1 + np.searchsorted(np.sort(values), values, side="left")
+def _ranks(values: NDArray[np.floating[Any]], ordered: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """Return the rank of values among ordered ones, from 1 for the smallest; equal ones share theirs."""
+    ranks: NDArray[np.int64] = 1 + np.searchsorted(ordered, values, side="left")
     return ranks
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import networkx as nx
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
@@ -29,7 +30,7 @@ QUESTIONS = {
     "Why is the program slow? (only Bob, in one chat)": {"structural_filters": [BY_BOB, IN_WORK]},
     "baking bread at home, with the word flour": {"text_query": "flour"},
 }
-COLOURS = {"Chat": "#1f6feb", "Message": "#c9d1d9", "Entity": "#f0a35e"}
+COLOURS = {"Chat": "#79b8ff", "Message": "#c9d1d9", "Entity": "#f0a35e"}
 
 
 def main() -> None:
@@ -107,9 +108,9 @@ def tree(graph: nx.Graph) -> Tree:
     root = Tree("names that several messages mention")
     entities = [node for node, kind in graph.nodes(data="kind") if kind == "Entity"]
     for entity in sorted(entities, key=graph.degree, reverse=True):
-        branch = root.add(f"[bold]{graph.nodes[entity]['label']}")
+        branch = root.add(f"[bold]{escape(graph.nodes[entity]['label'])}")
         for message in graph[entity]:
-            branch.add(f"{graph.nodes[message]['label']}: {graph.nodes[message]['content']}")
+            branch.add(escape(f"{graph.nodes[message]['label']}: {graph.nodes[message]['content']}"))
     return root
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -65,7 +66,7 @@ def import_logs(
         logs = ChatLogs(db)
         before = 0
         for file in files:
-            for one in logs.add(file, None if bar is None else lambda done, start=before: bar(start + done, total)):
+            for one in logs.add(file, partial(_advance, bar, before, total)):
                 report(str(one))
                 bad.append(one)
             before += file.stat().st_size
@@ -216,6 +217,11 @@ def _is_idle(found: WeaverStatus) -> bool:
     if paused and len(paused) == len(found["waiting"]):
         raise EnrichmentError("; ".join(f"{kind} cannot be done: {reason}" for kind, reason in paused.items()))
     return not found["queue_size"]
+
+
+def _advance(bar: Callable[[int, int | None], None] | None, before: int, total: int, done: int) -> None:
+    if bar is not None:
+        bar(before + done, total)
 
 
 @contextmanager
