@@ -93,25 +93,21 @@ class Databases:
         self.server = server
         self._admin: psycopg.Connection | None = None
         self.reconnect()
-        self._free: list[str] = []
+        self._free: list[PostgresConnections] = []
         self._names: set[str] = set()
         self._admin.execute("CREATE DATABASE model_of_all")
         PostgresConnections(server.url("model_of_all"), 5).close()
 
-    def take(self) -> str:
-        """Return the URL of an empty database."""
-        return self._free.pop() if self._free else self.named(f"free{len(self._names)}")
+    def take(self) -> PostgresConnections:
+        """Return connections to an empty database."""
+        return self._free.pop() if self._free else PostgresConnections(self.named(f"free{len(self._names)}"), 5)
 
-    def give_back(self, url: str) -> None:
-        """Let the next test have a database, which was emptied."""
-        self._free.append(url)
-
-    def empty(self, url: str) -> None:
+    def give_back(self, connections: PostgresConnections) -> None:
         """Empty a database and let the next test have it."""
-        with psycopg.connect(url) as connection:
-            connection.execute("DELETE FROM akidb.node")
-            connection.execute("DELETE FROM akidb.model")
-        self.give_back(url)
+        with connections.write() as tx:
+            tx.run("DELETE FROM node")
+            tx.run("DELETE FROM model")
+        self._free.append(connections)
 
     def named(self, name: str) -> str:
         """Return the URL of a database, which is made when it is first asked for."""
@@ -122,9 +118,11 @@ class Databases:
 
     def reconnect(self) -> None:
         """Connect, also after the server was away."""
-        self.close()
+        if self._admin is not None:
+            self._admin.close()
         self._admin = psycopg.connect(self.server.url(), autocommit=True)
 
     def close(self) -> None:
-        if self._admin is not None:
-            self._admin.close()
+        while self._free:
+            self._free.pop().close()
+        self._admin.close()
