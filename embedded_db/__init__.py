@@ -21,6 +21,7 @@ except ImportError as _error:
         f"the database needs apsw, which cannot be imported ({_error}): run `pip install 'akidb-mlx[db]'`"
     ) from _error
 
+from embedded_db.activity import ActivityLevel
 from embedded_db.database import EmbeddedDB
 from embedded_db.errors import (
     DatabaseBusyError,
@@ -48,9 +49,11 @@ from embedded_db.records import (
     SearchResult,
     StoredEmbedding,
 )
+from embedded_db.reembed import ReembedReport
 from embedded_db.reports import Stats, WeaverStatus
 
 __all__ = [
+    "ActivityLevel",
     "Chat",
     "ConvergedQuery",
     "DatabaseBusyError",
@@ -73,6 +76,7 @@ __all__ = [
     "Node",
     "NodeNotFoundError",
     "Path",
+    "ReembedReport",
     "SearchResult",
     "SemanticQuery",
     "Stats",

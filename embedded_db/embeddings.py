@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ STORED = np.dtype("<f4")
 def find_model(tx: Transaction, state: str = "active") -> ModelIdentity | None:
     """Return the model of the database's vectors, or None before the first; that of another state on demand."""
     row = tx.row("SELECT name, revision, dimension, prompt FROM model WHERE state = :state", state=state)
-    return None if row is None else ModelIdentity(canonical_name(row[0]), *row[1:])
+    return None if row is None else _identity(row)
 
 
 def model_key(tx: Transaction, state: str = "active") -> int | None:
@@ -53,11 +53,14 @@ def set_model(tx: Transaction, model: ModelIdentity) -> int:
     Raises:
         ModelMismatchError: there are.
     """
-    key, stored = model_key(tx), find_model(tx)
-    if key is None or stored is None:
+    row = tx.row("SELECT key, name, revision, dimension, prompt FROM model WHERE state = 'active'")
+    if row is None:
         return insert_model(tx, model, "active")
+    key: int = row[0]
+    if row[1:] == astuple(model):
+        return key
     check_model(tx, model)
-    if stored != model and not (agree(stored, model) and is_bare(model)):
+    if not is_bare(model) or not agree(_identity(row[1:]), model):
         tx.run(
             "UPDATE model SET name = :name, revision = :revision, dimension = :dimension, prompt = :prompt"
             " WHERE key = :key",
@@ -130,3 +133,8 @@ def delete_embedding(tx: Transaction, key: int) -> bool:
 def read_vector(stored: Any) -> NDArray[np.float32]:
     """Return stored bytes as a vector, read-only."""
     return np.frombuffer(stored, STORED)
+
+
+def _identity(row: tuple[Any, ...]) -> ModelIdentity:
+    """Return the identity of stored columns; version 1 kept the name that a model was asked for by."""
+    return ModelIdentity(canonical_name(row[0]), *row[1:])

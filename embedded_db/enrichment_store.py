@@ -37,15 +37,16 @@ class EnrichmentStore(Store):
         while True:
             with self._connections.read() as tx:
                 open_jobs = jobs.enrichment_of(tx, nodes.key_of(tx, parse_name("node_id", node_id)))
-            paused = self._weaver.paused()
+            pauses = self._weaver.pauses()
             for kind, failed, error in open_jobs:
                 if failed:
                     raise EnrichmentError(
                         f"{kind} of {excerpt(node_id)} failed: {error}; correct the cause and call retry_failed()"
                     )
-                if kind in paused:
+                if kind in pauses and not pauses[kind].is_transient:
                     raise EnrichmentError(
-                        f"{kind} of {excerpt(node_id)} waits: {paused[kind]}; it is done once the cause is corrected"
+                        f"{kind} of {excerpt(node_id)} waits: {pauses[kind].reason}; it is done once the cause is "
+                        "corrected"
                     )
             if not open_jobs:
                 return

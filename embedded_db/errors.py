@@ -12,7 +12,7 @@
     ├── DatabaseConnectionError   the server cannot be reached, or ended the connection
     ├── DatabaseBusyError         another thread or process kept a lock for too long
     ├── DatabaseClosedError       closed, or this process was forked while a database was open
-    └── EnrichmentError           the weaver gave a message up; the message holds the cause
+    └── EnrichmentError           the weaver gave a message up, or cannot enrich it at present
 
 A message says what is wrong, what was found and what to do about it, on one line.
 """
@@ -81,7 +81,7 @@ class DatabaseClosedError(DatabaseError):
 
 
 class EnrichmentError(DatabaseError):
-    """The weaver gave a message up after its last attempt; `retry_failed` queues it again."""
+    """The weaver gave a message up after its last attempt, or this process's cannot enrich it; says the cause."""
 
 
 def excerpt(value: object, limit: int = 80) -> str:

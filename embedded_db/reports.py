@@ -95,7 +95,7 @@ def weaver_status(tx: Transaction, weaver: Weaver, activity: Activity) -> Weaver
         "active_workers": weaver.active_workers(),
         "activity_level": activity.level(),
         **_queue(tx, activity.kinds()),
-        "paused": weaver.paused(),
+        "paused": {kind: pause.reason for kind, pause in weaver.pauses().items()},
         "failures": [
             {"node_id": node_id, "kind": kind, "attempts": attempts, "error": error}
             for node_id, kind, attempts, error in failures

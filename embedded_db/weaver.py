@@ -16,6 +16,7 @@ from embedded_db.engine import Connections
 from embedded_db.errors import (
     DatabaseBusyError,
     DatabaseClosedError,
+    DatabaseConnectionError,
     DatabaseError,
     DatabaseFileError,
     ModelMismatchError,
@@ -32,7 +33,14 @@ _POLL_S = 0.5
 # Seconds before jobs are tried again that no worker could do, at first and at most.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 60.0
 # Errors that are no message's fault, so no attempt is counted.
-_NO_FAULT = (ModelMismatchError, ServiceClosedError, ServiceOverloadedError, DatabaseFileError, DatabaseBusyError)
+_NO_FAULT = (
+    ModelMismatchError,
+    ServiceClosedError,
+    ServiceOverloadedError,
+    DatabaseFileError,
+    DatabaseBusyError,
+    DatabaseConnectionError,
+)
 
 
 @dataclass(frozen=True)
@@ -41,11 +49,13 @@ class Pause:
 
     Attributes:
         reason: the cause.
+        is_transient: whether it passes by itself, as a full queue does.
         seconds: how long it is.
         until: its end, by `time.monotonic`.
     """
 
     reason: str
+    is_transient: bool
     seconds: float
     until: float
 
@@ -63,6 +73,8 @@ class Weaver:
         self._lease_s = lease_s
         self._stopping = threading.Event()
         self._pauses: dict[JobKind, Pause] = {}
+        # Jobs that could not be given back yet.
+        self._owed: dict[JobKind, list[Job]] = {}
         self._is_tidy = False
         workers: dict[str, tuple[JobKind, ...]] = {
             "embedding": ("embedding",),
@@ -107,12 +119,13 @@ class Weaver:
         """Return how many threads run."""
         return sum(thread.is_alive() for thread in self._threads)
 
-    def paused(self) -> dict[str, str]:
-        """Return why jobs of some kinds are not done at present."""
-        return {kind: pause.reason for kind, pause in self._pauses.copy().items()}
+    def pauses(self) -> dict[JobKind, Pause]:
+        """Return the pauses of kinds of jobs that cannot be done at present."""
+        return self._pauses.copy()
 
     def work(self, kind: JobKind) -> bool:
         """Do one batch of jobs; False if there was none that can be done."""
+        self._release(kind, [])
         pause = self._pauses.get(kind)
         if pause is not None and time.monotonic() < pause.until:
             return False
@@ -127,7 +140,7 @@ class Weaver:
         except ConfigurationError as error:  # a missing extra does not come by itself: it is the error of each job
             self._note(f"{kind}: {error}")
         except Exception as error:  # noqa: BLE001 - a model that cannot be loaded is no message's fault
-            self._pause(kind, error)
+            self._pause(kind, error, is_transient=False)
             return False
         with self._connections.write() as tx:
             claimed = jobs.claim(tx, kind, self._lease_s)
@@ -142,7 +155,9 @@ class Weaver:
         while not self._stopping.is_set():
             self._wake[name].clear()
             try:
-                worked = any(self._may(kind) and self.work(kind) for kind in kinds) or self._tidy(kinds)
+                allowed = self._activity.kinds()
+                worked = any(kind in allowed and self.work(kind) for kind in kinds)
+                worked = worked or ("summary" in kinds and self._tidy())
             except DatabaseClosedError:
                 return
             except Exception as error:  # noqa: BLE001 - say, a full disk: the jobs are still there, and tried again
@@ -151,15 +166,11 @@ class Weaver:
             if not worked:
                 self._wake[name].wait(_POLL_S)
 
-    def _may(self, kind: JobKind) -> bool:
-        return kind in self._activity.kinds()
-
-    def _tidy(self, kinds: Sequence[JobKind]) -> bool:
+    def _tidy(self) -> bool:
         """Maintain the database once in every sleep, when nothing else is left to do."""
-        if "summary" not in kinds or self._activity.level() != "SleepMode":
-            self._is_tidy = self._is_tidy and "summary" not in kinds
-            return False
-        if self._is_tidy:
+        asleep = self._activity.level() == "SleepMode"
+        if not asleep or self._is_tidy:
+            self._is_tidy = asleep
             return False
         self._is_tidy = True
         delete_retired(self._connections)
@@ -176,14 +187,12 @@ class Weaver:
                     if jobs.finish(tx, job):
                         write(tx, job)
         except _NO_FAULT as error:
-            with self._connections.write() as tx:
-                jobs.release(tx, claimed)
-            self._pause(kind, error)
+            self._pause(kind, error, is_transient=True)
+            self._release(kind, claimed)
             return False
         except Exception as error:  # noqa: BLE001 - whatever a model raises is kept as the error of its job
             if self._stopping.is_set():  # the models may have been closed
-                with self._connections.write() as tx:
-                    jobs.release(tx, claimed)
+                self._release(kind, claimed)
             elif len(claimed) > 1:
                 for job in claimed:
                     self._do(kind, [job])
@@ -200,10 +209,18 @@ class Weaver:
             jobs.fail(tx, job, message)
         self._note(f"{kind} of a message failed: {message}")
 
-    def _pause(self, kind: JobKind, error: Exception) -> None:
+    def _release(self, kind: JobKind, claimed: Sequence[Job]) -> None:
+        """Give jobs back, also those of an earlier call that failed, say, because the file was locked for long."""
+        owed = self._owed[kind] = [*self._owed.get(kind, ()), *claimed]
+        if owed:
+            with self._connections.write() as tx:
+                jobs.release(tx, owed)
+            owed.clear()
+
+    def _pause(self, kind: JobKind, error: Exception, *, is_transient: bool) -> None:
         before = self._pauses.get(kind)
         seconds = _FIRST_PAUSE_S if before is None else min(2 * before.seconds, _LONGEST_PAUSE_S)
-        self._pauses[kind] = Pause(_describe(error), seconds, time.monotonic() + seconds)
+        self._pauses[kind] = Pause(_describe(error), is_transient, seconds, time.monotonic() + seconds)
         self._note(f"{kind} waits for {seconds:g} s: {_describe(error)}")
 
     @contextmanager

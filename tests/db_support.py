@@ -78,7 +78,7 @@ def for_examples(most: int, *strategies, **named):
 
     def decorate(check):
         def test(engine):
-            few = most if engine == "sqlite" else most // 6
+            few = most if engine == "sqlite" else most // 3
             settings(max_examples=few, deadline=None)(given(*strategies, **named)(check))()
 
         test.__doc__ = check.__doc__

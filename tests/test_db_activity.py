@@ -69,7 +69,7 @@ CONTENTS = st.sampled_from(["aaaa", "aaab", "aabb", "aaaabb", "bbbb", "bbba", "z
 
 
 @for_examples(
-    60,
+    40,
     st.lists(
         st.tuples(
             st.sampled_from(["add", "change", "delete", "vector", "no vector", "link", "link"]),

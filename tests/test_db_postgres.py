@@ -5,6 +5,7 @@ import logging
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from itertools import count
 
@@ -114,11 +115,6 @@ def test_a_url_that_cannot_be_read_is_not_shown(url):
     with pytest.raises(InvalidRecordError, match="cannot be read: it is postgresql://user:password@host") as caught:
         open_db(url)
     assert_no_password(caught.value)
-
-
-def test_other_schemes_are_refused():
-    with pytest.raises(InvalidRecordError, match="must be a file or postgresql"):
-        open_db("mysql://host/name")
 
 
 def test_the_password_is_nowhere_to_be_seen(url):
@@ -248,7 +244,32 @@ def test_a_server_that_is_away_is_an_error_until_it_is_back(postgres, databases,
         db.create_node({"type": "Note", "id": "after"})
 
 
-@pytest.mark.usefixtures("databases")
+def test_a_server_that_is_away_costs_a_message_no_attempt(postgres, databases, url):
+    """The results of a batch are lost with the server, and computed again."""
+    embedder = FakeEmbedder()
+    with open_db(url, embedder=embedder) as db:
+        message = db.create_chat().add_message(content="text")
+        embedder.open.clear()
+
+        def work():
+            with pytest.raises(DatabaseConnectionError):
+                db._weaver.work("embedding")
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        wait_until(lambda: embedder.calls)
+        postgres.stop()
+        try:
+            embedder.open.set()
+            thread.join()
+        finally:
+            postgres.start()
+            databases.reconnect()
+        db._weaver.retry_now()
+        assert db._weaver.work("embedding")
+        assert db.get_embedding_for_node(message.id) is not None
+
+
 def test_a_weaver_outlives_its_server(postgres, databases, url):
     with open_db(url, weaver=True) as db:
         chat = db.create_chat()

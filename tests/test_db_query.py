@@ -146,7 +146,7 @@ def cosine(a, b):
 
 
 @for_examples(
-    150,
+    60,
     content=contents(),
     conditions=st.lists(filters(), max_size=2),
     walk=st.one_of(
@@ -207,7 +207,7 @@ def test_a_query_means_what_the_model_says(content, conditions, walk, vector, th
 
 
 @for_examples(
-    100,
+    40,
     content=contents(),
     edge_type=st.sampled_from([None, "S"]),
     direction=st.sampled_from(["Outbound", "Inbound", "Both"]),

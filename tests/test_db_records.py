@@ -198,7 +198,7 @@ for _ in range(100):
         ({"type": "T", "content": "a\0b"}, "content holds a NUL at character 1"),
         ({"type": "T", "content": "a\ud800"}, r"content holds a lone surrogate, U\+D800 at character 1"),
         ({"type": "T", "content": 7}, "content must be a string"),
-        ({"type": "T", "content": "x" * (17 << 20)}, "content has 17825792 bytes"),
+        ({"type": "T", "content": "x" * (100 << 20)}, "content has 104857600 bytes, and at most 16777216"),
         ({"type": "T", "content": "é" * (9 << 20)}, "content has 18874368 bytes"),
         ({"type": "T", "m": {"a": ["\0"]}}, r"m.a\[0\] holds a NUL"),
         ({"type": "T", "m": {"\ud800": 1}}, "a key of m holds a lone surrogate"),
@@ -278,6 +278,10 @@ def test_a_model_has_one_identity_whatever_it_is_called(db, tmp_path):
     assert {db.get_embedding(name).model.revision for name in "abc"} == {revision}
     with pytest.raises(ModelMismatchError, match=r"'minilm-l6-v2'@ccc.*'minilm-l6-v2'@ddd"):
         db.create_embedding("d", [1, 2, 3], ModelIdentity("minilm-l6-v2", "d" * 40, 3, ""))
+    with db._connections.write() as tx:  # as version 1 kept it
+        tx.run("UPDATE model SET name = 'sentence-transformers/all-MiniLM-L6-v2'")
+    db.create_embedding("d", [1, 2, 3], "minilm-l6-v2")
+    assert db.get_embedding("d").model == ModelIdentity("minilm-l6-v2", revision, 3, "")
     (tmp_path / "m").mkdir()
     assert canonical_name(str(tmp_path / "m" / ".." / "m")) == str(tmp_path / "m")
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from akidb_mlx.errors import ConfigurationError, DeadlineExceededError, ServiceClosedError, ServiceOverloadedError
-from embedded_db import DatabaseFullError, EnrichmentError, jobs, weaver
+from embedded_db import DatabaseBusyError, DatabaseFullError, EnrichmentError, jobs, weaver
 from embedded_db.weaver import Weaver
 from tests.clocks import FakeClock
 from tests.db_support import FakeExtractor, open_db, work_off
@@ -149,6 +149,25 @@ def test_a_deleted_message_takes_its_entities_along_but_not_those_of_others():
         assert {one.node.label for one in found} == {"Bob", "Carol"}
 
 
+def test_an_entity_of_the_weavers_making_goes_with_its_last_edge():
+    """Whether the edge is deleted itself, or the node at its other end."""
+    with open_db() as db:
+        chat = db.create_chat()
+        message, other = chat.add_message(content="Alice"), chat.add_message(content="Bob")
+        work_off(db)
+        alice, bob = (db.get_entities_mentioned_in(one.id)[0].node_id for one in (message, other))
+        note = db.create_node({"type": "Note"})
+        db.create_edge(note.id, bob, "ABOUT")
+        (mention,) = db.find_shortest_path(message.id, alice).edges
+        db.delete_edge(mention.id)
+        assert db.get_node(alice) is None
+        db.delete_node(other.id)
+        assert db.get_node(bob).label == "Bob"
+        db.delete_node(note.id)
+        assert db.get_node(bob) is None
+        assert db.get_node(message.id) == message
+
+
 def test_a_message_that_changes_while_it_is_embedded_gets_the_new_vector_only():
     embedder = FakeEmbedder()
     with open_db(embedder=embedder) as db:
@@ -237,7 +256,7 @@ def test_a_model_that_cannot_be_loaded_costs_no_attempt(tmp_path, monkeypatch):
         wait_until(lambda: labels(db, message))
         status = db.weaver_status()
         assert (status["queue_size"], status["failed"], list(status["paused"])) == (1, 0, ["embedding"])
-        assert "ModelNotFoundError" in status["last_event"]
+        assert "ModelNotFoundError" in status["paused"]["embedding"]
         with db._connections.read() as tx:
             assert tx.rows("SELECT kind, attempts, error FROM job") == [("embedding", 0, "")]
         monkeypatch.setattr("embedded_db.models.load_embedder", lambda _: FakeEmbedder())
@@ -283,7 +302,7 @@ def test_a_missing_extra_is_the_error_of_the_job(monkeypatch):
 )
 def test_what_is_no_messages_fault_costs_no_attempt(monkeypatch, error):
     with open_db() as db:
-        db.create_chat().add_message(content="text")
+        message = db.create_chat().add_message(content="text")
 
         def fail(*_):
             raise error
@@ -294,9 +313,30 @@ def test_what_is_no_messages_fault_costs_no_attempt(monkeypatch, error):
         with db._connections.read() as tx:
             assert tx.row("SELECT attempts, worker, leased_until FROM job WHERE kind = 'embedding'") == (0, "", 0)
         assert str(error) in db.weaver_status()["paused"]["embedding"]
+        with pytest.raises(DeadlineExceededError):  # it may pass while one waits
+            db.wait_until_enriched(message.id, timeout=0.01)
         db.retry_failed()
         assert db._weaver.work("embedding")
         assert db.weaver_status()["paused"] == {}
+
+
+def test_jobs_that_cannot_be_given_back_at_once_are_given_back_later(monkeypatch):
+    """A file that is locked for long refuses the results, and then the jobs, too."""
+    with open_db() as db:
+        db.create_chat().add_message(content="text")
+
+        def fail(*_):
+            raise DatabaseBusyError("locked")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("embedded_db.embeddings.put_embedding", fail)
+            patch.setattr("embedded_db.jobs.release", fail)
+            with pytest.raises(DatabaseBusyError):
+                db._weaver.work("embedding")
+        db._weaver.retry_now()
+        assert db._weaver.work("embedding")
+        assert not db._weaver.work("embedding")
+        assert db.stats()["embeddings"] == 1
 
 
 def test_the_lease_of_a_batch_that_takes_long_is_renewed(tmp_path):

@@ -79,7 +79,7 @@ BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "model_cache", "m
 BELOW["reranking"] = BELOW["sparse"] = BELOW["multi_vector"] = BELOW["service"] | {"service"}
 BELOW["selection"] = {"errors", "values", "embedder", "model_cache"}
 BELOW["ml_funcs"] = BELOW["service"] | {"service", "entities", "summarization"}
-BELOW["embedded_db"] = BELOW["service"] | {"service", "entities"}
+BELOW["embedded_db"] = BELOW["service"] | {"service", "entities", "summarization"}
 BELOW["server"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "top"}
 BELOW["stdio"] = BELOW["integrations"] = BELOW["service"] | {"service"}
 BELOW["cli"] = BELOW["server"] | {"server", "stdio", "supervision", "selection"}
