@@ -1,8 +1,11 @@
 """Measures the database: one insert, and queries of several kinds at a number of messages.
 
     python -m benchmarks.database --messages 50000
+    python -m benchmarks.database --messages 50000 --postgres
+    python -m benchmarks.database --messages 50000 --postgres --index
 
-The vectors are random, so no model is timed. The file lies in a temporary folder and is written with full durability.
+The vectors are random, so no model is timed. The file, or the server of the tests, lies in a temporary folder and is
+written with full durability.
 """
 
 from __future__ import annotations
@@ -12,11 +15,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import psycopg
 
 from embedded_db import EmbeddedDB
+from tests.postgres_server import PostgresServer
 
 WORDS = ["rust", "python", "database", "graph", "vector", "search", "message", "paris", "alice", "model", "cache"]
 CHATS = 100
@@ -27,10 +33,21 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=50_000)
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--postgres", action="store_true", help="a server of PostgreSQL in place of a file")
+    parser.add_argument("--index", action="store_true", help="with an HNSW index on it")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder, EmbeddedDB(Path(folder) / "a.db", weaver=False) as db:
+    with ExitStack() as stack:
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "a.db"
+        if arguments.postgres:
+            server = PostgresServer({"fsync": "on", "full_page_writes": "on", "shared_buffers": "512MB"})
+            stack.callback(server.remove)
+            path = server.url()
+        db = stack.enter_context(EmbeddedDB(path, weaver=False))
         fill(db, arguments.messages, arguments.dimension, rng)
+        db._connections.maintain()
+        if arguments.index:
+            create_index(path, arguments.dimension)
         chat, vector = "chat 7", rng.standard_normal(arguments.dimension)
         own = [{"property": "chat_id", "operator": "Equals", "value": chat}]
         near = {"start_node_id": chat, "direction": "Outbound", "depth": 2}
@@ -72,6 +89,17 @@ def fill(db: EmbeddedDB, messages: int, dimension: int, rng: np.random.Generator
         db.insert_embeddings(((node.id, vector) for node, vector in zip(nodes, vectors, strict=True)), "random")
     seconds = time.perf_counter() - start
     print(f"{messages} messages with vectors in {seconds:.1f} s, {messages / seconds:.0f} a second")
+
+
+def create_index(url: str, dimension: int) -> None:
+    start = time.perf_counter()
+    with psycopg.connect(url) as connection:
+        connection.execute("SET maintenance_work_mem = '512MB'")
+        connection.execute(
+            f"CREATE INDEX ON akidb.unit_vector USING hnsw ((unit::vector({dimension})) vector_ip_ops)"
+            f" WHERE model_key = {connection.execute('SELECT key FROM akidb.model').fetchone()[0]}"
+        )
+    print(f"HNSW index in {time.perf_counter() - start:.1f} s")
 
 
 def measure(name: str, call: Callable[[], object], rounds: int) -> None:
