@@ -114,7 +114,8 @@ class Reembedding:
                     _switch(tx, keys)
                     break
         computed += len(last)
-        self._tell(done + computed, done + computed)
+        if last:
+            self._tell(done + computed, done + computed)
         delete_retired(self._connections)
         return self._report(computed, done, time.perf_counter() - start_s)
 

@@ -55,7 +55,7 @@ def test_all_vectors_are_computed_again_and_switched_at_once():
         assert (report["vectors"], report["done"]) == (150, 0)
         assert report["model"] == f"'new'@{'r' * 40} (8 dimensions)"
         assert report["tokens"] == sum(len(f"abc {number}") for number in range(150))
-        assert seen == [(64, 150), (128, 150), (150, 150), (150, 150)]
+        assert seen == [(64, 150), (128, 150), (150, 150)]
         assert state(db) == [("new", "active", 150)]
         assert db.get_embedding_for_node(first).vector.tolist() == encode("abc 0", 8).tolist()
         assert db.query(semantic_query={"text": "abc 7"}, limit=1)[0].node.content == "abc 7"

@@ -442,7 +442,8 @@ def test_a_clock_that_was_set_back_delays_nothing(monkeypatch):
 
 
 def test_a_weaver_of_another_model_leaves_the_jobs_alone():
-    with open_db() as db:
+    embedder = FakeEmbedder()
+    with open_db(embedder=embedder) as db:
         chat = db.create_chat()
         db.create_embedding(chat.id, [1.0, 2.0], "mine")
         chat.add_message(content="text")
@@ -450,6 +451,7 @@ def test_a_weaver_of_another_model_leaves_the_jobs_alone():
         assert "'mine' (2 dimensions), found one of 'fake'" in db.weaver_status()["paused"]["embedding"]
         with db._connections.read() as tx:
             assert tx.value("SELECT sum(attempts) FROM job") == 0
+        assert embedder.calls == []
 
 
 def test_closing_ends_the_threads_and_leaves_a_given_embedder_open():
