@@ -121,6 +121,19 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
         assert len(vectors(db)) == 150
 
 
+def test_an_interrupt_after_the_switch_leaves_the_new_model_in_use(monkeypatch):
+    monkeypatch.setattr("embedded_db.enrichment_store.load_embedder", Smaller)
+    with open_db(embedder=FakeEmbedder("old")) as db:
+        fill(db, 3)
+        monkeypatch.setattr(reembed.Reembedding, "_compute", lambda *_: 0)  # leaves all to the last transaction
+        with pytest.raises(KeyboardInterrupt):
+            db.reembed("some/model", progress=interrupt_after(3))
+        assert state(db) == [("old", "retired", 3), ("some/model", "active", 3)]
+        assert len(db.query(semantic_query={"text": "abc"})) == 3
+        assert db.reembed("some/model")["vectors"] == 0
+        assert state(db) == [("some/model", "active", 3)]
+
+
 @pytest.mark.parametrize("name", ["other", "old"])
 def test_another_model_drops_what_was_computed(name):
     with open_db(embedder=FakeEmbedder("old")) as db:
