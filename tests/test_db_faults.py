@@ -367,7 +367,7 @@ for number in range(rounds):
     os.close(writing)
     if number % 3:  # else perhaps while the file is being opened
         select.select([reading], [], [])
-    time.sleep(chance.random() * 0.06)
+    time.sleep(chance.random() * 0.2)
     for child in children:
         os.kill(child, signal.SIGKILL)
     with os.fdopen(reading) as acknowledged:

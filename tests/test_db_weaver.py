@@ -148,7 +148,7 @@ def test_a_deleted_message_takes_its_entities_along_but_not_those_of_others():
 
 
 def test_an_entity_of_the_weavers_making_goes_with_its_last_edge():
-    """Whether the edge is deleted itself, or the node at its other end."""
+    """The edge is deleted itself, or with the node at its other end."""
     with open_db() as db:
         chat = db.create_chat()
         message, other = chat.add_message(content="Alice"), chat.add_message(content="Bob")
