@@ -367,7 +367,7 @@ for number in range(rounds):
     os.close(writing)
     if number % 3:  # else perhaps while the file is being opened
         select.select([reading], [], [])
-    time.sleep(chance.random() * 0.06)
+    time.sleep(chance.random() * 0.2)
     for child in children:
         os.kill(child, signal.SIGKILL)
     with os.fdopen(reading) as acknowledged:
@@ -407,14 +407,15 @@ def test_what_was_acknowledged_survives_a_kill_and_is_enriched_once(tmp_path, ro
         assert stats["nodes"]["Entity"] == 2
         assert stats["embeddings"] == messages
         assert summaries == messages // 20
-        expected = {
-            "CONTAINS": messages + summaries,
-            "MENTIONS": 2 * messages,
-            "IS_SEMANTICALLY_SIMILAR_TO": messages * min(3, messages - 1),
-            "SUMMARIZES": 20 * summaries,
-        }
-        assert stats["edges"] == {kind: count for kind, count in expected.items() if count}
+        edges = stats["edges"]
+        # All messages are equal, and at most three were linked before there were three others.
+        assert 3 * (messages - 3) <= edges.pop("IS_SEMANTICALLY_SIMILAR_TO") <= 3 * messages
+        assert edges.pop("SUMMARIZES", 0) == 20 * summaries
+        assert edges == {"CONTAINS": messages + summaries, "MENTIONS": 2 * messages}
         with db._connections.read() as tx:
+            links = "FROM edge WHERE type = 'IS_SEMANTICALLY_SIMILAR_TO'"
+            assert tx.row(f"SELECT 1 {links} GROUP BY from_key HAVING count(*) > 3") is None
+            assert tx.row(f"SELECT 1 {links} GROUP BY from_key, to_key HAVING count(*) > 1") is None
             covered = tx.value("SELECT count(DISTINCT to_key) FROM edge WHERE type = 'SUMMARIZES'")
         assert covered == 20 * summaries
 
