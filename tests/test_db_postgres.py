@@ -23,8 +23,10 @@ from embedded_db import (
     DatabaseReadOnlyError,
     EmbeddedDB,
     InvalidRecordError,
+    StructuralFilter,
 )
 from embedded_db.postgres import ranking, schema, text
+from embedded_db.postgres.filters import Conditions
 from tests.db_support import Engine, FakeExtractor, open_db
 from tests.fake_embedder import FakeEmbedder
 from tests.postgres_server import PASSWORD
@@ -216,6 +218,13 @@ def test_another_writer_is_waited_for_and_then_named(url, seconds):
                 db.create_chat()
             assert db.stats()["nodes"] == {}  # readers do not wait
         db.create_chat()
+
+
+def test_a_reader_sees_one_state(url):
+    with open_db(url) as db, db._connections.read() as tx:
+        assert tx.value("SELECT count(*) FROM node") == 0
+        db.create_chat()
+        assert tx.value("SELECT count(*) FROM node") == 0
 
 
 def test_a_connection_that_ends_undoes_its_transaction_and_the_next_one_works(url, admin):
@@ -532,6 +541,17 @@ def test_strings_are_ordered_by_their_bytes():
         for field in ("id", "x"):
             found = db.query([{"field": field, "operator": "GreaterThan", "value": "b"}])
             assert [one.node.id for one in found] == sorted(name for name in names if name > "b")
+
+
+def test_strings_are_ordered_by_their_bytes_in_any_collation(url):
+    """A server without locales cannot show it, so what asks for it is looked at."""
+    columns = (
+        "SELECT attname, collname FROM pg_attribute a JOIN pg_collation c ON c.oid = a.attcollation"
+        " WHERE attrelid IN ('akidb.node'::regclass, 'akidb.edge'::regclass) AND attname <> 'content'"
+    )
+    with psycopg.connect(url) as connection:
+        assert {collation for _, collation in connection.execute(columns)} == {"C"}
+    assert 'COLLATE "C" < CAST(:v' in Conditions().of(StructuralFilter("x", "LessThan", "a"))
 
 
 @pytest.mark.usefixtures("databases")
