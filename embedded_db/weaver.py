@@ -63,14 +63,12 @@ class Pause:
 class Weaver:
     """One thread for each kind of a new message's jobs and one for all others; processes share the work."""
 
-    def __init__(
-        self, connections: Connections, tasks: Tasks, activity: Activity, lease_s: float = jobs.LEASE_S
-    ) -> None:
+    def __init__(self, connections: Connections, tasks: Tasks, activity: Activity) -> None:
         """Prepare the threads; `start` starts them."""
         self._connections = connections
         self._tasks = tasks
         self._activity = activity
-        self._lease_s = lease_s
+        self._lease_s = jobs.LEASE_S
         self._stopping = threading.Event()
         self._pauses: dict[JobKind, Pause] = {}
         # Jobs that could not be given back yet.
