@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from embedded_db.engine import Transaction
 
@@ -25,6 +25,8 @@ _OPEN = (
     "kind = :kind AND failed = 0 AND (due <= :now OR due > :now + :longest)"
     " AND (leased_until <= :now OR leased_until > :now + :lease)"
 )
+# Names all kinds, since the index begins with them.
+FAILED = "kind IN ('embedding', 'entities', 'links', 'summary') AND failed = 1"
 _MINE = "key = :key AND worker = :worker"
 
 
@@ -47,7 +49,7 @@ class Job:
     attempts: int
 
 
-def has_text(content: str | None) -> bool:
+def has_text(content: str | None) -> TypeGuard[str]:
     """Return whether there is anything to enrich."""
     return content is not None and bool(content) and not content.isspace()
 
@@ -94,18 +96,16 @@ def claim(tx: Transaction, kind: JobKind, lease_s: float) -> list[Job]:
     before is claimed alone, so that it takes no other along.
     """
     worker, times = uuid.uuid4().hex, _times(kind, lease_s)
-    tx.run(
-        f"UPDATE job SET failed = 1, error = :error WHERE {_OPEN} AND attempts >= :most",
-        most=MAX_ATTEMPTS,
-        error=f"the process that did it ended, {MAX_ATTEMPTS} times",
-        **times,
-    )
     rows = tx.rows(
         f"SELECT key, node_key, size, attempts FROM job WHERE {_OPEN} ORDER BY key LIMIT :most", most=BATCH, **times
     )
     claimed: list[Job] = []
     characters = 0
     for key, node_key, size, attempts in rows:
+        if attempts >= MAX_ATTEMPTS:
+            error = f"the process that did it ended, {MAX_ATTEMPTS} times"
+            tx.run("UPDATE job SET failed = 1, error = :error WHERE key = :key", key=key, error=error)
+            continue
         characters += size
         if claimed and (attempts or characters > BATCH_CHARACTERS):
             break
@@ -154,7 +154,7 @@ def release(tx: Transaction, claimed: Iterable[Job]) -> None:
 
 def retry_failed(tx: Transaction) -> int:
     """Queue all failed jobs again, and return their number."""
-    return tx.run("UPDATE job SET failed = 0, attempts = 0, due = 0 WHERE failed = 1")
+    return tx.run(f"UPDATE job SET failed = 0, attempts = 0, due = 0 WHERE {FAILED}")
 
 
 def enrichment_of(tx: Transaction, node_key: int) -> list[tuple[JobKind, bool, str]]:

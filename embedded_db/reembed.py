@@ -58,11 +58,25 @@ class _Text:
 class Reembedding:
     """One run of a change to another model."""
 
-    def __init__(self, connections: Connections, embedder: Embedder, progress: Progress | None) -> None:
-        """Keep what is needed; nothing is done yet."""
+    def __init__(
+        self,
+        connections: Connections,
+        embedder: Embedder,
+        progress: Progress | None,
+        take_over: Callable[[], None],
+    ) -> None:
+        """Keep what is needed; nothing is done yet.
+
+        Args:
+            connections: those of the database.
+            embedder: the new model.
+            progress: see `EmbeddedDB.reembed`.
+            take_over: called as soon as the vectors of the new model answer.
+        """
         self._connections = connections
         self._embedder = embedder
         self._progress = progress
+        self._take_over = take_over
         self._model = identity(embedder)
         self._tokens = 0
 
@@ -99,6 +113,7 @@ class Reembedding:
         with self._connections.write() as tx:
             keys = self._begin(tx)
         if keys is None:
+            self._take_over()
             delete_retired(self._connections)
             return self._report(0, 0, 0.0)
         with self._connections.read() as tx:
@@ -113,8 +128,10 @@ class Reembedding:
                     self._put(tx, keys, last, self._embed([text.content for text in last]))
                     _switch(tx, keys)
                     break
+        self._take_over()
         computed += len(last)
-        self._tell(done + computed, done + computed)
+        if last:
+            self._tell(done + computed, done + computed)
         delete_retired(self._connections)
         return self._report(computed, done, time.perf_counter() - start_s)
 

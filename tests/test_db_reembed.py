@@ -57,7 +57,7 @@ def test_all_vectors_are_computed_again_and_switched_at_once():
         assert (report["vectors"], report["done"]) == (150, 0)
         assert report["model"] == f"'new'@{'r' * 40} (8 dimensions)"
         assert report["tokens"] == sum(len(f"abc {number}") for number in range(150))
-        assert seen == [(64, 150), (128, 150), (150, 150), (150, 150)]
+        assert seen == [(64, 150), (128, 150), (150, 150)]
         assert state(db) == [("new", "active", 150)]
         assert db.get_embedding_for_node(first).vector.tolist() == encode("abc 0", 8).tolist()
         assert db.query(semantic_query={"text": "abc 7"}, limit=1)[0].node.content == "abc 7"
@@ -121,6 +121,19 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
         assert (report["vectors"], report["done"], sum(map(len, new.calls))) == (86, 64, 86)
         assert state(db) == [("new", "active", 150)]
         assert len(vectors(db)) == 150
+
+
+def test_an_interrupt_after_the_switch_leaves_the_new_model_in_use(monkeypatch):
+    monkeypatch.setattr("embedded_db.enrichment_store.load_embedder", Smaller)
+    with open_db(embedder=FakeEmbedder("old")) as db:
+        fill(db, 3)
+        monkeypatch.setattr(reembed.Reembedding, "_compute", lambda *_: 0)  # leaves all to the last transaction
+        with pytest.raises(KeyboardInterrupt):
+            db.reembed("some/model", progress=interrupt_after(3))
+        assert state(db) == [("old", "retired", 3), ("some/model", "active", 3)]
+        assert len(db.query(semantic_query={"text": "abc"})) == 3
+        assert db.reembed("some/model")["vectors"] == 0
+        assert state(db) == [("some/model", "active", 3)]
 
 
 @pytest.mark.parametrize("name", ["other", "old"])

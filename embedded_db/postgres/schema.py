@@ -82,13 +82,14 @@ CREATE TABLE embedding_change (
     change bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     node_key bigint NOT NULL UNIQUE
 );
+-- It names the schema, since others than this package may delete a node, too.
 CREATE FUNCTION note_embedding_change() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    changed embedding := CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END;
+    changed akidb.embedding := CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END;
 BEGIN
-    IF EXISTS (SELECT 1 FROM model WHERE key = changed.model_key AND state = 'active') THEN
-        DELETE FROM embedding_change WHERE node_key = changed.node_key;
-        INSERT INTO embedding_change (node_key) VALUES (changed.node_key);
+    IF EXISTS (SELECT 1 FROM akidb.model WHERE key = changed.model_key AND state = 'active') THEN
+        DELETE FROM akidb.embedding_change WHERE node_key = changed.node_key;
+        INSERT INTO akidb.embedding_change (node_key) VALUES (changed.node_key);
     END IF;
     RETURN NULL;
 END

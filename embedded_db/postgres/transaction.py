@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -42,6 +42,10 @@ class PostgresTransaction(Transaction):
     def run(self, sql: str, **values: Any) -> int:
         """Run a statement, and return how many rows it changed."""
         return self._execute(sql, values).rowcount
+
+    def run_many(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Run a statement once for each set of values, without a wait for each."""
+        self._connection.cursor().executemany(_placeholders(sql), rows)
 
     def binary_row(self, sql: str, **values: Any) -> tuple[Any, ...] | None:
         """Return the first row of a statement, whose values are sent as they are in memory."""
