@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -86,7 +85,7 @@ def exists(tx: Transaction, node_key: int, kind: JobKind) -> bool:
 
 def is_any_open(tx: Transaction, kind: JobKind, lease_s: float) -> bool:
     """Return whether a job can be claimed now."""
-    return tx.value(f"SELECT 1 FROM job WHERE {_OPEN} LIMIT 1", **_times(kind, lease_s)) is not None
+    return tx.value(f"SELECT 1 FROM job WHERE {_OPEN} LIMIT 1", **_times(tx, kind, lease_s)) is not None
 
 
 def claim(tx: Transaction, kind: JobKind, lease_s: float) -> list[Job]:
@@ -95,7 +94,7 @@ def claim(tx: Transaction, kind: JobKind, lease_s: float) -> list[Job]:
     The attempt is counted now, so that a text that kills its process is given up in the end. A job that was tried
     before is claimed alone, so that it takes no other along.
     """
-    worker, times = uuid.uuid4().hex, _times(kind, lease_s)
+    worker, times = uuid.uuid4().hex, _times(tx, kind, lease_s)
     rows = tx.rows(
         f"SELECT key, node_key, size, attempts FROM job WHERE {_OPEN} ORDER BY key LIMIT :most", most=BATCH, **times
     )
@@ -122,7 +121,7 @@ def claim(tx: Transaction, kind: JobKind, lease_s: float) -> list[Job]:
 
 def renew(tx: Transaction, claimed: Iterable[Job], lease_s: float) -> None:
     """Let the lease of jobs begin anew; those that are done or lost stay as they are."""
-    until = time.time() + lease_s
+    until = tx.now() + lease_s
     tx.run_many(
         f"UPDATE job SET leased_until = :until WHERE {_MINE}", [{**_mine(job), "until": until} for job in claimed]
     )
@@ -139,7 +138,7 @@ def fail(tx: Transaction, job: Job, error: str) -> None:
         f"UPDATE job SET error = :error, failed = :failed, due = :due, worker = '', leased_until = 0 WHERE {_MINE}",
         error=error,
         failed=int(job.attempts >= MAX_ATTEMPTS),
-        due=time.time() + min(_FIRST_DELAY_S * 2 ** (job.attempts - 1), _LONGEST_DELAY_S),
+        due=tx.now() + min(_FIRST_DELAY_S * 2 ** (job.attempts - 1), _LONGEST_DELAY_S),
         **_mine(job),
     )
 
@@ -163,8 +162,8 @@ def enrichment_of(tx: Transaction, node_key: int) -> list[tuple[JobKind, bool, s
     return [(kind, bool(failed), error) for kind, failed, error in rows if kind in ENRICHMENT]
 
 
-def _times(kind: JobKind, lease_s: float) -> dict[str, Any]:
-    return {"kind": kind, "now": time.time(), "longest": _LONGEST_DELAY_S, "lease": lease_s}
+def _times(tx: Transaction, kind: JobKind, lease_s: float) -> dict[str, Any]:
+    return {"kind": kind, "now": tx.now(), "longest": _LONGEST_DELAY_S, "lease": lease_s}
 
 
 def _mine(job: Job) -> dict[str, Any]:

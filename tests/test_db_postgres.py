@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from itertools import count
 
@@ -24,8 +25,9 @@ from embedded_db import (
     EmbeddedDB,
     InvalidRecordError,
     StructuralFilter,
+    jobs,
 )
-from embedded_db.postgres import ranking, schema, text
+from embedded_db.postgres import connection, ranking, schema, text
 from embedded_db.postgres.filters import Conditions
 from tests.db_support import Engine, FakeExtractor, open_db
 from tests.fake_embedder import FakeEmbedder
@@ -110,6 +112,7 @@ def test_a_server_that_cannot_be_reached_is_named_without_the_password(url, chan
         f"postgresql://owner:{PASSWORD}@host/name",  # not escaped
         f"postgresql://host/name?no_such={PASSWORD}",
         f"postgresql://owner@host:port{PASSWORD}/name",
+        "postgresql://owner:se@cr%2Fet@host/name",
         "postgresql://owner:5432/se:cr/et@host/name",
     ],
 )
@@ -218,6 +221,72 @@ def test_another_writer_is_waited_for_and_then_named(url, seconds):
                 db.create_chat()
             assert db.stats()["nodes"] == {}  # readers do not wait
         db.create_chat()
+
+
+def test_a_writer_sees_what_was_committed_before_its_turn(own_url, admin):
+    """Also where the server's default is a snapshot from the beginning of a transaction, older than the lock."""
+    name = own_url.split("@/")[1].split("?")[0]
+    admin.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
+    seen = []
+    with open_db(own_url) as first, open_db(own_url) as second:
+
+        def write():
+            with second._connections.write() as tx:
+                seen.append(tx.value("SELECT count(*) FROM node"))
+
+        thread = threading.Thread(target=write)
+        with first._connections.write() as tx:
+            tx.run(
+                "INSERT INTO node (id, type, created_at, properties) VALUES ('a', 'Note', 1, CAST('{}' AS jsonb))",
+            )
+            thread.start()
+            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            wait_until(lambda: admin.execute(waiting).fetchone()[0])
+        thread.join()
+    assert seen == [1]
+
+
+def test_writers_that_wait_keep_no_reader_from_a_connection(url, monkeypatch):
+    monkeypatch.setattr(connection, "_MOST_CONNECTIONS", 2)
+    with open_db(url, lock_timeout=60) as db:
+        threads = [threading.Thread(target=db.create_chat) for _ in range(4)]
+        with db._connections.write():
+            for thread in threads:
+                thread.start()
+            db._connections._lock_timeout = 0.1
+            with db._connections.read() as tx:
+                assert tx.value("SELECT count(*) FROM node") == 0
+        for thread in threads:
+            thread.join()
+        assert db.stats()["nodes"] == {"Chat": 4}
+
+
+def test_a_new_connection_that_cannot_begin_is_closed(url):
+    with open_db(url) as db:
+        opened = []
+        open_one = db._connections._open
+        db._connections._idle.pop().close()
+        db._connections._open = lambda: opened.append(open_one()) or opened[-1]
+        with pytest.raises(DatabaseError), db._connections._lend("BEGIN NONSENSE"):
+            pass
+        assert opened[0].closed
+        db._connections._open = open_one
+
+
+@pytest.mark.parametrize("skew", [-90, -5, 5, 90])
+def test_clients_whose_clocks_differ_take_no_job_from_each_other(url, skew, monkeypatch):
+    with open_db(url) as one, open_db(url) as other:
+        one.create_chat().add_message(content="text")
+        now = time.time
+        with one._connections.write() as tx:
+            (job,) = jobs.claim(tx, "embedding", 60)
+        monkeypatch.setattr(time, "time", lambda: now() + skew)
+        with other._connections.write() as tx:
+            assert jobs.claim(tx, "embedding", 60) == []
+            jobs.fail(tx, job, "failed")
+        monkeypatch.undo()
+        with one._connections.read() as tx:
+            assert tx.value("SELECT due FROM job WHERE kind = 'embedding'") - now() == pytest.approx(0.5, abs=0.5)
 
 
 def test_a_reader_sees_one_state(url):

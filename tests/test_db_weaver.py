@@ -435,11 +435,13 @@ def test_a_leased_job_is_not_claimed_again():
 def test_a_clock_that_was_set_back_delays_nothing(monkeypatch):
     with open_db() as db:
         db.create_chat().add_message(content="a fault")
-        monkeypatch.setattr(jobs.time, "time", lambda: 2e9)
+        with db._connections.read() as tx:
+            transactions = type(tx)
+        monkeypatch.setattr(transactions, "now", lambda _: 2e9)
         assert db._weaver.work("entities")
         with db._connections.write() as tx:
             jobs.claim(tx, "embedding", 60)
-        monkeypatch.setattr(jobs.time, "time", lambda: 1e9)
+        monkeypatch.setattr(transactions, "now", lambda _: 1e9)
         assert db._weaver.work("entities")
         assert db._weaver.work("embedding")
 

@@ -145,6 +145,7 @@ def prepare(connection: psycopg.Connection[Any], path: str) -> None:
     encoding = _value(connection, "SHOW server_encoding")
     if encoding != "UTF8":
         raise DatabaseFileError(f"{path} has the encoding {encoding}, and UTF8 is needed: create another database")
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # see `PostgresConnections.write`
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [WRITER_LOCK])
         # Again, since another process may have done it meanwhile.

@@ -59,6 +59,11 @@ class PostgresTransaction(Transaction):
         """Return properties as they are stored."""
         return exact_json(properties)
 
+    def now(self) -> float:
+        """Return the seconds since 1970 by the server's clock, since those of its clients differ."""
+        now: float = self.value("SELECT CAST(extract(epoch FROM clock_timestamp()) AS float8)")
+        return now
+
     def each(self, name: str) -> str:
         """Return a subquery of the integers of a bound list."""
         return f"SELECT unnest(CAST(:{name} AS bigint[]))"
