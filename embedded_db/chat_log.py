@@ -19,6 +19,7 @@ from embedded_db.records import CHAT, MESSAGE
 _TOGETHER = 256
 # A line holds a content of the most bytes, escaped, and the rest of its message.
 _MAX_LINE = 4 * MAX_BYTES
+_TOO_LONG = f"the line is longer than {_MAX_LINE >> 20} MiB"
 
 Progress = Callable[[int], object]
 
@@ -122,10 +123,10 @@ def parse_time(value: object) -> float:
         InvalidRecordError: it is none.
     """
     if not isinstance(value, str):
-        return parse_number("time", value)
+        return _parse_seconds(value)
     text = value.strip()
     try:
-        return parse_number("time", float(text))
+        return _parse_seconds(float(text))
     except ValueError as error:
         if isinstance(error, InvalidRecordError):
             raise
@@ -137,6 +138,18 @@ def parse_time(value: object) -> float:
         raise InvalidRecordError(
             f"time must be as in 2026-01-31T12:00:00Z, or seconds since 1970, found {excerpt(value)}"
         ) from error
+
+
+def _parse_seconds(value: object) -> float:
+    seconds = parse_number("time", value)
+    try:
+        datetime.fromtimestamp(seconds, timezone.utc)
+    except (ValueError, OverflowError, OSError) as error:
+        raise InvalidRecordError(
+            f"time must be in the years 1 to 9999, in seconds since 1970, found {excerpt(value)}: perhaps it is in "
+            "milliseconds"
+        ) from error
+    return seconds
 
 
 def _parse(line: int, record: dict[str, Any], default_chat: str) -> _Entry:
@@ -161,9 +174,9 @@ def _parse(line: int, record: dict[str, Any], default_chat: str) -> _Entry:
 
 def _read_jsonl(file: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yield the number of each line that is not blank with its object, or with the reason why there is none."""
-    for number, line in _lines(file):
-        if line is None:
-            yield number, f"the line is longer than {_MAX_LINE >> 20} MiB"
+    for number, line, is_long in _lines(file):
+        if is_long:
+            yield number, _TOO_LONG
             continue
         if not line.strip():
             continue
@@ -177,35 +190,50 @@ def _read_jsonl(file: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | str]]:
             yield number, record if isinstance(record, dict) else f"the line must be an object, found {excerpt(record)}"
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
-    """Yield the lines with their numbers; None for one that is too long to hold."""
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
+    """Yield the number of each line, the line, and whether it was too long to hold.
+
+    Such a line is replaced by one that opens or closes a quoted cell of CSV as it did.
+    """
     number = 0
     while line := file.readline(_MAX_LINE):
         number += 1
         if len(line) < _MAX_LINE or line.endswith(b"\n"):
-            yield number, line
+            yield number, line, False
             continue
-        while (rest := file.readline(_MAX_LINE)) and not rest.endswith(b"\n"):
-            pass
-        yield number, None
+        quotes = line.count(b'"')
+        while not line.endswith(b"\n") and (line := file.readline(_MAX_LINE)):
+            quotes += line.count(b'"')
+        yield number, b'"' * (quotes % 2) + b"\n", True
 
 
 def _read_csv(file: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yield the number of each row's first line with its cells by column, or with the reason why there are none."""
-    # That of the whole process, which is too small for a long message.
-    csv.field_size_limit(MAX_BYTES)
-    decoded = (
-        line.decode("utf-8-sig" if number == 1 else "utf-8", errors="surrogateescape")
-        for number, line in ((number, line or b"") for number, line in _lines(file))
-    )
-    reader = csv.reader(decoded, strict=True)
+    # That of the whole process, which is too small for a long message; other users may need a larger one.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_BYTES))
+    too_long = list[int]()
+
+    def decoded() -> Iterator[str]:
+        for number, line, is_long in _lines(file):
+            if is_long:
+                too_long.append(number)
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8", errors="surrogateescape")
+
+    reader = csv.reader(decoded(), strict=True)
     header: list[str] | None = None
     while True:
         line = reader.line_num + 1
         try:
             row = next(reader, None)
         except csv.Error as error:
-            yield line, f"the row is no CSV: {error}"
+            yield line, _TOO_LONG if too_long else f"the row is no CSV: {error}"
+            too_long.clear()
+            continue
+        if too_long:
+            yield line, _TOO_LONG
+            too_long.clear()
+            if header is None:
+                return
             continue
         if row is None:
             return

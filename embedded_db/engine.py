@@ -6,6 +6,7 @@ parts in which they differ.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -65,6 +66,10 @@ class Transaction(ABC):
     def json(self, properties: Mapping[str, Any]) -> str:
         """Return properties as they are stored."""
         return dump(properties)
+
+    def now(self) -> float:
+        """Return the seconds since 1970 by the clock that all users of the database share."""
+        return time.time()
 
     @abstractmethod
     def each(self, name: str) -> str:

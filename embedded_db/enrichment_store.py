@@ -97,19 +97,19 @@ class EnrichmentStore(Store):
             raise InvalidRecordError(f"model must be an Embedder or a model's name, found {excerpt(model)}")
         self._activity.touch()
         embedder = load_embedder(model) if isinstance(model, str) else model
-        kept = False
-        try:
-            run = Reembedding(self._connections, embedder, progress)
-            if dry_run:
-                return run.estimate()
-            report = run.run()
+        in_use: list[Embedder] = []
+
+        def take_over() -> None:
             self._models.replace_embedder(model, embedder)
-            kept = True
+            in_use.append(embedder)
+            self._weaver.retry_now()
+
+        run = Reembedding(self._connections, embedder, progress, take_over)
+        try:
+            return run.estimate() if dry_run else run.run()
         finally:
-            if isinstance(model, str) and not kept:
+            if isinstance(model, str) and not in_use:
                 embedder.close()
-        self._weaver.retry_now()
-        return report
 
     def stats(self) -> reports.Stats:
         """Report how much the database holds, as plain types."""

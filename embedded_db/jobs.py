@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from embedded_db.engine import Transaction
 
@@ -25,6 +24,8 @@ _OPEN = (
     "kind = :kind AND failed = 0 AND (due <= :now OR due > :now + :longest)"
     " AND (leased_until <= :now OR leased_until > :now + :lease)"
 )
+# Names all kinds, since the index begins with them.
+FAILED = "kind IN ('embedding', 'entities', 'links', 'summary') AND failed = 1"
 _MINE = "key = :key AND worker = :worker"
 
 
@@ -47,7 +48,7 @@ class Job:
     attempts: int
 
 
-def has_text(content: str | None) -> bool:
+def has_text(content: str | None) -> TypeGuard[str]:
     """Return whether there is anything to enrich."""
     return content is not None and bool(content) and not content.isspace()
 
@@ -84,7 +85,7 @@ def exists(tx: Transaction, node_key: int, kind: JobKind) -> bool:
 
 def is_any_open(tx: Transaction, kind: JobKind, lease_s: float) -> bool:
     """Return whether a job can be claimed now."""
-    return tx.value(f"SELECT 1 FROM job WHERE {_OPEN} LIMIT 1", **_times(kind, lease_s)) is not None
+    return tx.value(f"SELECT 1 FROM job WHERE {_OPEN} LIMIT 1", **_times(tx, kind, lease_s)) is not None
 
 
 def claim(tx: Transaction, kind: JobKind, lease_s: float) -> list[Job]:
@@ -93,19 +94,17 @@ def claim(tx: Transaction, kind: JobKind, lease_s: float) -> list[Job]:
     The attempt is counted now, so that a text that kills its process is given up in the end. A job that was tried
     before is claimed alone, so that it takes no other along.
     """
-    worker, times = uuid.uuid4().hex, _times(kind, lease_s)
-    tx.run(
-        f"UPDATE job SET failed = 1, error = :error WHERE {_OPEN} AND attempts >= :most",
-        most=MAX_ATTEMPTS,
-        error=f"the process that did it ended, {MAX_ATTEMPTS} times",
-        **times,
-    )
+    worker, times = uuid.uuid4().hex, _times(tx, kind, lease_s)
     rows = tx.rows(
         f"SELECT key, node_key, size, attempts FROM job WHERE {_OPEN} ORDER BY key LIMIT :most", most=BATCH, **times
     )
     claimed: list[Job] = []
     characters = 0
     for key, node_key, size, attempts in rows:
+        if attempts >= MAX_ATTEMPTS:
+            error = f"the process that did it ended, {MAX_ATTEMPTS} times"
+            tx.run("UPDATE job SET failed = 1, error = :error WHERE key = :key", key=key, error=error)
+            continue
         characters += size
         if claimed and (attempts or characters > BATCH_CHARACTERS):
             break
@@ -122,7 +121,7 @@ def claim(tx: Transaction, kind: JobKind, lease_s: float) -> list[Job]:
 
 def renew(tx: Transaction, claimed: Iterable[Job], lease_s: float) -> None:
     """Let the lease of jobs begin anew; those that are done or lost stay as they are."""
-    until = time.time() + lease_s
+    until = tx.now() + lease_s
     tx.run_many(
         f"UPDATE job SET leased_until = :until WHERE {_MINE}", [{**_mine(job), "until": until} for job in claimed]
     )
@@ -139,7 +138,7 @@ def fail(tx: Transaction, job: Job, error: str) -> None:
         f"UPDATE job SET error = :error, failed = :failed, due = :due, worker = '', leased_until = 0 WHERE {_MINE}",
         error=error,
         failed=int(job.attempts >= MAX_ATTEMPTS),
-        due=time.time() + min(_FIRST_DELAY_S * 2 ** (job.attempts - 1), _LONGEST_DELAY_S),
+        due=tx.now() + min(_FIRST_DELAY_S * 2 ** (job.attempts - 1), _LONGEST_DELAY_S),
         **_mine(job),
     )
 
@@ -154,7 +153,7 @@ def release(tx: Transaction, claimed: Iterable[Job]) -> None:
 
 def retry_failed(tx: Transaction) -> int:
     """Queue all failed jobs again, and return their number."""
-    return tx.run("UPDATE job SET failed = 0, attempts = 0, due = 0 WHERE failed = 1")
+    return tx.run(f"UPDATE job SET failed = 0, attempts = 0, due = 0 WHERE {FAILED}")
 
 
 def enrichment_of(tx: Transaction, node_key: int) -> list[tuple[JobKind, bool, str]]:
@@ -163,8 +162,8 @@ def enrichment_of(tx: Transaction, node_key: int) -> list[tuple[JobKind, bool, s
     return [(kind, bool(failed), error) for kind, failed, error in rows if kind in ENRICHMENT]
 
 
-def _times(kind: JobKind, lease_s: float) -> dict[str, Any]:
-    return {"kind": kind, "now": time.time(), "longest": _LONGEST_DELAY_S, "lease": lease_s}
+def _times(tx: Transaction, kind: JobKind, lease_s: float) -> dict[str, Any]:
+    return {"kind": kind, "now": tx.now(), "longest": _LONGEST_DELAY_S, "lease": lease_s}
 
 
 def _mine(job: Job) -> dict[str, Any]:

@@ -82,8 +82,9 @@ def insert_node(tx: Transaction, node: Node, *, is_woven: bool = False) -> int:
             type=CONTAINS,
             at=node.created_at,
         )
-    if node.type == MESSAGE:
-        _queue_enrichment(tx, key, node.properties.get("content"), chat_key)
+    content = node.properties.get("content")
+    if node.type == MESSAGE and jobs.has_text(content):
+        _queue_enrichment(tx, key, content, chat_key)
     return key
 
 
@@ -105,10 +106,14 @@ def update_node(tx: Transaction, node_id: str, changes: Mapping[str, Any]) -> No
     tx.run("UPDATE node SET properties = :properties WHERE key = :key", key=key, properties=columns["properties"])
     if new.get("content") != old.get("content"):
         tx.set_content(key, columns["content"])
-        woven.text_changed(tx, key, remains=jobs.has_text(new.get("content")))
-        if node.type == MESSAGE:
-            chat_id = new.get("chat_id")
-            _queue_enrichment(tx, key, new.get("content"), None if chat_id is None else _chat_key(tx, chat_id))
+        has_text = jobs.has_text(new.get("content"))
+        woven.text_changed(tx, key, remains=has_text)
+        if node.type == MESSAGE and has_text:
+            chat_id = None if woven.is_summarised(tx, key) else new.get("chat_id")
+            _queue_enrichment(tx, key, new["content"], None if chat_id is None else _chat_key(tx, chat_id))
+        elif node.type == MESSAGE:
+            jobs.cancel(tx, key, jobs.ENRICHMENT)
+            unsummarised.remove(tx, key)
     return Node(node.id, node.type, node.created_at, new)
 
 
@@ -129,15 +134,18 @@ def delete_node(tx: Transaction, node_id: str) -> None:
             woven.remove_if_alone(tx, neighbour)
 
 
-def _queue_enrichment(tx: Transaction, key: int, content: str | None, chat_key: int | None) -> None:
-    """Queue the jobs of a message's content, or drop them where there is none; a worker with an old job loses it."""
-    if content is None or not jobs.has_text(content):
-        jobs.cancel(tx, key, jobs.ENRICHMENT)
-        unsummarised.remove(tx, key)
-        return
+def _queue_enrichment(tx: Transaction, key: int, content: str, chat_key: int | None) -> None:
+    """Queue the jobs of a message's content; a worker with an old one loses it.
+
+    Args:
+        tx: the transaction of the change.
+        key: the message.
+        content: its text.
+        chat_key: its chat, if no summary covers it.
+    """
     for kind in jobs.ENRICHMENT:
         jobs.enqueue(tx, key, kind, len(content))
-    if chat_key is not None and not woven.is_summarised(tx, key):
+    if chat_key is not None:
         unsummarised.add(tx, key, chat_key)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from typing_extensions import TypedDict
@@ -20,10 +21,13 @@ from embedded_db.records import MESSAGE, SIMILAR, ModelIdentity
 
 # Called with how many vectors are done, and how many there are.
 Progress = Callable[[int, int], None]
-# So many of the last texts are embedded while other writers wait, so that the run ends even while messages arrive.
-_LAST = 8
+# After so many passes, so many of the last texts, of so many characters together, are embedded while other writers wait,
+# so that the run ends even while messages arrive all the time.
+_PASSES, _LAST, _LAST_CHARACTERS = 5, 8, 1 << 14
 # Texts that are embedded to estimate the rest, and vectors that are deleted at once.
 _SAMPLE, _DELETED = 64, 500
+# All characters of which `jobs.has_text` says that they are no text.
+_SPACES = "".join(character for character in map(chr, range(0x3001)) if character.isspace())
 # Vectors of the active model without one of the next.
 _REMAINING = (
     " FROM embedding e JOIN node n ON n.key = e.node_key WHERE e.model_key = :active AND NOT EXISTS"
@@ -58,11 +62,25 @@ class _Text:
 class Reembedding:
     """One run of a change to another model."""
 
-    def __init__(self, connections: Connections, embedder: Embedder, progress: Progress | None) -> None:
-        """Keep what is needed; nothing is done yet."""
+    def __init__(
+        self,
+        connections: Connections,
+        embedder: Embedder,
+        progress: Progress | None,
+        take_over: Callable[[], None],
+    ) -> None:
+        """Keep what is needed; nothing is done yet.
+
+        Args:
+            connections: those of the database.
+            embedder: the new model.
+            progress: see `EmbeddedDB.reembed`.
+            take_over: called as soon as the vectors of the new model answer.
+        """
         self._connections = connections
         self._embedder = embedder
         self._progress = progress
+        self._take_over = take_over
         self._model = identity(embedder)
         self._tokens = 0
 
@@ -99,22 +117,26 @@ class Reembedding:
         with self._connections.write() as tx:
             keys = self._begin(tx)
         if keys is None:
+            self._take_over()
             delete_retired(self._connections)
             return self._report(0, 0, 0.0)
         with self._connections.read() as tx:
             done, total = _count(tx, keys["next"]), _count(tx, keys["active"])
         computed = 0
-        while True:
-            computed += self._compute(keys, done, total)
+        for number in count(1):
+            computed += self._compute(keys, done + computed, total)
             with self._connections.write() as tx:
                 self._check_ours(tx, keys)
                 last = _remaining(tx, keys, -1, _LAST + 1)
-                if len(last) <= _LAST:
-                    self._put(tx, keys, last, self._embed([text.content for text in last]))
+                if not last or (number >= _PASSES and _are_few(last)):
+                    if last:
+                        self._put(tx, keys, last, self._embed([text.content for text in last]))
                     _switch(tx, keys)
                     break
+        self._take_over()
         computed += len(last)
-        self._tell(done + computed, done + computed)
+        if last:
+            self._tell(done + computed, done + computed)
         delete_retired(self._connections)
         return self._report(computed, done, time.perf_counter() - start_s)
 
@@ -136,19 +158,22 @@ class Reembedding:
         return keys
 
     def _compute(self, keys: dict[str, int], done: int, total: int) -> int:
-        """Compute the vectors of one pass over the nodes, and return their number."""
+        """Compute the vectors of one pass over the nodes that there are now, and return their number."""
         computed, last = 0, -1
-        while True:
+        with self._connections.read() as tx:
+            end = tx.value("SELECT coalesce(max(node_key), -1) FROM embedding WHERE model_key = :active", **keys)
+        while last < end:
             with self._connections.read() as tx:
                 batch = _bounded(_remaining(tx, keys, last, jobs.BATCH))
             if not batch:
-                return computed
+                break
             vectors = self._embed([text.content for text in batch])
             with self._connections.write() as tx:
                 self._check_ours(tx, keys)
                 self._put(tx, keys, batch, vectors)
             computed, last = computed + len(batch), batch[-1].node_key
             self._tell(min(done + computed, total), total)
+        return computed
 
     def _check_ours(self, tx: Transaction, keys: dict[str, int]) -> None:
         """Refuse to go on after another process has changed the model, or begun to."""
@@ -216,14 +241,25 @@ def _count(tx: Transaction, model: int) -> int:
 
 
 def _remaining(tx: Transaction, keys: dict[str, int], after: int, most: int) -> list[_Text]:
-    """Return the next nodes that have an old vector and no new one."""
+    """Return the next nodes that have an old vector and no new one.
+
+    Raises:
+        InvalidRecordError: one of them has no text, as a node may that was given a vector meanwhile.
+    """
     rows = tx.rows(
         f"SELECT e.node_key, n.content{_REMAINING} AND e.node_key > :after ORDER BY e.node_key LIMIT :most",
         after=after,
         most=most,
         **keys,
     )
+    if not all(jobs.has_text(content) for _, content in rows):
+        _check_texts(tx, keys)
     return [_Text(key, content) for key, content in rows]
+
+
+def _are_few(texts: list[_Text]) -> bool:
+    """Return whether texts are soon embedded, so that other writers can wait for it."""
+    return len(texts) <= _LAST and sum(len(text.content) for text in texts) <= _LAST_CHARACTERS
 
 
 def _bounded(texts: list[_Text]) -> list[_Text]:
@@ -239,14 +275,15 @@ def _bounded(texts: list[_Text]) -> list[_Text]:
 
 def _check_texts(tx: Transaction, keys: dict[str, int]) -> None:
     """Refuse nodes that have a vector and no text that another could be computed of."""
-    count, example = tx.rows(
+    found, example = tx.rows(
         "SELECT count(*), min(n.id) FROM embedding e JOIN node n ON n.key = e.node_key WHERE e.model_key = :active"
-        " AND (n.content IS NULL OR trim(n.content) = '')",
+        " AND (n.content IS NULL OR trim(n.content, :spaces) = '')",
         active=keys["active"],
+        spaces=_SPACES,
     )[0]
-    if count:
+    if found:
         raise InvalidRecordError(
-            f"{count} vectors belong to nodes without content, which another model cannot embed, as "
+            f"{found} vectors belong to nodes without content, which another model cannot embed, as "
             f"{excerpt(example)}: delete them with delete_embedding"
         )
 

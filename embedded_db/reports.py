@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 from embedded_db.activity import Activity, ActivityLevel
 from embedded_db.embeddings import find_model, model_key
 from embedded_db.engine import Transaction
-from embedded_db.jobs import JobKind
+from embedded_db.jobs import FAILED, JobKind
 from embedded_db.weaver import Weaver
 
 # The failures that a report names; all of them are counted.
@@ -89,7 +89,7 @@ class Stats(Queue):
 def weaver_status(tx: Transaction, weaver: Weaver, activity: Activity) -> WeaverStatus:
     """Return the state of the outbox and of this process's threads."""
     failures = tx.rows(
-        "SELECT n.id, j.kind, j.attempts, j.error FROM job j JOIN node n ON n.key = j.node_key WHERE j.failed = 1"
+        f"SELECT n.id, j.kind, j.attempts, j.error FROM job j JOIN node n ON n.key = j.node_key WHERE {FAILED}"
         " ORDER BY j.key LIMIT :most",
         most=_MOST_FAILURES,
     )

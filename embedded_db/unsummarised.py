@@ -36,5 +36,9 @@ def first(tx: Transaction, chat_key: int) -> list[int]:
 
 def queue_if_due(tx: Transaction, chat_key: int) -> None:
     """Queue a chat's summary if there are enough messages, unless it is queued already."""
-    if len(first(tx, chat_key)) == MESSAGES and not jobs.exists(tx, chat_key, "summary"):
+    # Not in one statement, which takes several times as long.
+    if jobs.exists(tx, chat_key, "summary"):
+        return
+    last = "SELECT 1 FROM unsummarised WHERE chat_key = :chat ORDER BY node_key LIMIT 1 OFFSET :before"
+    if tx.value(last, chat=chat_key, before=MESSAGES - 1) is not None:
         jobs.enqueue(tx, chat_key, "summary")

@@ -16,6 +16,7 @@ from embedded_db.engine import Connections
 from embedded_db.errors import (
     DatabaseBusyError,
     DatabaseClosedError,
+    DatabaseConnectionError,
     DatabaseError,
     DatabaseFileError,
     ModelMismatchError,
@@ -32,7 +33,14 @@ _POLL_S = 0.5
 # Seconds before jobs are tried again that no worker could do, at first and at most.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 60.0
 # Errors that are no message's fault, so no attempt is counted.
-_NO_FAULT = (ModelMismatchError, ServiceClosedError, ServiceOverloadedError, DatabaseFileError, DatabaseBusyError)
+_NO_FAULT = (
+    ModelMismatchError,
+    ServiceClosedError,
+    ServiceOverloadedError,
+    DatabaseFileError,
+    DatabaseBusyError,
+    DatabaseConnectionError,
+)
 
 
 @dataclass(frozen=True)
@@ -55,14 +63,12 @@ class Pause:
 class Weaver:
     """One thread for each kind of a new message's jobs and one for all others; processes share the work."""
 
-    def __init__(
-        self, connections: Connections, tasks: Tasks, activity: Activity, lease_s: float = jobs.LEASE_S
-    ) -> None:
+    def __init__(self, connections: Connections, tasks: Tasks, activity: Activity) -> None:
         """Prepare the threads; `start` starts them."""
         self._connections = connections
         self._tasks = tasks
         self._activity = activity
-        self._lease_s = lease_s
+        self._lease_s = jobs.LEASE_S
         self._stopping = threading.Event()
         self._pauses: dict[JobKind, Pause] = {}
         # Jobs that could not be given back yet.

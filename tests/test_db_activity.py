@@ -1,13 +1,12 @@
 """Links between messages, summaries of chats, and the levels of activity at which they are made."""
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedded_db import InvalidRecordError
 from embedded_db.links import MOST_LINKS, THRESHOLD
 from tests.clocks import FakeClock
-from tests.db_support import FakeSummarizer, open_db, work_off
+from tests.db_support import FakeSummarizer, for_examples, open_db, work_off
 from tests.fake_embedder import encode
 from tests.support import wait_until
 
@@ -69,8 +68,8 @@ def test_a_message_is_linked_to_the_three_nearest_and_of_equal_ones_to_the_oldes
 CONTENTS = st.sampled_from(["aaaa", "aaab", "aabb", "aaaabb", "bbbb", "bbba", "zzzz", "", " "])
 
 
-@settings(max_examples=40, deadline=None)
-@given(
+@for_examples(
+    40,
     st.lists(
         st.tuples(
             st.sampled_from(["add", "change", "delete", "vector", "no vector", "link", "link"]),
@@ -79,7 +78,7 @@ CONTENTS = st.sampled_from(["aaaa", "aaab", "aabb", "aaaabb", "bbbb", "bbba", "z
         ),
         min_size=1,
         max_size=10,
-    )
+    ),
 )
 def test_links_are_those_of_the_model(steps):
     """A message is linked when its turn comes to the nearest that have a vector; a change of one takes its links."""
@@ -326,7 +325,7 @@ def test_messages_of_another_process_are_an_activity(tmp_path, monkeypatch):
         assert worker.weaver_status()["activity_level"] == "HighActivity"
 
 
-def test_the_threads_link_summarise_and_maintain_once_when_they_may(tmp_path, monkeypatch):
+def test_the_threads_link_summarise_and_maintain_once_when_they_may(tmp_path, monkeypatch, engine):
     maintained = []
     with open_db(tmp_path / "a.db", weaver=True) as db:
         maintain = db._connections.maintain
@@ -343,4 +342,4 @@ def test_the_threads_link_summarise_and_maintain_once_when_they_may(tmp_path, mo
         chat.add_message(content="aaaa")
         wait_until(lambda: len(edges(db, LINK)) == 63)
         assert maintained == [None]
-        assert (tmp_path / "a.db-wal").stat().st_size < 1 << 20
+        assert engine == "postgres" or (tmp_path / "a.db-wal").stat().st_size < 1 << 20

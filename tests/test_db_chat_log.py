@@ -1,5 +1,6 @@
 """Chat logs: JSONL and CSV, and the lines that are no messages."""
 
+import csv
 import json
 
 import pytest
@@ -149,6 +150,31 @@ def test_csv(tmp_path):
         assert found["plain"] == {"content": "plain", "chat_id": "a"}
 
 
+def test_lines_of_csv_that_are_too_long_are_named_with_their_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr("embedded_db.chat_log._MAX_LINE", 100)
+    content = (
+        "content,sender\n" + "x" * 350 + ',Alice\nb,Bob\n"two\n' + "y" * 350 + '\nlines",Bob\n'
+        '"' + "z" * 350 + '\nend",Bob\n' + 'n,"' + "n" * 350 + '"\nlast,Bob\n'
+    )
+    with open_db() as db:
+        bad, added, _ = add(db, tmp_path / "a.csv", content)
+        assert [line for line, _ in bad] == [2, 4, 7, 9]
+        assert all("longer than" in error for _, error in bad)
+        assert [node.content for node in messages(db)] == ["b", "last"]
+        bad, added, _ = add(db, tmp_path / "b.csv", "content," + "x" * 350 + "\na,b\n")
+        assert ([line for line, _ in bad], added) == ([1], 0)
+
+
+def test_the_limit_of_the_process_for_cells_is_not_lowered(tmp_path):
+    before = csv.field_size_limit(2**30)
+    try:
+        with open_db() as db:
+            assert add(db, tmp_path / "a.csv", "content\na\n")[1] == 1
+        assert csv.field_size_limit() == 2**30
+    finally:
+        csv.field_size_limit(before)
+
+
 def test_csv_that_is_not_utf8_or_has_no_header(tmp_path):
     with open_db() as db:
         bad, added, _ = add(db, tmp_path / "a.csv", b"content\ncaf\xe9\nb\n")
@@ -176,7 +202,7 @@ def test_times(given, expected):
     assert parse_time(given) == expected
 
 
-@pytest.mark.parametrize("given", ["", "soon", "nan", "1e999", True, None, [1], "2026-13-01"])
+@pytest.mark.parametrize("given", ["", "soon", "nan", "1e999", True, None, [1], "2026-13-01", 1769860800000, "1769860800000", -1e13])
 def test_what_is_no_time(given):
     with pytest.raises(InvalidRecordError, match="time"):
         parse_time(given)

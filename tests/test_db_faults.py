@@ -172,7 +172,7 @@ def test_a_program_that_does_not_close_its_database_ends(tmp_path):
         ("a\udcff", InvalidRecordError, r"text in UTF-8, as SQLite takes it, found 'a\\udcff'"),
         (7, InvalidRecordError, "must be a string or a path, found 7"),
         (b"a.db", InvalidRecordError, "must be a string or a path"),
-        ("postgresql://host/name", InvalidRecordError, "no other engine than SQLite"),
+        ("mysql://host/name", InvalidRecordError, "a file or postgresql://..., found 'mysql'"),
         ("{tmp}", DatabaseFileError, "cannot be opened"),
         ("{tmp}/none/a.db", DatabaseFileError, "cannot be opened"),
     ],
@@ -367,7 +367,7 @@ for number in range(rounds):
     os.close(writing)
     if number % 3:  # else perhaps while the file is being opened
         select.select([reading], [], [])
-    time.sleep(chance.random() * 0.06)
+    time.sleep(chance.random() * 0.2)
     for child in children:
         os.kill(child, signal.SIGKILL)
     with os.fdopen(reading) as acknowledged:
@@ -391,12 +391,13 @@ def test_what_was_acknowledged_survives_a_kill_and_is_enriched_once(tmp_path, ro
     connection = apsw.Connection(str(path))
     assert connection.pragma("integrity_check") == "ok"
     assert connection.pragma("foreign_key_check") is None
-    # In place of a wait for the leases of those that were killed. A job that was killed five times has been given up.
-    connection.execute("UPDATE job SET leased_until = 0, failed = 0, attempts = 0")
+    connection.execute("UPDATE job SET leased_until = 0")  # in place of a wait for the leases of those that were killed
     connection.close()
     with open_db(path) as db:
         db.set_activity_level("SleepMode")
         work_off(db)
+        while db.retry_failed():  # a job that was killed five times is given up
+            work_off(db)
         for message_id in acknowledged:
             assert [one.label for one in db.get_entities_mentioned_in(message_id)] == ["Alice", "Bob"]
             assert db.get_embedding_for_node(message_id) is not None
@@ -407,14 +408,15 @@ def test_what_was_acknowledged_survives_a_kill_and_is_enriched_once(tmp_path, ro
         assert stats["nodes"]["Entity"] == 2
         assert stats["embeddings"] == messages
         assert summaries == messages // 20
-        expected = {
-            "CONTAINS": messages + summaries,
-            "MENTIONS": 2 * messages,
-            "IS_SEMANTICALLY_SIMILAR_TO": messages * min(3, messages - 1),
-            "SUMMARIZES": 20 * summaries,
-        }
-        assert stats["edges"] == {kind: count for kind, count in expected.items() if count}
+        edges = stats["edges"]
+        # All messages are equal, and at most three were linked before there were three others.
+        assert 3 * (messages - 3) <= edges.pop("IS_SEMANTICALLY_SIMILAR_TO") <= 3 * messages
+        assert edges.pop("SUMMARIZES", 0) == 20 * summaries
+        assert edges == {"CONTAINS": messages + summaries, "MENTIONS": 2 * messages}
         with db._connections.read() as tx:
+            links = "FROM edge WHERE type = 'IS_SEMANTICALLY_SIMILAR_TO'"
+            assert tx.row(f"SELECT 1 {links} GROUP BY from_key HAVING count(*) > 3") is None
+            assert tx.row(f"SELECT 1 {links} GROUP BY from_key, to_key HAVING count(*) > 1") is None
             covered = tx.value("SELECT count(DISTINCT to_key) FROM edge WHERE type = 'SUMMARIZES'")
         assert covered == 20 * summaries
 

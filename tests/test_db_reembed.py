@@ -1,6 +1,7 @@
 """The change of the model of all vectors, and the reranker of a query."""
 
 import threading
+from contextlib import contextmanager
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_all_vectors_are_computed_again_and_switched_at_once():
         assert (report["vectors"], report["done"]) == (150, 0)
         assert report["model"] == f"'new'@{'r' * 40} (8 dimensions)"
         assert report["tokens"] == sum(len(f"abc {number}") for number in range(150))
-        assert seen == [(64, 150), (128, 150), (150, 150), (150, 150)]
+        assert seen == [(64, 150), (128, 150), (150, 150)]
         assert state(db) == [("new", "active", 150)]
         assert db.get_embedding_for_node(first).vector.tolist() == encode("abc 0", 8).tolist()
         assert db.query(semantic_query={"text": "abc 7"}, limit=1)[0].node.content == "abc 7"
@@ -123,6 +124,19 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
         assert len(vectors(db)) == 150
 
 
+def test_an_interrupt_after_the_switch_leaves_the_new_model_in_use(monkeypatch):
+    monkeypatch.setattr("embedded_db.enrichment_store.load_embedder", Smaller)
+    with open_db(embedder=FakeEmbedder("old")) as db:
+        fill(db, 3)
+        monkeypatch.setattr(reembed.Reembedding, "_compute", lambda *_: 0)  # leaves all to the last transaction
+        with pytest.raises(KeyboardInterrupt):
+            db.reembed("some/model", progress=interrupt_after(3))
+        assert state(db) == [("old", "retired", 3), ("some/model", "active", 3)]
+        assert len(db.query(semantic_query={"text": "abc"})) == 3
+        assert db.reembed("some/model")["vectors"] == 0
+        assert state(db) == [("some/model", "active", 3)]
+
+
 @pytest.mark.parametrize("name", ["other", "old"])
 def test_another_model_drops_what_was_computed(name):
     with open_db(embedder=FakeEmbedder("old")) as db:
@@ -160,6 +174,57 @@ def test_what_changes_during_the_run_is_caught_up():
         for name in ("abc changed", "abc new"):
             (found,) = db.query([{"field": "content", "operator": "Equals", "value": name}])
             assert db.get_embedding_for_node(found.node.id).vector.tolist() == encode(name, 8).tolist()
+
+
+@pytest.mark.parametrize("content", [None, "\t\n"])
+def test_a_vector_without_text_that_comes_during_the_run_is_named(content):
+    with open_db(embedder=FakeEmbedder("old")) as db:
+        fill(db, 3)
+
+        def add(*_):
+            note = db.create_node({"type": "Note", "content": content})
+            db.create_embedding(note.id, [1.0] * 16)
+
+        with pytest.raises(InvalidRecordError, match="1 vectors belong to nodes without content"):
+            db.reembed(Smaller("new"), progress=add)
+
+
+@pytest.mark.parametrize(("arriving", "most_inside"), [(3, 0), (1000, 1)])
+def test_the_model_computes_while_others_may_write(arriving, most_inside):
+    """Only where messages arrive after every batch are the last of them embedded while other writers wait."""
+    depth, inside, added = 0, [], []
+
+    class Watched(Smaller):
+        def submit(self, texts, **options):
+            given = list(texts)
+            inside.extend([given] * depth)
+            return super().submit(given, **options)
+
+    with open_db(embedder=FakeEmbedder("old")) as db:
+        chat = fill(db, 3)
+        write = db._connections.write
+
+        @contextmanager
+        def counted():
+            nonlocal depth
+            with write() as tx:
+                depth += 1
+                try:
+                    yield tx
+                finally:
+                    depth -= 1
+
+        def add(*_):
+            if len(added) < arriving and db.stats()["model"].startswith("'old'"):
+                added.append(chat.add_message(content=f"later {len(added)}"))
+                work_off(db)
+
+        db._connections.write = counted
+        db.reembed(Watched("new"), progress=add)
+        db._connections.write = write
+        assert len(inside) <= most_inside and all(len(texts) <= 8 for texts in inside)
+        assert 3 <= len(added) < 20
+        assert state(db) == [("new", "active", 3 + len(added))]
 
 
 def test_a_message_that_waits_for_its_vector_gets_the_new_one():

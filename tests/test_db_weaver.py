@@ -151,7 +151,7 @@ def test_a_deleted_message_takes_its_entities_along_but_not_those_of_others():
 
 
 def test_an_entity_of_the_weavers_making_goes_with_its_last_edge():
-    """Whether the edge is deleted itself, or the node at its other end."""
+    """The edge is deleted itself, or with the node at its other end."""
     with open_db() as db:
         chat = db.create_chat()
         message, other = chat.add_message(content="Alice"), chat.add_message(content="Bob")
@@ -435,17 +435,20 @@ def test_a_leased_job_is_not_claimed_again():
 def test_a_clock_that_was_set_back_delays_nothing(monkeypatch):
     with open_db() as db:
         db.create_chat().add_message(content="a fault")
-        monkeypatch.setattr(jobs.time, "time", lambda: 2e9)
+        with db._connections.read() as tx:
+            transactions = type(tx)
+        monkeypatch.setattr(transactions, "now", lambda _: 2e9)
         assert db._weaver.work("entities")
         with db._connections.write() as tx:
             jobs.claim(tx, "embedding", 60)
-        monkeypatch.setattr(jobs.time, "time", lambda: 1e9)
+        monkeypatch.setattr(transactions, "now", lambda _: 1e9)
         assert db._weaver.work("entities")
         assert db._weaver.work("embedding")
 
 
 def test_a_weaver_of_another_model_leaves_the_jobs_alone():
-    with open_db() as db:
+    embedder = FakeEmbedder()
+    with open_db(embedder=embedder) as db:
         chat = db.create_chat()
         db.create_embedding(chat.id, [1.0, 2.0], "mine")
         chat.add_message(content="text")
@@ -453,6 +456,7 @@ def test_a_weaver_of_another_model_leaves_the_jobs_alone():
         assert "'mine' (2 dimensions), found one of 'fake'" in db.weaver_status()["paused"]["embedding"]
         with db._connections.read() as tx:
             assert tx.value("SELECT sum(attempts) FROM job") == 0
+        assert embedder.calls == []
 
 
 def test_closing_ends_the_threads_and_leaves_a_given_embedder_open():

@@ -49,6 +49,8 @@ class PostgresConnections:
         self._closed = False
         self._idle: list[_Connection] = []
         self._free = threading.Semaphore(_MOST_CONNECTIONS)
+        # Threads queue here without a connection; the server's lock is left to other processes.
+        self._writing = threading.Lock()
         # A database that is dropped without being closed leaves none open.
         weakref.finalize(self, _close_all, self._idle, self._process)
         with self._translated():
@@ -73,7 +75,10 @@ class PostgresConnections:
 
         Those of one database take turns, so that what one has read is still so when it writes.
         """
-        with self._lend("BEGIN") as connection:
+        self._check_open()  # in a forked child, another thread of the parent may hold the lock for ever
+        # Read committed, whatever the server's default is: another snapshot would be older than the lock.
+        begin = "BEGIN ISOLATION LEVEL READ COMMITTED"
+        with self._locked(self._writing), self._lend(begin) as connection:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", [WRITER_LOCK])
             yield PostgresTransaction(connection)
             connection.execute("COMMIT")
@@ -97,17 +102,12 @@ class PostgresConnections:
     def _lend(self, begin: str) -> Iterator[_Connection]:
         """Lend a connection with a transaction; one that is still open when it comes back is undone."""
         self._check_open()
-        if not self._free.acquire(timeout=self._lock_timeout):
-            raise self._busy("other threads")
-        try:
-            with self._translated():
-                connection = self._begin(begin)
-                try:
-                    yield connection
-                finally:
-                    self._take_back(connection)
-        finally:
-            self._free.release()
+        with self._locked(self._free), self._translated():
+            connection = self._begin(begin)
+            try:
+                yield connection
+            finally:
+                self._take_back(connection)
 
     def _begin(self, begin: str) -> _Connection:
         """Return a connection with a transaction; those that the server has closed meanwhile are dropped."""
@@ -116,7 +116,11 @@ class PostgresConnections:
                 connection = self._idle.pop()
             except IndexError:
                 connection = self._open()
-                connection.execute(begin)
+                try:
+                    connection.execute(begin)
+                except BaseException:
+                    connection.close()
+                    raise
                 return connection
             try:
                 connection.execute(begin)
@@ -164,6 +168,15 @@ class PostgresConnections:
             )
         if self._closed:
             raise DatabaseClosedError(f"the database {self.path} is closed: open it again")
+
+    @contextmanager
+    def _locked(self, lock: threading.Lock | threading.Semaphore) -> Iterator[None]:
+        if not lock.acquire(timeout=self._lock_timeout):
+            raise self._busy("other threads")
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _busy(self, by: str) -> DatabaseBusyError:
         return DatabaseBusyError(
@@ -220,8 +233,8 @@ def _parse_url(url: str) -> dict[str, Any]:
     except psycopg.Error:
         given = {}
     # Where a password is not escaped, parts of it are taken for a port or a name.
-    name, port = str(given.get("dbname", "")), str(given.get("port", "5432"))
-    if not given or "@" in name or "/" in name or not re.fullmatch(r"[0-9,]*", port):
+    name, host, port = (str(given.get(key, "")) for key in ("dbname", "host", "port"))
+    if not given or "@" in name + host or "/" in name or not re.fullmatch(r"[0-9,]*", port):
         raise InvalidRecordError(
             "the URL of the database cannot be read: it is postgresql://user:password@host:port/name, in which special "
             "characters of a password are escaped (':' as %3A, '/' as %2F, '@' as %40)"

@@ -82,13 +82,14 @@ CREATE TABLE embedding_change (
     change bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     node_key bigint NOT NULL UNIQUE
 );
+-- It names the schema, since others than this package may delete a node, too.
 CREATE FUNCTION note_embedding_change() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    changed embedding := CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END;
+    changed akidb.embedding := CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END;
 BEGIN
-    IF EXISTS (SELECT 1 FROM model WHERE key = changed.model_key AND state = 'active') THEN
-        DELETE FROM embedding_change WHERE node_key = changed.node_key;
-        INSERT INTO embedding_change (node_key) VALUES (changed.node_key);
+    IF EXISTS (SELECT 1 FROM akidb.model WHERE key = changed.model_key AND state = 'active') THEN
+        DELETE FROM akidb.embedding_change WHERE node_key = changed.node_key;
+        INSERT INTO akidb.embedding_change (node_key) VALUES (changed.node_key);
     END IF;
     RETURN NULL;
 END
@@ -144,6 +145,7 @@ def prepare(connection: psycopg.Connection[Any], path: str) -> None:
     encoding = _value(connection, "SHOW server_encoding")
     if encoding != "UTF8":
         raise DatabaseFileError(f"{path} has the encoding {encoding}, and UTF8 is needed: create another database")
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # see `PostgresConnections.write`
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [WRITER_LOCK])
         # Again, since another process may have done it meanwhile.

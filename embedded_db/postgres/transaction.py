@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -43,6 +43,10 @@ class PostgresTransaction(Transaction):
         """Run a statement, and return how many rows it changed."""
         return self._execute(sql, values).rowcount
 
+    def run_many(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Run a statement once for each set of values, without a wait for each."""
+        self._connection.cursor().executemany(_placeholders(sql), rows)
+
     def binary_row(self, sql: str, **values: Any) -> tuple[Any, ...] | None:
         """Return the first row of a statement, whose values are sent as they are in memory."""
         return self._execute(sql, values, binary=True).fetchone()
@@ -54,6 +58,11 @@ class PostgresTransaction(Transaction):
     def json(self, properties: Mapping[str, Any]) -> str:
         """Return properties as they are stored."""
         return exact_json(properties)
+
+    def now(self) -> float:
+        """Return the seconds since 1970 by the server's clock, since those of its clients differ."""
+        now: float = self.value("SELECT CAST(extract(epoch FROM clock_timestamp()) AS float8)")
+        return now
 
     def each(self, name: str) -> str:
         """Return a subquery of the integers of a bound list."""
