@@ -111,6 +111,8 @@ def test_a_server_that_cannot_be_reached_is_named_without_the_password(url, chan
         f"postgresql://host/name?no_such={PASSWORD}",
         f"postgresql://owner@host:port{PASSWORD}/name",
         "postgresql://owner:5432/se:cr/et@host/name",
+        f"postgresql://owner:{PASSWORD}\0@host/name",
+        f"postgresql://owner:{PASSWORD}\udcff@host/name",
     ],
 )
 def test_a_url_that_cannot_be_read_is_not_shown(url):
