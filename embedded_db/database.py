@@ -15,12 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from akidb_mlx.embedder import Embedder
-from akidb_mlx.errors import ConfigurationError
 from akidb_mlx.runtime.finalizers import clean_up_after
 from embedded_db import embeddings, graph
 from embedded_db.activity import Activity
 from embedded_db.checks import parse_integer, parse_name, parse_number
-from embedded_db.engine import Connections
 from embedded_db.enrichment_store import EnrichmentStore
 from embedded_db.errors import (
     InvalidQueryError,
@@ -30,6 +28,7 @@ from embedded_db.errors import (
 )
 from embedded_db.graph_store import GraphStore
 from embedded_db.identities import agree
+from embedded_db.locations import connect, parse_location
 from embedded_db.models import Extractor, MessageSummarizer, Models
 from embedded_db.parsing import parse_direction, parse_edge_type, parse_query
 from embedded_db.query import (
@@ -48,13 +47,10 @@ from embedded_db.records import (
 )
 from embedded_db.reranking import reranked, widen
 from embedded_db.search import search
-from embedded_db.sqlite.connection import MEMORY, SqliteConnections
 from embedded_db.tasks import Tasks
 from embedded_db.vector_store import VectorStore
 from embedded_db.weaver import Weaver
 
-# The URLs of servers.
-_SERVERS = ("postgresql://", "postgres://")
 # Seconds that `close` waits for the batches that run.
 _CLOSE_S = 10.0
 
@@ -96,13 +92,13 @@ class EmbeddedDB(GraphStore, VectorStore, EnrichmentStore):
             DatabaseConnectionError: the server cannot be reached.
             InvalidRecordError: an argument is not usable.
         """
-        location = _parse_path(path)
+        location = parse_location(path)
         if not isinstance(embedder, (Embedder, str)):
             raise InvalidRecordError(f"embedder must be an Embedder or a model's name, found {excerpt(embedder)}")
         seconds = parse_number("lock_timeout", lock_timeout)
         if not 0 <= seconds <= 86400:
             raise InvalidRecordError(f"lock_timeout must be from 0 to 86400 seconds, found {seconds:g}")
-        self._connections = _connect(location, seconds)
+        self._connections = connect(location, seconds)
         self._models = Models(embedder, extractor, summarizer)
         self._activity = Activity()
         self._weaver = Weaver(self._connections, Tasks(self._connections, self._models), self._activity)
@@ -223,35 +219,3 @@ def _check_model(stored: ModelIdentity | None, asked: tuple[NDArray[np.float32],
         )
     if vector.size != stored.dimension:
         raise InvalidQueryError(f"the database holds vectors of {stored}, found one of {vector.size} values")
-
-
-def _parse_path(path: str | os.PathLike[str]) -> str:
-    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
-        raise InvalidRecordError(f"path must be a string or a path, found {excerpt(path)}")
-    text = os.fspath(path)
-    if not text or "\0" in text:
-        raise InvalidRecordError(f"path must name a file, found {excerpt(text)}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRecordError(f"path must be text in UTF-8, as SQLite takes it, found {excerpt(text)}") from error
-    if text.startswith(_SERVERS):
-        return text
-    if "://" in text:
-        raise InvalidRecordError(
-            f"path must be a file or postgresql://..., found {excerpt(text.split('://')[0])}://..."
-        )
-    return text if text == MEMORY else str(FilePath(text).absolute())
-
-
-def _connect(path: str, lock_timeout: float) -> Connections:
-    """Open a database with the engine that its path asks for."""
-    if not path.startswith(_SERVERS):
-        return SqliteConnections(path, lock_timeout)
-    try:
-        from embedded_db.postgres.connection import PostgresConnections
-    except ImportError as error:
-        raise ConfigurationError(
-            f"PostgreSQL needs psycopg, which cannot be imported ({error}): run `pip install 'akidb-mlx[postgres]'`"
-        ) from error
-    return PostgresConnections(path, lock_timeout)

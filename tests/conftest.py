@@ -179,7 +179,7 @@ def postgres_databases(postgres: "PostgresServer") -> Iterator["Databases"]:
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Where `open_db` opens databases: tests with this fixture run on both engines."""
+    """Let `open_db` open databases on each engine in turn."""
     from tests.db_support import Engine
 
     if request.param == "postgres":

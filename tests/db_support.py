@@ -54,7 +54,7 @@ def work_off(db: EmbeddedDB) -> None:
 
 
 class Engine:
-    """Where `open_db` opens databases: in files, or in `databases` of a server while there are some."""
+    """Holds the databases of a server while `open_db` opens those, and not files."""
 
     databases: "Databases | None" = None
 
@@ -72,7 +72,7 @@ def open_db(path=":memory:", **options) -> EmbeddedDB:
     if Engine.databases is None or path != ":memory:":
         return EmbeddedDB(location(path), **options)
     lent = LentConnections(Engine.databases)
-    with mock.patch("embedded_db.database._connect", lambda *_: lent):
+    with mock.patch("embedded_db.database.connect", lambda *_: lent):
         return EmbeddedDB(lent.path, **options)
 
 

@@ -229,8 +229,8 @@ def _close_all(idle: list[_Connection], process: int) -> None:
 def _parse_url(url: str) -> dict[str, Any]:
     """Return the parameters of a URL; it is in no message, since it may hold a password."""
     try:
-        given = conninfo.conninfo_to_dict(url)
-    except psycopg.Error:
+        given = {} if "\0" in url else conninfo.conninfo_to_dict(url)
+    except (psycopg.Error, UnicodeEncodeError):
         given = {}
     # Where a password is not escaped, parts of it are taken for a port or a name.
     name, host, port = (str(given.get(key, "")) for key in ("dbname", "host", "port"))
