@@ -220,10 +220,12 @@ def test_inspection_does_not_read_weights(tmp_path):
         hole.truncate(weights)
     done = run_python(
         "import resource, sys\nfrom pathlib import Path\nfrom akidb_mlx.backends.onnx.inspection import inspect\n"
-        "print(inspect(Path(sys.argv[1])).weight_bytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)",
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak()\n"  # on Linux it counts the process that started this one
+        "print(inspect(Path(sys.argv[1])).weight_bytes, peak() - before)",
         60,
         str(file),
     )
-    found, peak = map(int, done.stdout.split())
+    found, growth = map(int, done.stdout.split())
     assert found > weights
-    assert peak < 300_000
+    assert growth < 100_000
