@@ -52,7 +52,7 @@ class InferenceError(AkidbMlxError):
 
 
 class RemoteServiceError(AkidbMlxError):
-    """An API that computes the vectors could not be reached, or failed; every attempt that was allowed has been made."""
+    """An API that computes the vectors could not be reached, or failed, also when it was asked again."""
 
 
 class NotTrainedError(AkidbMlxError):

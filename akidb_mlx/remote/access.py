@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import reprlib
-from typing import Any
 from urllib.parse import urlsplit
 
 from akidb_mlx.errors import ConfigurationError, InvalidInputError
@@ -52,7 +51,7 @@ class Access:
         return f"<{type(self).__name__} {self.base_url}, {'without' if self.key is None else 'with'} a key>"
 
 
-def parse_model_name(name: Any) -> str:
+def parse_model_name(name: object) -> str:
     """Return the name by which an API knows a model, without the prefix "openai:".
 
     Raises:
@@ -67,7 +66,7 @@ def parse_model_name(name: Any) -> str:
     return name
 
 
-def _parse_base_url(url: Any) -> str:
+def _parse_base_url(url: object) -> str:
     if not isinstance(url, str):
         raise ConfigurationError(f"base_url must be a string, found {type(url).__name__}")
     try:
@@ -90,7 +89,7 @@ def _parse_base_url(url: Any) -> str:
     return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path.rstrip('/')}"
 
 
-def _parse_key(key: Any) -> str | None:
+def _parse_key(key: object) -> str | None:
     if key is None or key == "":
         return None
     if not isinstance(key, str):
@@ -98,6 +97,6 @@ def _parse_key(key: Any) -> str | None:
     key = key.strip()
     if not key.isascii() or not key.isprintable() or " " in key or not key:
         raise ConfigurationError(
-            "the key (api_key or OPENAI_API_KEY) must be printable ASCII characters without spaces; it is not shown here"
+            "the key (api_key or OPENAI_API_KEY), which is not shown here, must be printable ASCII without spaces"
         )
     return key

@@ -7,7 +7,7 @@ import reprlib
 from base64 import b64decode
 from binascii import Error as Base64Error
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -71,10 +71,10 @@ def parse_answer(body: bytes, texts: int, dimension: int | None) -> Answer:
                 "ignores `dimensions` can only be asked without it",
                 index,
             )
-    own = [entry.get("akidb") for entry in entries]
-    counts = [one.get("tokens") for one in own if isinstance(one, dict)]
-    cut = [one.get("truncated") for one in own if isinstance(one, dict)]
-    described = len(counts) == texts and all(map(_is_count, counts)) and all(isinstance(flag, bool) for flag in cut)
+    own = [one for entry in entries if isinstance(one := entry.get("akidb"), dict)]
+    counts = [count for one in own if _is_count(count := one.get("tokens"))]
+    cut = [flag for one in own if isinstance(flag := one.get("truncated"), bool)]
+    described = len(counts) == len(cut) == texts
     usage = answer.get("usage")
     tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     model = answer.get("model")
@@ -136,5 +136,5 @@ def _parse_vector(value: Any, index: int) -> Any:
     )
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -103,10 +103,15 @@ class EmbeddingsApi:
         """
         import openai
 
+        headers: dict[str, Any] = {} if self._access.key else {"Authorization": openai.Omit()}
         try:
             response = await asyncio.wait_for(
                 self._client.embeddings.with_raw_response.create(
-                    model=self._model, input=list(texts), encoding_format="base64", extra_body=dict(fields)
+                    model=self._model,
+                    input=list(texts),
+                    encoding_format="base64",
+                    extra_headers=headers,
+                    extra_body=dict(fields),
                 ),
                 self._request_timeout_s,
             )
@@ -149,12 +154,10 @@ def _open_client(access: Access, timeout_s: float) -> AsyncOpenAI:
             f"models of an OpenAI-compatible API need {error.name}, which is not installed: run "
             "`pip install 'akidb-mlx[openai]'`"
         ) from error
-    headers: dict[str, Any] = {} if access.key else {"Authorization": openai.Omit()}
     return openai.AsyncOpenAI(
-        # An empty key would be asked for again; the header is left out below.
+        # The client insists on one; without a key, `_attempt` leaves the header out.
         api_key=access.key or "none",
         base_url=access.base_url,
-        default_headers=headers,
         max_retries=0,
         timeout=timeout_s,
         # A redirect would take the texts elsewhere.

@@ -107,14 +107,17 @@ class OpenAIEmbedder(Embedder):
             if not is_number(value, int) or value < least:
                 raise InvalidInputError(f"{name} must be an integer of {least} or more, found {value!r}")
         if not is_number(request_timeout_s, Real) or not 0 < request_timeout_s < float("inf"):
-            raise InvalidInputError(f"request_timeout_s must be a number of seconds above 0, found {request_timeout_s!r}")
+            raise InvalidInputError(
+                f"request_timeout_s must be a number of seconds above 0, found {request_timeout_s!r}"
+            )
         self._prompts = _parse_prompts(prompts)
         if self._prompts is None and self._name in _WITHOUT_PROMPTS:
             self._prompts = {}
         self._limits = limits or Limits()
         self._settings = settings or load_settings()
         self._metrics = Metrics()
-        self._waiting_tokens = 0
+        # The estimated tokens of the calls that are not done.
+        self._tokens: dict[Future[EmbeddingBatch], int] = {}
         self._api = EmbeddingsApi(
             Access(base_url, api_key),
             self._name,
@@ -160,8 +163,8 @@ class OpenAIEmbedder(Embedder):
         self._admit(tokens)
         work = RemoteCall(self._api, self._limits, given, sizes, fields, call.dimensions, deadline)
         future = self._loop.start(self._embed(work, call, deadline))
-        self._waiting_tokens += tokens
-        future.add_done_callback(partial(self._end, tokens, deadline))
+        self._tokens[future] = tokens
+        future.add_done_callback(partial(self._end, deadline))
         return future
 
     def parse_options(self, options: EmbedOptions) -> CallOptions:
@@ -181,8 +184,8 @@ class OpenAIEmbedder(Embedder):
             )
         if call.on_overflow != "truncate" and not self._is_akidb:
             raise InvalidInputError(
-                f"on_overflow={call.on_overflow!r} cannot be honoured by this API, which alone decides about texts that "
-                "are too long: leave it out, and set limits=Limits(max_text_tokens=…)"
+                f"on_overflow={call.on_overflow!r} cannot be honoured by this API, which alone decides about texts "
+                "that are too long: leave it out, and set limits=Limits(max_text_tokens=…)"
             )
         return call
 
@@ -215,7 +218,7 @@ class OpenAIEmbedder(Embedder):
         """Report the work that was done since the embedder was created: batches are requests, also repeated ones."""
         return {
             **self._metrics.report(),
-            "queue": {"requests": self._loop.running, "tokens": self._waiting_tokens},
+            "queue": {"requests": self._loop.running, "tokens": self._waiting_tokens()},
             "memory": {"active": 0, "cached": 0, "peak": 0},
         }
 
@@ -298,16 +301,20 @@ class OpenAIEmbedder(Embedder):
     def _admit(self, tokens: int) -> None:
         """Refuse a call where too many wait; a single call of any size is taken when nothing else waits."""
         settings, waiting = self._settings, self._loop.running
+        queued = self._waiting_tokens()
         full = waiting >= settings.max_queued_requests
-        if full or (waiting and self._waiting_tokens + tokens > settings.max_queued_tokens):
+        if full or (waiting and queued + tokens > settings.max_queued_tokens):
             self._metrics.end_call("refused")
             raise ServiceOverloadedError(
-                f"{waiting} calls of about {self._waiting_tokens} tokens wait for {self._api.address}: retry later", 1.0
+                f"{waiting} calls of about {queued} tokens wait for {self._api.address}: retry later", 1.0
             )
 
-    def _end(self, tokens: int, deadline: Deadline, future: Future[EmbeddingBatch]) -> None:
+    def _waiting_tokens(self) -> int:
+        return sum(list(self._tokens.values()))
+
+    def _end(self, deadline: Deadline, future: Future[EmbeddingBatch]) -> None:
         """Count a call that has ended; on the embedder's thread, or on one that cancels."""
-        self._waiting_tokens -= tokens
+        self._tokens.pop(future, None)
         self._metrics.end_call(_outcome(future), deadline.elapsed())
 
     def _probe(self) -> tuple[int, bool]:

@@ -35,6 +35,7 @@ class LoopThread:
         self._loop = asyncio.new_event_loop()
         self._clean_up = clean_up
         self._stopped = asyncio.Event()
+        self._refusing = False
         self._stopping = False
         self._ended = False
         self._has_ended = Latch()
@@ -45,7 +46,7 @@ class LoopThread:
     @property
     def is_open(self) -> bool:
         """Return whether coroutines can be started."""
-        return not self._stopping and not self.is_forked
+        return not (self._refusing or self._stopping or self.is_forked)
 
     @property
     def is_forked(self) -> bool:
@@ -104,7 +105,8 @@ class LoopThread:
         return self.is_forked or on_owner_thread() or self._has_ended.wait(timeout)
 
     def drain(self) -> None:
-        """Wait until everything that was started has ended."""
+        """Start nothing more, and wait until everything that was started has ended."""
+        self._refusing = True
         if not self.is_forked and not on_owner_thread():
             wait(list(self._open))
 
