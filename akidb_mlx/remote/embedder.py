@@ -315,7 +315,7 @@ class OpenAIEmbedder(Embedder):
     def _end(self, deadline: Deadline, future: Future[EmbeddingBatch]) -> None:
         """Count a call that has ended; on the embedder's thread, or on one that cancels."""
         self._tokens.pop(future, None)
-        self._metrics.end_call(_outcome(future), deadline.elapsed())
+        self._metrics.end_call(_outcome(future, deadline), deadline.elapsed())
 
     def _probe(self) -> tuple[int, bool]:
         """Return the model's own dimension, and whether the API is akidb-mlx's server."""
@@ -351,9 +351,9 @@ def _parse_prompts(prompts: Any) -> dict[str, str] | None:
     return dict(prompts)
 
 
-def _outcome(future: Future[EmbeddingBatch]) -> Outcome:
-    if future.cancelled():
-        return "cancelled"
+def _outcome(future: Future[EmbeddingBatch], deadline: Deadline) -> Outcome:
+    if future.cancelled():  # also by a caller that waited until its deadline
+        return "timed_out" if deadline.passed else "cancelled"
     error = future.exception()
     if error is None:
         return "completed"
