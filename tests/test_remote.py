@@ -640,16 +640,14 @@ def test_an_api_that_is_not_there():
         OpenAIEmbedder("m", base_url=url, api_key=KEY, max_retries=1)
 
 
-def test_the_missing_extra_is_named():
+def test_the_client_is_imported_late_and_the_missing_extra_is_named():
     done = run_python(
-        "import sys; sys.modules['openai'] = None\n"
+        "import sys, akidb_mlx.cli\n"
         "from akidb_mlx.remote import OpenAIEmbedder\n"
+        "print('openai' in sys.modules)\n"
+        "sys.modules['openai'] = None\n"
         "OpenAIEmbedder('m', base_url='http://127.0.0.1:9')"
     )
+    assert done.stdout == "False\n"
     assert "pip install 'akidb-mlx[openai]'" in done.stderr
     assert "ConfigurationError" in done.stderr
-
-
-def test_importing_the_package_brings_in_no_client():
-    done = run_python("import akidb_mlx.remote, akidb_mlx.cli, sys; print('openai' in sys.modules)")
-    assert done.stdout == "False\n"
