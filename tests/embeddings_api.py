@@ -23,7 +23,7 @@ def vector(text: str, size: int = DIMENSION) -> np.ndarray:
 
 @dataclass
 class Reply:
-    """What is sent back: a body, and how."""
+    """An answer to be sent: a body, and the way that it is sent."""
 
     body: Any
     status: int = 200
@@ -34,7 +34,7 @@ class Reply:
 
 @dataclass
 class Request:
-    """What was asked for."""
+    """A request as it arrived."""
 
     path: str
     headers: dict[str, str]

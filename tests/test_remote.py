@@ -27,8 +27,8 @@ from akidb_mlx.errors import (
     ServiceOverloadedError,
 )
 from akidb_mlx.quantized import quantize
-from akidb_mlx.remote import OpenAIEmbedder, failures
-from akidb_mlx.remote.batches import Limits, make_batches, share_tokens
+from akidb_mlx.remote import Limits, OpenAIEmbedder, failures
+from akidb_mlx.remote.batches import make_batches, share_tokens
 from akidb_mlx.remote.failures import parse_retry_after
 from akidb_mlx.settings import Settings
 from tests.embeddings_api import DIMENSION, Reply, answer, refusal, running_api, vector

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ModelNotFoundError
-from akidb_mlx.remote import OpenAIEmbedder
-from akidb_mlx.remote.batches import Limits
+from akidb_mlx.remote import Limits, OpenAIEmbedder
 from akidb_mlx.service import EmbeddingService
 from tests.servers import running_server
 from tests.support import GOLDENS, TEXTS

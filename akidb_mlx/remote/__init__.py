@@ -1,4 +1,4 @@
-"""Embeddings of models that another server runs, behind an OpenAI-compatible API.
+"""Vectors of models that another server runs, behind an OpenAI-compatible API.
 
     from akidb_mlx.remote import OpenAIEmbedder
 
@@ -10,17 +10,17 @@ It needs the extra `openai`, whose client is imported when an embedder is create
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from akidb_mlx.remote.batches import Limits
     from akidb_mlx.remote.embedder import OpenAIEmbedder
 
-__all__ = ["OpenAIEmbedder"]
+__all__ = ["Limits", "OpenAIEmbedder"]
 
 
 def __getattr__(name: str) -> Any:
-    if name != "OpenAIEmbedder":
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from akidb_mlx.remote.embedder import OpenAIEmbedder
-
-    return OpenAIEmbedder
+    return getattr(import_module(f"{__name__}.{'batches' if name == 'Limits' else 'embedder'}"), name)
