@@ -32,7 +32,7 @@ from akidb_mlx.remote.batches import make_batches, share_tokens
 from akidb_mlx.remote.failures import parse_retry_after
 from akidb_mlx.settings import Settings
 from tests.embeddings_api import DIMENSION, Reply, answer, refusal, running_api, vector
-from tests.support import run_python
+from tests.support import run_python, wait_until
 
 pytest.importorskip("openai")
 KEY = "sk-secret-0123456789abcdef"
@@ -84,6 +84,8 @@ def test_vectors_are_those_of_the_api_to_the_bit(embedder, api):
     assert request.path == "/v1/embeddings"
     assert request.body == {"model": "m", "input": ["a b", "c", "d e f"], "encoding_format": "base64"}
     assert request.headers["authorization"] == f"Bearer {KEY}"
+    many = [f"text {number}" for number in range(300)]  # some would change if they were normalised again
+    assert np.array_equal(embedder.embed_array(many), expected(*many))
     assert embedder.embed(["c"]) == expected("c").tolist()
     assert embedder.embed_bytes(["c"]) == expected("c").tobytes()
 
@@ -255,7 +257,7 @@ def test_requests_keep_to_the_limits():
 
 
 def test_tokens_are_shared_without_loss():
-    assert share_tokens(7, ["", "a" * 8, "a" * 12]) == [0, 3, 4] or sum(share_tokens(7, ["", "a" * 8])) == 7
+    assert share_tokens(8, ["", "a" * 8, "a" * 12]) == [1, 3, 4]
     for total in range(40):
         shares = share_tokens(total, ["a" * size for size in (3, 0, 50, 7)])
         assert sum(shares) == total
@@ -268,8 +270,8 @@ def test_many_requests_come_back_in_order_and_few_run_at_once(api):
     with OpenAIEmbedder("m", base_url=api.url, limits=Limits(max_texts=5), max_concurrent=2) as embedder:
         with ThreadPoolExecutor(4) as threads:
             results = list(threads.map(embedder.embed_array, [texts] * 4))
-        assert embedder.get_metrics()["queue"] == {"requests": 0, "tokens": 0}
-        assert embedder.get_metrics()["calls"]["completed"] == 4
+        wait_until(lambda: embedder.get_metrics()["calls"]["completed"] == 4)
+        wait_until(lambda: embedder.get_metrics()["queue"] == {"requests": 0, "tokens": 0})
     assert all(np.array_equal(result, expected(*texts)) for result in results)
     assert api.most_running == 2
     assert all(len(request.texts) <= 5 for request in api.requests)
@@ -371,7 +373,7 @@ def test_attempts_are_bounded(api, reply, kind):
             embedder.embed(["a"])
         assert len(api.requests) == 3
         assert embedder.health_check()["status"] == "degraded"
-        assert embedder.get_metrics()["calls"]["failed"] == 1
+        wait_until(lambda: embedder.get_metrics()["calls"]["failed"] == 1)
 
 
 def test_retry_after_is_waited_for(embedder, api):
@@ -410,18 +412,20 @@ def test_one_deadline_holds_for_all_requests_and_attempts(api):
             embedder.embed(["a", "b", "c"], timeout=0.3)
         future = embedder.submit(["a"], timeout=0.2)
         assert isinstance(future.exception(30), DeadlineExceededError)
-        assert embedder.get_metrics()["calls"]["timed_out"] == 2
+        wait_until(lambda: embedder.get_metrics()["calls"]["timed_out"] == 2)
         release.set()
         assert np.array_equal(embedder.embed_array(["a"]), expected("a"))
 
 
 def test_an_attempt_without_an_answer_is_made_again(api):
     release = threading.Event()
-    with OpenAIEmbedder("m", base_url=api.url, request_timeout_s=0.5, max_retries=1) as embedder:
+    with OpenAIEmbedder("m", base_url=api.url, request_timeout_s=1) as embedder:
         api.faults_first(Reply(b"", after=release))
         assert np.array_equal(embedder.embed_array(["a"]), expected("a"))
+        assert len(api.requests) >= 3  # with that of the constructor
+        embedder._api._request_timeout_s = 0.05
         api.respond = lambda request: Reply(answer(request), after=release)
-        with pytest.raises(RemoteServiceError, match=r"did not answer within 0\.5 s"):
+        with pytest.raises(RemoteServiceError, match=r"did not answer within 0\.05 s"):
             embedder.embed(["a"])
         release.set()
 
