@@ -1,6 +1,7 @@
 """Embedding over an OpenAI-compatible API: a local stand-in with faults."""
 
 import asyncio
+import gc
 import json
 import logging
 import math
@@ -307,6 +308,23 @@ def test_a_refused_text_fails_no_other_call(embedder, api):
     assert np.array_equal(calls[5].result(), expected("t5", "good"))
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": "too bad"},
+        {"error": {"message": "too bad"}},
+        {"message": "too bad"},
+        {"detail": "too bad"},
+        b"too bad",
+    ],
+    ids=repr,
+)
+def test_a_refusal_is_read_in_the_shape_of_each_server(embedder, api, body):
+    api.respond = lambda _request: Reply(body, 400)
+    with pytest.raises(InvalidInputError, match="400: too bad"):
+        embedder.embed(["a"])
+
+
 def test_a_refusal_of_everything_blames_no_text(embedder, api):
     api.respond = lambda _request: refusal(422, "unknown field")
     with pytest.raises(InvalidInputError, match="unknown field") as caught:
@@ -489,6 +507,15 @@ def test_closing_fails_what_runs_and_draining_finishes_it(api):
             embedder.embed(["a"])
         assert embedder.health_check()["status"] == "failed"
         assert embedder.get_model_info()["status"] == "closed"
+
+
+def test_an_embedder_that_is_collected_ends_its_thread(api):
+    embedder = OpenAIEmbedder("m", base_url=api.url)
+    loop = embedder._loop
+    embedder.embed(["a"])
+    del embedder
+    wait_until(lambda: gc.collect() is not None and not loop.is_open)
+    assert loop.join(60)
 
 
 def test_a_call_in_a_callback_that_would_wait_is_refused(embedder):

@@ -179,5 +179,7 @@ def _own_message(body: object) -> str | None:
     """Return the message in the body of an error, whose `error` the client has taken out already, if there is one."""
     if isinstance(body, str):
         return body
-    message = body.get("message") or body.get("error") if isinstance(body, dict) else None
-    return message if isinstance(message, str) else None
+    if not isinstance(body, dict):
+        return None
+    messages = (body.get(name) for name in ("message", "error", "detail"))
+    return next((message for message in messages if isinstance(message, str)), None)

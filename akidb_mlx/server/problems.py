@@ -17,7 +17,6 @@ from akidb_mlx.errors import (
     InvalidInputError,
     ModelLoadError,
     ModelNotFoundError,
-    RemoteServiceError,
     ServiceClosedError,
     ServiceOverloadedError,
 )
@@ -70,7 +69,6 @@ _STATUSES: tuple[tuple[type[AkidbMlxError], int, str], ...] = (
     (ModelLoadError, 503, "model_unavailable"),
     (ConfigurationError, 503, "model_unavailable"),
     (InferenceError, 500, "inference_failed"),
-    (RemoteServiceError, 502, "upstream_failed"),
 )
 
 
