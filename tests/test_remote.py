@@ -278,6 +278,14 @@ def test_many_requests_come_back_in_order_and_few_run_at_once(api):
     assert all(len(request.texts) <= 5 for request in api.requests)
 
 
+def test_one_call_may_have_all_the_requests_that_may_run(api):
+    together = threading.Barrier(6)
+    with OpenAIEmbedder("m", base_url=api.url, limits=Limits(max_texts=1), max_concurrent=6) as embedder:
+        api.respond = lambda request: (together.wait(30), answer(request))[1]
+        texts = [f"text {index}" for index in range(12)]
+        assert np.array_equal(embedder.embed_array(texts), expected(*texts))
+
+
 def test_a_text_that_is_too_long_is_refused_here(api):
     with OpenAIEmbedder("m", base_url=api.url, limits=Limits(max_text_tokens=10)) as embedder:
         with pytest.raises(InvalidInputError, match="text 1 has about 11 tokens") as caught:

@@ -28,6 +28,7 @@ class EmbeddingsApi:
 
     Attributes:
         address: the base URL.
+        max_concurrent: most requests that run at once.
         answered_by: the model's name as the API gave it first; every answer must have it.
         last_failure: the message of the latest attempt, if it failed.
     """
@@ -48,6 +49,7 @@ class EmbeddingsApi:
             ConfigurationError: the extra `openai` is not installed.
         """
         self.address = access.base_url
+        self.max_concurrent = max_concurrent
         self.answered_by: str | None = None
         self.last_failure: str | None = None
         self._access = access

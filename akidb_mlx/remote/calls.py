@@ -17,8 +17,6 @@ from akidb_mlx.vectors import Vectors
 
 # A text that every model takes.
 PROBE = "probe"
-# The requests of a call that wait or run at once; calls take turns, so that a long one does not keep the others out.
-_WORKERS = 4
 
 
 class RemoteCall:
@@ -62,7 +60,8 @@ class RemoteCall:
         Raises:
             AkidbMlxError: a request failed; the others are cancelled.
         """
-        workers = [asyncio.ensure_future(self._work()) for _ in range(_WORKERS)]
+        # No more of a call's requests wait than may run, so that a long call does not keep the others out.
+        workers = [asyncio.ensure_future(self._work()) for _ in range(self._api.max_concurrent)]
         try:
             await asyncio.gather(*workers)
         finally:
