@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         ModelNotFoundError,
         NotTrainedError,
         ReentrantCallError,
+        RemoteServiceError,
         ServiceClosedError,
         ServiceOverloadedError,
     )
@@ -71,6 +72,7 @@ __all__ = [
     "MultiVectorOptions",
     "NotTrainedError",
     "ReentrantCallError",
+    "RemoteServiceError",
     "RerankOptions",
     "Reranker",
     "RerankerInfo",

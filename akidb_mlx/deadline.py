@@ -23,6 +23,10 @@ class Deadline:
         """Return the seconds that are left, at least 0; None where the call may take for ever."""
         return None if self._at is None else max(0.0, self._at - time.monotonic())
 
+    def elapsed(self) -> float:
+        """Return the seconds since the call was made."""
+        return time.monotonic() - self.began
+
     @property
     def passed(self) -> bool:
         """Return whether no time is left."""
@@ -30,7 +34,7 @@ class Deadline:
 
     def error(self) -> DeadlineExceededError:
         """Return the error of a call that is dropped now."""
-        return DeadlineExceededError.after(time.monotonic() - self.began)
+        return DeadlineExceededError.after(self.elapsed())
 
     def check(self) -> None:
         """Fail if no time is left.

@@ -6,6 +6,7 @@
     ├── ModelNotFoundError        no directory holds the model that was asked for (also a ValueError)
     ├── ModelLoadError            the model's files are there and cannot be used
     ├── InferenceError            the forward pass failed, or produced something that is not a vector
+    ├── RemoteServiceError        an API that computes the vectors could not be reached, or failed
     ├── NotTrainedError           a selector was saved before it was trained, and cannot choose
     ├── DeadlineExceededError     the call's timeout passed (also a TimeoutError)
     ├── ServiceOverloadedError    the queue is full: try again later
@@ -48,6 +49,10 @@ class ModelLoadError(AkidbMlxError):
 
 class InferenceError(AkidbMlxError):
     """The forward pass failed, or produced a row (`index`) that is not finite or not of unit length."""
+
+
+class RemoteServiceError(AkidbMlxError):
+    """An API that computes the vectors could not be reached, or failed, also when it was asked again."""
 
 
 class NotTrainedError(AkidbMlxError):

@@ -37,6 +37,7 @@ LAYERS = {
     "multi_vector": ["akidb_mlx.multi_vector"],
     "entities": ["akidb_mlx.entities"],
     "summarization": ["akidb_mlx.summarization"],
+    "remote": ["akidb_mlx.remote"],
     "ml_funcs": ["akidb_mlx.ml_funcs"],
     "supervision": ["akidb_mlx.supervision"],
     "stdio": ["akidb_mlx.stdio"],
@@ -77,18 +78,19 @@ _LIBRARY = {
 BELOW["service"] = _LIBRARY | {"model_cache"}
 BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "model_cache", "mlx", "mlx_lm"}
 BELOW["reranking"] = BELOW["sparse"] = BELOW["multi_vector"] = BELOW["service"] | {"service"}
+BELOW["remote"] = {"errors", "values", "settings", "runtime", "checkpoint", "embedder", "engine"}
 BELOW["selection"] = {"errors", "values", "embedder", "model_cache"}
 BELOW["ml_funcs"] = BELOW["service"] | {"service", "entities", "summarization"}
 BELOW["embedded_db"] = BELOW["service"] | {"service", "entities", "summarization"}
 BELOW["server"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "top"}
 BELOW["stdio"] = BELOW["integrations"] = BELOW["service"] | {"service"}
-BELOW["cli"] = BELOW["server"] | {"server", "stdio", "supervision", "selection", "embedded_db"}
+BELOW["cli"] = BELOW["server"] | {"server", "stdio", "supervision", "selection", "embedded_db", "remote"}
 # The package itself re-exports names of all layers on demand.
 BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "sparse", "multi_vector", "selection"}
 
 HEAVY = (
     *("transformers", "torch", "mlx", "mlx_lm", "spacy", "numpy", "tokenizers", "pydantic", "starlette", "uvicorn"),
-    *("sklearn", "scipy"),
+    *("sklearn", "scipy", "openai"),
 )
 
 
@@ -120,6 +122,7 @@ def test_errors_are_one_tree():
         "ModelNotFoundError": "AkidbMlxError",
         "ModelLoadError": "AkidbMlxError",
         "InferenceError": "AkidbMlxError",
+        "RemoteServiceError": "AkidbMlxError",
         "NotTrainedError": "AkidbMlxError",
         "DeadlineExceededError": "AkidbMlxError",
         "ServiceOverloadedError": "AkidbMlxError",

@@ -17,6 +17,7 @@ from akidb_mlx.options import EmbedOptions, OutputDtype, OverflowPolicy
 from akidb_mlx.settings import BackendName, DeviceName
 
 if TYPE_CHECKING:
+    from akidb_mlx.embedder import Embedder
     from akidb_mlx.quantized import Ranges
     from akidb_mlx.vectors import EmbeddingBatch
 
@@ -33,7 +34,8 @@ def embed(
             "--model",
             "-m",
             envvar="AKIDB_MODEL",
-            help="Catalogue name, org/repo, org/repo@revision or directory of the model.",
+            help="Catalogue name, org/repo, org/repo@revision or directory of the model, or openai:NAME for one of an "
+            "OpenAI-compatible API.",
         ),
     ],
     texts: Annotated[
@@ -66,6 +68,10 @@ def embed(
     backend: Annotated[
         BackendName | None, typer.Option(envvar="AKIDB_BACKEND", help="Library to compute with.")
     ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="Address of the API, for a model openai:NAME.", show_default="OPENAI_BASE_URL"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object, at the end.")] = False,
 ) -> None:
     """Embed texts.
@@ -73,8 +79,6 @@ def embed(
     Shows a table on a terminal. Into a pipe or a file, writes one JSON array of numbers for each text, as soon as it is
     computed.
     """
-    from akidb_mlx.service import EmbeddingService  # other commands need not wait for it
-
     options: EmbedOptions = {
         "input_type": input_type,
         "prompt": prompt,
@@ -88,7 +92,7 @@ def embed(
     for_person = is_terminal() and not as_json
     kept: list[EmbeddingBatch] = []
     count = cut = 0
-    with EmbeddingService(model, device=device, backend=backend) as service:
+    with _open(model, device, backend, base_url) as service:
         work = partial(service.embed_detailed, **options)
         for part, batch in map_slices(work, source, bar_label=None if for_person else "embedding"):
             if as_json:
@@ -104,6 +108,19 @@ def embed(
         _write_json(model, dimension, kept)
     if cut:
         report(f"{cut} of {count} texts were cut to the model's limit (see --on-overflow)")
+
+
+def _open(model: str, device: DeviceName | None, backend: BackendName | None, base_url: str | None) -> Embedder:
+    # Other commands need not wait for these imports. Where an API computes, device and backend change nothing.
+    if model.startswith("openai:"):
+        from akidb_mlx.remote import OpenAIEmbedder
+
+        return OpenAIEmbedder(model, base_url=base_url)
+    if base_url is not None:
+        raise InvalidInputError(f"--base-url goes with a model openai:NAME, found {model!r}")
+    from akidb_mlx.service import EmbeddingService
+
+    return EmbeddingService(model, device=device, backend=backend)
 
 
 def _read_ranges(path: Path) -> Ranges:

@@ -35,7 +35,8 @@ class Stoppable(Protocol):
 
 
 _running: weakref.WeakSet[Stoppable] = weakref.WeakSet()
-_registered = False
+_exit_registered = False
+_fork_registered = False
 _forked = False
 
 
@@ -69,16 +70,23 @@ class ModelOwner(ABC):
             logger.warning("the forward pass that is running did not end within %.0f s", CLOSE_TIMEOUT_S)
 
 
-def stop_at_exit(owner: Stoppable) -> None:
-    """Stop `owner` when this process ends, and mark the children that fork from here on."""
-    global _registered
+def stop_at_exit(owner: Stoppable, *, survives_fork: bool = False) -> None:
+    """Stop `owner` when this process ends, and mark the children that fork from here on.
+
+    Args:
+        owner: whatever is stopped.
+        survives_fork: whether it holds nothing of MLX, so that children may load models of their own.
+    """
+    global _exit_registered, _fork_registered
     _running.add(owner)
-    if not _registered:
-        _registered = True
-        os.register_at_fork(after_in_child=_mark_forked)
+    if not _exit_registered:
+        _exit_registered = True
         # `atexit` runs after the threads that wait for a call have been joined, which is too late to wake them. This is
         # the hook that concurrent.futures closes its own executors with.
         threading._register_atexit(close_all)  # type: ignore[attr-defined]
+    if not survives_fork and not _fork_registered:
+        _fork_registered = True
+        os.register_at_fork(after_in_child=_mark_forked)
 
 
 def close_all() -> None:
