@@ -76,8 +76,8 @@ class Transaction(ABC):
         """Return a subquery of the integers of a bound list."""
 
     @abstractmethod
-    def string_property(self, column: str, name: str) -> str:
-        """Return the expression of a property of a JSON column, which is a string wherever it is asked for."""
+    def has_string(self, column: str, name: str) -> str:
+        """Return the condition that a property of a JSON column is the bound string of its name."""
 
     @abstractmethod
     def reached(self, graph: GraphFilter) -> str:

@@ -79,6 +79,8 @@ def test_what_is_queued_is_kept_for_the_next_weaver(tmp_path):
             "deferred": 0,
             "failed": 0,
             "paused": {},
+            "blocked": [],
+            "done": 0,
             "failures": [],
             "last_event": None,
         }
@@ -257,6 +259,7 @@ def test_a_model_that_cannot_be_loaded_costs_no_attempt(tmp_path, monkeypatch):
         wait_until(lambda: labels(db, message))
         status = db.weaver_status()
         assert (status["queue_size"], status["failed"], list(status["paused"])) == (1, 0, ["embedding"])
+        assert (status["blocked"], status["done"]) == (["embedding"], 1)
         assert "ModelNotFoundError" in status["paused"]["embedding"]
         with db._connections.read() as tx:
             assert tx.rows("SELECT kind, attempts, error FROM job") == [("embedding", 0, "")]
@@ -314,6 +317,7 @@ def test_what_is_no_messages_fault_costs_no_attempt(monkeypatch, error):
         with db._connections.read() as tx:
             assert tx.row("SELECT attempts, worker, leased_until FROM job WHERE kind = 'embedding'") == (0, "", 0)
         assert str(error) in db.weaver_status()["paused"]["embedding"]
+        assert db.weaver_status()["blocked"] == []
         with pytest.raises(DeadlineExceededError):  # it may pass while one waits
             db.wait_until_enriched(message.id, timeout=0.01)
         db.retry_failed()

@@ -32,6 +32,8 @@ from embedded_db.sqlite.schema import check_version, migrate
 MEMORY = ":memory:"
 # More threads than this at once wait for their turn.
 _MOST_CONNECTIONS = 16
+# Pages of the full text that are merged in one transaction.
+_MERGED = 1000
 
 _pools: weakref.WeakSet[SqliteConnections] = weakref.WeakSet()
 _forked = False
@@ -67,9 +69,9 @@ class SqliteTransaction(Transaction):
         """Return a subquery of the integers of a bound list."""
         return f"SELECT value FROM json_each(:{name})"
 
-    def string_property(self, column: str, name: str) -> str:
-        """Return the expression of a property of a JSON column."""
-        return f"json_extract({column}, '$.{name}')"
+    def has_string(self, column: str, name: str) -> str:
+        """Return the condition that a property of a JSON column is the bound string of its name."""
+        return f"json_extract({column}, '$.{name}') = :{name}"
 
     def reached(self, graph: GraphFilter) -> str:
         """Return a query of the keys that a breadth-first search reaches; it binds `start`, `depth` and `edge_type`.
@@ -145,8 +147,16 @@ class SqliteConnections:
 
     def maintain(self) -> None:
         """Tidy the file: statistics for the planner, one segment of the full text, and an empty log."""
-        with self.write() as tx:
-            tx.run("INSERT INTO node_text (node_text) VALUES ('optimize')")
+        # A part at a time, so that no writer waits long; a negative number begins a merge of all segments.
+        pages = -_MERGED
+        while True:
+            with self.write() as tx:
+                before = tx.value("SELECT total_changes()")
+                tx.run("INSERT INTO node_text (node_text, rank) VALUES ('merge', :pages)", pages=pages)
+                # The statement itself is one.
+                if tx.value("SELECT total_changes()") - before < 2:
+                    break
+            pages = _MERGED
         with self._lend() as connection:
             connection.pragma("optimize")
             connection.pragma("wal_checkpoint", "truncate")
