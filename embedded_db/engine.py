@@ -76,8 +76,12 @@ class Transaction(ABC):
         """Return a subquery of the integers of a bound list."""
 
     @abstractmethod
-    def has_string(self, column: str, name: str) -> str:
-        """Return the condition that a property of a JSON column is the bound string of its name."""
+    def string_property(self, column: str, name: str) -> str:
+        """Return the expression of a property of a JSON column, which may hold another value as text."""
+
+    def is_string(self, column: str, name: str) -> str:
+        """Return a condition on such a property, without which a string equals another value's text."""
+        return ALL
 
     @abstractmethod
     def reached(self, graph: GraphFilter) -> str:

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from akidb_mlx.entities import Entity
 from akidb_mlx.errors import ConfigurationError, DeadlineExceededError, ServiceClosedError, ServiceOverloadedError
 from embedded_db import DatabaseBusyError, DatabaseFullError, EnrichmentError, jobs, weaver
 from embedded_db.weaver import Weaver
@@ -150,6 +151,22 @@ def test_a_deleted_message_takes_its_entities_along_but_not_those_of_others():
         assert labels(db, other) == ["Bob"]
         found = db.query([{"field": "type", "operator": "Equals", "value": "Entity"}])
         assert {one.node.label for one in found} == {"Bob", "Carol"}
+
+
+class NumberExtractor(FakeExtractor):
+    """Finds numbers."""
+
+    def extract_batch(self, texts):
+        return [[Entity("5", "CARDINAL", 0, 1, 0, 1)] for _ in texts]
+
+
+def test_a_label_that_is_no_string_is_no_entity_of_its_digits():
+    with open_db(extractor=NumberExtractor()) as db:
+        mine = db.create_node({"type": "Entity", "label": 5, "entity_type": "CARDINAL"})
+        message = db.create_chat().add_message(content="5")
+        work_off(db)
+        (found,) = db.get_entities_mentioned_in(message.id)
+        assert found.node_id != mine.id
 
 
 def test_an_entity_of_the_weavers_making_goes_with_its_last_edge():

@@ -68,9 +68,13 @@ class PostgresTransaction(Transaction):
         """Return a subquery of the integers of a bound list."""
         return f"SELECT unnest(CAST(:{name} AS bigint[]))"
 
-    def has_string(self, column: str, name: str) -> str:
-        """Return the condition that a property of a JSON column is the bound string of its name."""
-        return f"({column} ->> '{name}') = :{name} AND jsonb_typeof({column} -> '{name}') = 'string'"
+    def string_property(self, column: str, name: str) -> str:
+        """Return the expression of a property of a JSON column."""
+        return f"({column} ->> '{name}')"
+
+    def is_string(self, column: str, name: str) -> str:
+        """Return the condition that a property is a string; apart, since the index is of the expression alone."""
+        return f"jsonb_typeof({column} -> '{name}') = 'string'"
 
     def reached(self, graph: GraphFilter) -> str:
         """Return a query of the keys that a breadth-first search reaches; it binds `start`, `depth` and `edge_type`."""

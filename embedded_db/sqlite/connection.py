@@ -69,9 +69,9 @@ class SqliteTransaction(Transaction):
         """Return a subquery of the integers of a bound list."""
         return f"SELECT value FROM json_each(:{name})"
 
-    def has_string(self, column: str, name: str) -> str:
-        """Return the condition that a property of a JSON column is the bound string of its name."""
-        return f"json_extract({column}, '$.{name}') = :{name}"
+    def string_property(self, column: str, name: str) -> str:
+        """Return the expression of a property of a JSON column."""
+        return f"json_extract({column}, '$.{name}')"
 
     def reached(self, graph: GraphFilter) -> str:
         """Return a query of the keys that a breadth-first search reaches; it binds `start`, `depth` and `edge_type`.
