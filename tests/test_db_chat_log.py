@@ -202,7 +202,9 @@ def test_times(given, expected):
     assert parse_time(given) == expected
 
 
-@pytest.mark.parametrize("given", ["", "soon", "nan", "1e999", True, None, [1], "2026-13-01", 1769860800000, "1769860800000", -1e13])
+@pytest.mark.parametrize(
+    "given", ["", "soon", "nan", "1e999", True, None, [1], "2026-13-01", 1769860800000, "1769860800000", -1e13]
+)
 def test_what_is_no_time(given):
     with pytest.raises(InvalidRecordError, match="time"):
         parse_time(given)
