@@ -60,6 +60,9 @@ def set_model(tx: Transaction, model: ModelIdentity) -> int:
     if row[1:] == astuple(model):
         return key
     check_model(tx, model)
+    if model.dimension != row[3]:  # an index on the vectors is of one model and dimension
+        tx.run("DELETE FROM model WHERE key = :key", key=key)
+        return insert_model(tx, model, "active")
     if not is_bare(model) or not agree(_identity(row[1:]), model):
         tx.run(
             "UPDATE model SET name = :name, revision = :revision, dimension = :dimension, prompt = :prompt"

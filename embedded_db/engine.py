@@ -77,7 +77,11 @@ class Transaction(ABC):
 
     @abstractmethod
     def string_property(self, column: str, name: str) -> str:
-        """Return the expression of a property of a JSON column, which is a string wherever it is asked for."""
+        """Return the expression of a property of a JSON column, which may hold another value as text."""
+
+    def is_string(self, column: str, name: str) -> str:
+        """Return a condition on such a property, without which a string equals another value's text."""
+        return ALL
 
     @abstractmethod
     def reached(self, graph: GraphFilter) -> str:

@@ -21,8 +21,8 @@ from embedded_db.records import MESSAGE, SIMILAR, ModelIdentity
 
 # Called with how many vectors are done, and how many there are.
 Progress = Callable[[int, int], None]
-# After so many passes, so many of the last texts, of so many characters together, are embedded while other writers wait,
-# so that the run ends even while messages arrive all the time.
+# After so many passes, so many of the last texts, of so many characters together, are embedded while other writers
+# wait, so that the run ends even while messages arrive all the time.
 _PASSES, _LAST, _LAST_CHARACTERS = 5, 8, 1 << 14
 # Texts that are embedded to estimate the rest, and vectors that are deleted at once.
 _SAMPLE, _DELETED = 64, 500

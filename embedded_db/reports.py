@@ -55,6 +55,8 @@ class WeaverStatus(Queue):
         active_workers: threads of this process that enrich messages.
         activity_level: "HighActivity", "LowActivity" or "SleepMode".
         paused: the kinds of jobs that this process cannot do at present, with the cause; they are tried again.
+        blocked: those of them whose cause does not pass by itself, such as a model that cannot be loaded.
+        done: jobs that this process has done.
         failures: the first 20 of the failed jobs.
         last_event: the last thing that this process did, or that went wrong; None before the first.
     """
@@ -62,6 +64,8 @@ class WeaverStatus(Queue):
     active_workers: int
     activity_level: ActivityLevel
     paused: dict[str, str]
+    blocked: list[str]
+    done: int
     failures: list[Failure]
     last_event: str | None
 
@@ -98,6 +102,8 @@ def weaver_status(tx: Transaction, weaver: Weaver, activity: Activity) -> Weaver
         "activity_level": activity.level(),
         **_queue(tx, activity.kinds()),
         "paused": {kind: pause.reason for kind, pause in weaver.pauses().items()},
+        "blocked": [kind for kind, pause in weaver.pauses().items() if not pause.is_transient],
+        "done": weaver.done(),
         "failures": [
             {"node_id": node_id, "kind": kind, "attempts": attempts, "error": error}
             for node_id, kind, attempts, error in failures

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedded_db.engine import ALL, TOLERANCE, Keys, Ranking, Transaction
+from embedded_db.engine import ALL, ROUNDING, TOLERANCE, Keys, Ranking, Transaction
 from embedded_db.graph import reached_keys
 from embedded_db.nodes import COLUMNS, key_of, make_node, nodes_by_key
 from embedded_db.query import ParsedQuery
@@ -106,8 +106,12 @@ def _fuse(
     text_keys, text_scores = _text_ranks(tx, query, where, values)
     threshold = query.semantic.threshold if query.semantic else None
     if threshold is not None:
-        reaching = scores >= threshold - TOLERANCE
-        keys, scores = keys[reaching], scores[reaching]
+        if vector is not None:
+            near = scores >= threshold - TOLERANCE - ROUNDING
+            keys, scores = keys[near], scores[near]
+            unsure = np.flatnonzero(scores < threshold + ROUNDING)
+            missing = unsure[~(ranking.exact(tx, vector, keys[unsure]) >= threshold - TOLERANCE)]
+            keys, scores = np.delete(keys, missing), np.delete(scores, missing)
         both = np.isin(text_keys, keys)
         text_keys, text_scores = text_keys[both], text_scores[both]
     most = query.offset + query.limit

@@ -82,7 +82,9 @@ def _entity_key(tx: Transaction, label: str, entity_type: str) -> int:
     """Return the node of an entity, which is made for its first mention."""
     found: int | None = tx.value(
         f"SELECT n.key FROM node n WHERE n.type = 'Entity' AND {tx.string_property('n.properties', 'label')} = :label"
-        f" AND {tx.string_property('n.properties', 'entity_type')} = :entity_type ORDER BY n.key LIMIT 1",
+        f" AND {tx.string_property('n.properties', 'entity_type')} = :entity_type"
+        f" AND {tx.is_string('n.properties', 'label')} AND {tx.is_string('n.properties', 'entity_type')}"
+        " ORDER BY n.key LIMIT 1",
         label=label,
         entity_type=entity_type,
     )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import get_args
 
 from akidb_mlx.errors import ConfigurationError, ServiceClosedError, ServiceOverloadedError
 from embedded_db import jobs
@@ -73,6 +74,8 @@ class Weaver:
         self._pauses: dict[JobKind, Pause] = {}
         # Jobs that could not be given back yet.
         self._owed: dict[JobKind, list[Job]] = {}
+        # By kinds, each of which one thread does.
+        self._done: dict[JobKind, int] = dict.fromkeys(get_args(JobKind), 0)
         self._is_tidy = False
         workers: dict[str, tuple[JobKind, ...]] = {
             "embedding": ("embedding",),
@@ -120,6 +123,10 @@ class Weaver:
     def pauses(self) -> dict[JobKind, Pause]:
         """Return the pauses of kinds of jobs that cannot be done at present."""
         return self._pauses.copy()
+
+    def done(self) -> int:
+        """Return how many jobs this process has done."""
+        return sum(self._done.values())
 
     def work(self, kind: JobKind) -> bool:
         """Do one batch of jobs; False if there was none that can be done."""
@@ -178,17 +185,22 @@ class Weaver:
 
     def _do(self, kind: JobKind, claimed: Sequence[Job]) -> bool:
         """Compute and write the results of a batch, if that fails of each job alone; False where none can be done."""
+        before = self._done[kind]
         try:
             writes = self._tasks.compute(kind, claimed)
             with self._connections.write() as tx:
                 for job, write in zip(claimed, writes, strict=True):
                     if jobs.finish(tx, job):
                         write(tx, job)
+                        # Before the end, so that whoever sees that no job is left sees all of them counted.
+                        self._done[kind] += 1
         except _NO_FAULT as error:
+            self._done[kind] = before
             self._pause(kind, error, is_transient=True)
             self._release(kind, claimed)
             return False
         except Exception as error:  # noqa: BLE001 - whatever a model raises is kept as the error of its job
+            self._done[kind] = before
             if self._stopping.is_set():  # the models may have been closed
                 self._release(kind, claimed)
             elif len(claimed) > 1:

@@ -12,7 +12,8 @@ import typer
 
 from akidb_mlx.cli import _run
 from akidb_mlx.cli.conditions import parse_condition
-from embedded_db import EmbeddedDB
+from akidb_mlx.cli.database import _is_idle
+from embedded_db import EmbeddedDB, EnrichmentError
 from tests.support import GOLDENS, run_in_terminal, run_python, wait_until
 
 pytest.importorskip("spacy")
@@ -76,7 +77,7 @@ def test_from_a_log_to_answers(log, tmp_path, call, ids):
 
     status, out, err = call("work", path, "--until-idle", "-m", MODEL, "--json")
     assert (status, err) == (0, "")
-    assert json.loads(out) == {"jobs": 6, "queue_size": 0, "failed": 0, "failures": []}
+    assert json.loads(out) == {"jobs": 9, "queue_size": 0, "failed": 0, "failures": []}
 
     found = json.loads(call("status", path, "--json")[1])
     assert (found["nodes"]["Message"], found["embeddings"], found["waiting"], found["failures"]) == (3, 3, {}, [])
@@ -154,6 +155,12 @@ def test_parts_of_a_query(path, arguments, expected, ids):
         ('a=["x", 1]', ("a", "In", ["x", 1])),
         ("a=NaN", ("a", "Equals", "NaN")),
         ('a="1"', ("a", "Equals", "1")),
+        ("id=12", ("id", "Equals", "12")),
+        ("chat_id=1e5", ("chat_id", "Equals", "1e5")),
+        ("content~2024", ("content", "Contains", "2024")),
+        ("type=true", ("type", "Equals", "true")),
+        ("id=[1, 2.0, true]", ("id", "In", ["1", "2.0", "true"])),
+        ("chat_id=null", ("chat_id", "Equals", None)),
     ],
 )
 def test_conditions(given, expected):
@@ -207,6 +214,20 @@ def test_work_that_cannot_be_done_is_no_endless_wait(path, call, monkeypatch):
     status, out, err = call("work", path, "--until-idle", "-m", "/nowhere")
     assert (status, out) == (1, "")
     assert "embedding cannot be done" in err and "entities cannot be done" in err and "/nowhere" in err
+
+
+def test_only_a_cause_that_does_not_pass_ends_the_wait():
+    waiting = {"waiting": {"embedding": 1}, "queue_size": 1, "paused": {"embedding": "busy"}}
+    assert not _is_idle({**waiting, "blocked": []})
+    with pytest.raises(EnrichmentError, match="embedding cannot be done: busy"):
+        _is_idle({**waiting, "blocked": ["embedding"]})
+
+
+def test_a_time_that_no_calendar_has_is_a_number(path, call):
+    with EmbeddedDB(path, weaver=False) as db:
+        db.create_node({"type": "Note", "id": "late", "created_at": 1769853600000.0})
+    status, out, err = call("query", path, "-w", "type=Note")
+    assert (status, out, err) == (0, "\t1.76985e+12\tNote\t\tlate\n", "")
 
 
 def test_reembed(path, call, ids):

@@ -233,6 +233,26 @@ def test_another_writer_is_waited_for_and_then_named(tmp_path):
         db.create_node({"type": "Note"})
 
 
+def test_the_full_text_is_merged_a_part_at_a_time(tmp_path, monkeypatch):
+    """So other writers wait for a part only."""
+    monkeypatch.setattr("embedded_db.sqlite.connection._MERGED", 2)
+    turns = []
+    with open_db(tmp_path / "a.db") as db:
+        for number in range(40):
+            words = " ".join(f"w{number}x{other}" for other in range(400))
+            db.create_node({"type": "Note", "content": words})
+        write = db._connections.write
+        monkeypatch.setattr(db._connections, "write", lambda: turns.append(1) or write())
+        db._connections.maintain()
+        with db._connections.read() as tx:
+            assert tx.value("SELECT count(DISTINCT segid) FROM node_text_idx") == 1
+        assert len(turns) > 2
+        assert len(db.query(text_query="w7x399")) == 1
+        turns.clear()
+        db._connections.maintain()
+        assert len(turns) <= 2
+
+
 def test_a_full_disk_is_an_error_and_nothing_is_lost(tmp_path):
     with open_db(tmp_path / "a.db") as db:
         node = db.create_node({"type": "Note"})

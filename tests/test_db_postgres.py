@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from itertools import count
+from unittest import mock
 
 import psycopg
 import pytest
@@ -549,11 +550,9 @@ ASCII = st.text(st.sampled_from("aAbB1_-.'\"@/:&|!()<>*\\% \t\n"), max_size=30)
 def test_words_of_ascii_are_the_same_on_both_engines(postgres_databases, contents, query):
     found = []
     for databases in (None, postgres_databases):
-        Engine.databases = databases
-        with open_db() as db:
+        with mock.patch.object(Engine, "databases", databases), open_db() as db:
             db.insert_nodes({"type": "Note", "id": str(key), "content": text} for key, text in enumerate(contents))
             found.append({one.node.id for one in db.query(text_query=query, limit=10)})
-    Engine.databases = None
     assert found[0] == found[1]
 
 
@@ -593,14 +592,12 @@ VALUES = st.one_of(
 @settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.sampled_from(["a", "ä", "1e+300", "' %s :v0"]), VALUES, max_size=4))
 def test_properties_come_back_as_they_were(postgres_databases, properties):
-    Engine.databases = postgres_databases
-    with open_db() as db:
+    with mock.patch.object(Engine, "databases", postgres_databases), open_db() as db:
         node = db.create_node({**properties, "type": "Note"})
         found = db.get_node(node.id)
         assert found == node
         for name, value in node.properties.items():
             assert type(found.properties[name]) is type(value)
-    Engine.databases = None
 
 
 @pytest.mark.usefixtures("databases")
@@ -632,6 +629,17 @@ def test_a_step_of_a_property_is_no_index_of_a_list():
         db.create_node({"type": "Note", "m": ["a"], "n": {"0": "a"}})
         for field, times in (("m.0", 0), ("n.0", 1), ("m.-1", 0)):
             assert len(db.query([{"field": field, "operator": "Equals", "value": "a"}])) == times
+
+
+def test_an_index_of_another_dimension_does_not_stop_a_new_model(own_url):
+    """As soon as all vectors are deleted, those of any model may come."""
+    with open_db(own_url) as db:
+        filled(db, {"1": [1.0, 0.0], "2": [0.0, 1.0]})
+        create_index(own_url, 2)
+        for name in "12":
+            db.delete_embedding(name)
+        db.insert_embeddings([("1", [1.0, 0.0, 0.0])], "other")
+        assert [one.node.id for one in db.search_vectors([1.0, 0.0, 0.0])] == ["1"]
 
 
 @pytest.mark.usefixtures("databases")

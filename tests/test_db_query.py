@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import tracemalloc
 
 import networkx
@@ -17,8 +18,12 @@ from embedded_db import (
     ModelMismatchError,
     SemanticQuery,
     StructuralFilter,
+    search,
 )
-from tests.db_support import for_examples, open_db
+from embedded_db.engine import ALL
+from embedded_db.parsing import parse_query
+from embedded_db.sqlite.matrix import VectorMatrix
+from tests.db_support import Engine, for_examples, open_db
 from tests.fake_embedder import FakeEmbedder
 
 NUMBERS = st.one_of(st.integers(-3, 3), st.sampled_from([-1.5, 0.0, 1.0, 2.5, 2.0**60]), st.just(2**60 + 1))
@@ -243,11 +248,14 @@ def test_a_shortest_path_is_one(content, edge_type, direction):
     ),
 )
 def test_the_matrix_follows_every_change(steps):
-    """Also those of another connection to the same data, whose matrix is behind."""
+    """Also a matrix that is behind, as that of another process: it looks at every third state and at the last."""
     with open_db() as db:
+        late = VectorMatrix()
         db.insert_nodes([{"type": "Note", "id": str(number)} for number in range(6)])
         expected, names = {}, set(map(str, range(6)))
-        for action, number, vector in steps:
+        for count, (action, number, vector) in enumerate(steps):
+            if Engine.databases is None and count % 3 == 1:
+                assert ranked(db, late) == pytest.approx(ranked(db, db._connections.ranking), abs=1e-6)
             name = str(number)
             if name not in names:
                 continue
@@ -262,6 +270,79 @@ def test_the_matrix_follows_every_change(steps):
             assert found == pytest.approx(
                 {key: cosine(one, [1.0, 0.0, 0.0]) for key, one in expected.items()}, abs=1e-6
             )
+        if Engine.databases is None and steps:
+            assert ranked(db, late) == pytest.approx(ranked(db, db._connections.ranking), abs=1e-6)
+
+
+def ranked(db, ranking, query=(1.0, 0.0, 0.0)):
+    """Return the cosines of all nodes by their ids, as a ranking of the same data has them."""
+    with db._connections.read() as tx:
+        best = ranking.best(tx, ALL, {}, np.array(query, np.float32), 100, None)
+        return {tx.value("SELECT id FROM node WHERE key = :key", key=key): score for key, score in best.items()}
+
+
+def test_what_another_thread_removes_while_results_are_ranked_is_not_missing(tmp_path, monkeypatch):
+    """Its transaction sees a state without it, and takes the same matrix there."""
+    with open_db(tmp_path / "a.db") as db:
+        db.insert_nodes([{"type": "Note", "id": name} for name in "abc"])
+        db.insert_embeddings([("a", [1.0, 0.0]), ("b", [0.8, 0.6]), ("c", [0.0, 1.0])], "model")
+        ranking = type(db._connections.ranking)
+        similarities = ranking.similarities
+        threads = []
+
+        def remove():
+            db.delete_embedding("a")
+            assert [one.node.id for one in db.search_vectors([1.0, 0.0])] == ["b", "c"]
+
+        def interrupted(*arguments):
+            found = similarities(*arguments)
+            if not threads:
+                threads.append(threading.Thread(target=remove))
+                threads[0].start()
+                threads[0].join(0.5)  # it may have to wait until this is over
+            return found
+
+        monkeypatch.setattr(ranking, "similarities", interrupted)
+        for parts in ({}, {"text_query": "none"}):
+            found = db.query(semantic_query={"vector": [1.0, 0.0]}, limit=2, **parts)
+            assert [(one.node.id, round(one.similarity_score, 6)) for one in found] == [("a", 1.0), ("b", 0.8)]
+            for thread in threads:
+                thread.join()
+            threads.clear()
+            db.update_embedding("a", [1.0, 0.0])
+
+
+def test_newer_nodes_take_no_places_of_those_that_a_query_sees(tmp_path):
+    with open_db(tmp_path / "a.db") as db:
+        db.insert_nodes([{"type": "Note", "id": name} for name in "abc"])
+        db.insert_embeddings([("a", [0.8, 0.6]), ("b", [0.6, 0.8]), ("c", [0.0, 1.0])], "model")
+        vector = np.array([1.0, 0.0], np.float32)
+        with db._connections.read() as tx:
+            assert tx.value("SELECT count(*) FROM node") == 3
+            db.insert_nodes([{"type": "Note", "id": name} for name in "xyz"])
+            db.insert_embeddings([(name, [1.0, 0.0]) for name in "xyz"], "model")
+            assert {one.node.id for one in db.search_vectors(vector, 3)} == set("xyz")
+            for parts in ({}, {"text_query": "none"}):
+                query = parse_query(ConvergedQuery(semantic_query=SemanticQuery(vector=vector), limit=2, **parts))
+                found = search.search(tx, db._connections.ranking, query, vector)
+                assert [one.node.id for one in found] == ["a", "b"]
+
+
+@pytest.mark.parametrize("error", [-8e-6, 8e-6])
+def test_the_threshold_of_a_fused_query_is_one_of_exact_cosines(error, monkeypatch):
+    with open_db() as db:
+        db.insert_nodes([{"type": "Note", "id": name, "content": "rust"} for name in "ab"])
+        db.insert_embeddings([("a", [0.8, 0.6]), ("b", [0.799995, math.sqrt(1 - 0.799995**2)])], "model")
+        ranking = type(db._connections.ranking)
+        similarities = ranking.similarities
+
+        def rounded(*arguments):
+            keys, scores = similarities(*arguments)
+            return keys, scores + np.float32(error)
+
+        monkeypatch.setattr(ranking, "similarities", rounded)
+        found = db.query(semantic_query={"vector": [1.0, 0.0], "threshold": 0.8}, text_query="rust")
+        assert [one.node.id for one in found] == ["a"]
 
 
 def test_a_vector_that_moved_into_a_gap_is_still_found():

@@ -394,8 +394,10 @@ def test_a_reranker_orders_the_best_results():
         query = ConvergedQuery(everything, text_query="rust", rerank=ranker, limit=2, offset=1)
         assert [one.node.id for one in db.execute_query(query)] == ["098", "097"]
         last = db.query(text_query="rust", rerank=ranker, limit=2, offset=119)
-        assert [one.node.id for one in last] == ["001", "000"]
-        assert ranker.calls == [("rust", 100), ("rust", 100), ("rust", 121)]
+        assert [one.node.id for one in last] == ["110", "109"]  # of the second
+        assert ranker.calls == [("rust", 100), ("rust", 100), ("rust", 30)]
+        pages = [db.query(text_query="rust", rerank=ranker, limit=7, offset=start) for start in range(0, 140, 7)]
+        assert sorted(one.node.id for page in pages for one in page) == [f"{number:03}" for number in range(130)]
         assert db.query(text_query="none", rerank=ranker) == []
 
 

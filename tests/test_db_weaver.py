@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from akidb_mlx.entities import Entity
 from akidb_mlx.errors import ConfigurationError, DeadlineExceededError, ServiceClosedError, ServiceOverloadedError
 from embedded_db import DatabaseBusyError, DatabaseFullError, EnrichmentError, jobs, weaver
 from embedded_db.weaver import Weaver
@@ -79,6 +80,8 @@ def test_what_is_queued_is_kept_for_the_next_weaver(tmp_path):
             "deferred": 0,
             "failed": 0,
             "paused": {},
+            "blocked": [],
+            "done": 0,
             "failures": [],
             "last_event": None,
         }
@@ -148,6 +151,22 @@ def test_a_deleted_message_takes_its_entities_along_but_not_those_of_others():
         assert labels(db, other) == ["Bob"]
         found = db.query([{"field": "type", "operator": "Equals", "value": "Entity"}])
         assert {one.node.label for one in found} == {"Bob", "Carol"}
+
+
+class NumberExtractor(FakeExtractor):
+    """Finds numbers."""
+
+    def extract_batch(self, texts):
+        return [[Entity("5", "CARDINAL", 0, 1, 0, 1)] for _ in texts]
+
+
+def test_a_label_that_is_no_string_is_no_entity_of_its_digits():
+    with open_db(extractor=NumberExtractor()) as db:
+        mine = db.create_node({"type": "Entity", "label": 5, "entity_type": "CARDINAL"})
+        message = db.create_chat().add_message(content="5")
+        work_off(db)
+        (found,) = db.get_entities_mentioned_in(message.id)
+        assert found.node_id != mine.id
 
 
 def test_an_entity_of_the_weavers_making_goes_with_its_last_edge():
@@ -257,6 +276,7 @@ def test_a_model_that_cannot_be_loaded_costs_no_attempt(tmp_path, monkeypatch):
         wait_until(lambda: labels(db, message))
         status = db.weaver_status()
         assert (status["queue_size"], status["failed"], list(status["paused"])) == (1, 0, ["embedding"])
+        assert (status["blocked"], status["done"]) == (["embedding"], 1)
         assert "ModelNotFoundError" in status["paused"]["embedding"]
         with db._connections.read() as tx:
             assert tx.rows("SELECT kind, attempts, error FROM job") == [("embedding", 0, "")]
@@ -314,6 +334,7 @@ def test_what_is_no_messages_fault_costs_no_attempt(monkeypatch, error):
         with db._connections.read() as tx:
             assert tx.row("SELECT attempts, worker, leased_until FROM job WHERE kind = 'embedding'") == (0, "", 0)
         assert str(error) in db.weaver_status()["paused"]["embedding"]
+        assert db.weaver_status()["blocked"] == []
         with pytest.raises(DeadlineExceededError):  # it may pass while one waits
             db.wait_until_enriched(message.id, timeout=0.01)
         db.retry_failed()

@@ -17,13 +17,16 @@ _OPERATORS = {
     "<=": "LessThanOrEqual",
     "~": "Contains",
 }
+# Properties that are always strings, so a value that looks like a number is none.
+_STRINGS = ("id", "type", "chat_id", "content")
 _CONDITION = re.compile(r"\s*([^=!<>~]+?)\s*(!=|>=|<=|=|>|<|~)\s*(.*?)\s*", re.DOTALL)
 
 
 def parse_condition(given: str) -> dict[str, Any]:
     """Return a condition as the database takes it.
 
-    A value that is JSON (a number, true, false, null, a string in quotes) has that type, and anything else is a string.
+    A value that is JSON (a number, true, false, null, a string in quotes) has that type, and anything else is a string;
+    for properties that are always strings, so are numbers, true and false.
     `=` with a list is "In".
 
     Raises:
@@ -36,7 +39,7 @@ def parse_condition(given: str) -> dict[str, Any]:
             param_hint="--where",
         )
     name, sign, text = found.groups()
-    value = _parse_value(text)
+    value = _parse_value(text, numbers=name not in _STRINGS)
     operator = _OPERATORS[sign]
     if isinstance(value, list) and sign == "=":
         operator = "In"
@@ -47,11 +50,18 @@ def parse_condition(given: str) -> dict[str, Any]:
     return {"property": name, "operator": operator, "value": value}
 
 
-def _parse_value(text: str) -> Any:
+def _parse_value(text: str, *, numbers: bool) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(constant)
 
     try:
-        return json.loads(text, parse_constant=refuse)
+        if numbers:
+            return json.loads(text, parse_constant=refuse)
+        value = json.loads(text, parse_constant=refuse, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
         return text
+    return [_as_text(one) for one in value] if isinstance(value, list) else _as_text(value)
+
+
+def _as_text(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, bool) else value

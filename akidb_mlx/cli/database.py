@@ -163,7 +163,6 @@ def work(
 
     The status is 1 where --until-idle ends with jobs that failed.
     """
-    done = 0
     with _until_terminated() as stopping, _open(path, model, weaver=True) as db, progress_bar("enriching") as bar:
         db.set_activity_level(level or ("SleepMode" if until_idle else None))
         if retry_failed:
@@ -171,14 +170,13 @@ def work(
         found = db.weaver_status()
         while not stopping.is_set() and not (until_idle and _is_idle(found)):
             start = time.monotonic()
-            before, found = found, db.weaver_status()
-            done += max(0, before["queue_size"] - found["queue_size"])
+            found = db.weaver_status()
             if bar is not None:
-                bar(done, done + found["queue_size"])
+                bar(found["done"], found["done"] + found["queue_size"])
             stopping.wait(max(_LOOK_S, (time.monotonic() - start) / _LOOK_SHARE))
     failed = found["failed"]
     if as_json:
-        write_json({"jobs": done, **{key: found[key] for key in ("queue_size", "failed", "failures")}})
+        write_json({"jobs": found["done"], **{key: found[key] for key in ("queue_size", "failed", "failures")}})
     if until_idle and failed:
         report(f"{failed} jobs failed: see `akidb-mlx db status`")
         raise typer.Exit(1)
@@ -213,9 +211,9 @@ def _is_idle(found: WeaverStatus) -> bool:
     """
     from embedded_db import EnrichmentError
 
-    paused = {kind: found["paused"][kind] for kind in found["waiting"] if kind in found["paused"]}
-    if paused and len(paused) == len(found["waiting"]):
-        raise EnrichmentError("; ".join(f"{kind} cannot be done: {reason}" for kind, reason in paused.items()))
+    blocked = {kind: found["paused"][kind] for kind in found["waiting"] if kind in found["blocked"]}
+    if blocked and len(blocked) == len(found["waiting"]):
+        raise EnrichmentError("; ".join(f"{kind} cannot be done: {reason}" for kind, reason in blocked.items()))
     return not found["queue_size"]
 
 
@@ -291,8 +289,15 @@ def _cells(result: SearchResult) -> tuple[str, ...]:
     scores = (result.rerank_score, result.fused_score, result.similarity_score)
     score = next((one for one in scores if one is not None), None)
     sender = node.properties.get("sender") or node.properties.get("entity_type") or node.type
-    when = datetime.fromtimestamp(node.created_at, timezone.utc)
-    return "" if score is None else f"{score:.3f}", f"{when:%Y-%m-%d %H:%M}", str(sender), _text(node), node.id
+    return "" if score is None else f"{score:.3f}", _when(node.created_at), str(sender), _text(node), node.id
+
+
+def _when(seconds: float) -> str:
+    """Return a time as a date; one that no calendar has, as the number that it is."""
+    try:
+        return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M}"
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:g}"
 
 
 def _text(node: Node) -> str:

@@ -72,6 +72,10 @@ class PostgresTransaction(Transaction):
         """Return the expression of a property of a JSON column."""
         return f"({column} ->> '{name}')"
 
+    def is_string(self, column: str, name: str) -> str:
+        """Return the condition that a property is a string; apart, since the index is of the expression alone."""
+        return f"jsonb_typeof({column} -> '{name}') = 'string'"
+
     def reached(self, graph: GraphFilter) -> str:
         """Return a query of the keys that a breadth-first search reaches; it binds `start`, `depth` and `edge_type`."""
         of_type = " AND e.type = :edge_type" if graph.edge_type is not None else ""

@@ -27,6 +27,8 @@ from embedded_db.sqlite.transaction import SqliteTransaction
 MEMORY = ":memory:"
 # More threads than this at once wait for their turn.
 _MOST_CONNECTIONS = 16
+# Pages of the full text that are merged in one transaction.
+_MERGED = 1000
 
 _pools: weakref.WeakSet[SqliteConnections] = weakref.WeakSet()
 _forked = False
@@ -74,8 +76,16 @@ class SqliteConnections:
 
     def maintain(self) -> None:
         """Tidy the file: statistics for the planner, one segment of the full text, and an empty log."""
-        with self.write() as tx:
-            tx.run("INSERT INTO node_text (node_text) VALUES ('optimize')")
+        # A part at a time, so that no writer waits long; a negative number begins a merge of all segments.
+        pages = -_MERGED
+        while True:
+            with self.write() as tx:
+                before = tx.value("SELECT total_changes()")
+                tx.run("INSERT INTO node_text (node_text, rank) VALUES ('merge', :pages)", pages=pages)
+                # The statement itself is one.
+                if tx.value("SELECT total_changes()") - before < 2:
+                    break
+            pages = _MERGED
         with self._lend() as connection:
             connection.pragma("optimize")
             connection.pragma("wal_checkpoint", "truncate")

@@ -23,7 +23,8 @@ class VectorMatrix:
     """Unit vectors by the keys of their nodes; safe to use from many threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Held by a caller for the whole of its ranking, so that all of it sees one state.
+        self._lock = threading.RLock()
         self._model: int | None = None
         self._change = 0
         self._count = 0
@@ -42,7 +43,8 @@ class VectorMatrix:
         threshold: float | None,
     ) -> dict[int, float]:
         """Return the exact cosines of the best nodes, and of all that tie with the last, by their keys."""
-        return self._top(tx, query, *self.similarities(tx, where, values, query), most, threshold)
+        with self._lock:
+            return self._top(tx, query, *self.similarities(tx, where, values, query), most, threshold)
 
     def best_of_each(
         self,
@@ -58,13 +60,14 @@ class VectorMatrix:
         found: list[dict[int, float]] = []
         for start in range(0, len(queries), _TOGETHER):
             part = queries[start : start + _TOGETHER]
-            keys, scores = self._similarities_of(tx, np.stack([vector for _, vector in part]))
-            if candidates is not None:
-                kept = np.isin(keys, candidates)
-                keys, scores = keys[kept], scores[kept]
-            for (own, vector), column in zip(part, scores.T, strict=True):
-                others = keys != own
-                found.append(self._top(tx, vector, keys[others], column[others], most, threshold))
+            with self._lock:
+                keys, scores = self._similarities_of(tx, np.stack([vector for _, vector in part]))
+                if candidates is not None:
+                    kept = np.isin(keys, candidates)
+                    keys, scores = keys[kept], scores[kept]
+                for (own, vector), column in zip(part, scores.T, strict=True):
+                    others = keys != own
+                    found.append(self._top(tx, vector, keys[others], column[others], most, threshold))
         return found
 
     def similarities(
@@ -81,7 +84,7 @@ class VectorMatrix:
                 return np.empty(0, np.int64), np.empty(0, np.float32)
             unit = unit_rows(query[np.newaxis])[0].astype(np.float32)
             if candidates is None:
-                return self._keys[: self._count].copy(), self._rows[: self._count] @ unit
+                return _visible(tx, self._keys[: self._count], self._rows[: self._count] @ unit)
             known = candidates[candidates < self._row_of.size]
             rows_of = self._row_of[known]
             keys, rows_of = known[rows_of >= 0], rows_of[rows_of >= 0]
@@ -97,7 +100,7 @@ class VectorMatrix:
             self._follow(tx)
             if not self._count or self._rows.shape[1] != units.shape[1]:
                 return np.empty(0, np.int64), np.empty((0, len(units)), np.float32)
-            return self._keys[: self._count].copy(), self._rows[: self._count] @ units.T
+            return _visible(tx, self._keys[: self._count], self._rows[: self._count] @ units.T)
 
     def exact(self, tx: Transaction, query: NDArray[np.float32], keys: Keys) -> NDArray[np.float64]:
         """Return cosines that depend on nothing but the two vectors, so equal vectors tie; NaN where one is gone."""
@@ -110,6 +113,16 @@ class VectorMatrix:
             vectors = self._rows[rows]
         scores = cosines(vectors, query)
         scores[rows < 0] = np.nan
+        # Those that another thread has seen removed are still there for this transaction.
+        for index in np.flatnonzero(rows < 0):
+            stored = tx.value(
+                "SELECT vector FROM embedding WHERE model_key = :model AND node_key = :key",
+                model=model_key(tx),
+                key=int(keys[index]),
+            )
+            if stored is not None:
+                unit = unit_rows(np.frombuffer(stored, STORED)[np.newaxis]).astype(np.float32)
+                scores[index] = cosines(unit, query)[0]
         return scores
 
     def _top(
@@ -211,6 +224,12 @@ def _candidates(tx: Transaction, where: str, values: dict[str, Any]) -> Keys | N
         return None
     rows = tx.rows(f"SELECT n.key FROM node n WHERE {where}", **values)
     return np.fromiter((key for (key,) in rows), np.int64, len(rows))
+
+
+def _visible(tx: Transaction, keys: Keys, scores: Scores) -> tuple[Keys, Scores]:
+    """Return copies without nodes that are newer than the transaction: they would take the places of others."""
+    kept = keys <= (tx.value("SELECT max(key) FROM node") or -1)
+    return (keys.copy(), scores) if kept.all() else (keys[kept], scores[kept])
 
 
 def _grown(array: NDArray[_Scalar], needed: int, value: int) -> NDArray[_Scalar]:
