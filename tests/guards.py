@@ -63,6 +63,10 @@ STREAMS = "akidb_mlx/cli/streams.py"
 NETWORK, IN_SPACE = "test_network.py::", "test_space.py::"
 IN_HUB_CACHE, ACCESS, PROCESSES = "test_hub_cache.py::", "test_cache_access.py::", "test_cache_processes.py::"
 
+PG_CONNECTION, PG_RANKING, PG_FILTERS, PG_TEXT, PG_SCHEMA = (
+    f"embedded_db/postgres/{name}.py" for name in ("connection", "ranking", "filters", "text", "schema")
+)
+ON_POSTGRES = "test_db_postgres.py::"
 GUARDS = (
     Guard(
         "1 a response body is cut off",
@@ -1105,6 +1109,276 @@ GUARDS = (
         "test_stdio.py::test_no_more_is_read_than_there_is_room_for",
         "no request is read while the window has no room",
         (("akidb_mlx/stdio/window.py", "while not self._has_room(size):", "while False:"),),
+    ),
+    Guard(
+        "19 PostgreSQL: writers take turns",
+        f"{ON_POSTGRES}test_another_writer_is_waited_for_and_then_named",
+        "writers take turns",
+        (
+            (
+                PG_CONNECTION,
+                '            connection.execute("SELECT pg_advisory_xact_lock(%s)", [WRITER_LOCK])\n            yield',
+                "            yield",
+            ),
+        ),
+    ),
+    Guard(
+        "19 PostgreSQL: readers see one state",
+        f"{ON_POSTGRES}test_a_reader_sees_one_state",
+        "readers see one state",
+        ((PG_CONNECTION, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN"),),
+    ),
+    Guard(
+        "19 PostgreSQL: ended connections are replaced",
+        f"{ON_POSTGRES}test_a_server_that_is_away_is_an_error_until_it_is_back",
+        "ended connections are replaced",
+        (
+            (
+                PG_CONNECTION,
+                "                connection.close()\n            else:",
+                "                raise\n            else:",
+            ),
+        ),
+    ),
+    Guard(
+        "19 PostgreSQL: no connection is shared with a child",
+        f"{ON_POSTGRES}test_a_child_that_was_forked_opens_its_own",
+        "no connection is shared with a child",
+        ((PG_CONNECTION, "if os.getpid() != self._process:", "if False:"),),
+    ),
+    Guard(
+        "19 PostgreSQL: a password that is not escaped is not shown",
+        f"{ON_POSTGRES}test_a_url_that_cannot_be_read_is_not_shown",
+        "a password that is not escaped is not shown",
+        (
+            (
+                PG_CONNECTION,
+                'if not given or "@" in name or "/" in name or not re.fullmatch(r"[0-9,]*", port):',
+                "if not given:",
+            ),
+        ),
+    ),
+    Guard(
+        "19 PostgreSQL: ties by index",
+        f"{ON_POSTGRES}test_an_index_is_not_asked_where_vectors_tie_or_are_gone",
+        "ties by index",
+        ((PG_RANKING, " or rows[-1][1] <= rows[most - 1][1] + 2 * ROUNDING", ""),),
+    ),
+    Guard(
+        "19 PostgreSQL: short by index",
+        f"{ON_POSTGRES}test_an_index_is_not_asked_where_vectors_tie_or_are_gone",
+        "short by index",
+        ((PG_RANKING, "if len(rows) < wanted or rows", "if len(rows) >= most and rows"),),
+    ),
+    Guard(
+        "19 PostgreSQL: filters never by index",
+        f"{ON_POSTGRES}test_an_index_serves_queries_without_filters_and_no_others",
+        "filters never by index",
+        ((PG_RANKING, "if where == ALL else None", "if True else None"),),
+    ),
+    Guard(
+        "19 PostgreSQL: all digits of large floats",
+        f"{ON_POSTGRES}test_properties_come_back_as_they_were",
+        "all digits of large floats",
+        ((PG_FILTERS, '_LARGE_FLOAT.sub(_all_digits, text) if "e+" in text else text', "text"),),
+    ),
+    Guard(
+        "19 PostgreSQL: steps are no index of a list",
+        f"{ON_POSTGRES}test_a_step_of_a_property_is_no_index_of_a_list",
+        "steps are no index of a list",
+        ((PG_FILTERS, "f\" -> {self._bind(step, 'text')}\"", "f\" #> ARRAY[{self._bind(step, 'text')}]\""),),
+    ),
+    Guard(
+        "19 PostgreSQL: long words",
+        f"{ON_POSTGRES}test_a_text_may_have_more_words_than_a_tsvector",
+        "long words",
+        ((PG_TEXT, "word[:_LONGEST_WORD] for", "word for"),),
+    ),
+    Guard(
+        "19 PostgreSQL: too many words",
+        f"{ON_POSTGRES}test_a_text_may_have_more_words_than_a_tsvector",
+        "too many words",
+        ((PG_TEXT, "            if total > _MOST_BYTES:\n                break\n", ""),),
+    ),
+    Guard(
+        "19 PostgreSQL: other program's schema",
+        f"{ON_POSTGRES}test_the_schema_of_another_program_is_refused",
+        "other program's schema",
+        ((PG_SCHEMA, "        if _value(connection, tables, SCHEMA):", "        if False:"),),
+    ),
+    Guard(
+        "19 PostgreSQL: encoding",
+        f"{ON_POSTGRES}test_an_encoding_without_all_characters_is_refused",
+        "encoding",
+        ((PG_SCHEMA, 'if encoding != "UTF8":', "if False:"),),
+    ),
+    Guard(
+        "19 PostgreSQL: bytes order",
+        f"{ON_POSTGRES}test_strings_are_ordered_by_their_bytes_in_any_collation",
+        "bytes order",
+        ((PG_SCHEMA, 'chat_id text COLLATE "C"', "chat_id text"),),
+    ),
+    Guard(
+        "19 PostgreSQL: long labels",
+        f"{ON_POSTGRES}test_a_long_label_is_an_entity",
+        "long labels",
+        ((PG_SCHEMA, "ON node USING hash ((properties", "ON node ((properties"),),
+    ),
+    Guard(
+        "19 PostgreSQL: the server goes away while a batch is computed",
+        f"{ON_POSTGRES}test_a_server_that_is_away_costs_a_message_no_attempt",
+        "a lost connection is no fault of a message",
+        (
+            (
+                "embedded_db/weaver.py",
+                "    DatabaseBusyError,\n    DatabaseConnectionError,\n)\n",
+                "    DatabaseBusyError,\n)\n",
+            ),
+        ),
+    ),
+    Guard(
+        "two workers do one long batch for ever",
+        "test_db_weaver.py::test_the_lease_of_a_batch_that_takes_long_is_renewed",
+        "leases are renewed while a batch runs",
+        (("embedded_db/weaver.py", "while not done.wait(self._lease_s / 3):", "while False:"),),
+    ),
+    Guard(
+        "a late result is written a second time",
+        "test_db_weaver.py::test_a_result_that_comes_after_the_lease_is_not_written",
+        "a result is written only by the worker that holds the job",
+        (
+            (
+                "embedded_db/jobs.py",
+                'return bool(tx.run(f"DELETE FROM job WHERE {_MINE}", **_mine(job)))',
+                'return tx.run(f"DELETE FROM job WHERE {_MINE}", **_mine(job)) >= 0',
+            ),
+        ),
+    ),
+    Guard(
+        "a text that kills its process is tried for ever",
+        "test_db_weaver.py::test_a_text_that_kills_its_process_is_given_up_in_the_end_and_takes_no_other_along",
+        "attempts are counted at the claim",
+        (("embedded_db/jobs.py", "attempts = attempts + 1 WHERE", "attempts = attempts WHERE"),),
+    ),
+    Guard(
+        "one claim holds too much text",
+        "test_db_weaver.py::test_a_claim_is_bounded_by_characters",
+        "a claim is bounded by characters",
+        (("embedded_db/jobs.py", "(attempts or characters > BATCH_CHARACTERS)", "attempts"),),
+    ),
+    Guard(
+        "a full disk or a closed model is charged to messages",
+        "test_db_weaver.py::test_what_is_no_messages_fault_costs_no_attempt",
+        "jobs that nobody could do are given back uncounted",
+        (("embedded_db/jobs.py", "SET attempts = attempts - 1, ", "SET "),),
+    ),
+    Guard(
+        "a link is drawn by an old vector",
+        "test_db_activity.py::test_a_vector_that_changes_while_links_are_looked_for_is_not_linked_by_the_old_one",
+        "links are drawn only by the vectors that answer",
+        (
+            (
+                "embedded_db/links.py",
+                'if tx.value("SELECT 1 FROM embedding_change',
+                'if False and tx.value("SELECT 1 FROM embedding_change',
+            ),
+        ),
+    ),
+    Guard(
+        "a summary is of messages that are others by now",
+        "test_db_activity.py::test_messages_that_change_while_they_are_summarised_are_summarised_again",
+        "a summary is written only of the messages that it was made of",
+        (("embedded_db/summaries.py", "if find_draft(tx, job) != draft:", "if False:"),),
+    ),
+    Guard(
+        "a message that arrives during reembed has no vector",
+        "test_db_reembed.py::test_what_changes_during_the_run_is_caught_up",
+        "the last nodes are computed before the switch",
+        (("embedded_db/reembed.py", "last = _remaining(tx, keys, -1, _LAST + 1)", "last = []"),),
+    ),
+    Guard(
+        "reembed stores the vector of an old text",
+        "test_db_reembed.py::test_what_changes_during_the_run_is_caught_up",
+        "vectors are stored only of the present text",
+        (("embedded_db/reembed.py", "if current == text.content:", "if True:"),),
+    ),
+    Guard(
+        "a query compares vectors of two models",
+        "test_db_reembed.py::test_an_interrupted_run_goes_on_where_it_was",
+        "the matrix is of one model",
+        (("embedded_db/sqlite/matrix.py", "if model != self._model:", "if self._model is None:"),),
+    ),
+    Guard(
+        "an exact reading that is another one",
+        "test_selection_files.py::test_an_exact_reading_without_the_arrays_is_refused",
+        "exact=True refuses other kinds",
+        (("akidb_mlx/selection/selector.py", 'if exact and self.algorithm != "svm":', "if False:"),),
+    ),
+    Guard(
+        "classes in another order",
+        "test_selection.py::test_the_classes_of_an_exact_svm_are_in_their_own_order",
+        "labels follow classes",
+        (
+            (
+                "akidb_mlx/selection/exact_svm.py",
+                'if arrays.has("classes") else model_names',
+                "if False else model_names",
+            ),
+        ),
+    ),
+    Guard(
+        "nesting beyond the bound",
+        "test_selection_files.py::test_the_objects_and_lists_around_a_field_count_for_its_depth",
+        "depth counts from the document",
+        (("akidb_mlx/selection/json_fields.py", "self._depth + 2)", "1)"),),
+    ),
+    Guard(
+        "a small file that takes much memory",
+        "test_selection_files.py::test_reading_takes_at_most_sixteen_times_the_limit",
+        "parts are counted before they are made",
+        (("akidb_mlx/selection/json_text.py", "        _check_parts(marks, max_bytes)\n", ""),),
+    ),
+    Guard(
+        "votes that overflow",
+        "test_selection.py::test_sums_of_votes_that_overflow_are_refused",
+        "sums must be finite",
+        (("akidb_mlx/selection/knn.py", "if not np.isfinite(score):", "if False:"),),
+    ),
+    Guard(
+        "a neighbour lost to rounding",
+        "test_selection.py::test_no_neighbour_is_lost_to_the_rounding_of_the_estimate",
+        "the bound of the estimate",
+        (("akidb_mlx/selection/knn.py", "rounding = 8 *", "rounding = 0 *"),),
+    ),
+    Guard(
+        "a text in two folds",
+        "test_selection_training.py::test_a_text_is_in_one_fold_whatever_its_embeddings_and_categories",
+        "folds are of texts",
+        (
+            (
+                "akidb_mlx/selection/outcomes.py",
+                "text_of = np.array([texts[one.query] for one in firsts])",
+                "text_of = np.arange(len(firsts))",
+            ),
+        ),
+    ),
+    Guard(
+        "speeds on two scales",
+        "test_selection_training.py::test_an_evaluation_has_the_scale_of_speeds_of_the_training",
+        "the scale of the file",
+        (("akidb_mlx/selection/evaluation.py", "        latency_range=_latency_range(selector),\n", ""),),
+    ),
+    Guard(
+        "a model downloaded for nothing",
+        "test_selection_router.py::test_a_repository_of_a_model_has_no_selectors",
+        "the list of files is asked for first",
+        (("akidb_mlx/cli/route.py", "_check_holds_selector(name, cache.remote_files(name))", "pass"),),
+    ),
+    Guard(
+        "a token in a traceback",
+        "test_selection_router.py::test_a_token_is_in_no_traceback",
+        "errors that may hold a token have no cause",
+        (("model_cache/retries.py", "from (None if may_hold_token(error) else error)", "from error"),),
     ),
 )
 
