@@ -79,7 +79,7 @@ class Transaction(ABC):
     def string_property(self, column: str, name: str) -> str:
         """Return the expression of a property of a JSON column, which may hold another value as text."""
 
-    def is_string(self, column: str, name: str) -> str:  # noqa: ARG002 - an engine may have to look
+    def is_string(self, column: str, name: str) -> str:  # noqa: ARG002 - SQLite compares types, too
         """Return a condition on such a property, without which a string equals another value's text."""
         return ALL
 

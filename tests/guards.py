@@ -814,7 +814,7 @@ GUARDS = (
         "the limit and the disk are looked at first",
         (
             (DOWNLOADER, "        space.check_limit()\n", ""),
-            (DOWNLOADER, "        space.check_disk(", "        max(0, "),
+            (DOWNLOADER, "        space.check_disk(sum(", "        max(0, sum("),
         ),
     ),
     Guard(
@@ -827,7 +827,7 @@ GUARDS = (
         "34 a model that does not come, on a full disk",
         f"{IN_SPACE}test_on_a_full_disk_nothing_is_removed_before_the_first_bytes",
         "eviction when the first bytes have arrived",
-        ((DOWNLOADER, "space.check_disk(", "space.make_on_disk("),),
+        ((DOWNLOADER, "space.check_disk(sum(", "space.make_on_disk(sum("),),
     ),
     Guard(
         "34 models that share files",
@@ -1153,7 +1153,7 @@ GUARDS = (
         (
             (
                 PG_CONNECTION,
-                'if not given or "@" in name or "/" in name or not re.fullmatch(r"[0-9,]*", port):',
+                'if not given or "@" in name + host or "/" in name or not re.fullmatch(r"[0-9,]*", port):',
                 "if not given:",
             ),
         ),
