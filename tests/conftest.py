@@ -1,6 +1,7 @@
 """Fixtures. Exactness is tested on the CPU on every machine; a GPU's way of running has a test of its own."""
 
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from tests.postgres_server import Databases, PostgresServer
 
 mlx_import.prepare()  # some tests import MLX themselves
+# A shell starts jobs in the background with Ctrl-C ignored; tests that send it would wait for ever.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
