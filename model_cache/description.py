@@ -97,9 +97,10 @@ def read_description(content: bytes, repo: RepoName, path: str, wanted: re.Patte
     if is_commit(repo.revision or "") and repo.revision != description.sha:
         raise _malformed(path, f"it is of commit {description.sha}")
     siblings = {sibling.rfilename: sibling for sibling in description.siblings}
-    names = files.select_needed(siblings)
+    listed = [sibling.rfilename for sibling in description.siblings]  # a name that is listed twice is refused below
+    names = files.select_needed(listed)
     if wanted is not None:
-        names = sorted(filter(wanted.fullmatch, siblings))
+        names = sorted(filter(wanted.fullmatch, listed))
         if not names:
             similar = ", ".join(excerpt(name, 60) for name in sorted(siblings) if name.endswith(".onnx"))
             raise ModelUnavailableError(f"{repo} on the Hub has no such file (ONNX files: {similar[:400] or 'none'})")
