@@ -426,7 +426,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [1, pytest.param(200, marks=pytest.mark.slow)])
 def test_what_was_acknowledged_survives_a_kill_and_is_enriched_once(url, rounds):
     """Two processes that write and enrich are killed at once, round by round, on the same database."""
     acknowledged = []
