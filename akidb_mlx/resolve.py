@@ -87,9 +87,7 @@ def resolve_device(device: str | None, settings: Settings) -> DeviceName:
     """
     if device is None:
         return settings.device
-    if device not in get_args(DeviceName):
-        raise ConfigurationError(f"device must be one of {', '.join(get_args(DeviceName))}, found {device!r}")
-    return cast("DeviceName", device)
+    return cast("DeviceName", _one_of("device", device, get_args(DeviceName)))
 
 
 def resolve_backend(backend: str | None, settings: Settings) -> BackendName:
@@ -100,6 +98,10 @@ def resolve_backend(backend: str | None, settings: Settings) -> BackendName:
     """
     if backend is None:
         return settings.backend
-    if backend not in get_args(BackendName):
-        raise ConfigurationError(f"backend must be one of {', '.join(get_args(BackendName))}, found {backend!r}")
-    return cast("BackendName", backend)
+    return cast("BackendName", _one_of("backend", backend, get_args(BackendName)))
+
+
+def _one_of(argument: str, found: str, names: Collection[str]) -> str:
+    if found not in names:
+        raise ConfigurationError(f"{argument} must be one of {', '.join(names)}, found {found!r}")
+    return found

@@ -257,7 +257,7 @@ def test_writers_that_wait_keep_no_reader_from_a_connection(url, monkeypatch):
         with db._connections.write():
             for thread in threads:
                 thread.start()
-            db._connections._lock_timeout = 0.1
+            db._connections._turns._timeout_s = 0.1
             with db._connections.read() as tx:
                 assert tx.value("SELECT count(*) FROM node") == 0
         for thread in threads:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +26,7 @@ from embedded_db.errors import (
 from embedded_db.postgres.ranking import ServerRanking
 from embedded_db.postgres.schema import TABLES, WRITER_LOCK, prepare, set_search_path
 from embedded_db.postgres.transaction import PostgresTransaction, UnitVector, UnitVectorDumper
+from embedded_db.turns import Turns
 
 # More threads than this at once wait for their turn.
 _MOST_CONNECTIONS = 16
@@ -48,9 +48,8 @@ class PostgresConnections:
         self._process = os.getpid()
         self._closed = False
         self._idle: list[_Connection] = []
-        self._free = threading.Semaphore(_MOST_CONNECTIONS)
-        # Threads queue here without a connection; the server's lock is left to other processes.
-        self._writing = threading.Lock()
+        # Threads that want to write queue here without a connection; the server's lock is left to other processes.
+        self._turns = Turns(self.path, lock_timeout, _MOST_CONNECTIONS)
         # A database that is dropped without being closed leaves none open.
         weakref.finalize(self, _close_all, self._idle, self._process)
         with self._translated():
@@ -78,7 +77,7 @@ class PostgresConnections:
         self._check_open()  # in a forked child, another thread of the parent may hold the lock for ever
         # Read committed, whatever the server's default is: another snapshot would be older than the lock.
         begin = "BEGIN ISOLATION LEVEL READ COMMITTED"
-        with self._locked(self._writing), self._lend(begin) as connection:
+        with self._turns.writer(), self._lend(begin) as connection:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", [WRITER_LOCK])
             yield PostgresTransaction(connection)
             connection.execute("COMMIT")
@@ -102,7 +101,7 @@ class PostgresConnections:
     def _lend(self, begin: str) -> Iterator[_Connection]:
         """Lend a connection with a transaction; one that is still open when it comes back is undone."""
         self._check_open()
-        with self._locked(self._free), self._translated():
+        with self._turns.connection(), self._translated():
             connection = self._begin(begin)
             try:
                 yield connection
@@ -170,21 +169,6 @@ class PostgresConnections:
             raise DatabaseClosedError(f"the database {self.path} is closed: open it again")
 
     @contextmanager
-    def _locked(self, lock: threading.Lock | threading.Semaphore) -> Iterator[None]:
-        if not lock.acquire(timeout=self._lock_timeout):
-            raise self._busy("other threads")
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _busy(self, by: str) -> DatabaseBusyError:
-        return DatabaseBusyError(
-            f"{self.path} was kept locked by {by} for more than {self._lock_timeout:g} s: retry, or give a longer "
-            "lock_timeout"
-        )
-
-    @contextmanager
     def _translated(self) -> Iterator[None]:
         """Raise PostgreSQL's errors as those of this package."""
         try:
@@ -195,7 +179,7 @@ class PostgresConnections:
     def _translate(self, error: psycopg.Error) -> DatabaseError:
         text = " ".join(str(error).split())
         if isinstance(error, errors.LockNotAvailable):
-            return self._busy("another connection")
+            return self._turns.busy("another connection")
         if isinstance(error, (errors.QueryCanceled, errors.DeadlockDetected, errors.SerializationFailure)):
             return DatabaseBusyError(f"{self.path} did not get to it ({text}): retry")
         if isinstance(error, errors.ReadOnlySqlTransaction):

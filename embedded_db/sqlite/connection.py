@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from contextlib import contextmanager
 import apsw
 
 from embedded_db.errors import (
-    DatabaseBusyError,
     DatabaseClosedError,
     DatabaseError,
     DatabaseFileError,
@@ -23,6 +21,7 @@ from embedded_db.errors import (
 from embedded_db.sqlite.matrix import VectorMatrix
 from embedded_db.sqlite.schema import check_version, migrate
 from embedded_db.sqlite.transaction import SqliteTransaction
+from embedded_db.turns import Turns
 
 MEMORY = ":memory:"
 # More threads than this at once wait for their turn.
@@ -46,9 +45,8 @@ class SqliteConnections:
         # All that are open, idle or lent.
         self._connections: set[apsw.Connection] = set()
         self._idle: list[apsw.Connection] = []
-        self._free = threading.Semaphore(1 if path == MEMORY else _MOST_CONNECTIONS)
         # Threads queue here; the file's own lock, which is polled, is left to other processes.
-        self._writing = threading.Lock()
+        self._turns = Turns(path, lock_timeout, 1 if path == MEMORY else _MOST_CONNECTIONS)
         _pools.add(self)
         try:
             with self._translated():
@@ -69,7 +67,7 @@ class SqliteConnections:
     def write(self) -> Iterator[SqliteTransaction]:
         """Give a transaction that is committed at the end of the block, or undone if the block raises."""
         self._check_open()  # in a forked child, another thread of the parent may hold the lock for ever
-        with self._locked(self._writing), self._lend() as connection:
+        with self._turns.writer(), self._lend() as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield SqliteTransaction(connection)
             connection.execute("COMMIT")
@@ -100,7 +98,7 @@ class SqliteConnections:
     def _lend(self) -> Iterator[apsw.Connection]:
         """Lend a connection; a transaction that is still open when it comes back is undone."""
         self._check_open()
-        with self._locked(self._free), self._translated():
+        with self._turns.connection(), self._translated():
             connection = self._take_idle() or self._open()
             try:
                 yield connection
@@ -157,27 +155,12 @@ class SqliteConnections:
             raise DatabaseClosedError(f"the database {self.path} is closed: open it again")
 
     @contextmanager
-    def _locked(self, lock: threading.Lock | threading.Semaphore) -> Iterator[None]:
-        if not lock.acquire(timeout=self._lock_timeout):
-            raise self._busy("other threads")
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _busy(self, by: str) -> DatabaseBusyError:
-        return DatabaseBusyError(
-            f"{self.path} was kept locked by {by} for more than {self._lock_timeout:g} s: retry, or give a longer "
-            "lock_timeout"
-        )
-
-    @contextmanager
     def _translated(self) -> Iterator[None]:
         """Raise SQLite's errors as those of this package."""
         try:
             yield
         except (apsw.BusyError, apsw.LockedError) as error:
-            raise self._busy("another process") from error
+            raise self._turns.busy("another process") from error
         except apsw.ReadOnlyError as error:
             raise DatabaseReadOnlyError(
                 f"{self.path} cannot be written ({error}): allow it, or copy the file"
