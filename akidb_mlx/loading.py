@@ -90,7 +90,7 @@ class RunningModel(Closeable):
         chosen_device = resolve_device(device, settings)
         if not isinstance(auto_download, bool):
             raise InvalidInputError(f"auto_download must be True or False, found {auto_download!r}")
-        chosen_backend = resolve_backend(backend, settings)
+        chosen_backend = resolve_backend(backend, settings, onnx_file)
         onnx_name = parse_onnx_file(settings.onnx_file if onnx_file is None else onnx_file)
         check_task(self._model_name, ALL_MODELS, task)
         check_backend(chosen_backend, task)  # before a model is downloaded that could not run
@@ -262,7 +262,7 @@ def load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings, o
     if onnx_file is not None:
         from akidb_mlx.backends.onnx.model import OnnxModel
 
-        return OnnxModel(checkpoint, onnx_file, device, settings.token_budget)
+        return OnnxModel(checkpoint, onnx_file, device, settings.precision, settings.token_budget)
     if checkpoint.towers:
         from akidb_mlx.backends.towers import TowersModel
 

@@ -90,15 +90,20 @@ def resolve_device(device: str | None, settings: Settings) -> DeviceName:
     return cast("DeviceName", _one_of("device", device, get_args(DeviceName)))
 
 
-def resolve_backend(backend: str | None, settings: Settings) -> BackendName:
+def resolve_backend(backend: str | None, settings: Settings, onnx_file: str | None = None) -> BackendName:
     """Return the backend that a caller named, or else that of the settings.
 
+    A caller who names an ONNX file asks for ONNX Runtime.
+
     Raises:
-        ConfigurationError: there is no such name.
+        ConfigurationError: there is no such name, or an ONNX file is named and MLX is to compute.
     """
-    if backend is None:
-        return settings.backend
-    return cast("BackendName", _one_of("backend", backend, get_args(BackendName)))
+    chosen = settings.backend if backend is None else _one_of("backend", backend, get_args(BackendName))
+    if onnx_file is None:
+        return cast("BackendName", chosen)
+    if chosen == "mlx":
+        raise ConfigurationError(f"onnx_file is {onnx_file!r}, which backend mlx cannot compute: use onnx or auto")
+    return "onnx"
 
 
 def _one_of(argument: str, found: str, names: Collection[str]) -> str:

@@ -76,8 +76,8 @@ class EmbeddingService(RunningModel, Embedder):
                 catalogue's default.
             device: "auto", "gpu" or "cpu"; the settings' if None.
             backend: the library that computes, "mlx" or "onnx", or "auto" to choose; the settings' if None.
-            onnx_file: the name of the model's ONNX file, as in "model_fp16.onnx"; the settings' if None, else the
-                exported one, else "model.onnx".
+            onnx_file: the name of the model's ONNX file, as in "model_fp16.onnx", which asks for ONNX Runtime; the
+                settings' if None, else the exported one, else "model.onnx".
             auto_download: whether a model that is not on this machine may be downloaded.
             settings: instead of those from the environment and the TOML file.
             **unknown: refused by name.

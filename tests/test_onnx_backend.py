@@ -302,6 +302,20 @@ def repository(hub, tmp_path):
     return "org/with-onnx"
 
 
+def test_a_named_file_is_computed_or_refused(bert):
+    assert backend_of(bert, onnx_file="exported", settings=Settings(precision="float32")) == "onnx"
+    for options in ({"backend": "mlx"}, {"settings": Settings(backend="mlx")}):
+        with pytest.raises(ConfigurationError, match="onnx_file is 'exported', which backend mlx cannot compute"):
+            backend_of(bert, onnx_file="exported", **options)
+    with pytest.raises(ModelLoadError, match=r"holds no missing\.onnx"):
+        backend_of(bert, onnx_file="missing")
+
+
+def test_a_precision_that_the_file_does_not_have_is_refused(bert):
+    with pytest.raises(ConfigurationError, match=r"precision is float16, and the weights of .+ are float32"):
+        load(bert, settings=Settings(precision="float16"))
+
+
 def test_only_the_chosen_file_is_fetched_verified_and_recorded(repository):
     cache = Settings().open_cache()
     with EmbeddingService(repository, device="cpu") as service:

@@ -18,9 +18,9 @@ from akidb_mlx.backends.onnx.signature import read_signature
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.tokenization.ids import table_rows
 from akidb_mlx.engine.backend import Model, ModelFacts, Step, TokenRows
-from akidb_mlx.errors import ModelLoadError
+from akidb_mlx.errors import ConfigurationError, ModelLoadError
 from akidb_mlx.runtime import cpu_runtime
-from akidb_mlx.settings import DeviceName
+from akidb_mlx.settings import DeviceName, Precision
 from akidb_mlx.vectors import Rows, Vectors
 
 # Most tokens in one batch; the fastest on a CPU core, whose caches then hold the activations (docs/backends.md).
@@ -45,23 +45,31 @@ class _LaneStep(Step):
 class OnnxModel(Model):
     """A session of ONNX Runtime, which each core runs a batch of its own on."""
 
-    def __init__(self, checkpoint: Checkpoint, file: Path, device: DeviceName, token_budget: int | None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, file: Path, device: DeviceName, precision: Precision, token_budget: int | None
+    ) -> None:
         """Load a file, and try the model on a few tokens.
 
         Args:
             checkpoint: the tokenizer's limits, the pooling and the modules after it.
             file: the ONNX file.
             device: where it runs; "auto" is the CPU.
+            precision: the one that the file must have; "auto" takes any.
             token_budget: most tokens in one batch; None for the device's default.
 
         Raises:
             ModelLoadError: the file is refused, or does not fit the checkpoint.
-            ConfigurationError: ONNX Runtime is not installed, or has no such device.
+            ConfigurationError: ONNX Runtime is not installed or has no such device, or the file has another precision.
         """
         provider = find_provider(device)
         inspected = inspect(file)
         if inspected.metadata.get(_NORMALIZED) == "true":
             raise ModelLoadError(f"{file} was exported with --normalize, for other programs: export it without")
+        if precision not in ("auto", inspected.precision):
+            raise ConfigurationError(
+                f"precision is {precision}, and the weights of {file} are {inspected.precision}: name another file "
+                "with onnx_file, or use precision auto or backend mlx"
+            )
         kind = "gpu" if device == "gpu" else "cpu"
         lanes = min(cpu_runtime.cores(), _MAX_LANES) if kind == "cpu" else 1
         self._file = file
