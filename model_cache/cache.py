@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -225,8 +224,7 @@ class ModelCache:
         """
         with translate_os_errors():
             model = self._stored_at(directory)
-            folder = model.path / f".attached-{os.getpid()}"
-            folder.mkdir()
+            folder = self._store.staging_folder(RepoName(model.record.repo_id), model.record.commit, new=True)
         try:
             yield folder
             with translate_os_errors():

@@ -95,13 +95,16 @@ class Store:
             self._clean_up(repo)
             yield
 
-    def staging_folder(self, repo: RepoName, commit: str) -> Path:
-        """Return the folder to assemble a commit in; files of an interrupted attempt are still there."""
+    def staging_folder(self, repo: RepoName, commit: str, *, new: bool = False) -> Path:
+        """Return the folder to assemble a commit in.
+
+        Files of an interrupted attempt are still there, unless it is to be a new folder.
+        """
         folder = self.root / ".staging"
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{repo.folder}@{commit}"
-        if not locks.are_enforced(folder):
-            # Nothing excludes another process, so each needs a folder of its own.
+        if new or not locks.are_enforced(folder):
+            # Where nothing excludes another process, each needs a folder of its own.
             name += f"@{os.getpid()}-{os.urandom(4).hex()}"
         (folder / name).mkdir(exist_ok=True)
         return folder / name

@@ -19,6 +19,7 @@ from model_cache import (
 )
 from model_cache.names import RepoName
 from model_cache.packages import ModelPackage
+from tests.caches import add_small_model
 from tests.support import GOLDENS, copy_model, minilm_installed
 
 REPO = "sentence-transformers/all-MiniLM-L6-v2"
@@ -257,3 +258,18 @@ def test_what_is_fetched_of_a_repository():
         "README.md",
     ]
     assert files.select_needed([*others, *names]) == names
+
+
+def test_files_are_added_at_once_from_the_folder_of_downloads(cache):
+    """That folder is cleaned up after processes that were killed."""
+    path = add_small_model(cache.root, "org/a")
+    with cache.attaching(path) as first, cache.attaching(path) as second:
+        (first / "a.txt").write_text("a")
+        (second / "b.txt").write_text("b")
+        assert first != second
+        assert first.parent == second.parent == cache.root / ".staging"
+    assert {file.name for file in path.iterdir()} >= {"a.txt", "b.txt"}
+    assert cache.verify() == {cache.list()[0].name: ()}
+    assert list((cache.root / ".staging").iterdir()) == []
+    (path / "a.txt").write_text("c")
+    assert cache.verify() == {cache.list()[0].name: ("a.txt",)}
