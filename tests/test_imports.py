@@ -90,7 +90,7 @@ BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "sparse", "multi_ve
 
 HEAVY = (
     *("transformers", "torch", "mlx", "mlx_lm", "spacy", "numpy", "tokenizers", "pydantic", "starlette", "uvicorn"),
-    *("sklearn", "scipy", "openai"),
+    *("sklearn", "scipy", "openai", "onnxruntime", "onnx", "apsw", "psycopg"),
 )
 
 
