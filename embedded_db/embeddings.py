@@ -127,6 +127,12 @@ def find_embedding(tx: Transaction, node_id: str) -> StoredEmbedding | None:
     return StoredEmbedding(node_id, read_vector(row[0]), model, row[1])
 
 
+def vector_of(tx: Transaction, model: int | None, key: int) -> NDArray[np.float32] | None:
+    """Return the vector of a node and a model, read-only, or None."""
+    stored = tx.value("SELECT vector FROM embedding WHERE model_key = :model AND node_key = :key", model=model, key=key)
+    return None if stored is None else read_vector(stored)
+
+
 def delete_embedding(tx: Transaction, key: int) -> bool:
     """Delete the vector of a node, also the one that is to replace it, and return whether it had one."""
     vector_removed(tx, key)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from embedded_db import jobs
 from embedded_db.edges import add_edge
-from embedded_db.embeddings import model_key, read_vector
+from embedded_db.embeddings import model_key, vector_of
 from embedded_db.engine import Ranking, Transaction
 from embedded_db.jobs import Job
 from embedded_db.records import MESSAGE, SIMILAR
@@ -22,11 +21,9 @@ Nearest = list[tuple[int, float]]
 
 def find_links(tx: Transaction, ranking: Ranking, claimed: Sequence[Job]) -> list[Nearest]:
     """Return the nearest messages of each job's message, the most similar first; of equal ones the oldest."""
-    find = partial(
-        tx.value, "SELECT vector FROM embedding WHERE model_key = :model AND node_key = :key", model=model_key(tx)
-    )
-    stored = {job.node_key: find(key=job.node_key) for job in claimed}
-    queries = [(key, read_vector(vector)) for key, vector in stored.items() if vector is not None]
+    model = model_key(tx)
+    vectors = {job.node_key: vector_of(tx, model, job.node_key) for job in claimed}
+    queries = [(key, vector) for key, vector in vectors.items() if vector is not None]
     best = ranking.best_of_each(tx, "n.type = :type", {"type": MESSAGE}, queries, MOST_LINKS, THRESHOLD)
     of_key = {key: one for (key, _), one in zip(queries, best, strict=True)}
     return [

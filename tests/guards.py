@@ -204,7 +204,7 @@ GUARDS = (
         "7 a file system whose locks do nothing",
         f"{IN_STORE}test_where_locks_do_nothing_each_download_has_a_folder_of_its_own_and_the_first_wins",
         "the lock is tried out first; where it has no effect, each process has a folder of its own",
-        ((STORE, "if not locks.are_enforced(folder):", "if False:"),),
+        ((STORE, "if new or not locks.are_enforced(folder):", "if new:"),),
     ),
     Guard(
         "8 eviction while another process uses the model",

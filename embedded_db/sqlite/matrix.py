@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from embedded_db.embeddings import STORED, model_key
+from embedded_db.embeddings import STORED, model_key, vector_of
 from embedded_db.engine import ALL, ROUNDING, TOLERANCE, Keys, Scores, Transaction, cosines, reaching, unit_rows
 
 _Scalar = TypeVar("_Scalar", np.int64, np.float32)
@@ -114,14 +114,12 @@ class VectorMatrix:
         scores = cosines(vectors, query)
         scores[rows < 0] = np.nan
         # Those that another thread has seen removed are still there for this transaction.
-        for index in np.flatnonzero(rows < 0):
-            stored = tx.value(
-                "SELECT vector FROM embedding WHERE model_key = :model AND node_key = :key",
-                model=model_key(tx),
-                key=int(keys[index]),
-            )
-            if stored is not None:
-                unit = unit_rows(np.frombuffer(stored, STORED)[np.newaxis]).astype(np.float32)
+        gone = np.flatnonzero(rows < 0)
+        model = model_key(tx) if gone.size else None
+        for index in gone:
+            vector = vector_of(tx, model, int(keys[index]))
+            if vector is not None:
+                unit = unit_rows(vector[np.newaxis]).astype(np.float32)
                 scores[index] = cosines(unit, query)[0]
         return scores
 
