@@ -32,7 +32,7 @@ def run(*arguments, stdin=None, **environment):
 
 def test_the_script_is_installed():
     (script,) = (point for point in entry_points(group="console_scripts") if point.name == "akidb-mlx")
-    assert script.value == "akidb_mlx.cli:main"
+    assert script.value == "akidb_mlx.__main__:main"
 
 
 def test_json_of_arguments():

@@ -9,6 +9,7 @@ import typer
 
 from akidb_mlx.cli.output import report
 from akidb_mlx.errors import ConfigurationError
+from akidb_mlx.runtime.garbage import no_collection
 
 
 def serve(
@@ -62,9 +63,10 @@ def serve(
 ) -> None:
     """Answer requests of OpenAI, Ollama, TEI, Cohere and Jina clients over HTTP."""
     try:
-        from akidb_mlx.server.app import create_app
-        from akidb_mlx.server.config import load_config
-        from akidb_mlx.server.serving import allow_many_connections, create_server, listen
+        with no_collection():
+            from akidb_mlx.server.app import create_app
+            from akidb_mlx.server.config import load_config
+            from akidb_mlx.server.serving import allow_many_connections, create_server, listen
     except ImportError as error:
         raise missing_extra(error) from error
 

@@ -41,8 +41,7 @@ def check_vocabulary(path: Path, tokenizer: Tokenizer, rows: int) -> None:
     if not size:
         raise ModelLoadError(f"{path} has an empty vocabulary")
     # Almost all vocabularies have the ids from 0 on. Seeing that takes half the time of making a dictionary of all.
-    known = map(tokenizer.model.id_to_token, range(min(size, rows)))
-    if sum(token is not None for token in known) < size:
+    if size > rows or None in map(tokenizer.model.id_to_token, range(size)):
         ids = tokenizer.get_vocab(with_added_tokens=False)
         for token in ids.keys() - {token.content for token in tokenizer.get_added_tokens_decoder().values()}:
             check_id(path, f"the vocabulary's token {token[:80]!r}", ids[token], rows)
