@@ -62,6 +62,8 @@ def terminal(*arguments, **environment):
 
 
 both = pytest.mark.parametrize("start", [terminal, pipe])
+# spaCy takes seconds to start.
+with_spacy = pytest.mark.parametrize("start", [terminal, pytest.param(pipe, marks=pytest.mark.slow)])
 
 
 def test_every_active_character_is_escaped():
@@ -156,14 +158,14 @@ def hostile_rules(tmp_path):
     return str(tmp_path / "rules")
 
 
-@both
+@with_spacy
 def test_a_label(start, hostile_rules):
     status, shown = start("entities", "-m", hostile_rules, "Alice")
     assert status == 0
     assert "name\\x1b]52;c;" in harmless(shown)
 
 
-@both
+@with_spacy
 def test_the_text_around_an_entity(start, hostile_rules, tmp_path):
     file = tmp_path / "text"
     file.write_text(f"{HOSTILE_LINE}\r\nAlice {HOSTILE_LINE}", encoding="utf-8", newline="")
@@ -172,7 +174,7 @@ def test_the_text_around_an_entity(start, hostile_rules, tmp_path):
     harmless(shown)
 
 
-@both
+@with_spacy
 def test_the_text_of_an_entity(start, tmp_path):
     spacy = pytest.importorskip("spacy")
     nlp = spacy.blank("en")

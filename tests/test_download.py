@@ -319,7 +319,7 @@ def test_a_disk_that_is_really_full(tmp_path, repo):
 
 
 # Fault 7.
-@pytest.mark.parametrize("processes", [6, pytest.param(16, marks=pytest.mark.load)])
+@pytest.mark.parametrize("processes", [4, pytest.param(16, marks=pytest.mark.load)])
 @pytest.mark.parametrize("locked", [True, False], ids=["locks", "locks that do nothing"])
 def test_many_processes_start_cold(tmp_path, locked, processes):
     code = CHILD if locked else "import fcntl; fcntl.flock = lambda *_: None; " + CHILD

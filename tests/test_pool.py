@@ -517,7 +517,7 @@ def interrupt() -> None:
 
 
 @pytest.mark.parametrize(
-    "call", [*(pytest.param(call, marks=pytest.mark.slow) for call in ("use", "pin")), "unload", "unpin", "loaded"]
+    "call", [*(pytest.param(call, marks=pytest.mark.slow) for call in ("use", "pin", "loaded")), "unload", "unpin"]
 )
 def test_ctrl_c_at_any_line_loses_neither_models_nor_memory(loads, call):
     """The victim is closed, what was to be loaded can be loaded, nothing stays in use, and the budget is whole."""
