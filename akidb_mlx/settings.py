@@ -17,17 +17,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-    TomlConfigSettingsSource,
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
 )
 
 from akidb_mlx.errors import ConfigurationError
+from akidb_mlx.toml_file import read_toml
 from model_cache import CacheConfig, ModelCache, ModelCacheError
 from model_cache.config import cache_dir_from_environment, max_bytes_from_environment
 
@@ -70,7 +72,7 @@ def config_file() -> Path | None:
         return None
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings; each is also an environment variable, `AKIDB_` and its name in capitals.
 
     Raises:
@@ -78,7 +80,7 @@ class Settings(BaseSettings):
             environment or the file; or the file cannot be read, or `$AKIDB_CONFIG` names one that does not exist.
     """
 
-    model_config = SettingsConfigDict(env_prefix="AKIDB_", env_ignore_empty=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     cache_dir: Path | None = Field(None, description="Folder of the cache; models lie in its models/.")
     cache_max_bytes: NonNegativeInt | None = Field(
@@ -147,13 +149,13 @@ class Settings(BaseSettings):
         def __init__(self, **arguments: Any) -> None:
             _warn_of_slips(tuple(sorted(name for name in os.environ if name.upper().startswith("AKIDB_"))))
             try:
-                super().__init__(**arguments)
+                super().__init__(**{**_from_file(), **_from_environment(arguments), **arguments})
             except ValidationError as error:
                 faults = "; ".join(_describe_fault(fault, arguments) for fault in error.errors())
                 raise ConfigurationError(f"settings are not usable: {faults}") from error
             except ModelCacheError as error:
                 raise ConfigurationError(f"settings are not usable: {error}") from error
-            except (SettingsError, OSError, ValueError, RecursionError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 raise ConfigurationError(f"settings file {config_file()} cannot be read: {error}") from error
 
     def open_cache(self) -> ModelCache:
@@ -165,44 +167,41 @@ class Settings(BaseSettings):
         """Return these settings for a model that the user did not choose, and which need not have `dimensions`."""
         return self.model_copy(update={"dimensions": None})
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes it by name
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources in order of precedence: arguments, the environment, the TOML file."""
-        file = config_file()
-        if file:
-            _check_file(file)
-        return init_settings, _EnvironmentSource(settings_cls), TomlConfigSettingsSource(settings_cls, file)
-
 
 def load_settings() -> Settings:
     """Return the settings of the environment and the TOML file; the same as `Settings()`."""
     return Settings()
 
 
-class _EnvironmentSource(EnvSettingsSource):
-    """The environment's settings, those of the cache as `model_cache` reads them."""
+def _from_environment(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the environment's settings but those that arguments give; an empty variable is none."""
+    variables = {name.lower(): value for name, value in os.environ.items() if value}
+    values: dict[str, Any] = {
+        name: variables[variable] for name in Settings.model_fields if (variable := f"akidb_{name}") in variables
+    }
+    # The cache's are as `model_cache` reads them.
+    for name, read in (("cache_dir", cache_dir_from_environment), ("cache_max_bytes", max_bytes_from_environment)):
+        values.pop(name, None)
+        if name not in arguments and (value := read()) is not None:
+            values[name] = value
+    return values
 
-    def __call__(self) -> dict[str, Any]:
-        values = super().__call__()
-        for name, read in (
-            ("cache_dir", cache_dir_from_environment),
-            ("cache_max_bytes", max_bytes_from_environment),
-        ):
-            values.pop(name, None)
-            if name not in self.current_state and (value := read()) is not None:
-                values[name] = value
-        return values
+
+def _from_file() -> dict[str, Any]:
+    """Return the settings of the TOML file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no TOML, or no file of settings.
+    """
+    file = config_file()
+    if file is None or not _is_there(file):
+        return {}
+    return read_toml(file)
 
 
-def _check_file(path: Path) -> None:
-    """Refuse what is there and no file of settings; a pipe would be waited for, and `/dev/null` is empty.
+def _is_there(path: Path) -> bool:
+    """Tell if there is a file of settings; refuse what is none: a pipe would be waited for, and `/dev/null` is empty.
 
     Raises:
         OSError: it cannot be looked at.
@@ -213,11 +212,12 @@ def _check_file(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         if os.environ.get("AKIDB_CONFIG"):
             raise ValueError("AKIDB_CONFIG names it, and it does not exist") from None
-        return
+        return False
     if not stat.S_ISREG(found.st_mode) and not path.samefile(os.devnull):
         raise ValueError("it is not a file")
     if found.st_size > _MAX_FILE_BYTES:
         raise ValueError(f"it has more than {_MAX_FILE_BYTES} bytes")
+    return True
 
 
 @lru_cache(maxsize=1)  # warns again only when the variables change

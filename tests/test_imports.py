@@ -20,7 +20,7 @@ LAYERS = {
     "values": [
         f"akidb_mlx.{name}" for name in ("closeable", "catalog", "texts", "quantized", "vectors", "options", "reports")
     ],
-    "settings": ["akidb_mlx.settings"],
+    "settings": ["akidb_mlx.settings", "akidb_mlx.toml_file"],
     "runtime": ["akidb_mlx.runtime"],
     "checkpoint": ["akidb_mlx.checkpoint"],
     "embedder": ["akidb_mlx.embedder"],

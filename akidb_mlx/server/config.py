@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from importlib import import_module
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFlo
 
 from akidb_mlx.catalog import RERANKERS
 from akidb_mlx.errors import ConfigurationError
+from akidb_mlx.toml_file import read_toml
 
-# tomli is what Python 3.10 has instead, by way of pydantic-settings.
-_toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 # Most bytes of the configuration file.
 _MAX_FILE_BYTES = 1 << 20
 _LONGEST_SHOWN = 60
@@ -110,8 +107,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise ConfigurationError(f"{path} has more than {_MAX_FILE_BYTES} bytes")
-        values: dict[str, Any] = _toml.loads(path.read_text(encoding="utf-8"))
-        return values
+        return read_toml(path)
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
 
