@@ -96,6 +96,9 @@ class Settings(BaseSettings):
         None,
         description="Name of the model's ONNX file, as model_fp16.onnx; the exported one, else model.onnx if unset.",
     )
+    openai_base_url: str | None = Field(
+        None, description="Address of the API of models openai:NAME; that of OPENAI_BASE_URL, else OpenAI's, if unset."
+    )
     precision: Precision = Field(
         "auto",
         description="Type of the activations; auto is float32 on a CPU and the checkpoint's own type on a GPU.",

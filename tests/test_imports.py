@@ -75,7 +75,7 @@ _LIBRARY = {
     "engine",
     "backends",
 }
-BELOW["service"] = _LIBRARY | {"model_cache"}
+BELOW["service"] = _LIBRARY | {"remote", "model_cache"}
 BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "model_cache", "mlx", "mlx_lm"}
 BELOW["reranking"] = BELOW["sparse"] = BELOW["multi_vector"] = BELOW["service"] | {"service"}
 BELOW["remote"] = {"errors", "values", "settings", "runtime", "checkpoint", "embedder", "engine"}

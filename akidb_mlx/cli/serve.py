@@ -18,8 +18,8 @@ def serve(
             "--model",
             "-m",
             envvar="AKIDB_SERVE_MODELS",
-            help="Model that may be asked for: a catalogue name, org/repo, org/repo@revision or a directory. May be "
-            "repeated.",
+            help="Model that may be asked for: a catalogue name, org/repo, org/repo@revision, a directory, or "
+            "openai:NAME for one of an OpenAI-compatible API. May be repeated.",
         ),
     ] = None,
     rerankers: Annotated[
