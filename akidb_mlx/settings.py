@@ -139,7 +139,7 @@ class Settings(BaseSettings):
         None, description="Language to choose the model for entities by; auto detects the language of each text."
     )
     summary_model: str | None = Field(
-        None, description="Generative model for summaries: a name, org/repo or a directory."
+        None, description="Generative model for summaries: a name, org/repo, a directory or openai:NAME."
     )
     summary_mode: SummaryMode = Field(
         "auto", description="How summaries are made; auto is abstractive where a model is named, else extractive."

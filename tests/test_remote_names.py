@@ -71,7 +71,7 @@ def test_unknown_arguments_and_addresses_of_other_models_are_refused(api):
         EmbeddingService("openai:")
 
 
-def test_pools_adapters_and_akidbs_protocol_take_such_names(api, tmp_path):
+def test_pools_adapters_and_akidbs_protocol_take_such_names(tmp_path):
     with ModelPool(max_bytes=0) as pool, pool.use("openai:m") as embedder:
         assert np.array_equal(embedder.embed_array(["a"]), [vector("a")])
         assert pool.loaded()["openai:m"]["weight_bytes"] == 0
@@ -88,7 +88,7 @@ def test_pools_adapters_and_akidbs_protocol_take_such_names(api, tmp_path):
 
 
 @pytest.fixture
-def client(api):
+def client():
     with running_server(load_model, models=["openai:m"]) as client:
         yield client
 

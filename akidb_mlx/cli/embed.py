@@ -69,7 +69,7 @@ def embed(
     ] = None,
     base_url: Annotated[
         str | None,
-        typer.Option(help="Address of the API, for a model openai:NAME.", show_default="OPENAI_BASE_URL"),
+        typer.Option(help="Address of the API, for a model openai:NAME.", show_default="AKIDB_OPENAI_BASE_URL"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object, at the end.")] = False,
 ) -> None:

@@ -36,7 +36,10 @@ def serve(
     ] = None,
     summaries: Annotated[
         str | None,
-        typer.Option(envvar="AKIDB_SERVE_SUMMARIES", help="Generative model for summaries, or extractive."),
+        typer.Option(
+            envvar="AKIDB_SERVE_SUMMARIES",
+            help="Generative model for summaries, also openai:NAME, or extractive.",
+        ),
     ] = None,
     host: Annotated[
         str | None, typer.Option(envvar="AKIDB_SERVE_HOST", help="Address to listen on.", show_default="127.0.0.1")

@@ -32,6 +32,7 @@ class Api:
 
     Attributes:
         address: the base URL.
+        is_openai: whether it is OpenAI's own.
         max_concurrent: most requests that run at once.
         request_timeout_s: seconds after which an attempt without an answer has failed.
         last_failure: the message of the latest attempt, if it failed.
@@ -61,6 +62,7 @@ class Api:
                 f"request_timeout_s must be a number of seconds above 0, found {request_timeout_s!r}"
             )
         self.address = access.base_url
+        self.is_openai = access.is_openai
         self.max_concurrent = max_concurrent
         self.request_timeout_s = float(request_timeout_s)
         self.last_failure: str | None = None
@@ -82,7 +84,7 @@ class Api:
 
         Args:
             send: sends the request with the client, and reads the answer; raises `asyncio.TimeoutError` where it waited
-                for `request_timeout_s`.
+                for `request_timeout_s`, and `RemoteServiceError` for a failure that another attempt may not have.
             limit: most bytes of the answer.
             deadline: no attempt begins that could not end before it.
             may_retry: returns whether the request may be sent again after an attempt that failed.
@@ -147,6 +149,8 @@ class Api:
                 self.address,
                 self._model,
             )
+        except RemoteServiceError as error:
+            return Failure(error, retryable=True)
         except (openai.OpenAIError, httpx2.HTTPError) as error:
             cause = error.__cause__ or error
             if isinstance(cause, AkidbMlxError):  # of the hook of ours
