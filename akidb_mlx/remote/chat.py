@@ -109,7 +109,7 @@ class ChatApi:
             event = json.loads(data)
         except (ValueError, RecursionError) as error:
             raise InferenceError(
-                f"the API's answer holds an event that is not JSON ({len(data)} characters)"
+                f"the API's answer has an event that is not JSON ({len(data)} characters)"
             ) from error
         if isinstance(event, dict) and (failure := event.get("error")):
             message = failure.get("message") if isinstance(failure, dict) else failure
@@ -123,6 +123,6 @@ class ChatApi:
         reason = choice.get("finish_reason") if isinstance(choice, dict) else None
         if not isinstance(delta, dict) or not isinstance(content, str | None) or not isinstance(reason, str | None):
             raise InferenceError(
-                f"the API's answer holds an event without the text of a choice, found {reprlib.repr(event)}"
+                f"the API's answer has an event without the text of a choice, found {reprlib.repr(event)}"
             )
         return content or "", reason

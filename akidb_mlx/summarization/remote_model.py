@@ -33,7 +33,7 @@ _THOUGHTS_SHARE = 4
 # Bytes of UTF-8 for which a token is counted: no more than a tokenizer makes of it in most languages.
 _BYTES_PER_TOKEN = 3
 _MAX_CONCURRENT, _MAX_RETRIES, _REQUEST_TIMEOUT_S = 4, 4, 60.0
-# Marks of the templates in use, which a server's tokenizer may take for control tokens: <|im_end|>, also with full-width
+# Marks of the usual templates, which a server's tokenizer may take for control tokens: <|im_end|>, also with full-width
 # bars, <end_of_turn>, </s>, [INST], <think>.
 _CONTROL = re.compile(r"<(?=[|\uff5c]|/?(?:s|bos|eos|pad|think|(?:start|end)_of_\w+)>)|\[(?=/?INST\])", re.IGNORECASE)
 
