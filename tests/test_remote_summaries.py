@@ -258,6 +258,7 @@ def test_an_api_that_hangs(summarizer, api):
     with pytest.raises(DeadlineExceededError):
         summarizer.summarize(TALK, timeout=0.1)
     wait_until(lambda: not summarizer._backend._model._loop.running)
+    assert api.running == 1  # the request was ended, and not answered
     summarizer._backend._model._api.request_timeout_s = 0.05
     with pytest.raises(RemoteServiceError, match=r"did not answer within 0\.05 s"):
         summarizer.summarize(TALK)
