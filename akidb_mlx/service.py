@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import reprlib
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from os import PathLike
+from typing import Any
 
 import numpy as np
 from typing_extensions import Never, Unpack
@@ -35,6 +37,7 @@ from akidb_mlx.options import (
     refuse_arguments,
 )
 from akidb_mlx.quantized import OutputVectors, quantize
+from akidb_mlx.remote.opening import is_remote, open_remote
 from akidb_mlx.reports import ModelInfo
 from akidb_mlx.settings import Settings
 from akidb_mlx.texts import expected_tokens, list_texts, slices
@@ -56,6 +59,10 @@ class EmbeddingService(RunningModel, Embedder):
     `ServiceClosedError`.
     """
 
+    def __new__(cls, model_name: object = None, *arguments: object, **options: Any) -> Any:
+        """Create a service, or for "openai:NAME" an `OpenAIEmbedder`, which has the same calls."""
+        return open_remote(model_name, *arguments, **options) if is_remote(model_name) else super().__new__(cls)
+
     def __init__(
         self,
         model_name: str | PathLike[str],
@@ -65,13 +72,15 @@ class EmbeddingService(RunningModel, Embedder):
         backend: str | None = None,
         onnx_file: str | None = None,
         auto_download: bool = True,
+        base_url: str | None = None,
         settings: Settings | None = None,
         **unknown: Never,
     ) -> None:
         """Find, check and load a model; returns when it is ready. A bad argument is refused before any file is read.
 
         Args:
-            model_name: a catalogue name, "org/repo" or "org/repo@revision" on the Hub, or a local directory.
+            model_name: a catalogue name, "org/repo" or "org/repo@revision" on the Hub, or a local directory;
+                "openai:NAME" for a model of an OpenAI-compatible API, which makes an `OpenAIEmbedder`.
             dimensions: how many values a vector has unless a call says otherwise; the settings' if None, else the
                 catalogue's default.
             device: "auto", "gpu" or "cpu"; the settings' if None.
@@ -79,6 +88,7 @@ class EmbeddingService(RunningModel, Embedder):
             onnx_file: the name of the model's ONNX file, as in "model_fp16.onnx", which asks for ONNX Runtime; the
                 settings' if None, else the exported one, else "model.onnx".
             auto_download: whether a model that is not on this machine may be downloaded.
+            base_url: the API's address, for a model "openai:NAME" only; the settings' if None, else `OPENAI_BASE_URL`.
             settings: instead of those from the environment and the TOML file.
             **unknown: refused by name.
 
@@ -91,6 +101,8 @@ class EmbeddingService(RunningModel, Embedder):
         """
         refuse_arguments(unknown)
         name = parse_name(model_name)
+        if base_url is not None:
+            raise InvalidInputError(f"base_url goes with a model 'openai:NAME', found {reprlib.repr(name)}")
         parse_dimensions(dimensions, DimensionRange(default=1, native=None, cuttable=True, model=name))
         self._record = CATALOG.get(name)
         with self._opening(

@@ -98,6 +98,9 @@ class Settings(BaseModel):
         None,
         description="Name of the model's ONNX file, as model_fp16.onnx; the exported one, else model.onnx if unset.",
     )
+    openai_base_url: str | None = Field(
+        None, description="Address of the API of models openai:NAME; that of OPENAI_BASE_URL, else OpenAI's, if unset."
+    )
     precision: Precision = Field(
         "auto",
         description="Type of the activations; auto is float32 on a CPU and the checkpoint's own type on a GPU.",
@@ -138,7 +141,7 @@ class Settings(BaseModel):
         None, description="Language to choose the model for entities by; auto detects the language of each text."
     )
     summary_model: str | None = Field(
-        None, description="Generative model for summaries: a name, org/repo or a directory."
+        None, description="Generative model for summaries: a name, org/repo, a directory or openai:NAME."
     )
     summary_mode: SummaryMode = Field(
         "auto", description="How summaries are made; auto is abstractive where a model is named, else extractive."

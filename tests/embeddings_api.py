@@ -1,10 +1,10 @@
-"""A local stand-in for an OpenAI-compatible embeddings API, whose answers and faults a test decides."""
+"""A local stand-in for an OpenAI-compatible API, whose answers and faults a test decides."""
 
 import json
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +23,7 @@ def vector(text: str, size: int = DIMENSION) -> np.ndarray:
 
 @dataclass
 class Reply:
-    """An answer to be sent: a body, and the way that it is sent."""
+    """An answer to be sent: a body, or a generator of its parts, after which the connection ends."""
 
     body: Any
     status: int = 200
@@ -61,6 +61,20 @@ def answer(request: Request, **changes: Any) -> dict[str, Any]:
 def refusal(status: int, message: str = "no", code: str | None = None, **headers: str) -> Reply:
     body = {"error": {"message": message, "type": "t", "param": None, "code": code}}
     return Reply(body, status, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def event(text: str | None = None, reason: str | None = None, **changes: Any) -> bytes:
+    """Return an event of a chat completion; `changes` replace its fields."""
+    choices = [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]
+    return b"data: " + json.dumps({"object": "chat.completion.chunk", "choices": choices, **changes}).encode() + b"\n\n"
+
+
+def written(text: str, reason: str | None = "stop", end: bytes = b"data: [DONE]\n\n") -> Reply:
+    """Return the answer of a chat model, word by word."""
+    words = [word + " " for word in text.split(" ")]
+    words[-1] = words[-1][:-1]
+    events = [event(""), *map(event, words), event(None, reason)]
+    return Reply(b"".join(events) + end, headers={"content-type": "text/event-stream"})
 
 
 class StandIn:
@@ -112,13 +126,19 @@ def running_api() -> Iterator[StandIn]:
                 self.close_connection = True
                 self.connection.close()
                 return
-            content = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+            parts = reply.body if isinstance(reply.body, Generator) else None
+            content = (
+                reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body if parts is None else 0).encode()
+            )
+            own = {"content-length": str(len(content))} if parts is None else {"connection": "close"}
             try:
                 self.send_response(reply.status)
-                for name, value in {"content-length": str(len(content)), **reply.headers}.items():
+                for name, value in {**own, **reply.headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(content)
+                for part in [content] if parts is None else parts:
+                    self.wfile.write(part)
+                    self.wfile.flush()
             except OSError:  # the client has gone
                 self.close_connection = True
 

@@ -42,10 +42,10 @@ class FakeGenerator:
         self.transcripts = []
         self.longest = 0
 
-    def generate(self, ids, max_tokens, deadline=NEVER):
+    def answer(self, prompt, max_tokens, deadline=NEVER):
+        ids = self.tokenizer.encode_from_start(prompt.text)
         self.longest = max(self.longest, len(ids) + max_tokens)
-        prompt = self.tokenizer._tokenizer.decode(ids, skip_special_tokens=False)
-        self.transcripts.append(re.findall(r"<messages>\n(.*?)\n</messages>", prompt, re.DOTALL)[-1])
+        self.transcripts.append(re.findall(r"<messages>\n(.*?)\n</messages>", prompt.text, re.DOTALL)[-1])
         answer = Answer(ids, max_tokens, deadline)
         answer.add(self.write(self.transcripts[-1]))
         answer.ended_itself = True

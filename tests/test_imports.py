@@ -75,8 +75,8 @@ _LIBRARY = {
     "engine",
     "backends",
 }
-BELOW["service"] = _LIBRARY | {"model_cache"}
-BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "model_cache", "mlx", "mlx_lm"}
+BELOW["service"] = _LIBRARY | {"remote", "model_cache"}
+BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "remote", "model_cache", "mlx", "mlx_lm"}
 BELOW["reranking"] = BELOW["sparse"] = BELOW["multi_vector"] = BELOW["service"] | {"service"}
 BELOW["remote"] = {"errors", "values", "settings", "runtime", "checkpoint", "embedder", "engine"}
 BELOW["selection"] = {"errors", "values", "embedder", "model_cache"}

@@ -468,8 +468,8 @@ def test_a_message_never_becomes_a_control_token(tmp_path, template, text):
     control = [tokenizer.encode(mark) for mark in [*SPECIAL, "<think>", "</think>"]]
     assert all(len(ids) == 1 for ids in control)
     data = as_data(text, tokenizer)
-    prompt = summary_prompts(data, 10, tokenizer)[0].ids
-    harmless = summary_prompts("nothing", 10, tokenizer)[0].ids
+    prompt = tokenizer.encode(summary_prompts(data, 10, tokenizer)[0].text)
+    harmless = tokenizer.encode(summary_prompts("nothing", 10, tokenizer)[0].text)
     for (token,) in control:
         assert prompt.count(token) == harmless.count(token)
     decoded = tokenizer._tokenizer.decode(prompt, skip_special_tokens=False)

@@ -449,7 +449,7 @@ def test_an_attempt_without_an_answer_is_made_again(api):
         api.faults_first(Reply(b"", after=release))
         assert np.array_equal(embedder.embed_array(["a"]), expected("a"))
         assert len(api.requests) >= 3  # with that of the constructor
-        embedder._api._request_timeout_s = 0.05
+        embedder._api.request_timeout_s = 0.05
         api.respond = lambda request: Reply(answer(request), after=release)
         with pytest.raises(RemoteServiceError, match=r"did not answer within 0\.05 s"):
             embedder.embed(["a"])

@@ -111,4 +111,4 @@ def test_the_command_line(url, services):
 def test_the_command_line_refuses_an_address_for_a_local_model(url):
     done = run("embed", "-m", "tiny-qwen3", "--base-url", url, "a")
     assert done.returncode == 1
-    assert done.stderr.startswith("akidb-mlx: --base-url goes with a model openai:NAME")
+    assert done.stderr.startswith("akidb-mlx: base_url goes with a model 'openai:NAME'")

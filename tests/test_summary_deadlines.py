@@ -117,25 +117,25 @@ def test_conversations_share_one_deadline(monkeypatch):
 def test_a_model_that_does_not_answer_is_left(abstractive):
     """Its step waits for the device, as it would hang; and the answer that nobody wants is not written."""
     asked = []
-    generate = abstractive._backend._generator.generate
+    generate = abstractive._backend._model.generate
 
     def noting(*arguments):
         asked.append(generate(*arguments))
         return asked[-1]
 
-    abstractive._backend._generator.generate = noting
+    abstractive._backend._model.generate = noting
     try:
         with device_lock, pytest.raises(DeadlineExceededError):
             abstractive.summarize(LONG[:3], max_words=20, timeout=0.1)
         assert [answer.wanted for answer in asked] == [False]
     finally:
-        del abstractive._backend._generator.generate
+        del abstractive._backend._model.generate
     assert abstractive.summarize(LONG[:3], max_words=20, timeout=60)
 
 
 def test_a_stream_ends_with_the_deadline_between_tokens(abstractive, monkeypatch):
     clock = FakeClock(monkeypatch)
-    answer = abstractive._backend._generator.generate([5, 6, 7], 100, Deadline(5))
+    answer = abstractive._backend._model.generate([5, 6, 7], 100, Deadline(5))
     with answer:
         pieces = iter(answer)
         next(pieces)

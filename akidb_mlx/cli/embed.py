@@ -17,7 +17,6 @@ from akidb_mlx.options import EmbedOptions, OutputDtype, OverflowPolicy
 from akidb_mlx.settings import BackendName, DeviceName
 
 if TYPE_CHECKING:
-    from akidb_mlx.embedder import Embedder
     from akidb_mlx.quantized import Ranges
     from akidb_mlx.vectors import EmbeddingBatch
 
@@ -66,11 +65,11 @@ def embed(
     ] = None,
     device: Annotated[DeviceName | None, typer.Option(envvar="AKIDB_DEVICE", help="Device to compute on.")] = None,
     backend: Annotated[
-        BackendName | None, typer.Option(envvar="AKIDB_BACKEND", help="Library to compute with.")
+        BackendName | None, typer.Option(help="Library to compute with.", show_default="AKIDB_BACKEND")
     ] = None,
     base_url: Annotated[
         str | None,
-        typer.Option(help="Address of the API, for a model openai:NAME.", show_default="OPENAI_BASE_URL"),
+        typer.Option(help="Address of the API, for a model openai:NAME.", show_default="AKIDB_OPENAI_BASE_URL"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object, at the end.")] = False,
 ) -> None:
@@ -92,7 +91,9 @@ def embed(
     for_person = is_terminal() and not as_json
     kept: list[EmbeddingBatch] = []
     count = cut = 0
-    with _open(model, device, backend, base_url) as service:
+    from akidb_mlx.service import EmbeddingService  # other commands need not wait for it
+
+    with EmbeddingService(model, device=device, backend=backend, base_url=base_url) as service:
         work = partial(service.embed_detailed, **options)
         for part, batch in map_slices(work, source, bar_label=None if for_person else "embedding"):
             if as_json:
@@ -108,19 +109,6 @@ def embed(
         _write_json(model, dimension, kept)
     if cut:
         report(f"{cut} of {count} texts were cut to the model's limit (see --on-overflow)")
-
-
-def _open(model: str, device: DeviceName | None, backend: BackendName | None, base_url: str | None) -> Embedder:
-    # Other commands need not wait for these imports. Where an API computes, device and backend change nothing.
-    if model.startswith("openai:"):
-        from akidb_mlx.remote import OpenAIEmbedder
-
-        return OpenAIEmbedder(model, base_url=base_url)
-    if base_url is not None:
-        raise InvalidInputError(f"--base-url goes with a model openai:NAME, found {model!r}")
-    from akidb_mlx.service import EmbeddingService
-
-    return EmbeddingService(model, device=device, backend=backend)
 
 
 def _read_ranges(path: Path) -> Ranges:

@@ -19,8 +19,8 @@ def serve(
             "--model",
             "-m",
             envvar="AKIDB_SERVE_MODELS",
-            help="Model that may be asked for: a catalogue name, org/repo, org/repo@revision or a directory. May be "
-            "repeated.",
+            help="Model that may be asked for: a catalogue name, org/repo, org/repo@revision, a directory, or "
+            "openai:NAME for one of an OpenAI-compatible API. May be repeated.",
         ),
     ] = None,
     rerankers: Annotated[
@@ -37,7 +37,10 @@ def serve(
     ] = None,
     summaries: Annotated[
         str | None,
-        typer.Option(envvar="AKIDB_SERVE_SUMMARIES", help="Generative model for summaries, or extractive."),
+        typer.Option(
+            envvar="AKIDB_SERVE_SUMMARIES",
+            help="Generative model for summaries, also openai:NAME, or extractive.",
+        ),
     ] = None,
     host: Annotated[
         str | None, typer.Option(envvar="AKIDB_SERVE_HOST", help="Address to listen on.", show_default="127.0.0.1")

@@ -43,7 +43,8 @@ def summarize(
         typer.Option(
             "--model",
             "-m",
-            help="Name, org/repo or directory of the language model.",
+            help="Name, org/repo or directory of the language model, or openai:NAME for one of an OpenAI-compatible "
+            "API.",
             show_default="AKIDB_SUMMARY_MODEL",
         ),
     ] = None,
@@ -51,6 +52,10 @@ def summarize(
         int, typer.Option("--max-words", "-w", min=1, help="Maximum number of words.")
     ] = DEFAULT_MAX_WORDS,
     language: Annotated[str, typer.Option("--language", "-l", help="Language code of the messages.")] = "en",
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="Address of the API, for a model openai:NAME.", show_default="AKIDB_OPENAI_BASE_URL"),
+    ] = None,
     device: Annotated[DeviceName | None, typer.Option(envvar="AKIDB_DEVICE", help="Device to compute on.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
 ) -> None:
@@ -62,7 +67,10 @@ def summarize(
     from akidb_mlx.summarization import Summarizer  # other commands need not wait for it
 
     read = _read_messages(texts or [], files or [], messages)
-    with Summarizer(model, mode, language=language, device=device) as summarizer, ExitStack() as waiting:
+    with (
+        Summarizer(model, mode, language=language, base_url=base_url, device=device) as summarizer,
+        ExitStack() as waiting,
+    ):
         info = summarizer.get_model_info()
         progress = waiting.enter_context(progress_bar("summarising"))
         pieces: list[str] = []

@@ -22,7 +22,7 @@ class Access:
     """The way to an API.
 
     Attributes:
-        base_url: the address before `/embeddings`.
+        base_url: the address before `/embeddings` or `/chat`.
         key: the key; None where the API needs none.
     """
 
@@ -34,10 +34,15 @@ class Access:
         """
         self.base_url = _parse_base_url(base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_BASE_URL)
         self.key = _parse_key(key or os.environ.get("OPENAI_API_KEY"))
-        if self.key is None and urlsplit(self.base_url).hostname == urlsplit(_DEFAULT_BASE_URL).hostname:
+        if self.key is None and self.is_openai:
             raise ConfigurationError(
                 "OpenAI's API needs a key: set OPENAI_API_KEY, or give api_key; for another API, give base_url"
             )
+
+    @property
+    def is_openai(self) -> bool:
+        """Return whether it is OpenAI's own API."""
+        return urlsplit(self.base_url).hostname == urlsplit(_DEFAULT_BASE_URL).hostname
 
     def clean(self, message: object) -> str:
         """Return a message of the API or the network on one line, cut, and without the key."""

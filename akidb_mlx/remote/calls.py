@@ -11,8 +11,8 @@ import numpy as np
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.errors import InferenceError, InvalidInputError
 from akidb_mlx.remote.answers import Answer, unit_vectors
-from akidb_mlx.remote.api import EmbeddingsApi
 from akidb_mlx.remote.batches import Batch, Limits, make_batches, share_tokens
+from akidb_mlx.remote.embeddings import EmbeddingsApi
 from akidb_mlx.vectors import Vectors
 
 # A text that every model takes.
@@ -61,7 +61,7 @@ class RemoteCall:
             AkidbMlxError: a request failed; the others are cancelled.
         """
         # No more of a call's requests wait than may run, so that a long call does not keep the others out.
-        workers = [asyncio.ensure_future(self._work()) for _ in range(self._api.max_concurrent)]
+        workers = [asyncio.ensure_future(self._work()) for _ in range(self._api.api.max_concurrent)]
         try:
             await asyncio.gather(*workers)
         finally:

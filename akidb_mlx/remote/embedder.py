@@ -6,8 +6,6 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from functools import partial
-from numbers import Real
 from typing import Any
 
 from typing_extensions import Unpack
@@ -15,39 +13,36 @@ from typing_extensions import Unpack
 from akidb_mlx.checkpoint.prompts import choose_prompt
 from akidb_mlx.deadline import NEVER, Deadline
 from akidb_mlx.embedder import Embedder, wait_for
-from akidb_mlx.engine.metrics import Metrics, Outcome
+from akidb_mlx.engine.metrics import Metrics
 from akidb_mlx.errors import (
     ConfigurationError,
-    DeadlineExceededError,
     InvalidInputError,
-    ServiceOverloadedError,
 )
 from akidb_mlx.options import (
     CallOptions,
     DimensionRange,
     EmbedOptions,
-    is_number,
     parse_dimensions,
     parse_options,
     parse_timeout,
 )
 from akidb_mlx.quantized import quantize
 from akidb_mlx.remote.access import PREFIX, Access, parse_model_name
-from akidb_mlx.remote.api import EmbeddingsApi
+from akidb_mlx.remote.api import Api
 from akidb_mlx.remote.batches import Limits, estimate_tokens
 from akidb_mlx.remote.calls import PROBE, RemoteCall
+from akidb_mlx.remote.embeddings import EmbeddingsApi
 from akidb_mlx.remote.loop_thread import LoopThread
+from akidb_mlx.remote.prompts import parse_prompts
+from akidb_mlx.remote.waiting import WaitingCalls
 from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics
 from akidb_mlx.runtime.finalizers import clean_up_after
 from akidb_mlx.runtime.process import CLOSE_TIMEOUT_S
 from akidb_mlx.settings import Settings, load_settings
-from akidb_mlx.texts import check_string, list_texts
+from akidb_mlx.texts import list_texts
 from akidb_mlx.vectors import EmbeddingBatch
 
 logger = logging.getLogger(__name__)
-
-# OpenAI's models, which were trained without prompts.
-_WITHOUT_PROMPTS = ("text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002")
 
 
 class OpenAIEmbedder(Embedder):
@@ -78,7 +73,8 @@ class OpenAIEmbedder(Embedder):
 
         Args:
             model_name: the API's name of the model, with or without "openai:" before it.
-            base_url: the API's address before "/embeddings"; `OPENAI_BASE_URL` if None, else OpenAI's.
+            base_url: the API's address before "/embeddings"; the settings' if None, else `OPENAI_BASE_URL`, else
+                OpenAI's.
             api_key: the key; `OPENAI_API_KEY` if None. An API other than OpenAI's may need none.
             dimensions: how many values a vector has unless a call says otherwise; the settings' if None, else as many
                 as the API gives by itself.
@@ -103,30 +99,21 @@ class OpenAIEmbedder(Embedder):
         """
         self._name = parse_model_name(model_name)
         parse_dimensions(dimensions, DimensionRange(default=1, native=None, cuttable=True, model=self._name))
-        for name, value, least in (("max_concurrent", max_concurrent, 1), ("max_retries", max_retries, 0)):
-            if not is_number(value, int) or value < least:
-                raise InvalidInputError(f"{name} must be an integer of {least} or more, found {value!r}")
-        if not is_number(request_timeout_s, Real) or not 0 < request_timeout_s < float("inf"):
-            raise InvalidInputError(
-                f"request_timeout_s must be a number of seconds above 0, found {request_timeout_s!r}"
-            )
-        self._prompts = _parse_prompts(prompts)
-        if self._prompts is None and self._name in _WITHOUT_PROMPTS:
-            self._prompts = {}
+        self._prompts = parse_prompts(prompts, self._name)
         self._limits = limits or Limits()
         self._settings = settings or load_settings()
         self._metrics = Metrics()
-        # The estimated tokens of the calls that are not done.
-        self._tokens: dict[Future[EmbeddingBatch], int] = {}
-        self._api = EmbeddingsApi(
-            Access(base_url, api_key),
+        self._api = Api(
+            Access(base_url or self._settings.openai_base_url, api_key),
             self._name,
             self._metrics,
             max_concurrent=max_concurrent,
             max_retries=max_retries,
-            request_timeout_s=float(request_timeout_s),
+            request_timeout_s=request_timeout_s,
         )
+        self._embeddings = EmbeddingsApi(self._api, self._name)
         self._loop = LoopThread(self._api.close)
+        self._waiting = WaitingCalls(self._loop, self._metrics, self._settings, self._api.address)
         try:
             self._native, self._is_akidb = self._probe()
             self._dimension = self._choose_dimension(dimensions)
@@ -134,8 +121,8 @@ class OpenAIEmbedder(Embedder):
             self.close()
             raise
         clean_up_after(self, self._loop.stop)
-        if self._api.answered_by not in (None, self._name):
-            logger.info("%s%s is answered by the model %s", PREFIX, self._name, self._api.answered_by)
+        if self._embeddings.answered_by not in (None, self._name):
+            logger.info("%s%s is answered by the model %s", PREFIX, self._name, self._embeddings.answered_by)
 
     def submit(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> Future[EmbeddingBatch]:
         """Check texts and options now, and send requests on a thread of the embedder's; see `embed_detailed`.
@@ -160,12 +147,9 @@ class OpenAIEmbedder(Embedder):
         if not self._is_akidb:
             self._check_lengths(sizes)
         tokens = sum(sizes)
-        self._admit(tokens)
-        work = RemoteCall(self._api, self._limits, given, sizes, fields, call.dimensions, deadline)
-        future = self._loop.start(self._embed(work, call, deadline))
-        self._tokens[future] = tokens
-        future.add_done_callback(partial(self._end, deadline))
-        return future
+        self._waiting.admit(tokens)
+        work = RemoteCall(self._embeddings, self._limits, given, sizes, fields, call.dimensions, deadline)
+        return self._waiting.start(self._embed(work, call, deadline), tokens, deadline)
 
     def parse_options(self, options: EmbedOptions) -> CallOptions:
         """Check the options of one call, and fill in the defaults; see `Embedder`.
@@ -218,7 +202,7 @@ class OpenAIEmbedder(Embedder):
         """Report the work that was done since the embedder was created: batches are requests, also repeated ones."""
         return {
             **self._metrics.report(),
-            "queue": {"requests": self._loop.running, "tokens": self._waiting_tokens()},
+            "queue": {"requests": self._loop.running, "tokens": self._waiting.tokens},
             "memory": {"active": 0, "cached": 0, "peak": 0},
         }
 
@@ -298,28 +282,9 @@ class OpenAIEmbedder(Embedder):
                     index,
                 )
 
-    def _admit(self, tokens: int) -> None:
-        """Refuse a call where too many wait; a single call of any size is taken when nothing else waits."""
-        settings, waiting = self._settings, self._loop.running
-        queued = self._waiting_tokens()
-        full = waiting >= settings.max_queued_requests
-        if full or (waiting and queued + tokens > settings.max_queued_tokens):
-            self._metrics.end_call("refused")
-            raise ServiceOverloadedError(
-                f"{waiting} calls of about {queued} tokens wait for {self._api.address}: retry later", 1.0
-            )
-
-    def _waiting_tokens(self) -> int:
-        return sum(list(self._tokens.values()))
-
-    def _end(self, deadline: Deadline, future: Future[EmbeddingBatch]) -> None:
-        """Count a call that has ended; on the embedder's thread, or on one that cancels."""
-        self._tokens.pop(future, None)
-        self._metrics.end_call(_outcome(future, deadline), deadline.elapsed())
-
     def _probe(self) -> tuple[int, bool]:
         """Return the model's own dimension, and whether the API is akidb-mlx's server."""
-        answer = wait_for(lambda: self._loop.start(self._api.ask([PROBE], {}, None, NEVER)), None)
+        answer = wait_for(lambda: self._loop.start(self._embeddings.ask([PROBE], {}, None, NEVER)), None)
         return answer.vectors.shape[1], answer.token_counts is not None
 
     def _choose_dimension(self, dimensions: int | None) -> int:
@@ -329,7 +294,7 @@ class OpenAIEmbedder(Embedder):
             size = parse_dimensions(chosen, DimensionRange(self._native, self._native, True, self._name))
             if size != self._native:
                 fields = {"dimensions": size}
-                wait_for(lambda: self._loop.start(self._api.ask([PROBE], fields, size, NEVER)), None)
+                wait_for(lambda: self._loop.start(self._embeddings.ask([PROBE], fields, size, NEVER)), None)
         except InvalidInputError as error:
             if dimensions is None:
                 raise ConfigurationError(
@@ -337,24 +302,3 @@ class OpenAIEmbedder(Embedder):
                 ) from error
             raise
         return size
-
-
-def _parse_prompts(prompts: Any) -> dict[str, str] | None:
-    if prompts is None:
-        return None
-    if not isinstance(prompts, Mapping):
-        raise InvalidInputError(f"prompts must be a mapping of names to texts, found {type(prompts).__name__}")
-    for name, prompt in prompts.items():
-        if not isinstance(name, str) or not isinstance(prompt, str):
-            raise InvalidInputError("prompts must map names to texts, both strings")
-        check_string(f"prompt {name!r}", prompt)
-    return dict(prompts)
-
-
-def _outcome(future: Future[EmbeddingBatch], deadline: Deadline) -> Outcome:
-    if future.cancelled():  # also by a caller that waited until its deadline
-        return "timed_out" if deadline.passed else "cancelled"
-    error = future.exception()
-    if error is None:
-        return "completed"
-    return "timed_out" if isinstance(error, DeadlineExceededError) else "failed"

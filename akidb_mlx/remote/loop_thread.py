@@ -25,15 +25,17 @@ class LoopThread:
     Done-callbacks of its futures run on its thread, where calls that wait are refused.
     """
 
-    def __init__(self, clean_up: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, clean_up: Callable[[], Awaitable[None]], owner: str = "embedder") -> None:
         """Start the thread.
 
         Args:
             clean_up: awaited on the loop after the last coroutine.
+            owner: the object that has the thread, for errors.
         """
         self._pid = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._clean_up = clean_up
+        self._owner = owner
         self._stopped = asyncio.Event()
         self._refusing = False
         self._stopping = False
@@ -151,5 +153,7 @@ class LoopThread:
 
     def _closed_error(self) -> ServiceClosedError:
         if self.is_forked:
-            return ServiceClosedError("this process was forked after the embedder was created; create it in the child")
-        return ServiceClosedError("the embedder is closed; create a new one")
+            return ServiceClosedError(
+                f"this process was forked after the {self._owner} was created; create it in the child"
+            )
+        return ServiceClosedError(f"the {self._owner} is closed; create a new one")

@@ -94,6 +94,10 @@ async def tokenize(
     name = state.models.choose(None, "embedder")
     check_limits(state.config, "inputs", texts)
     async with state.models.use(name) as service:
+        if service.get_model_info()["device"] == "remote":
+            raise RequestError(
+                404, "model_not_found", f"{name} is another server's model, whose tokens are not known here"
+            )
         work = partial(
             service.tokenize,
             texts,

@@ -19,6 +19,7 @@ _REASONS = {
     413: "The body is too large.",
     429: "Too much is being asked; retry after the seconds of Retry-After.",
     500: "The computation failed.",
+    502: "The API that computes a model openai:NAME cannot be reached, or failed.",
     503: "The model is loading, restarting or not usable, or time is over; retry where there is Retry-After.",
 }
 
@@ -45,7 +46,7 @@ def _operation(endpoint: Endpoint, names: dict[type[Body], str]) -> dict[str, An
     if not endpoint.is_open:
         statuses.append(401)
     if endpoint.bodies:
-        statuses += [400, 404, 408, 413, 429]
+        statuses += [400, 404, 408, 413, 429, 502]
     operation: dict[str, Any] = {
         "summary": endpoint.summary,
         "operationId": f"{endpoint.method.lower()} {endpoint.path}",

@@ -17,6 +17,7 @@ from akidb_mlx.errors import (
     InvalidInputError,
     ModelLoadError,
     ModelNotFoundError,
+    RemoteServiceError,
     ServiceClosedError,
     ServiceOverloadedError,
 )
@@ -65,6 +66,7 @@ _STATUSES: tuple[tuple[type[AkidbMlxError], int, str], ...] = (
     (InvalidInputError, 400, "invalid_value"),
     (DeadlineExceededError, 503, "timeout"),
     (ServiceClosedError, 503, "unavailable"),
+    (RemoteServiceError, 502, "remote_service_failed"),
     (ModelNotFoundError, 503, "model_unavailable"),
     (ModelLoadError, 503, "model_unavailable"),
     (ConfigurationError, 503, "model_unavailable"),
@@ -89,7 +91,7 @@ def describe(error: Exception) -> Problem:
 
 
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-_TEI_TYPES = {429: "Overloaded", 503: "Unhealthy", 500: "Backend"}
+_TEI_TYPES = {429: "Overloaded", 503: "Unhealthy", 500: "Backend", 502: "Backend"}
 
 
 def openai_error(problem: Problem) -> dict[str, Any]:

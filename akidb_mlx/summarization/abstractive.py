@@ -13,7 +13,7 @@ from akidb_mlx.errors import InferenceError, InvalidInputError
 from akidb_mlx.runtime.abandonment import run_until
 from akidb_mlx.runtime.locks import ExclusiveLock, hold_until
 from akidb_mlx.summarization.answer import until, whole_sentences, without_thinking
-from akidb_mlx.summarization.generator import TextGenerator
+from akidb_mlx.summarization.chat_model import ChatModel
 from akidb_mlx.summarization.messages import Message, Progress
 from akidb_mlx.summarization.prompts import Prompt, as_data, summary_prompts
 from akidb_mlx.summarization.reports import BackendInfo, SummarizerHealth
@@ -36,9 +36,9 @@ _LONG_CHARACTERS = 1 << 14
 class AbstractiveSummarizer:
     """Writes summaries with a language model; safe to call from any thread."""
 
-    def __init__(self, generator: TextGenerator, split: SentenceSplitter) -> None:
-        self._generator = generator
-        self._tokenizer = generator.tokenizer
+    def __init__(self, model: ChatModel, split: SentenceSplitter) -> None:
+        self._model = model
+        self._tokenizer = model.tokenizer
         self._split = split
         # Held by callers with a deadline, so that one at most leaves its tokenising behind.
         self._long_texts = ExclusiveLock()
@@ -99,21 +99,11 @@ class AbstractiveSummarizer:
 
     def info(self) -> BackendInfo:
         """Report the model and how it runs, as plain types."""
-        facts = self._generator.facts
-        return {
-            "backend": "mlx",
-            "context_tokens": facts.context_tokens,
-            "device": facts.device,
-            "precision": facts.precision,
-            "quantization": facts.quantization,
-            "weight_bytes": facts.weight_bytes,
-            "kv_bytes_per_token": facts.kv_bytes_per_token,
-            "status": self._generator.status,
-        }
+        return self._model.info()
 
     def health(self) -> SummarizerHealth:
         """Report whether the model can be asked."""
-        status, reason = self._generator.health()
+        status, reason = self._model.health()
         return {"status": status, "reason": reason}
 
     def _answer(self, transcript: str, max_words: int, max_tokens: int, deadline: Deadline) -> Iterator[str]:
@@ -133,26 +123,27 @@ class AbstractiveSummarizer:
 
     def _ask(self, prompt: Prompt, max_words: int, max_tokens: int, deadline: Deadline) -> Iterator[str]:
         """Yield the whole sentences that the model answers with."""
-        with self._generator.generate(prompt.ids, max_tokens, deadline) as answer:
+        with self._model.answer(prompt, max_tokens, deadline) as answer:
             text = until(without_thinking(answer, self._tokenizer.thinking, prompt.thinking), prompt.stops)
             known = [one[span.start : span.end] for one in prompt.examples for span in self._split(one)]
             yield from whole_sentences(text, max_words, self._split, lambda: answer.ended_itself, known)
 
     def _answer_tokens(self, max_words: int) -> int:
-        return min(max_words * _TOKENS_PER_WORD + 32, self._generator.context_tokens // _SHARE)
+        return min(max_words * _TOKENS_PER_WORD + 32, self._model.context_tokens // _SHARE)
 
     def _part_words(self, max_words: int, capacity: int) -> int:
         return max(1, min(max(max_words, _PART_WORDS), capacity // _SHARE // 2))
 
     def _capacity(self, max_words: int) -> int:
         """Return how many tokens of messages one prompt can hold."""
-        around = max(len(prompt.ids) for prompt in summary_prompts("", max_words, self._tokenizer))
-        left = self._generator.context_tokens - around
+        prompts = summary_prompts("", max_words, self._tokenizer)
+        around = max(self._tokenizer.count([prompt.text])[0] + prompt.is_bare for prompt in prompts)
+        left = self._model.context_tokens - around
         capacity = int(min(left - self._answer_tokens(max_words), left * _SHARE / (_SHARE + 1)) * (1 - _SLACK))
         if capacity < _SMALLEST_WINDOW:
             raise InvalidInputError(
                 f"max_words={max_words} and the instructions leave {capacity} of the model's "
-                f"{self._generator.context_tokens} tokens for messages: ask for fewer words or allow more context"
+                f"{self._model.context_tokens} tokens for messages: ask for fewer words or allow more context"
             )
         return capacity
 
@@ -188,9 +179,9 @@ class AbstractiveSummarizer:
         """Return a message whole, or where it is too long cut between sentences, and those between tokens."""
         deadline.check()
         label, text = as_data(message.label, self._tokenizer), as_data(message.text, self._tokenizer)
-        capacity = max(capacity - len(self._tokenizer.encode(f"\n{label} ")), _SMALLEST_WINDOW // 2)
+        capacity = max(capacity - self._tokenizer.count([f"\n{label} "])[0], _SMALLEST_WINDOW // 2)
         deadline.check()
-        if len(self._tokenizer.encode(text)) <= capacity:
+        if self._tokenizer.count([text])[0] <= capacity:
             return [label + text]
         deadline.check()
         spans = list(self._split(text))

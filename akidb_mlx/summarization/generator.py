@@ -18,6 +18,8 @@ from akidb_mlx.runtime import mlx_import, process
 from akidb_mlx.runtime.locks import Latch
 from akidb_mlx.runtime.owner import check_may_wait, run_on_owner_thread
 from akidb_mlx.settings import DeviceName
+from akidb_mlx.summarization.prompts import Prompt
+from akidb_mlx.summarization.reports import BackendInfo
 
 if TYPE_CHECKING:
     from akidb_mlx.summarization.language_model import LanguageModel
@@ -34,7 +36,7 @@ class Answer:
     Leaving its `with` block ends the writing.
 
     Attributes:
-        ids: the prompt's tokens.
+        ids: the prompt's tokens; none where an API has them.
         max_tokens: most tokens of the answer.
         wanted: whether somebody still waits for it.
         ended_itself: whether the model ended it, once it has ended.
@@ -128,6 +130,11 @@ class TextGenerator(process.ModelOwner):
         self.tokenizer = self._model.tokenizer
         self.context_tokens = self.facts.context_tokens
 
+    def answer(self, prompt: Prompt, max_tokens: int, deadline: Deadline) -> Answer:
+        """Ask for the answer to a prompt; see `ChatModel` and `generate`."""
+        encode = self.tokenizer.encode_from_start if prompt.is_bare else self.tokenizer.encode
+        return self.generate(encode(prompt.text), max_tokens, deadline)
+
     def generate(self, ids: list[int], max_tokens: int, deadline: Deadline = NEVER) -> Answer:
         """Ask for the continuation of a prompt; answers are written in the order in which they were asked for.
 
@@ -149,6 +156,20 @@ class TextGenerator(process.ModelOwner):
         if self.status != "ready":  # the owner thread may have failed those that wait before this one was there
             self._fail_waiting()
         return answer
+
+    def info(self) -> BackendInfo:
+        """Report the model and how it runs, as plain types; see `ChatModel`."""
+        facts = self.facts
+        return {
+            "backend": "mlx",
+            "context_tokens": facts.context_tokens,
+            "device": facts.device,
+            "precision": facts.precision,
+            "quantization": facts.quantization,
+            "weight_bytes": facts.weight_bytes,
+            "kv_bytes_per_token": facts.kv_bytes_per_token,
+            "status": self.status,
+        }
 
     def health(self) -> tuple[Literal["ok", "failed"], str]:
         """Report the state and its reason; takes no lock, so that it also answers while a step hangs."""

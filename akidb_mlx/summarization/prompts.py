@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from akidb_mlx.summarization.chat import ChatTokenizer
+from akidb_mlx.summarization.chat_model import ChatFormat
 
 _INSTRUCTION = """\
 Summarise the messages between <messages> and </messages> in at most {max_words} words, in the language they are \
@@ -63,24 +63,26 @@ class Prompt:
     """A prompt.
 
     Attributes:
-        ids: its tokens.
+        text: the rendered conversation, or the text that is to be continued.
+        is_bare: whether it begins without what a template puts before a conversation.
         stops: texts that end the answer.
         thinking: whether the model begins inside its own thoughts.
         examples: summaries in the prompt, whose sentences may not be in the answer.
     """
 
-    ids: list[int]
+    text: str
+    is_bare: bool = False
     stops: tuple[str, ...] = ()
     thinking: bool = False
     examples: tuple[str, ...] = ()
 
 
-def as_data(text: str, tokenizer: ChatTokenizer) -> str:
+def as_data(text: str, tokenizer: ChatFormat) -> str:
     """Change a message's text so that no part of it ends the messages or steers the model."""
     return _DELIMITER.sub("< ", tokenizer.inert(text))
 
 
-def summary_prompts(transcript: str, max_words: int, tokenizer: ChatTokenizer) -> list[Prompt]:
+def summary_prompts(transcript: str, max_words: int, tokenizer: ChatFormat) -> list[Prompt]:
     """Return prompts for a summary of messages: in the model's chat template or, where it has none, after two examples.
 
     Args:
@@ -93,8 +95,8 @@ def summary_prompts(transcript: str, max_words: int, tokenizer: ChatTokenizer) -
     """
     if tokenizer.has_template:
         rendered = tokenizer.render(_INSTRUCTION.format(max_words=max_words, transcript=transcript))
-        return [Prompt(tokenizer.encode(rendered), thinking=rendered.rstrip().endswith(tokenizer.thinking[0]))]
+        return [Prompt(rendered, thinking=rendered.rstrip().endswith(tokenizer.thinking[0]))]
     stops = ("\n", "<messages")
-    after_examples = tokenizer.encode_from_start(_EXAMPLES + _EXAMPLE.format(transcript=transcript))
-    plain = tokenizer.encode_from_start(_PLAIN.format(transcript=transcript))
-    return [Prompt(after_examples, stops, examples=_EXAMPLE_SUMMARIES), Prompt(plain, stops)]
+    after_examples = _EXAMPLES + _EXAMPLE.format(transcript=transcript)
+    plain = _PLAIN.format(transcript=transcript)
+    return [Prompt(after_examples, True, stops, examples=_EXAMPLE_SUMMARIES), Prompt(plain, True, stops)]

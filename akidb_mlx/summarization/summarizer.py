@@ -6,39 +6,27 @@ import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from os import PathLike, fspath
-from typing import Any, TypedDict, get_args
+from typing import Any, get_args
 
-from akidb_mlx.catalog import SUMMARY_CATALOG
 from akidb_mlx.closeable import Closeable
 from akidb_mlx.deadline import Deadline
 from akidb_mlx.embedder import Embedder
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ServiceClosedError
-from akidb_mlx.options import parse_timeout
-from akidb_mlx.resolve import acquire_directory, resolve_device
+from akidb_mlx.options import is_number, parse_timeout
 from akidb_mlx.runtime.finalizers import clean_up_after
-from akidb_mlx.runtime.mlx_import import check_installed
 from akidb_mlx.service import EmbeddingService
 from akidb_mlx.settings import Settings, SummaryMode, load_settings
 from akidb_mlx.summarization.abstractive import AbstractiveSummarizer
 from akidb_mlx.summarization.extractive import ExtractiveSummarizer
-from akidb_mlx.summarization.generator import TextGenerator
 from akidb_mlx.summarization.messages import Message, Progress, parse_messages
+from akidb_mlx.summarization.opening import ModelSource, open_chat_model
 from akidb_mlx.summarization.reports import SummarizerHealth, SummarizerInfo
 from akidb_mlx.summarization.sentences import SentenceSplitter
 from akidb_mlx.summarization.words import DEFAULT_MAX_WORDS
-from model_cache.names import is_commit
 
 # The model of abstractive summaries where none is named.
 _DEFAULT_MODEL = "qwen3-0.6b-chat-4bit"
 _DEFAULT_EMBEDDER = "minilm-l6-v2"
-
-
-class _ModelSource(TypedDict):
-    """The origin of a language model."""
-
-    model_name: str
-    revision: str | None
-    path: str
 
 
 class Summarizer(Closeable):
@@ -60,6 +48,7 @@ class Summarizer(Closeable):
         embedder: Embedder | None = None,
         language: str = "en",
         context_tokens: int | None = None,
+        base_url: str | None = None,
         device: str | None = None,
         auto_download: bool = True,
         settings: Settings | None = None,
@@ -67,8 +56,8 @@ class Summarizer(Closeable):
         """Find, check and load what the mode needs; returns when it is ready.
 
         Args:
-            model: the generative model: a name of `akidb_mlx.catalog.SUMMARY_CATALOG`, "org/repo", "org/repo@revision"
-                or a local directory; the settings' if None.
+            model: the generative model: a name of `akidb_mlx.catalog.SUMMARY_CATALOG`, "org/repo", "org/repo@revision",
+                a local directory, or "openai:NAME" for a model of an OpenAI-compatible API; the settings' if None.
             mode: "abstractive", "extractive", or "auto": abstractive where `model` or the settings name a model, else
                 extractive. If None, abstractive where `model` is given, else the settings'. Abstractive without a
                 model takes "qwen3-0.6b-chat-4bit".
@@ -77,7 +66,8 @@ class Summarizer(Closeable):
             language: code of the messages' language, whose abbreviations end no sentence; sentences are found in every
                 language whatever it is.
             context_tokens: a bound on how many tokens the model is given at once, beside those of the model and the
-                memory.
+                memory. That of an API is not known here: 4 096 if None.
+            base_url: the API's address, for a model "openai:NAME" only; the settings' if None, else `OPENAI_BASE_URL`.
             device: "auto", "gpu" or "cpu"; the settings' if None.
             auto_download: whether a model that is not on this machine may be downloaded.
             settings: instead of those from the environment and the TOML file.
@@ -88,16 +78,20 @@ class Summarizer(Closeable):
             ConfigurationError: a setting is not usable, there is no such device, or a package is not installed.
         """
         settings = settings or load_settings()
+        if context_tokens is not None and (not is_number(context_tokens, int) or context_tokens < 1):
+            raise InvalidInputError(f"context_tokens must be an integer of 1 or more, found {context_tokens!r}")
         self._mode, name = choose_mode(model, mode, settings)
         split = SentenceSplitter(language)
         self._closed = False
-        self._source: _ModelSource | None = None
+        self._source: ModelSource | None = None
         # The model and its files, released in reverse; also when the summariser is collected.
         resources = ExitStack()
         self._release = resources.close
         try:
             self._backend: AbstractiveSummarizer | ExtractiveSummarizer
             if self._mode == "extractive":
+                if base_url is not None:
+                    raise ConfigurationError("base_url goes with a model 'openai:NAME', and none is named")
                 chosen = embedder or resources.enter_context(
                     EmbeddingService(
                         _DEFAULT_EMBEDDER,
@@ -108,19 +102,16 @@ class Summarizer(Closeable):
                 )
                 self._backend = ExtractiveSummarizer(chosen, split)
             else:
-                check_installed()
-                directory = acquire_directory(resources, name, SUMMARY_CATALOG, settings, auto_download)
-                revision = directory.name if is_commit(directory.name) else None
-                self._source = {"model_name": name, "revision": revision, "path": str(directory)}
-                generator = TextGenerator(
-                    directory,
-                    resolve_device(device, settings),
-                    context_tokens,
-                    settings.stuck_after_s,
-                    settings.allow_tf32,
+                chat_model, self._source = open_chat_model(
+                    resources,
+                    name,
+                    base_url=base_url,
+                    context_tokens=context_tokens,
+                    device=device,
+                    auto_download=auto_download,
+                    settings=settings,
                 )
-                resources.callback(generator.close)
-                self._backend = AbstractiveSummarizer(generator, split)
+                self._backend = AbstractiveSummarizer(chat_model, split)
         except BaseException:
             resources.close()
             raise
