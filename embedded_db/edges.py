@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from embedded_db.checks import merge_properties, new_id, parse_name, parse_properties
 from embedded_db.engine import Transaction
-from embedded_db.errors import EdgeNotFoundError, InvalidRecordError, excerpt
-from embedded_db.nodes import key_of
+from embedded_db.errors import EdgeNotFoundError, InvalidRecordError, NodeNotFoundError, excerpt
+from embedded_db.nodes import keys_of
 from embedded_db.records import ENTITY, MENTIONS, Edge, MentionedEntity
 from embedded_db.woven import remove_if_alone
 
@@ -19,6 +20,18 @@ _SELECT = (
     " FROM edge e JOIN node a ON a.key = e.from_key JOIN node b ON b.key = e.to_key"
 )
 _RESERVED = ("from_id", "to_id")
+
+
+@dataclass(frozen=True)
+class NewEdge:
+    """An edge between two nodes by their keys; an id and the time are added where they are missing."""
+
+    from_key: int
+    to_key: int
+    type: str
+    properties: Mapping[str, Any]
+    id: str = field(default_factory=new_id)
+    created_at: float = field(default_factory=time.time)
 
 
 def find_edge(tx: Transaction, edge_id: str) -> Edge | None:
@@ -33,41 +46,36 @@ def edges_by_key(tx: Transaction, keys: list[int]) -> dict[int, Edge]:
     return {row[0]: _make_edge(row) for row in rows}
 
 
-def insert_edge(tx: Transaction, edge: Edge) -> None:
-    """Insert an edge.
+def insert_edges(tx: Transaction, new: Sequence[Edge]) -> None:
+    """Insert edges.
 
     Raises:
-        NodeNotFoundError: one of its ends does not exist.
-        InvalidRecordError: the id is taken.
+        NodeNotFoundError: an end does not exist.
+        InvalidRecordError: an id is taken.
     """
-    if find_edge(tx, edge.id) is not None:
-        raise InvalidRecordError(f"there is an edge {excerpt(edge.id)} already: choose another id, or update it")
-    from_key, to_key = key_of(tx, edge.from_id), key_of(tx, edge.to_id)
-    add_edge(tx, from_key, to_key, edge.type, edge.properties, edge_id=edge.id, created_at=edge.created_at)
+    ids = [edge.id for edge in new]
+    taken = {edge_id for (edge_id,) in tx.rows(f"SELECT id FROM edge WHERE id IN ({tx.each_text('ids')})", ids=ids)}
+    keys = keys_of(tx, {node_id for edge in new for node_id in (edge.from_id, edge.to_id)})
+    for edge in new:
+        if edge.id in taken:
+            raise InvalidRecordError(f"there is an edge {excerpt(edge.id)} already: choose another id, or update it")
+        taken.add(edge.id)
+        for node_id in (edge.from_id, edge.to_id):
+            if node_id not in keys:
+                raise NodeNotFoundError.of(node_id)
+    rows = [
+        NewEdge(keys[edge.from_id], keys[edge.to_id], edge.type, edge.properties, edge.id, edge.created_at)
+        for edge in new
+    ]
+    add_edges(tx, rows)
 
 
-def add_edge(
-    tx: Transaction,
-    from_key: int,
-    to_key: int,
-    kind: str,
-    properties: Mapping[str, Any],
-    *,
-    edge_id: str | None = None,
-    created_at: float | None = None,
-    woven: bool = False,
-) -> None:
-    """Insert an edge between two nodes that exist, with an id that no other has; an id and the time are added."""
-    tx.run(
+def add_edges(tx: Transaction, new: Iterable[NewEdge], *, woven: bool = False) -> None:
+    """Insert edges between nodes that exist, with ids that no other has."""
+    tx.run_many(
         "INSERT INTO edge (id, from_key, to_key, type, created_at, properties, woven)"
         " VALUES (:id, :from_key, :to_key, :type, :created_at, :properties, :woven)",
-        id=edge_id or new_id(),
-        from_key=from_key,
-        to_key=to_key,
-        type=kind,
-        created_at=time.time() if created_at is None else created_at,
-        properties=tx.json(properties),
-        woven=int(woven),
+        [{**vars(edge), "properties": tx.json(edge.properties), "woven": int(woven)} for edge in new],
     )
 
 

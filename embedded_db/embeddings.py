@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedded_db.engine import Transaction
+from embedded_db.engine import Transaction, Vectors
 from embedded_db.errors import InvalidRecordError, ModelMismatchError
 from embedded_db.identities import agree, canonical_name, is_bare
 from embedded_db.records import ModelIdentity, StoredEmbedding
-from embedded_db.woven import vector_changed, vector_removed
+from embedded_db.woven import vector_removed, vectors_changed
 
 # The type of the stored bytes, whatever the machine's own is.
 STORED = np.dtype("<f4")
@@ -84,32 +84,33 @@ def insert_model(tx: Transaction, model: ModelIdentity, state: str) -> int:
     return key
 
 
-def put_embedding(tx: Transaction, key: int, vector: NDArray[np.float32], model: ModelIdentity) -> float:
-    """Store the vector of a node in place of its old one, and return the time.
+def put_embeddings(tx: Transaction, vectors: Vectors, model: ModelIdentity) -> float:
+    """Store the vectors of nodes in place of their old ones, and return the time.
 
     Raises:
-        InvalidRecordError: the vector has another length than the model's.
+        InvalidRecordError: a vector has another length than the model's.
         ModelMismatchError: the vectors of the database come from another model.
     """
-    if vector.size != model.dimension:
-        raise InvalidRecordError(f"vectors of {model} have {model.dimension} values, found {vector.size}")
-    now = store(tx, key, set_model(tx, model), vector)
-    vector_changed(tx, key)
+    for vector in vectors.values():
+        if vector.size != model.dimension:
+            raise InvalidRecordError(f"vectors of {model} have {model.dimension} values, found {vector.size}")
+    now = store(tx, set_model(tx, model), vectors)
+    vectors_changed(tx, list(vectors))
     return now
 
 
-def store(tx: Transaction, key: int, of_model: int, vector: NDArray[np.float32]) -> float:
-    """Write the vector of a node and a model in place of an old one, and return the time."""
+def store(tx: Transaction, of_model: int, vectors: Vectors) -> float:
+    """Write the vectors of nodes and a model in place of old ones, and return the time."""
     now = time.time()
-    tx.run(
+    tx.run_many(
         "INSERT INTO embedding (node_key, model_key, vector, created_at) VALUES (:key, :model, :vector, :now)"
         " ON CONFLICT (model_key, node_key) DO UPDATE SET vector = excluded.vector, created_at = excluded.created_at",
-        key=key,
-        model=of_model,
-        vector=vector.astype(STORED).tobytes(),
-        now=now,
+        [
+            {"key": key, "model": of_model, "vector": vector.astype(STORED).tobytes(), "now": now}
+            for key, vector in vectors.items()
+        ],
     )
-    tx.vector_written(key, of_model, vector)
+    tx.vectors_written(of_model, vectors)
     return now
 
 
@@ -131,6 +132,16 @@ def vector_of(tx: Transaction, model: int | None, key: int) -> NDArray[np.float3
     """Return the vector of a node and a model, read-only, or None."""
     stored = tx.value("SELECT vector FROM embedding WHERE model_key = :model AND node_key = :key", model=model, key=key)
     return None if stored is None else read_vector(stored)
+
+
+def with_vector(tx: Transaction, keys: list[int]) -> set[int]:
+    """Return those of some nodes that have a vector."""
+    rows = tx.rows(
+        f"SELECT node_key FROM embedding WHERE model_key = :model AND node_key IN ({tx.each('keys')})",
+        model=model_key(tx),
+        keys=keys,
+    )
+    return {key for (key,) in rows}
 
 
 def delete_embedding(tx: Transaction, key: int) -> bool:

@@ -20,6 +20,8 @@ from embedded_db.query import GraphFilter, StructuralFilter
 
 Keys = NDArray[np.int64]
 Scores = NDArray[np.float32]
+# Vectors by the keys of their nodes.
+Vectors = Mapping[int, NDArray[np.float32]]
 # A condition that every node meets.
 ALL = "TRUE"
 # A cosine of float32 vectors may miss a threshold that it reaches exactly.
@@ -76,6 +78,10 @@ class Transaction(ABC):
         """Return a subquery of the integers of a bound list."""
 
     @abstractmethod
+    def each_text(self, name: str) -> str:
+        """Return a subquery of the strings of a bound list."""
+
+    @abstractmethod
     def string_property(self, column: str, name: str) -> str:
         """Return the expression of a property of a JSON column, which may hold another value as text."""
 
@@ -107,13 +113,13 @@ class Transaction(ABC):
     def set_content(self, key: int, content: str | None) -> None:
         """Give a node another content."""
         self.run("UPDATE node SET content = :content WHERE key = :key", key=key, content=content)
-        self.text_written(key, content)
+        self.texts_written({key: content})
 
-    def text_written(self, key: int, content: str | None) -> None:  # noqa: B027 - SQLite has triggers for it
-        """Make the content of a node searchable, in place of what it had."""
+    def texts_written(self, contents: Mapping[int, str | None]) -> None:  # noqa: B027 - SQLite has triggers for it
+        """Make the contents of nodes searchable, by their keys, in place of what they had."""
 
-    def vector_written(self, key: int, model_key: int, vector: NDArray[np.float32]) -> None:  # noqa: B027 - and for this
-        """Make the stored vector of a node searchable, in place of what it had."""
+    def vectors_written(self, model_key: int, vectors: Vectors) -> None:  # noqa: B027 - and for this
+        """Make the stored vectors of nodes searchable, in place of what they had."""
 
 
 class Ranking(Protocol):

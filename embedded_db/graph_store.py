@@ -59,8 +59,7 @@ class GraphStore(Store):
         """Create nodes in one transaction: all of them or none; see `create_node`."""
         new = [parse_node(one) for one in given]
         with self._writing() as tx:
-            for node in new:
-                nodes.insert_node(tx, node)
+            nodes.insert_nodes(tx, new)
         self._weaver.wake()
         return [self._own(node) for node in new]
 
@@ -118,8 +117,7 @@ class GraphStore(Store):
         """
         new = [edges.parse_edge(one) for one in given]
         with self._writing() as tx:
-            for edge in new:
-                edges.insert_edge(tx, edge)
+            edges.insert_edges(tx, new)
         return new
 
     def get_edge(self, edge_id: str) -> Edge | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
@@ -15,8 +15,8 @@ ENRICHMENT: tuple[JobKind, ...] = ("embedding", "entities")
 # Seconds after which the jobs of a worker that was killed are given to another; one that works renews its lease.
 LEASE_S = 60.0
 MAX_ATTEMPTS = 5
-# A batch that fills the embedder, and is soon done.
-BATCH = 64
+# A batch in which the embedder finds texts of equal lengths to compute together, and that is soon done.
+BATCH = 256
 BATCH_CHARACTERS = 1 << 18
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 60.0
 # A clock that was set back leaves times too far in the future, which are not waited for.
@@ -53,28 +53,30 @@ def has_text(content: str | None) -> TypeGuard[str]:
     return content is not None and bool(content) and not content.isspace()
 
 
-def enqueue(tx: Transaction, node_key: int, kind: JobKind, size: int = 0) -> None:
-    """Queue a job; a worker that has the same one loses it.
+def enqueue(tx: Transaction, node_key: int, kind: JobKind) -> None:
+    """Queue a job; a worker that has the same one loses it."""
+    enqueue_all(tx, [kind], {node_key: 0})
+
+
+def enqueue_all(tx: Transaction, kinds: Iterable[JobKind], sizes: Mapping[int, int]) -> None:
+    """Queue jobs of each kind for nodes; a worker that has the same one loses it.
 
     Args:
-        tx: the transaction that makes it necessary.
-        node_key: the node that it is for.
-        kind: its kind.
-        size: characters of the text.
+        tx: the transaction that makes them necessary.
+        kinds: the kinds.
+        sizes: by the keys of the nodes, the characters of their texts.
     """
-    tx.run(
+    tx.run_many(
         "INSERT INTO job (node_key, kind, size) VALUES (:node_key, :kind, :size) ON CONFLICT (node_key, kind) DO UPDATE"
         " SET size = excluded.size, failed = 0, attempts = 0, due = 0, worker = '', leased_until = 0, error = ''",
-        node_key=node_key,
-        kind=kind,
-        size=size,
+        [{"node_key": key, "kind": kind, "size": size} for key, size in sizes.items() for kind in kinds],
     )
 
 
-def cancel(tx: Transaction, node_key: int, kinds: Iterable[JobKind]) -> None:
-    """Drop jobs, because they were done in another way or there is nothing left to do."""
+def cancel(tx: Transaction, node_keys: list[int], kinds: Iterable[JobKind]) -> None:
+    """Drop jobs of nodes, because they were done in another way or there is nothing left to do."""
     for kind in kinds:
-        tx.run("DELETE FROM job WHERE node_key = :node_key AND kind = :kind", node_key=node_key, kind=kind)
+        tx.run(f"DELETE FROM job WHERE node_key IN ({tx.each('keys')}) AND kind = :kind", keys=node_keys, kind=kind)
 
 
 def exists(tx: Transaction, node_key: int, kind: JobKind) -> bool:
@@ -98,7 +100,7 @@ def claim(tx: Transaction, kind: JobKind, lease_s: float) -> list[Job]:
     rows = tx.rows(
         f"SELECT key, node_key, size, attempts FROM job WHERE {_OPEN} ORDER BY key LIMIT :most", most=BATCH, **times
     )
-    claimed: list[Job] = []
+    taken: list[tuple[int, int, int]] = []
     characters = 0
     for key, node_key, size, attempts in rows:
         if attempts >= MAX_ATTEMPTS:
@@ -106,17 +108,23 @@ def claim(tx: Transaction, kind: JobKind, lease_s: float) -> list[Job]:
             tx.run("UPDATE job SET failed = 1, error = :error WHERE key = :key", key=key, error=error)
             continue
         characters += size
-        if claimed and (attempts or characters > BATCH_CHARACTERS):
+        if taken and (attempts or characters > BATCH_CHARACTERS):
             break
-        content = tx.value("SELECT content FROM node WHERE key = :key", key=node_key) or ""
-        claimed.append(Job(key, worker, node_key, content, attempts + 1))
+        taken.append((key, node_key, attempts))
         if attempts:
             break
-    tx.run_many(
-        "UPDATE job SET worker = :worker, leased_until = :until, attempts = attempts + 1 WHERE key = :key",
-        [{"key": job.key, "worker": worker, "until": times["now"] + lease_s} for job in claimed],
+    if not taken:
+        return []
+    tx.run(
+        "UPDATE job SET worker = :worker, leased_until = :until, attempts = attempts + 1"
+        f" WHERE key IN ({tx.each('keys')})",
+        keys=[key for key, _, _ in taken],
+        worker=worker,
+        until=times["now"] + lease_s,
     )
-    return claimed
+    stored = f"SELECT key, content FROM node WHERE key IN ({tx.each('keys')})"
+    contents = dict(tx.rows(stored, keys=[node_key for _, node_key, _ in taken]))
+    return [Job(key, worker, node_key, contents[node_key] or "", attempts + 1) for key, node_key, attempts in taken]
 
 
 def renew(tx: Transaction, claimed: Iterable[Job], lease_s: float) -> None:
@@ -127,9 +135,19 @@ def renew(tx: Transaction, claimed: Iterable[Job], lease_s: float) -> None:
     )
 
 
-def finish(tx: Transaction, job: Job) -> bool:
-    """Remove a job whose result is written in this transaction; False if it was lost, and the result is not wanted."""
-    return bool(tx.run(f"DELETE FROM job WHERE {_MINE}", **_mine(job)))
+def finish(tx: Transaction, claimed: Sequence[Job]) -> list[Job]:
+    """Remove jobs of one claim whose results are written in this transaction.
+
+    Returns those that were not lost; the results of the others are not wanted.
+    """
+    kept = set(
+        tx.rows(
+            f"DELETE FROM job WHERE worker = :worker AND key IN ({tx.each('keys')}) RETURNING key",
+            worker=claimed[0].worker,
+            keys=[job.key for job in claimed],
+        )
+    )
+    return [job for job in claimed if (job.key,) in kept]
 
 
 def fail(tx: Transaction, job: Job, error: str) -> None:

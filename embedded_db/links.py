@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from embedded_db import jobs
-from embedded_db.edges import add_edge
+from embedded_db import changes, jobs
+from embedded_db.edges import NewEdge, add_edges
 from embedded_db.embeddings import model_key, vector_of
 from embedded_db.engine import Ranking, Transaction
 from embedded_db.jobs import Job
@@ -40,14 +40,8 @@ def write_links(tx: Transaction, job: Job, nearest: Nearest, seen: int) -> None:
         nearest: what was found.
         seen: the last change of vectors that was seen when they were found.
     """
-    for key, _ in nearest:
-        if tx.value("SELECT 1 FROM embedding_change WHERE node_key = :key AND change > :seen", key=key, seen=seen):
-            jobs.enqueue(tx, job.node_key, "links")
-            return
-    for key, similarity in nearest:
-        add_edge(tx, job.node_key, key, SIMILAR, {"similarity": similarity}, woven=True)
-
-
-def last_change(tx: Transaction) -> int:
-    """Return the number of the last change of vectors."""
-    return tx.value("SELECT max(change) FROM embedding_change") or 0
+    if changes.any_since(tx, [key for key, _ in nearest], seen):
+        jobs.enqueue(tx, job.node_key, "links")
+        return
+    new = [NewEdge(job.node_key, key, SIMILAR, {"similarity": similarity}) for key, similarity in nearest]
+    add_edges(tx, new, woven=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from embedded_db import jobs, unsummarised, woven
@@ -50,42 +50,50 @@ def key_of(tx: Transaction, node_id: str) -> int:
     return key
 
 
-def insert_node(tx: Transaction, node: Node, *, is_woven: bool = False) -> int:
-    """Insert a node, the edge from its chat and its jobs, and return its key.
+def keys_of(tx: Transaction, ids: Iterable[str]) -> dict[str, int]:
+    """Return the keys of those nodes that exist, by their ids."""
+    return dict(tx.rows(f"SELECT id, key FROM node WHERE id IN ({tx.each_text('ids')})", ids=list(ids)))
+
+
+def insert_nodes(tx: Transaction, new: Sequence[Node], *, is_woven: bool = False) -> dict[str, int]:
+    """Insert nodes, the edges from their chats and their jobs, and return keys by the ids of these and their chats.
 
     Raises:
-        NodeNotFoundError: it names a chat that does not exist.
-        InvalidRecordError: the id is taken, or the chat is no chat.
+        NodeNotFoundError: one names a chat that does not exist, or comes later.
+        InvalidRecordError: an id is taken, or a chat is no chat.
     """
-    if find_node(tx, node.id) is not None:
-        raise InvalidRecordError(f"there is a node {excerpt(node.id)} already: choose another id, or update it")
-    chat_key = None
-    if "chat_id" in node.properties:
-        chat_key = _chat_key(tx, node.properties["chat_id"])
-    key: int = tx.value(
+    if not new:
+        return {}
+    ids = list(dict.fromkeys(name for node in new for name in (node.id, node.properties.get("chat_id")) if name))
+    _check_new(tx, new, ids)
+    tx.run_many(
         "INSERT INTO node (id, type, chat_id, content, created_at, properties, woven)"
-        " VALUES (:id, :type, :chat_id, :content, :created_at, :properties, :woven) RETURNING key",
-        id=node.id,
-        type=node.type,
-        created_at=node.created_at,
-        woven=int(is_woven),
-        **_columns(tx, node.properties),
+        " VALUES (:id, :type, :chat_id, :content, :created_at, :properties, :woven)",
+        [
+            {
+                **{"id": node.id, "type": node.type, "created_at": node.created_at, "woven": int(is_woven)},
+                **_columns(tx, node.properties),
+            }
+            for node in new
+        ],
     )
-    tx.text_written(key, node.properties.get("content"))
-    if chat_key is not None:
-        tx.run(
-            "INSERT INTO edge (id, from_key, to_key, type, created_at, properties)"
-            " VALUES (:id, :chat, :node, :type, :at, '{}')",
-            id=new_id(),
-            chat=chat_key,
-            node=key,
-            type=CONTAINS,
-            at=node.created_at,
-        )
-    content = node.properties.get("content")
-    if node.type == MESSAGE and jobs.has_text(content):
-        _queue_enrichment(tx, key, content, chat_key)
-    return key
+    keys = keys_of(tx, ids)
+    contents = {keys[node.id]: node.properties["content"] for node in new if "content" in node.properties}
+    chats = {keys[node.id]: keys[node.properties["chat_id"]] for node in new if "chat_id" in node.properties}
+    tx.texts_written(contents)
+    tx.run_many(
+        "INSERT INTO edge (id, from_key, to_key, type, created_at, properties)"
+        " VALUES (:id, :chat, :node, :type, :at, '{}')",
+        [
+            {"id": new_id(), "chat": chats[key], "node": key, "type": CONTAINS, "at": node.created_at}
+            for node in new
+            if (key := keys[node.id]) in chats
+        ],
+    )
+    enriched = {keys[node.id] for node in new if node.type == MESSAGE}
+    texts = {key: text for key, text in contents.items() if key in enriched and jobs.has_text(text)}
+    _queue_enrichment(tx, texts, {key: chat for key, chat in chats.items() if key in texts})
+    return keys
 
 
 def update_node(tx: Transaction, node_id: str, changes: Mapping[str, Any]) -> Node:
@@ -110,9 +118,9 @@ def update_node(tx: Transaction, node_id: str, changes: Mapping[str, Any]) -> No
         woven.text_changed(tx, key, remains=has_text)
         if node.type == MESSAGE and has_text:
             chat_id = None if woven.is_summarised(tx, key) else new.get("chat_id")
-            _queue_enrichment(tx, key, new["content"], None if chat_id is None else _chat_key(tx, chat_id))
+            _queue_enrichment(tx, {key: new["content"]}, {} if chat_id is None else {key: key_of(tx, chat_id)})
         elif node.type == MESSAGE:
-            jobs.cancel(tx, key, jobs.ENRICHMENT)
+            jobs.cancel(tx, [key], jobs.ENRICHMENT)
             unsummarised.remove(tx, key)
     return Node(node.id, node.type, node.created_at, new)
 
@@ -134,29 +142,34 @@ def delete_node(tx: Transaction, node_id: str) -> None:
             woven.remove_if_alone(tx, neighbour)
 
 
-def _queue_enrichment(tx: Transaction, key: int, content: str, chat_key: int | None) -> None:
-    """Queue the jobs of a message's content; a worker with an old one loses it.
+def _check_new(tx: Transaction, new: Sequence[Node], ids: list[str]) -> None:
+    """Refuse nodes whose ids are taken, or whose chats are none; `ids` are all that they name."""
+    types = dict(tx.rows(f"SELECT id, type FROM node WHERE id IN ({tx.each_text('ids')})", ids=ids))
+    for node in new:
+        if node.id in types:
+            raise InvalidRecordError(f"there is a node {excerpt(node.id)} already: choose another id, or update it")
+        if "chat_id" in node.properties:
+            _check_chat(node.properties["chat_id"], types.get(node.properties["chat_id"]))
+        types[node.id] = node.type
+
+
+def _check_chat(chat_id: str, kind: str | None) -> None:
+    if kind is None:
+        raise NodeNotFoundError(f"there is no chat {excerpt(chat_id)}: create it first, or correct chat_id")
+    if kind != CHAT:
+        raise InvalidRecordError(f"chat_id must name a Chat, found {excerpt(chat_id)}, which is a {excerpt(kind)}")
+
+
+def _queue_enrichment(tx: Transaction, texts: Mapping[int, str], chats: Mapping[int, int]) -> None:
+    """Queue the jobs of messages; a worker with an old one loses it.
 
     Args:
         tx: the transaction of the change.
-        key: the message.
-        content: its text.
-        chat_key: its chat, if no summary covers it.
+        texts: their contents, by their keys.
+        chats: the chats of those that no summary covers.
     """
-    for kind in jobs.ENRICHMENT:
-        jobs.enqueue(tx, key, kind, len(content))
-    if chat_key is not None:
-        unsummarised.add(tx, key, chat_key)
-
-
-def _chat_key(tx: Transaction, chat_id: str) -> int:
-    row = tx.row("SELECT key, type FROM node WHERE id = :id", id=chat_id)
-    if row is None:
-        raise NodeNotFoundError(f"there is no chat {excerpt(chat_id)}: create it first, or correct chat_id")
-    key: int = row[0]
-    if row[1] != CHAT:
-        raise InvalidRecordError(f"chat_id must name a Chat, found {excerpt(chat_id)}, which is a {excerpt(row[1])}")
-    return key
+    jobs.enqueue_all(tx, jobs.ENRICHMENT, {key: len(text) for key, text in texts.items()})
+    unsummarised.add(tx, chats)
 
 
 def _columns(tx: Transaction, properties: Mapping[str, Any]) -> dict[str, Any]:

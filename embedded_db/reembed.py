@@ -187,15 +187,19 @@ class Reembedding:
 
     def _put(self, tx: Transaction, keys: dict[str, int], texts: list[_Text], batch: EmbeddingBatch) -> None:
         """Store vectors, except of nodes whose text has changed or is gone."""
-        for text, vector in zip(texts, batch.vectors, strict=True):
-            current = tx.value(
-                "SELECT n.content FROM node n JOIN embedding e ON e.node_key = n.key AND e.model_key = :active"
-                " WHERE n.key = :key",
-                key=text.node_key,
-                active=keys["active"],
-            )
-            if current == text.content:
-                embeddings.store(tx, text.node_key, keys["next"], parse_vector(vector))
+        rows = tx.rows(
+            "SELECT n.key, n.content FROM node n JOIN embedding e ON e.node_key = n.key AND e.model_key = :active"
+            f" WHERE n.key IN ({tx.each('keys')})",
+            keys=[text.node_key for text in texts],
+            active=keys["active"],
+        )
+        current = dict(rows)
+        new = {
+            text.node_key: parse_vector(vector)
+            for text, vector in zip(texts, batch.vectors, strict=True)
+            if current.get(text.node_key) == text.content
+        }
+        embeddings.store(tx, keys["next"], new)
 
     def _report(self, vectors: int, done: int, seconds: float) -> ReembedReport:
         return {

@@ -8,10 +8,10 @@ from typing import Any
 
 from embedded_db import jobs, unsummarised
 from embedded_db.checks import new_id
-from embedded_db.edges import add_edge
+from embedded_db.edges import NewEdge, add_edges
 from embedded_db.engine import Transaction
 from embedded_db.jobs import Job
-from embedded_db.nodes import insert_node, nodes_by_key
+from embedded_db.nodes import insert_nodes, nodes_by_key
 from embedded_db.records import CHAT, SUMMARIZES, SUMMARY, Node
 
 # What a summariser takes for a speaker's name.
@@ -58,9 +58,9 @@ def write_summary(tx: Transaction, job: Job, draft: Draft, text: str) -> None:
         return
     chat_id = tx.value("SELECT id FROM node WHERE key = :key", key=job.node_key)
     summary = Node(new_id(), SUMMARY, time.time(), {"chat_id": chat_id, "content": text})
-    summary_key = insert_node(tx, summary, is_woven=True)
+    summary_key = insert_nodes(tx, [summary], is_woven=True)[summary.id]
+    add_edges(tx, [NewEdge(summary_key, key, SUMMARIZES, {}) for key in draft.messages], woven=True)
     for key in draft.messages:
-        add_edge(tx, summary_key, key, SUMMARIZES, {}, woven=True)
         unsummarised.remove(tx, key)
     unsummarised.queue_if_due(tx, job.node_key)
 

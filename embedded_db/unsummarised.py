@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from embedded_db import jobs
 from embedded_db.engine import Transaction
 
@@ -9,14 +11,14 @@ from embedded_db.engine import Transaction
 MESSAGES = 20
 
 
-def add(tx: Transaction, key: int, chat_key: int) -> None:
-    """Note a message with text, and queue its chat's summary if it is the last one that this needs."""
-    tx.run(
+def add(tx: Transaction, chats: Mapping[int, int]) -> None:
+    """Note messages with text, by their keys, and queue the summaries of their chats that these complete."""
+    tx.run_many(
         "INSERT INTO unsummarised (node_key, chat_key) VALUES (:key, :chat) ON CONFLICT (node_key) DO NOTHING",
-        key=key,
-        chat=chat_key,
+        [{"key": key, "chat": chat} for key, chat in chats.items()],
     )
-    queue_if_due(tx, chat_key)
+    for chat in dict.fromkeys(chats.values()):
+        queue_if_due(tx, chat)
 
 
 def remove(tx: Transaction, key: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from embedded_db import embeddings, jobs, nodes
 from embedded_db.checks import parse_integer, parse_name, parse_text, parse_vector
 from embedded_db.engine import Transaction
-from embedded_db.errors import InvalidRecordError, excerpt
+from embedded_db.errors import InvalidRecordError, NodeNotFoundError, excerpt
 from embedded_db.identities import canonical_name, named
 from embedded_db.records import ModelIdentity, StoredEmbedding
 from embedded_db.store import Store
@@ -47,7 +48,7 @@ class VectorStore(Store):
         """Give nodes their vectors in one transaction: all of them or none; see `create_embedding`."""
         new = [(parse_name("node_id", node_id), parse_vector(vector)) for node_id, vector in given]
         with self._writing() as tx:
-            return [self._put(tx, node_id, vector, model, replace=False) for node_id, vector in new]
+            return self._put(tx, new, model, replace=False)
 
     def get_embedding(self, node_id: str) -> StoredEmbedding | None:
         """Return the vector of a node, or None."""
@@ -61,7 +62,7 @@ class VectorStore(Store):
         """Replace the vector of a node, or give it one; see `create_embedding`."""
         checked = parse_vector(vector)
         with self._writing() as tx:
-            return self._put(tx, parse_name("node_id", node_id), checked, model, replace=True)
+            return self._put(tx, [(parse_name("node_id", node_id), checked)], model, replace=True)[0]
 
     def delete_embedding(self, node_id: str) -> None:
         """Delete the vector of a node; nothing is done if it has none.
@@ -75,24 +76,39 @@ class VectorStore(Store):
     def _put(
         self,
         tx: Transaction,
-        node_id: str,
-        vector: NDArray[np.float32],
+        given: list[tuple[str, NDArray[np.float32]]],
         model: ModelIdentity | str | None,
         *,
         replace: bool,
-    ) -> StoredEmbedding:
-        key = nodes.key_of(tx, node_id)
-        if not replace and embeddings.find_embedding(tx, node_id) is not None:
-            raise InvalidRecordError(f"the node {excerpt(node_id)} has a vector already: use update_embedding")
+    ) -> list[StoredEmbedding]:
+        keys = nodes.keys_of(tx, {node_id for node_id, _ in given})
+        taken = set() if replace else embeddings.with_vector(tx, list(keys.values()))
+        for node_id, _ in given:
+            if node_id not in keys:
+                raise NodeNotFoundError.of(node_id)
+            if keys[node_id] in taken:
+                raise InvalidRecordError(f"the node {excerpt(node_id)} has a vector already: use update_embedding")
+            if not replace:
+                taken.add(keys[node_id])
+        stored: list[StoredEmbedding] = []
+        # Those of another length are refused by the next round.
+        for size, group in groupby(given, key=lambda one: one[1].size):
+            vectors = dict(group)
+            identity = self._identity(tx, model, size)
+            created_at = embeddings.put_embeddings(tx, {keys[one]: vector for one, vector in vectors.items()}, identity)
+            stored += [StoredEmbedding(node_id, vector, identity, created_at) for node_id, vector in vectors.items()]
+        jobs.cancel(tx, list(keys.values()), ["embedding"])
+        for _, vector in given:
+            vector.flags.writeable = False
+        return stored
+
+    def _identity(self, tx: Transaction, model: ModelIdentity | str | None, size: int) -> ModelIdentity:
+        """Return the model of vectors of a size, of what the caller said."""
         if model is None:
-            model = embeddings.find_model(tx) or self._models.identity_of(vector.size)
+            model = embeddings.find_model(tx) or self._models.identity_of(size)
         if isinstance(model, str):
-            model = named(parse_name("model", model), vector.size)
-        model = _parse_model(model)
-        created_at = embeddings.put_embedding(tx, key, vector, model)
-        jobs.cancel(tx, key, ["embedding"])
-        vector.flags.writeable = False
-        return StoredEmbedding(node_id, vector, model, created_at)
+            model = named(parse_name("model", model), size)
+        return _parse_model(model)
 
 
 def _parse_model(model: object) -> ModelIdentity:

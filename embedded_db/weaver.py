@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from akidb_mlx.errors import ConfigurationError, ServiceClosedError, ServiceOverloadedError
-from embedded_db import jobs
+from embedded_db import changes, jobs
 from embedded_db.activity import Activity
 from embedded_db.engine import Connections
 from embedded_db.errors import (
@@ -179,6 +179,7 @@ class Weaver:
             return False
         self._is_tidy = True
         delete_retired(self._connections)
+        changes.trim(self._connections)
         self._connections.maintain()
         self._note("maintenance done", logging.DEBUG)
         return True
@@ -187,13 +188,13 @@ class Weaver:
         """Compute and write the results of a batch, if that fails of each job alone; False where none can be done."""
         before = self._done[kind]
         try:
-            writes = self._tasks.compute(kind, claimed)
+            write = self._tasks.compute(kind, claimed)
             with self._connections.write() as tx:
-                for job, write in zip(claimed, writes, strict=True):
-                    if jobs.finish(tx, job):
-                        write(tx, job)
-                        # Before the end, so that whoever sees that no job is left sees all of them counted.
-                        self._done[kind] += 1
+                finished = jobs.finish(tx, claimed)
+                if finished:
+                    write(tx, finished)
+                # Before the end, so that whoever sees that no job is left sees all of them counted.
+                self._done[kind] += len(finished)
         except _NO_FAULT as error:
             self._done[kind] = before
             self._pause(kind, error, is_transient=True)

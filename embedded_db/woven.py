@@ -7,17 +7,17 @@ from embedded_db.engine import Transaction
 from embedded_db.records import MENTIONS, MESSAGE, SIMILAR, SUMMARIZES
 
 
-def vector_changed(tx: Transaction, key: int) -> None:
-    """Remove the links of a node's old vector; a message is linked anew by its new one."""
-    _remove_links(tx, key)
-    if tx.value("SELECT type FROM node WHERE key = :key", key=key) == MESSAGE:
-        jobs.enqueue(tx, key, "links")
+def vectors_changed(tx: Transaction, keys: list[int]) -> None:
+    """Remove the links of nodes' old vectors; messages are linked anew by their new ones."""
+    _remove_links(tx, keys)
+    types = dict(tx.rows(f"SELECT key, type FROM node WHERE key IN ({tx.each('keys')})", keys=keys))
+    jobs.enqueue_all(tx, ["links"], {key: 0 for key in keys if types[key] == MESSAGE})
 
 
 def vector_removed(tx: Transaction, key: int) -> None:
     """Remove the links of a node that has no vector any more."""
-    _remove_links(tx, key)
-    jobs.cancel(tx, key, ["links"])
+    _remove_links(tx, [key])
+    jobs.cancel(tx, [key], ["links"])
 
 
 def text_changed(tx: Transaction, key: int, *, remains: bool) -> None:
@@ -38,9 +38,10 @@ def text_changed(tx: Transaction, key: int, *, remains: bool) -> None:
     _outdate_summaries(tx, key, remains)
 
 
-def _remove_links(tx: Transaction, key: int) -> None:
+def _remove_links(tx: Transaction, keys: list[int]) -> None:
     for end in ("from_key", "to_key"):
-        tx.run(f"DELETE FROM edge WHERE {end} = :key AND type = :type AND woven = 1", key=key, type=SIMILAR)
+        links = f"{end} IN ({tx.each('keys')}) AND type = :type AND woven = 1"
+        tx.run(f"DELETE FROM edge WHERE {links}", keys=keys, type=SIMILAR)
 
 
 def is_summarised(tx: Transaction, key: int) -> bool:

@@ -329,7 +329,7 @@ def test_what_is_no_messages_fault_costs_no_attempt(monkeypatch, error):
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr("embedded_db.embeddings.put_embedding", fail)
+            patch.setattr("embedded_db.embeddings.put_embeddings", fail)
             assert not db._weaver.work("embedding")
         with db._connections.read() as tx:
             assert tx.row("SELECT attempts, worker, leased_until FROM job WHERE kind = 'embedding'") == (0, "", 0)
@@ -351,7 +351,7 @@ def test_jobs_that_cannot_be_given_back_at_once_are_given_back_later(monkeypatch
             raise DatabaseBusyError("locked")
 
         with monkeypatch.context() as patch:
-            patch.setattr("embedded_db.embeddings.put_embedding", fail)
+            patch.setattr("embedded_db.embeddings.put_embeddings", fail)
             patch.setattr("embedded_db.jobs.release", fail)
             with pytest.raises(DatabaseBusyError):
                 db._weaver.work("embedding")

@@ -14,7 +14,7 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg.adapt import Dumper
 
-from embedded_db.engine import Transaction, unit_rows
+from embedded_db.engine import Transaction, Vectors, unit_rows
 from embedded_db.errors import InvalidRecordError
 from embedded_db.graph import STEPS
 from embedded_db.postgres.filters import Conditions, exact_json
@@ -45,7 +45,11 @@ class PostgresTransaction(Transaction):
 
     def run_many(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Run a statement once for each set of values, without a wait for each."""
-        self._connection.cursor().executemany(_placeholders(sql), rows)
+        given = list(rows)
+        if len(given) == 1:  # a pipeline would wait once more
+            self._execute(sql, given[0])
+        else:
+            self._connection.cursor().executemany(_placeholders(sql), given)
 
     def binary_row(self, sql: str, **values: Any) -> tuple[Any, ...] | None:
         """Return the first row of a statement, whose values are sent as they are in memory."""
@@ -67,6 +71,10 @@ class PostgresTransaction(Transaction):
     def each(self, name: str) -> str:
         """Return a subquery of the integers of a bound list."""
         return f"SELECT unnest(CAST(:{name} AS bigint[]))"
+
+    def each_text(self, name: str) -> str:
+        """Return a subquery of the strings of a bound list."""
+        return f"SELECT unnest(CAST(:{name} AS text[]))"
 
     def string_property(self, column: str, name: str) -> str:
         """Return the expression of a property of a JSON column."""
@@ -102,31 +110,31 @@ class PostgresTransaction(Transaction):
         size: int = self.value("SELECT pg_database_size(current_database())")
         return size
 
-    def text_written(self, key: int, content: str | None) -> None:
-        """Make the content of a node searchable, in place of what it had."""
-        if content is None:
-            self.run("DELETE FROM node_text WHERE node_key = :key", key=key)
-        else:
-            self.run(
-                "INSERT INTO node_text (node_key, words) VALUES (:key, CAST(:words AS tsvector))"
-                " ON CONFLICT (node_key) DO UPDATE SET words = excluded.words",
-                key=key,
-                words=to_tsvector(content),
-            )
-
-    def vector_written(self, key: int, model_key: int, vector: NDArray[np.float32]) -> None:
-        """Make the stored vector of a node searchable, in place of what it had."""
-        if vector.size > _MOST_DIMENSIONS:
-            raise InvalidRecordError(f"pgvector holds vectors of up to {_MOST_DIMENSIONS} values, found {vector.size}")
-        self.run(
-            "INSERT INTO unit_vector (node_key, model_key, unit) VALUES (:key, :model_key, CAST(:unit AS vector))"
-            " ON CONFLICT (model_key, node_key) DO UPDATE SET unit = excluded.unit",
-            key=key,
-            model_key=model_key,
-            unit=UnitVector.of(vector),
+    def texts_written(self, contents: Mapping[int, str | None]) -> None:
+        """Make the contents of nodes searchable, by their keys, in place of what they had."""
+        gone = [key for key, content in contents.items() if content is None]
+        if gone:
+            self.run(f"DELETE FROM node_text WHERE node_key IN ({self.each('keys')})", keys=gone)
+        self.run_many(
+            "INSERT INTO node_text (node_key, words) VALUES (:key, CAST(:words AS tsvector))"
+            " ON CONFLICT (node_key) DO UPDATE SET words = excluded.words",
+            [{"key": key, "words": to_tsvector(text)} for key, text in contents.items() if text is not None],
         )
 
-    def _execute(self, sql: str, values: dict[str, Any], *, binary: bool = False) -> psycopg.Cursor[Any]:
+    def vectors_written(self, model_key: int, vectors: Vectors) -> None:
+        """Make the stored vectors of nodes searchable, in place of what they had."""
+        for vector in vectors.values():
+            if vector.size > _MOST_DIMENSIONS:
+                raise InvalidRecordError(
+                    f"pgvector holds vectors of up to {_MOST_DIMENSIONS} values, found {vector.size}"
+                )
+        self.run_many(
+            "INSERT INTO unit_vector (node_key, model_key, unit) VALUES (:key, :model_key, CAST(:unit AS vector))"
+            " ON CONFLICT (model_key, node_key) DO UPDATE SET unit = excluded.unit",
+            [{"key": key, "model_key": model_key, "unit": UnitVector.of(one)} for key, one in vectors.items()],
+        )
+
+    def _execute(self, sql: str, values: Mapping[str, Any], *, binary: bool = False) -> psycopg.Cursor[Any]:
         return self._connection.execute(_placeholders(sql), values, binary=binary)
 
 

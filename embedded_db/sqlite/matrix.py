@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from embedded_db import changes
+from embedded_db.changes import MARK
 from embedded_db.embeddings import STORED, model_key, vector_of
 from embedded_db.engine import ALL, ROUNDING, TOLERANCE, Keys, Scores, Transaction, cosines, reaching, unit_rows
 
@@ -155,6 +157,9 @@ class VectorMatrix:
             model=model,
             most=_AT_ONCE,
         ):
+            if any(key == MARK for _, key, _ in changed):
+                self._load(tx, model)
+                continue
             for _, key, vector in changed:
                 if vector is None:
                     self._remove(key)
@@ -171,7 +176,7 @@ class VectorMatrix:
         self._count = 0
         self._keys, self._rows = np.empty(count, np.int64), np.empty((count, dimension), np.float32)
         self._row_of = np.full(highest + 1, -1, np.int64)
-        self._change = tx.value("SELECT coalesce(max(change), 0) FROM embedding_change")
+        self._change = changes.last(tx)
         last = -1
         while stored := tx.rows(
             "SELECT node_key, vector FROM embedding WHERE model_key = :model AND node_key > :last"

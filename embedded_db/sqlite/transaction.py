@@ -44,6 +44,10 @@ class SqliteTransaction(Transaction):
         """Return a subquery of the integers of a bound list."""
         return f"SELECT value FROM json_each(:{name})"
 
+    def each_text(self, name: str) -> str:
+        """Return a subquery of the strings of a bound list."""
+        return self.each(name)
+
     def string_property(self, column: str, name: str) -> str:
         """Return the expression of a property of a JSON column."""
         return f"json_extract({column}, '$.{name}')"
