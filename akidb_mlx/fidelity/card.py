@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 from akidb_mlx.errors import ModelLoadError
 from akidb_mlx.fidelity.figures import Numbers
 from akidb_mlx.fidelity.json_files import first_fault, read_bounded, write_text
+
+logger = logging.getLogger(__name__)
 
 CARD = "akidb_fidelity.json"
 _MAX_BYTES = 1 << 20
@@ -188,6 +191,16 @@ def read_card(folder: Path) -> FidelityCard | None:
         raise ModelLoadError(
             f"{path} is not usable: {first_fault(error)}; make it anew with `akidb-mlx evaluate`, or delete it"
         ) from error
+
+
+def report_card(folder: Path) -> dict[str, Any] | None:
+    """Return the card beside a model's weights as plain types; one that is damaged is logged, and hinders nothing."""
+    try:
+        card = read_card(folder)
+    except ModelLoadError as error:
+        logger.warning("%s", error)
+        return None
+    return card.plain() if card else None
 
 
 def write_card(card: FidelityCard, folder: Path) -> Path:
