@@ -54,26 +54,21 @@ def show_list(
         newer = {model.name: commit for model in models if (commit := _newer(cache, model))}
         models = [model for model in models if model.name in newer]
     if as_json:
-        cards = [{"fidelity": _card(model)} if fidelity else {} for model in models]
-        write_json(
-            [
-                {**_plain(model), "newer": newer.get(model.name), **card}
-                for model, card in zip(models, cards, strict=True)
-            ]
-        )
+        plain = [{**_plain(model), "newer": newer.get(model.name)} for model in models]
+        if fidelity:
+            plain = [one | {"fidelity": _card(model)} for one, model in zip(plain, models, strict=True)]
+        write_json(plain)
         return
-    rows = (
-        (
-            model.repo_id,
-            model.commit[:12],
-            " ".join(model.refs),
-            *_cells(model, newer.get(model.name)),
-            *([_fidelity(model)] if fidelity else []),
-        )
+    columns = ["model", "commit", "refs", "size", "last used", "", *(["fidelity"] if fidelity else [])]
+    rows: list[list[str | Styled]] = [
+        [model.repo_id, model.commit[:12], " ".join(model.refs), *_cells(model, newer.get(model.name))]
         for model in models
-    )
+    ]
+    if fidelity:
+        for row, model in zip(rows, models, strict=True):
+            row.append(_fidelity(model))
     if models:
-        write_table(("model", "commit", "refs", "size", "last used", "", *(["fidelity"] if fidelity else [])), rows)
+        write_table(columns, rows)
     if is_terminal():
         count = f"{len(models)} model{'' if len(models) == 1 else 's'}"
         write_line(f"{count}, {_size(sum(model.size for model in models))} in {cache.root}")

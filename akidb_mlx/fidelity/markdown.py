@@ -14,7 +14,7 @@ _HEADER = ("texts", "mean cosine", "1st percentile", "worst")
 def to_markdown(card: FidelityCard) -> str:
     """Return a card as Markdown: tables, and a plot of characters."""
     parts = [f"# Fidelity of {_text(card.model)}", _introduction(card), _dimensions(card)]
-    lengths = [(f"{one.least}–{one.most}", one.cosine) for one in card.lengths]
+    lengths = [(f"{one.least}-{one.most}", one.cosine) for one in card.lengths]
     parts += ["## By number of tokens", _cosine_table("tokens", lengths)]
     languages = sorted(card.languages.items(), key=lambda item: item[1].mean)
     if languages:
@@ -26,16 +26,12 @@ def to_markdown(card: FidelityCard) -> str:
 def _introduction(card: FidelityCard) -> str:
     texts = card.texts
     prompt = f", with the prompt {_text(texts.input_type)}" if texts.input_type else ""
+    revision = f" at {_text(card.original_revision)}" if card.original_revision else ""
+    memory = f"{_megabytes(card.memory_bytes)} of memory"
     rows = [
-        (
-            "original, in float32",
-            _text(card.original) + (f" at {card.original_revision}" if card.original_revision else ""),
-        ),
+        ("original, in float32", _text(card.original) + revision),
         ("weights", f"{card.quantization or 'not quantised'}, {_megabytes(card.weight_bytes)}"),
-        (
-            "computed in",
-            f"{card.precision}, {card.backend} on {card.device}, {_megabytes(card.memory_bytes)} of memory",
-        ),
+        ("computed in", f"{card.precision}, {card.backend} on {card.device}, {memory}"),
         ("texts", f"{texts.count} of {_text(texts.name)} ({_text(texts.licence or 'licence not stated')}){prompt}"),
         ("speed", f"{card.texts_per_second:.1f} texts/s on the machine that measured"),
         ("measured by", _text(card.software)),
