@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
@@ -58,6 +58,7 @@ class ModelInfo(RunningModelInfo):
         pooling: how token vectors become one vector, as in "mean", "cls" or "last"; "cls+mean" for two side by side.
         pooling_source: the file or rule that says so.
         matryoshka: whether it was trained so that a vector's first values are a vector themselves.
+        fidelity: the fidelity card beside its weights; None where there is none.
     """
 
     dimension: int
@@ -65,6 +66,7 @@ class ModelInfo(RunningModelInfo):
     pooling: str
     pooling_source: str
     matryoshka: bool
+    fidelity: dict[str, Any] | None
 
 
 class TextModelInfo(RunningModelInfo):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import cast, get_args
 
 from akidb_mlx.catalog import ModelRecord, SummaryModelRecord
-from akidb_mlx.errors import ConfigurationError, ModelLoadError, ModelNotFoundError
+from akidb_mlx.errors import ConfigurationError, InvalidInputError, ModelLoadError, ModelNotFoundError
 from akidb_mlx.settings import BackendName, DeviceName, Settings
 from model_cache import CorruptModelError, ModelCacheError
 
@@ -67,6 +67,40 @@ def fetch_files(directory: Path, wanted: re.Pattern[str], settings: Settings) ->
         raise ModelLoadError(str(error)) from error
     except ModelCacheError as error:
         raise ModelNotFoundError(f"{error}; `akidb-mlx export` makes an ONNX file of a model") from error
+
+
+def check_writable(model_name: str, directory: Path, settings: Settings) -> None:
+    """Refuse to add files to a model of a package or of another program, which stays as it is.
+
+    Raises:
+        InvalidInputError: it is neither in the cache nor a directory that the caller named.
+    """
+    if not Path(model_name).is_dir() and not directory.is_relative_to(settings.open_cache().root.resolve()):
+        raise InvalidInputError(
+            f"{model_name} lies in {directory}, which is not in the cache, and is not changed: name a folder with -o"
+        )
+
+
+@contextmanager
+def beside(model_name: str, directory: Path, output: Path | None, settings: Settings) -> Iterator[Path]:
+    """Yield the folder to write files of a model to, under the names that they have below its directory.
+
+    In the cache they are recorded, verified and removed with the model.
+
+    Args:
+        model_name: the name that the caller gave.
+        directory: its directory, which is held.
+        output: a folder that the caller named instead; None for the model's own.
+        settings: they name the cache.
+    """
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        yield output
+    elif Path(model_name).is_dir():
+        yield directory
+    else:
+        with settings.open_cache().attaching(directory) as folder:
+            yield folder
 
 
 def _suggest(model_name: str, catalog: Collection[str]) -> str:

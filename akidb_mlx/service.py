@@ -26,6 +26,9 @@ from akidb_mlx.engine.backend import BatchKey
 from akidb_mlx.engine.batching import MIN_PREFIX
 from akidb_mlx.engine.life import EngineCall
 from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InvalidInputError
+from akidb_mlx.fidelity.card import report_card
+from akidb_mlx.fidelity.checking import check_answers
+from akidb_mlx.fidelity.shipped import find_answers
 from akidb_mlx.loading import RunningModel, parse_name
 from akidb_mlx.options import (
     CallOptions,
@@ -94,7 +97,7 @@ class EmbeddingService(RunningModel, Embedder):
 
         Raises:
             ModelNotFoundError: the model is not on this machine and was not downloaded.
-            ModelLoadError: its files are damaged or not supported.
+            ModelLoadError: its files are damaged or not supported, or it does not compute its known answers.
             ConfigurationError: a setting is not usable, or there is no such device or backend.
             InvalidInputError: another argument is not usable, or `dimensions` not with this model.
             TypeError: there is no such argument; the message names what took the place of the first package's.
@@ -129,6 +132,9 @@ class EmbeddingService(RunningModel, Embedder):
             self._facts = self._engine.wait_until_loaded()
             sizes = DimensionRange(self._facts.dimension, self._facts.dimension, self._cuttable, name)
             self._dimension = self._choose_dimension(dimensions, settings, sizes)
+            self._fidelity = report_card(directory)
+            if answers := find_answers(directory, card) if settings.known_answers else None:
+                check_answers(self, answers)
         if self._default_prompt is not None:
             logger.warning(
                 "%s: its files ask for the prompt %r by default, which is applied only where input_type names it",
@@ -278,6 +284,7 @@ class EmbeddingService(RunningModel, Embedder):
             "pooling": self._checkpoint.pooling,
             "pooling_source": self._checkpoint.pooling_source,
             "matryoshka": self._matryoshka,
+            "fidelity": self._fidelity,
         }
 
     def _choose_dimension(self, dimensions: int | None, settings: Settings, sizes: DimensionRange) -> int:

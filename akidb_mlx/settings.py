@@ -134,6 +134,10 @@ class Settings(BaseModel):
     allow_unstated_pooling: bool = Field(
         False, description="Load a causal model whose files do not say that it is an embedding model."
     )
+    known_answers: bool = Field(
+        True,
+        description="Ask a model for its known answers when it is loaded, and refuse it where it gives others.",
+    )
     ner_model: str | None = Field(
         None, description="Model for entities, where a call names neither a model nor a language."
     )

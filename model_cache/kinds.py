@@ -34,6 +34,8 @@ class ModelKind:
 # The folder of a module as sentence-transformers names it, below a model or below its Router.
 _MODULE = r"\d{1,3}_[A-Za-z]{1,40}"
 _ROUTED_MODULE = r"[A-Za-z0-9_-]{1,40}_\d{1,3}_[A-Za-z]{1,40}"
+# Known answers and the figures of a conversion's fidelity, at the top of a repository.
+_FIDELITY_FILES = r"akidb_(answers|fidelity)\.json"
 _ENCODER_FILES = (
     r"(config|sentence_[a-z-]{1,20}_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens"
     r"|generation_config|chat_template|adapter_config)\.json|chat_template\.jinja"
@@ -43,7 +45,7 @@ _ENCODER_FILES = (
 EMBEDDING = ModelKind(
     marker="config.json",
     needed=re.compile(
-        rf"{_ENCODER_FILES}|(config_sentence_transformers|modules)\.json"
+        rf"{_ENCODER_FILES}|{_FIDELITY_FILES}|(config_sentence_transformers|modules)\.json"
         rf"|[A-Za-z0-9_-]{{1,40}}/config\.json|{_MODULE}/model\.safetensors"
         rf"|{_MODULE}/router_config\.json|{_MODULE}/{_ROUTED_MODULE}/(config\.json|model\.safetensors)"
         rf"|router_config\.json|{_ROUTED_MODULE}/({_ENCODER_FILES})|artifact\.metadata"
@@ -55,7 +57,7 @@ EMBEDDING = ModelKind(
 ROUTED = ModelKind(
     marker="router_config.json",
     needed=re.compile(
-        r"(config_sentence_transformers|modules|router_config)\.json"
+        rf"{_FIDELITY_FILES}|(config_sentence_transformers|modules|router_config)\.json"
         rf"|{_MODULE}/(config\.json|model\.safetensors)|{_ROUTED_MODULE}/({_ENCODER_FILES})"
     ),
     weights=re.compile(rf"{_ROUTED_MODULE}/[^/]+\.safetensors"),
@@ -65,7 +67,8 @@ ROUTED = ModelKind(
 STATIC = ModelKind(
     marker="modules.json",
     needed=re.compile(
-        r"(config_sentence_transformers|modules|tokenizer)\.json|model\.safetensors|[A-Za-z0-9_-]{1,40}/config\.json"
+        rf"{_FIDELITY_FILES}|(config_sentence_transformers|modules|tokenizer)\.json|model\.safetensors"
+        r"|[A-Za-z0-9_-]{1,40}/config\.json"
         r"|0_StaticEmbedding/(tokenizer\.json|model\.safetensors)"
     ),
     weights=re.compile(r"(0_StaticEmbedding/)?model\.safetensors"),

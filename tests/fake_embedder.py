@@ -72,6 +72,7 @@ class FakeEmbedder(Embedder):
             "default_prompt": None,
             "prompts": [],
             "matryoshka": True,
+            "fidelity": None,
             "architecture": "fake",
             "revision": None,
             "path": "",

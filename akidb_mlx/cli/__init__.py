@@ -15,10 +15,12 @@ import typer
 from akidb_mlx import __version__
 from akidb_mlx.cli import models
 from akidb_mlx.cli.catalog import models as show_catalog
+from akidb_mlx.cli.compare import compare
 from akidb_mlx.cli.database import database
 from akidb_mlx.cli.doctor import doctor
 from akidb_mlx.cli.embed import embed
 from akidb_mlx.cli.entities import entities
+from akidb_mlx.cli.evaluate import evaluate
 from akidb_mlx.cli.export import export
 from akidb_mlx.cli.output import report, write_line
 from akidb_mlx.cli.rerank import rerank
@@ -28,6 +30,7 @@ from akidb_mlx.cli.service import service
 from akidb_mlx.cli.stdio import stdio
 from akidb_mlx.cli.streams import open_streams, require_utf8
 from akidb_mlx.cli.summarize import summarize
+from akidb_mlx.cli.verify import verify
 from akidb_mlx.errors import AkidbMlxError, InvalidInputError
 from model_cache import ModelCacheError
 
@@ -58,12 +61,14 @@ for command in (
     models.path,
     models.rm,
     models.prune,
-    models.verify,
+    verify,
     models.pin,
     models.unpin,
     models.update,
 ):
     app.command()(command)
+app.command()(evaluate)
+app.command()(compare)
 app.command()(export)
 app.command()(stdio)
 app.command()(doctor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -42,7 +42,7 @@ def export(
     from akidb_mlx.checkpoint.checkpoint import read_checkpoint
     from akidb_mlx.checkpoint.onnx_files import EXPORTED, FOLDER, USUAL
     from akidb_mlx.checkpoint.prompts import choose_prompts
-    from akidb_mlx.resolve import acquire_directory
+    from akidb_mlx.resolve import acquire_directory, beside
 
     check_exportable()
     if normalize and output is None:
@@ -54,8 +54,7 @@ def export(
         card = CATALOG.get(model) or find_record(model)
         prompts = choose_prompts(checkpoint.prompts, card.prompts if card else {})
         if output is None:
-            own = Path(model).is_dir()  # else the model may be a package's or another program's, which stay as they are
-            with nullcontext(directory) if own else settings.open_cache().attaching(directory) as folder:
+            with beside(model, directory, None, settings) as folder:
                 made = export_model(checkpoint, prompts, folder / FOLDER / EXPORTED, pooled=pooling)
             files = [directory / FOLDER / file.name for file in made]
         else:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import datetime, timezone
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from akidb_mlx.catalog import ALL_MODELS, SUMMARY_CATALOG
 from akidb_mlx.cli.output import Styled, is_terminal, report, write_json, write_line, write_table
+from akidb_mlx.errors import ModelLoadError
 from akidb_mlx.settings import load_settings
 from model_cache import CachedModel, ModelCache, ModelCacheError
+
+if TYPE_CHECKING:
+    from akidb_mlx.fidelity.card import FidelityCard
 
 _Names = Annotated[list[str], typer.Argument(help="Models: catalogue names, org/repo or org/repo@revision.")]
 _Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
@@ -21,14 +25,14 @@ _Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 def pull(names: _Names, as_json: _Json = False) -> None:
     """Download models. A model that is on this machine already costs no request."""
     cache = _cache()
-    _each(names, as_json, lambda name: {"path": str(cache.ensure(_repo(name)))}, "{name}: {path}")
+    _each(names, as_json, lambda name: {"path": str(cache.ensure(repo_of(name)))}, "{name}: {path}")
 
 
 def path(
     name: Annotated[str, typer.Argument(help="Catalogue name, org/repo or org/repo@revision.")], as_json: _Json = False
 ) -> None:
     """Print the directory of a model on this machine."""
-    found = str(_cache().ensure(_repo(name), download=False))
+    found = str(_cache().ensure(repo_of(name), download=False))
     if as_json:
         write_json({"name": name, "path": found})
     else:
@@ -36,6 +40,7 @@ def path(
 
 
 def show_list(
+    fidelity: Annotated[bool, typer.Option("--fidelity", help="Show the fidelity of models that have a card.")] = False,
     outdated: Annotated[
         bool, typer.Option("--outdated", help="Ask the Hub, and list the models that it has a newer version of.")
     ] = False,
@@ -49,14 +54,21 @@ def show_list(
         newer = {model.name: commit for model in models if (commit := _newer(cache, model))}
         models = [model for model in models if model.name in newer]
     if as_json:
-        write_json([{**_plain(model), "newer": newer.get(model.name)} for model in models])
+        plain = [{**_plain(model), "newer": newer.get(model.name)} for model in models]
+        if fidelity:
+            plain = [one | {"fidelity": _card(model)} for one, model in zip(plain, models, strict=True)]
+        write_json(plain)
         return
-    rows = (
-        (model.repo_id, model.commit[:12], " ".join(model.refs), *_cells(model, newer.get(model.name)))
+    columns = ["model", "commit", "refs", "size", "last used", "", *(["fidelity"] if fidelity else [])]
+    rows: list[list[str | Styled]] = [
+        [model.repo_id, model.commit[:12], " ".join(model.refs), *_cells(model, newer.get(model.name))]
         for model in models
-    )
+    ]
+    if fidelity:
+        for row, model in zip(rows, models, strict=True):
+            row.append(_fidelity(model))
     if models:
-        write_table(("model", "commit", "refs", "size", "last used", ""), rows)
+        write_table(columns, rows)
     if is_terminal():
         count = f"{len(models)} model{'' if len(models) == 1 else 's'}"
         write_line(f"{count}, {_size(sum(model.size for model in models))} in {cache.root}")
@@ -64,13 +76,13 @@ def show_list(
 
 def show(name: Annotated[str, typer.Argument(help="A model in the cache.")], as_json: _Json = False) -> None:
     """Show the details of a model in the cache."""
-    models = _cache().find(_repo(name))
+    models = _cache().find(repo_of(name))
     if as_json:
-        write_json([_plain(model) for model in models])
+        write_json([{**_plain(model), "fidelity": _card(model)} for model in models])
         return
     for model in models:
         size, used, _ = _cells(model)
-        details = {**_plain(model), "size": size, "last_used": used}
+        details = {**_plain(model), "size": size, "last_used": used, "fidelity": _fidelity(model)}
         write_table(("", ""), ((key, _detail(value)) for key, value in details.items()), header=False)
 
 
@@ -79,7 +91,7 @@ def rm(names: _Names, as_json: _Json = False) -> None:
     cache = _cache()
 
     def remove(name: str) -> dict[str, Any]:
-        gone = cache.remove(_repo(name))
+        gone = cache.remove(repo_of(name))
         freed = sum(model.size for model in gone)
         return {"removed": [model.name for model in gone], "freed": freed, "size": _size(freed)}
 
@@ -108,29 +120,6 @@ def prune(
         report(f"{_size(plan.short)} over the limit, taken by models that are pinned or in use")
 
 
-def verify(
-    names: Annotated[list[str] | None, typer.Argument(help="Models in the cache; without any, all of them.")] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Download damaged files again.")] = False,
-    as_json: _Json = False,
-) -> None:
-    """Compare every file of a model with its recorded hash."""
-    cache = _cache()
-    found: dict[str, tuple[str, ...]] = {}
-    for name in names or [model.name for model in cache.list()]:
-        found |= cache.verify(_repo(name))
-    for name, damaged in found.items():
-        if damaged and repair:
-            cache.repair(name)
-    if as_json:
-        write_json({name: {"damaged": list(damaged), "repaired": repair} for name, damaged in found.items()})
-    else:
-        for name, damaged in found.items():
-            state = f"damaged: {', '.join(damaged)}{' (fetched again)' if repair else ''}" if damaged else "ok"
-            write_line(f"{name}: {state}")
-    if not repair and any(found.values()):
-        raise typer.Exit(1)
-
-
 def pin(names: _Names, as_json: _Json = False) -> None:
     """Protect models from being deleted to make room."""
     _pin(names, as_json, pinned=True)
@@ -149,7 +138,7 @@ def update(
     cache = _cache()
 
     def fetch(name: str) -> dict[str, Any]:
-        before, now = cache.update(_repo(name))
+        before, now = cache.update(repo_of(name))
         return {"before": before or None, "now": now, "state": "up to date" if before == now else f"now at {now[:12]}"}
 
     chosen = names or sorted({model.repo_id for model in cache.list() if "main" in model.refs})
@@ -160,7 +149,7 @@ def _pin(names: list[str], as_json: bool, *, pinned: bool) -> None:
     cache = _cache()
 
     def change(name: str) -> dict[str, Any]:
-        changed = cache.pin(_repo(name), pinned=pinned)
+        changed = cache.pin(repo_of(name), pinned=pinned)
         return {"models": [model.name for model in changed], "pinned": pinned}
 
     _each(names, as_json, change, "{name}: pinned" if pinned else "{name}: not pinned")
@@ -187,7 +176,7 @@ def _cache() -> ModelCache:
     return load_settings().open_cache()
 
 
-def _repo(name: str) -> str:
+def repo_of(name: str) -> str:
     """Return the repository that a catalogue's name stands for, with the same revision."""
     short, at, revision = name.partition("@")
     record = ALL_MODELS.get(short) or SUMMARY_CATALOG.get(short)
@@ -204,6 +193,27 @@ def _newer(cache: ModelCache, model: CachedModel) -> str | None:
 
 def _plain(model: CachedModel) -> dict[str, Any]:
     return {**asdict(model), "path": str(model.path), "refs": list(model.refs), "damaged": list(model.damaged)}
+
+
+def _card(model: CachedModel) -> dict[str, Any] | None:
+    card = _read_card(model)
+    return card.plain() if card else None
+
+
+def _fidelity(model: CachedModel) -> str:
+    card = _read_card(model)
+    return card.summary if card else ""
+
+
+def _read_card(model: CachedModel) -> FidelityCard | None:
+    """Return the fidelity card of a model; one that is damaged is reported."""
+    from akidb_mlx.fidelity.card import read_card
+
+    try:
+        return read_card(model.path)
+    except ModelLoadError as error:
+        report(str(error))
+        return None
 
 
 def _detail(value: Any) -> str:

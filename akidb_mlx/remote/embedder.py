@@ -188,6 +188,7 @@ class OpenAIEmbedder(Embedder):
             "pooling": "unknown",
             "pooling_source": "the API",
             "matryoshka": self._name.startswith("text-embedding-3-"),
+            "fidelity": None,
             "prompts": list(self._prompts or ()),
             "default_prompt": None,
             "architecture": "unknown",
