@@ -29,6 +29,8 @@ from akidb_mlx.vectors import TokenIds, Vectors
 _MAX_TOKENS = 256
 # Most tokens of one batch.
 _BATCH_TOKENS = 640
+# Keeps the length of a vector of zeros from being divided by.
+_TINY = 1e-20
 # The roles whose prompts the texts take in turn.
 _ROLES = (None, "query", "document")
 # Called with the steps that are done and their number.
@@ -176,7 +178,9 @@ class CalibrationModel:
 
         def watching(product: tuple[str, ...]) -> Callable[[mx.array], None]:
             def watch(x: mx.array) -> None:
-                rows = x.reshape(-1, x.shape[-1])
+                rows = x.reshape(-1, x.shape[-1]).astype(mx.float32)
+                # A few tokens of some models are thousands of times as long as others, and count no more than those.
+                rows = rows * mx.rsqrt(mx.square(rows).sum(axis=-1, keepdims=True) + _TINY)
                 moment = rows.swapaxes(0, 1) @ rows
                 sums[product] = moment if product not in sums else sums[product] + moment
                 mx.eval(sums[product])

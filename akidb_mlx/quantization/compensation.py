@@ -61,8 +61,12 @@ def pack_compensated(
 
 
 def _spread(moment: NDArray[np.float32], energies: NDArray[np.float32]) -> NDArray[Any]:
-    """Return the upper Cholesky factor of the inverse of the damped moment."""
+    """Return the upper Cholesky factor of the inverse of the damped moment.
+
+    With the columns in reverse order, the moment is L Lᵀ; in their own order, L is upper triangular, and its inverse
+    is the factor.
+    """
     damped = moment.astype(np.float64)
     np.fill_diagonal(damped, energies)
-    factor: NDArray[Any] = np.linalg.cholesky(np.linalg.inv(damped)).T
-    return np.ascontiguousarray(factor, np.float32)
+    factor = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
+    return np.ascontiguousarray(np.linalg.inv(factor), np.float32)
