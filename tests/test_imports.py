@@ -25,6 +25,7 @@ LAYERS = {
     "checkpoint": ["akidb_mlx.checkpoint"],
     "embedder": ["akidb_mlx.embedder"],
     "backend interface": ["akidb_mlx.engine.backend"],
+    "fidelity": ["akidb_mlx.fidelity"],
     "engine": ["akidb_mlx.engine"],
     "backends": ["akidb_mlx.backends"],
     "service": [
@@ -58,6 +59,7 @@ BELOW = {
     "runtime": {"errors", "settings", "mlx"},
     "checkpoint": {"errors", "values", "runtime", "model_cache"},
     "embedder": {"errors", "values", "runtime"},
+    "fidelity": {"errors", "values", "embedder"},
     "backend interface": {"errors", "values"},
     "engine": {"errors", "values", "runtime", "backend interface"},
     "backends": {"errors", "values", "settings", "runtime", "checkpoint", "backend interface", "mlx"},
@@ -74,6 +76,7 @@ _LIBRARY = {
     "backend interface",
     "engine",
     "backends",
+    "fidelity",
 }
 BELOW["service"] = _LIBRARY | {"model_cache"}
 BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "model_cache", "mlx", "mlx_lm"}
