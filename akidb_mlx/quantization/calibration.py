@@ -27,6 +27,8 @@ from akidb_mlx.vectors import TokenIds, Vectors
 
 # Calibration texts are cut here: what the layers see does not change much beyond.
 _MAX_TOKENS = 256
+# The harm of a layer alone is measured on so many texts, cut here.
+_FEW_TEXTS, _FEW_TOKENS = 32, 64
 # Most tokens of one batch.
 _BATCH_TOKENS = 640
 # Keeps the length of a vector of zeros from being divided by.
@@ -40,6 +42,11 @@ Progress = Callable[[int, int | None], None]
 class _Batch(NamedTuple):
     route: str
     ids: NDArray[np.int32]
+
+
+class _Sample(NamedTuple):
+    batches: list[_Batch]
+    original: Vectors
 
 
 class TrialLinear(Linear):
@@ -140,8 +147,9 @@ class CalibrationModel:
         reader.check_complete()
         reader.evaluate()
         self._layers = dict(reader.layers)
-        self._batches = _batches(checkpoint, prompts, texts)
-        self.original = self.embed()
+        few = texts[:: -(-len(texts) // _FEW_TEXTS)]
+        self._all = self._sample(_batches(checkpoint, prompts, texts, _MAX_TOKENS))
+        self._few = self._sample(_batches(checkpoint, prompts, few, _FEW_TOKENS))
 
     @property
     def products(self) -> list[tuple[str, ...]]:
@@ -154,12 +162,20 @@ class CalibrationModel:
             for layer in self._layers[product]:
                 layer.use(packing, self._dtype)
 
-    def embed(self, progress: Progress | None = None) -> Vectors:
-        """Return the vectors of the texts, of unit length."""
+    def cosine(self, few: bool = False) -> float:
+        """Return the mean cosine of the vectors to the original ones, of all texts or of the beginnings of a few."""
+        sample = self._few if few else self._all
+        return float((self._embed(sample.batches) * sample.original).sum(axis=1).mean())
+
+    def _sample(self, batches: list[_Batch]) -> _Sample:
+        return _Sample(batches, self._embed(batches))
+
+    def _embed(self, batches: Sequence[_Batch], progress: Progress | None = None) -> Vectors:
+        """Return the vectors of texts, of unit length."""
         found = []
-        for done, batch in enumerate(self._batches):
+        for done, batch in enumerate(batches):
             if progress is not None:
-                progress(done, len(self._batches))
+                progress(done, len(batches))
             lengths = mx.full((len(batch.ids),), batch.ids.shape[1], mx.int32)
             with device_lock, mx.stream(mx.cpu):
                 tokens = TokenBatch(mx.array(batch.ids), lengths, padded=False)
@@ -167,10 +183,6 @@ class CalibrationModel:
         vectors = np.concatenate(found)
         unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         return unit
-
-    def cosine(self) -> float:
-        """Return the mean cosine of the vectors to the original ones."""
-        return float((self.embed() * self.original).sum(axis=1).mean())
 
     def input_moments(self, progress: Progress | None = None) -> dict[tuple[str, ...], NDArray[np.float32]]:
         """Return the sum of x xᵀ over the inputs of each product, in which all texts count alike."""
@@ -192,16 +204,18 @@ class CalibrationModel:
         for product, layer in linear.items():
             layer.watch = watching(product)
         try:
-            self.embed(progress)
+            self._embed(self._all.batches, progress)
         finally:
             for layer in linear.values():
                 layer.watch = None
         return {product: np.array(moment) for product, moment in sums.items()}
 
 
-def _batches(checkpoint: Checkpoint, prompts: Mapping[str, str], texts: Sequence[str]) -> list[_Batch]:
+def _batches(
+    checkpoint: Checkpoint, prompts: Mapping[str, str], texts: Sequence[str], max_tokens: int
+) -> list[_Batch]:
     """Return the tokens of the texts, those of one length and route together, so that none are padded."""
-    tokenizer = TextTokenizer(checkpoint).limited(min(_MAX_TOKENS, checkpoint.max_tokens))
+    tokenizer = TextTokenizer(checkpoint).limited(min(max_tokens, checkpoint.max_tokens))
     roles = [role for role in _ROLES if role in checkpoint.routes and (role is None or role in prompts)]
     ways = list(dict.fromkeys((choose_prompt(prompts, r, None), choose_route(checkpoint.routes, r)) for r in roles))
     alike: dict[tuple[str, int], list[TokenIds]] = defaultdict(list)

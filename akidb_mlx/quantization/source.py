@@ -71,6 +71,13 @@ def plain_plan() -> ExecutionPlan:
     return ExecutionPlan(mx.Device(mx.cpu), mx.float32, exact=True, token_budget=1, lanes=1)
 
 
+def parameter_type(encoder: Checkpoint) -> mx.Dtype:
+    """Return the type that scales and biases are stored in: the half precision that the model can run in."""
+    if encoder.dtype == "bfloat16" or (encoder.dtype == "float32" and encoder.architecture.float16_overflows):
+        return mx.bfloat16
+    return mx.float16
+
+
 def read_source(directory: Path) -> Checkpoint:
     """Read a model of any kind.
 

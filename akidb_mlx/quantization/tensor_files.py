@@ -95,7 +95,7 @@ class TensorWriter:
             tensors: the type and the shape of each tensor by its name.
         """
         self._file = file
-        sizes = {name: math.prod(shape) * _SIZES.get(dtype, 1) for name, (dtype, shape) in tensors.items()}
+        sizes = {name: tensor_bytes(dtype, shape) for name, (dtype, shape) in tensors.items()}
         # Wide types first, so that every tensor lies where its type may be mapped into memory.
         order = sorted(tensors, key=lambda name: (-_SIZES.get(tensors[name][0], 1), name))
         header: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
@@ -127,6 +127,11 @@ def create_tensors(path: Path, tensors: Mapping[str, tuple[str, Sequence[int]]])
         file.flush()
         os.fsync(file.fileno())
     sync(path.parent)
+
+
+def tensor_bytes(dtype: str, shape: Sequence[int]) -> int:
+    """Return the bytes of a tensor; types that are not named here have one byte."""
+    return math.prod(shape) * _SIZES.get(dtype, 1)
 
 
 def type_name(dtype: mx.Dtype) -> str:
