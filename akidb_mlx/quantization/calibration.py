@@ -211,9 +211,7 @@ class CalibrationModel:
         return {product: np.array(moment) for product, moment in sums.items()}
 
 
-def _batches(
-    checkpoint: Checkpoint, prompts: Mapping[str, str], texts: Sequence[str], max_tokens: int
-) -> list[_Batch]:
+def _batches(checkpoint: Checkpoint, prompts: Mapping[str, str], texts: Sequence[str], max_tokens: int) -> list[_Batch]:
     """Return the tokens of the texts, those of one length and route together, so that none are padded."""
     tokenizer = TextTokenizer(checkpoint).limited(min(max_tokens, checkpoint.max_tokens))
     roles = [role for role in _ROLES if role in checkpoint.routes and (role is None or role in prompts)]

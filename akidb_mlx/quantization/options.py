@@ -84,7 +84,7 @@ def affine(bits: int, group_size: int) -> Quantization:
     return Quantization.model_validate({"bits": bits, "group_size": group_size})
 
 
-def _parse_fixed(mode: Mode, group_size: int | None, choices: dict[str, int | None | float | str]) -> Quantization:
+def _parse_fixed(mode: Mode, group_size: int | None, choices: dict[str, int | float | str | None]) -> Quantization:
     """Return the packing of a mode that has one form, which nothing else may contradict."""
     bits, size = FIXED[mode]
     if any(choices[name] is not None for name in ("recipe", "target_size", "target_cosine")):

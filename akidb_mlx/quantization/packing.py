@@ -77,7 +77,9 @@ def pack_rows(weight: mx.array, packing: Quantization, dtype: mx.Dtype) -> dict[
 
 def unpacked_rows(weight: mx.array, packing: Quantization, dtype: mx.Dtype) -> mx.array:
     """Return a matrix (rows, columns) as it is once packed, in float32."""
-    parts = [weight[first : first + step] for step in [chunk_rows(weight.shape[1])] for first in range(0, len(weight), step)]
+    parts = [
+        weight[first : first + step] for step in [chunk_rows(weight.shape[1])] for first in range(0, len(weight), step)
+    ]
     return mx.concatenate([_unpacked(part, packing, dtype) for part in parts])
 
 

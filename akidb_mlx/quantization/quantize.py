@@ -27,8 +27,6 @@ from akidb_mlx.runtime import mlx_import
 from akidb_mlx.settings import Settings
 
 if TYPE_CHECKING:
-    from akidb_mlx.checkpoint.checkpoint import Checkpoint
-    from akidb_mlx.quantization.source import Matrix
     from akidb_mlx.quantization.writing import Job
 
 # Called with the name of a stage, the steps of it that are done, and their number.
@@ -107,7 +105,9 @@ class _Quantization:
         self._checkpoint = read_source(directory)
         self._encoders = self._checkpoint.encoders
         self._matrices = [list_matrices(encoder) for encoder in self._encoders]
-        self._stored = {stored.file: stored.file.stat().st_size for one in self._encoders for stored in one.tensors.values()}
+        self._stored = {
+            stored.file: stored.file.stat().st_size for one in self._encoders for stored in one.tensors.values()
+        }
 
     def run(self, target: Path, options: Options, texts: Sequence[str] | None, card: bool) -> QuantizationReport:
         """Write the model to a folder."""
