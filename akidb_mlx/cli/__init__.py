@@ -21,6 +21,7 @@ from akidb_mlx.cli.embed import embed
 from akidb_mlx.cli.entities import entities
 from akidb_mlx.cli.export import export
 from akidb_mlx.cli.output import report, write_line
+from akidb_mlx.cli.push import push
 from akidb_mlx.cli.quantize import quantize
 from akidb_mlx.cli.rerank import rerank
 from akidb_mlx.cli.route import route
@@ -67,6 +68,7 @@ for command in (
     app.command()(command)
 app.command()(export)
 app.command()(quantize)
+app.command()(push)
 app.command()(stdio)
 app.command()(doctor)
 
