@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from akidb_mlx.checkpoint.quantization import Quantization
 from akidb_mlx.quantization.packing import fit_grid, pack_codes
 
-# Added to the diagonal of H, as a share of its mean, so that it can be inverted.
-_DAMPING = 0.01
+# Added to the diagonal of H, as a share of its mean: it can be inverted then, and a few thousand tokens do not decide
+# more than they know.
+_DAMPING = 0.1
 
 
 def pack_compensated(

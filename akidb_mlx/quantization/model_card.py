@@ -118,5 +118,5 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
         return {}
     try:
         return metadata_load(path) or {}
-    except Exception as error:  # noqa: BLE001 - the errors of YAML's parser have no public root here
+    except Exception as error:
         raise ModelLoadError(f"{path}: its metadata cannot be read: {cut(str(error))}") from error
