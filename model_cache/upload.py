@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from model_cache import hub
@@ -11,12 +12,17 @@ from model_cache.retries import first_line, may_hold_token, status_of
 
 
 def push_file(path: Path, repo: str, name: str, *, private: bool = False) -> str:
-    """Put a file into a repository on the Hub, which is made if there is none.
+    """Put a file into a repository on the Hub under a name; see `push_files`."""
+    return push_files({name: path}, repo, f"Add {name}", private=private)
+
+
+def push_files(files: Mapping[str, Path | bytes], repo: str, message: str, *, private: bool = False) -> str:
+    """Put files into a repository on the Hub, which is made if there is none, in one commit.
 
     Args:
-        path: the file.
+        files: by their names there, files here or their content.
         repo: `org/repo`, or `org/repo@branch`.
-        name: the file's name there.
+        message: that of the commit.
         private: whether a repository that is made is private.
 
     Returns:
@@ -25,26 +31,26 @@ def push_file(path: Path, repo: str, name: str, *, private: bool = False) -> str
     Raises:
         InvalidModelNameError: the Hub can have no such repository.
         ModelUnavailableError: the environment forbids requests, or holds a token that no request can carry.
-        UploadError: the Hub cannot be reached, or refuses the file.
+        UploadError: the Hub cannot be reached, or refuses the files.
     """
     target = RepoName.parse(repo)
     hub.check_online(target)
     hub.check_token()
     from httpx2 import HTTPError, InvalidURL
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi
 
     api = HfApi()
     try:
         api.create_repo(target.repo_id, private=private, exist_ok=True)
-        done = api.upload_file(
-            path_or_fileobj=path,
-            path_in_repo=name,
+        done = api.create_commit(
             repo_id=target.repo_id,
+            operations=[CommitOperationAdd(name, content) for name, content in files.items()],
             revision=target.revision,
-            commit_message=f"Add {name}",
+            commit_message=message,
         )
     except (HTTPError, InvalidURL, OSError, ValueError) as error:
-        failure = f"{name} could not be pushed to {target}"
+        pushed = next(iter(files)) if len(files) == 1 else f"{len(files)} files"
+        failure = f"{pushed} could not be pushed to {target}"
         if may_hold_token(error):
             raise UploadError(f"{failure}: {type(error).__name__}: HF_ENDPOINT must be an address") from None
         if status_of(error) in (401, 403):

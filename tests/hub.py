@@ -29,6 +29,8 @@ LFS_SIZE = 10_000_000
 _REPO = r"(?P<repo>[^/]+/[^/]+)"
 _API = re.compile(rf"/api/models/{_REPO}(/(?P<what>revision|tree|paths-info)/(?P<revision>[^/]+))?")
 _UPLOAD = re.compile(rf"/api/models/{_REPO}/(?P<what>preupload|commit)/(?P<revision>[^/]+)")
+_LFS_BATCH = re.compile(rf"/{_REPO}\.git/info/lfs/objects/batch")
+_LFS_UPLOAD = re.compile(r"/upload/(?P<sha256>[0-9a-f]{64})")
 _RESOLVE = re.compile(rf"/{_REPO}/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
 
 
@@ -222,6 +224,10 @@ class Hub:
                 return self._create(headers, json.loads(form))
             if match := _UPLOAD.fullmatch(path):
                 return self._upload(headers, form, **match.groupdict())
+            if match := _LFS_BATCH.fullmatch(path):
+                return self._lfs_batch(json.loads(form))
+            if match := _LFS_UPLOAD.fullmatch(path):
+                return self._lfs_upload(match["sha256"], form.encode("utf-8", "surrogateescape"))
             with self._lock:
                 if server == "cdn":
                     return self._cdn(path, headers)
@@ -244,20 +250,46 @@ class Hub:
         return _json({"url": f"{self.url}/{repo}", "name": repo})
 
     def _upload(self, headers: dict[str, str], form: str, repo: str, what: str, revision: str) -> _Answer:
-        """Take files that are small enough to come with the commit itself."""
+        """Take a commit: small files come with it, and those in LFS were put there before."""
         with self._lock:
             one = self._repo(repo, headers)
             files = {name: file.content for name, file in one.commits.get(one.refs.get(revision, ""), {}).items()}
         if what == "preupload":
             asked = json.loads(form)["files"]
             return _json(
-                {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in asked]}
+                {
+                    "files": [
+                        {"path": f["path"], "uploadMode": _upload_mode(f["path"], f["size"]), "shouldIgnore": False}
+                        for f in asked
+                    ]
+                }
             )
         for line in map(json.loads, form.splitlines()):
             if line["key"] == "file":
                 files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            elif line["key"] == "lfsFile":
+                with self._lock:
+                    files[line["value"]["path"]] = self._lfs[line["value"]["oid"]].content
         commit = self.add(repo, files, unquote(revision))
         return _json({"success": True, "commitOid": commit, "commitUrl": f"{self.url}/{repo}/commit/{commit}"})
+
+    def _lfs_batch(self, asked: dict) -> _Answer:
+        """Say where to put the files that are not here yet."""
+        with self._lock:
+            known = set(self._lfs)
+        objects = [
+            one
+            | ({} if one["oid"] in known else {"actions": {"upload": {"href": f"{self.cdn_url}/upload/{one['oid']}"}}})
+            for one in asked["objects"]
+        ]
+        return _json({"transfer": "basic", "objects": objects})
+
+    def _lfs_upload(self, sha256: str, content: bytes) -> _Answer:
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise _RefusedError(400, "BadRequest", "the content is not that of the hash")
+        with self._lock:
+            self._lfs[sha256] = _File(f"{sha256}.bin", content)
+        return _Answer(200, {})
 
     def _repo(self, repo: str, headers: dict[str, str]) -> _Repo:
         if found := self._repos.get(repo):
@@ -308,6 +340,10 @@ class Hub:
         return _Answer(403, {"Content-Type": "application/xml"}, b"<Error><Code>AccessDenied</Code></Error>")
 
 
+def _upload_mode(name: str, size: int) -> str:
+    return "lfs" if name.endswith(LFS_SUFFIXES) or size > LFS_SIZE else "regular"
+
+
 def _json(data: object, status: int = 200, headers: dict[str, str] | None = None) -> _Answer:
     return _Answer(status, {"Content-Type": "application/json", **(headers or {})}, json.dumps(data).encode())
 
@@ -348,7 +384,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         hub = self.server.hub
-        form = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        form = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode("utf-8", "surrogateescape")
         headers = {name.lower(): value for name, value in self.headers.items()}
         path = unquote(urlsplit(self.path).path)
         fault = hub._fault(self.command, path)
@@ -374,7 +410,7 @@ class _Handler(BaseHTTPRequestHandler):
         if breaks:
             self._break_off(fault)
 
-    do_HEAD = do_POST = do_GET  # noqa: N815
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815
 
     def _send(self, answer: _Answer, fault: Fault, stop: float) -> None:
         body = bytearray(answer.body)

@@ -33,6 +33,7 @@ LAYERS = {
         for name in ("resolve", "loading", "text_model", "service", "pool", "pool_manager", "pool_models")
     ],
     "reranking": ["akidb_mlx.reranking"],
+    "quantization": ["akidb_mlx.quantization"],
     "selection": ["akidb_mlx.selection"],
     "sparse": ["akidb_mlx.sparse"],
     "multi_vector": ["akidb_mlx.multi_vector"],
@@ -83,11 +84,20 @@ BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "remote", "model_
 BELOW["reranking"] = BELOW["sparse"] = BELOW["multi_vector"] = BELOW["service"] | {"service"}
 BELOW["remote"] = {"errors", "values", "settings", "runtime", "checkpoint", "embedder", "engine"}
 BELOW["selection"] = {"errors", "values", "embedder", "model_cache"}
+BELOW["quantization"] = BELOW["service"] | {"service", "mlx"}
 BELOW["ml_funcs"] = BELOW["service"] | {"service", "entities", "summarization"}
 BELOW["embedded_db"] = BELOW["service"] | {"service", "entities", "summarization"}
 BELOW["server"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "top"}
 BELOW["stdio"] = BELOW["integrations"] = BELOW["service"] | {"service"}
-BELOW["cli"] = BELOW["server"] | {"server", "stdio", "supervision", "selection", "embedded_db", "remote"}
+BELOW["cli"] = BELOW["server"] | {
+    "server",
+    "quantization",
+    "stdio",
+    "supervision",
+    "selection",
+    "embedded_db",
+    "remote",
+}
 # The package itself re-exports names of all layers on demand.
 BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "sparse", "multi_vector", "selection"}
 

@@ -183,7 +183,7 @@ def _read_encoder(
     dtype = float_type(tensors.values()) if tensors else "float32"
     quantization = read_quantization(config_path, config, architecture)
     if tensors:
-        check_layers(config_path, quantization, tensors)
+        check_layers(config_path, quantization, tensors | reader.tensors)
     return Checkpoint(
         directory=folder,
         model_type=model_type,

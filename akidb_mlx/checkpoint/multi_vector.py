@@ -55,7 +55,7 @@ def read_multi_vector(directory: Path) -> Checkpoint:
         layout = read_colbert_layout(directory, tensors)
     check_heads(tensors)
     quantization = read_quantization(config_path, config, architecture)
-    check_layers(config_path, quantization, tensors)
+    check_layers(config_path, quantization, tensors | layout.tensors)
     most = _positions(config, encoder_config)
     max_tokens = read_max_tokens(directory, config, encoder_config, layout.transformer)
     expansion = _read_expansion(directory, config, layout, architecture, most)

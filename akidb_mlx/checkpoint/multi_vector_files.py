@@ -28,6 +28,8 @@ from akidb_mlx.errors import ModelLoadError
 
 # The length of a query in ColBERT, where no file says it.
 _QUERY_LENGTH = 32
+# The tensors of a quantised layer beside its weight.
+_PACKING = ("scales", "biases")
 # PyLate's own classes, and sentence-transformers' that do the same.
 _PYLATE = {"pylate.models.Dense.Dense": "Dense"}
 # The keys of config_sentence_transformers.json by which PyLate's files are known.
@@ -178,6 +180,7 @@ def read_colbert_layout(directory: Path, tensors: dict[str, StoredTensor]) -> La
     layer = tensors.pop("linear.weight", None)
     if layer is None or len(layer.shape) != 2:
         raise ModelLoadError(f"{directory}: linear.weight is missing, or is not a matrix")
+    packing = {f"dense.0.{part}": tensors.pop(f"linear.{part}") for part in _PACKING if f"linear.{part}" in tensors}
     markers = {"query": metadata.get("query_token_id") or "[unused0]", "document": metadata.get("doc_token_id")}
     markers["document"] = markers["document"] or "[unused1]"
     if not all(isinstance(marker, str) for marker in markers.values()):
@@ -194,7 +197,7 @@ def read_colbert_layout(directory: Path, tensors: dict[str, StoredTensor]) -> La
         skiplist=tuple(string.punctuation) if metadata.get("mask_punctuation", True) else (),
         prompts=prompts,
         markers=tuple(prompts.values()),
-        tensors={"dense.0.weight": layer},
+        tensors={"dense.0.weight": layer} | packing,
     )
 
 

@@ -53,7 +53,6 @@ def read_reranker(directory: Path) -> Checkpoint:
     layout = read_layout(directory, config)
     tensors = read_tensors(directory, architecture)
     quantization = read_quantization(config_path, config, architecture)
-    check_layers(config_path, quantization, tensors)
     others: Mapping[str, StoredTensor] = {}
     if layout.answers:
         head = Head(Pooling(("last",)))
@@ -62,6 +61,7 @@ def read_reranker(directory: Path) -> Checkpoint:
         head, scoring, others = read_score_modules(directory, config, architecture, layout, tensors)
     else:
         head, scoring = read_classifier(directory, config, encoder_config, architecture, layout, tensors)
+    check_layers(config_path, quantization, {**tensors, **others})
     prompts = layout.model.get("prompts") or {}
     if scoring.default_prompt is not None and scoring.default_prompt not in prompts:
         raise ModelLoadError(

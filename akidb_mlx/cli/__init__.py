@@ -23,6 +23,8 @@ from akidb_mlx.cli.entities import entities
 from akidb_mlx.cli.evaluate import evaluate
 from akidb_mlx.cli.export import export
 from akidb_mlx.cli.output import report, write_line
+from akidb_mlx.cli.push import push
+from akidb_mlx.cli.quantize import quantize
 from akidb_mlx.cli.rerank import rerank
 from akidb_mlx.cli.route import route
 from akidb_mlx.cli.serve import serve
@@ -70,6 +72,8 @@ for command in (
 app.command()(evaluate)
 app.command()(compare)
 app.command()(export)
+app.command()(quantize)
+app.command()(push)
 app.command()(stdio)
 app.command()(doctor)
 

@@ -91,7 +91,7 @@ class EmbeddingModel(Model):
         self._all_streams = streams
         weights = WeightReader(checkpoint, plan)
         self._encoder = build_encoder(checkpoint, weights, plan)
-        self._heads = self._build_heads(checkpoint, weights)
+        self._heads = build_all_heads(checkpoint, weights, plan, self._encoder.hidden_size)
         weights.check_complete()
         weight_bytes = weights.evaluate()
         first = next(iter(self._heads.values()))
@@ -195,20 +195,22 @@ class EmbeddingModel(Model):
         self._prefixes.move_to_end(key)
         return self._prefixes[key]
 
-    def _build_heads(self, checkpoint: Checkpoint, weights: WeightReader) -> Mapping[str, Head]:
-        """Return the head of each route, with arrays that are still lazy."""
-        plan, hidden_size = self._plan, self._encoder.hidden_size
-        if (logits := build_token_logits(checkpoint, weights, hidden_size)) is not None:
-            return {"": logits}
-        if checkpoint.sparse is not None:
-            return build_sparse_heads(checkpoint, hidden_size, weights, plan)
-        if checkpoint.multi_vector is not None:
-            return {"": TokenVectorsHead(checkpoint.multi_vector, hidden_size, weights, plan)}
-        return build_heads(checkpoint, weights, plan, hidden_size)
-
     def _forward(self, rows: TokenRows, prefix: Prefix | None) -> mx.array:
         """Return the output of a head for a batch, in float32, lazily."""
         padded = bool((rows.lengths < rows.ids.shape[1]).any())
         segments = None if rows.segments is None else mx.array(rows.segments)
         batch = TokenBatch(mx.array(rows.ids), mx.array(rows.lengths), padded, prefix, rows.unpooled, segments)
         return self._heads[rows.route](self._encoder, batch)
+
+
+def build_all_heads(
+    checkpoint: Checkpoint, weights: WeightReader, plan: ExecutionPlan, hidden_size: int
+) -> Mapping[str, Head]:
+    """Return the head of each route of a model of any kind, with arrays that are still lazy."""
+    if (logits := build_token_logits(checkpoint, weights, hidden_size)) is not None:
+        return {"": logits}
+    if checkpoint.sparse is not None:
+        return build_sparse_heads(checkpoint, hidden_size, weights, plan)
+    if checkpoint.multi_vector is not None:
+        return {"": TokenVectorsHead(checkpoint.multi_vector, hidden_size, weights, plan)}
+    return build_heads(checkpoint, weights, plan, hidden_size)

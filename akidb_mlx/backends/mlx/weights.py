@@ -65,34 +65,34 @@ class WeightReader:
         if isinstance(first, QuantizedMatrix) and not self._plan.exact:
             alike = [m for m in matrices if isinstance(m, QuantizedMatrix) and m.quantization == first.quantization]
             if len(alike) == len(matrices):
-                return Linear(self._hand_out(QuantizedMatrix.concatenate(alike)), joined_bias, self._plan.exact)
+                return self._linear(names, self._hand_out(QuantizedMatrix.concatenate(alike)), joined_bias)
         plain = [m.dequantize() if isinstance(m, QuantizedMatrix) else m for m in matrices]
         joined = self._hand_out(mx.concatenate(plain).astype(self._plan.dtype))
-        return Linear(joined, joined_bias, self._plan.exact)
+        return self._linear(names, joined, joined_bias)
 
     def split_linear(self, name: str, parts: int, outputs: int, inputs: int) -> list[Linear]:
         """Return a linear layer without bias as `parts` layers of so many of its outputs each."""
         matrix = self._matrix(name, parts * outputs, inputs)
         rows = [mx.arange(part * outputs, (part + 1) * outputs) for part in range(parts)]
         if isinstance(matrix, QuantizedMatrix) and not self._plan.exact:
-            return [Linear(self._hand_out(matrix.rows(part)), None, self._plan.exact) for part in rows]
+            return [self._linear([name], self._hand_out(matrix.rows(part))) for part in rows]
         plain = (matrix.dequantize() if isinstance(matrix, QuantizedMatrix) else matrix).astype(self._plan.dtype)
-        return [Linear(self._hand_out(plain[part]), None, self._plan.exact) for part in rows]
+        return [self._linear([name], self._hand_out(plain[part])) for part in rows]
 
     def embedding(self, name: str, rows: int, size: int) -> Embedding:
         """Return a table of vectors. A quantised one stays so: only the rows that are looked up are dequantised."""
         table = self._matrix(name, rows, size)
         if isinstance(table, QuantizedMatrix):
-            return Embedding(self._hand_out(table))
-        return Embedding(self._hand_out(table.astype(self._plan.dtype)))
+            return self._embedding(name, self._hand_out(table))
+        return self._embedding(name, self._hand_out(table.astype(self._plan.dtype)))
 
     def tied_linear(self, table: str, rows: int, size: int) -> Linear:
         """Return a linear layer without bias whose weight may be a table of vectors, which is not copied."""
         matrix = self._matrix(table, rows, size)
         if isinstance(matrix, QuantizedMatrix) and not self._plan.exact:
-            return Linear(self._hand_out(matrix), None, self._plan.exact)
+            return self._linear([table], self._hand_out(matrix))
         plain = matrix.dequantize() if isinstance(matrix, QuantizedMatrix) else matrix
-        return Linear(self._hand_out(plain.astype(self._plan.dtype)), None, self._plan.exact)
+        return self._linear([table], self._hand_out(plain.astype(self._plan.dtype)))
 
     def chosen_rows(self, name: str, rows: int, size: int, chosen: Sequence[int]) -> mx.array:
         """Return (chosen, size) float32, some rows of a layer's weight."""
@@ -122,6 +122,16 @@ class WeightReader:
         """
         self._files.clear()  # so that a stored tensor is freed once the array made of it is computed
         return evaluate_in_turns(self._handed_out)
+
+    def _linear(self, names: Sequence[str], weight: QuantizedMatrix | mx.array, bias: mx.array | None = None) -> Linear:
+        """Return a layer of the matrices of those names, or of a part of one."""
+        del names
+        return Linear(weight, bias, self._plan.exact)
+
+    def _embedding(self, name: str, table: QuantizedMatrix | mx.array) -> Embedding:
+        """Return the table of that name."""
+        del name
+        return Embedding(table)
 
     def _hand_out(self, weight: _Weight) -> _Weight:
         self._handed_out += weight.arrays if isinstance(weight, QuantizedMatrix) else [weight]

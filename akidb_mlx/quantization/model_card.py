@@ -1,0 +1,122 @@
+"""The model card of a quantised model, README.md on the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from akidb_mlx.checkpoint.files import is_file
+from akidb_mlx.checkpoint.known_keys import cut
+from akidb_mlx.errors import InvalidInputError, ModelLoadError
+from akidb_mlx.fidelity import CARD, FidelityCard, read_card
+from akidb_mlx.fidelity.measuring import stored_bytes
+from akidb_mlx.quantization.provenance import read_provenance
+from model_cache.files import find_incomplete
+
+# The entries of the original's metadata that hold for the quantised model too.
+_INHERITED = ("license", "license_name", "license_link", "language", "pipeline_tag")
+_TAGS = ("mlx", "akidb-mlx", "quantized")
+
+
+def check_publishable(folder: Path) -> FidelityCard:
+    """Return the fidelity card of a model, without which it is not published.
+
+    Raises:
+        InvalidInputError: it has none, or one that was made of other weights.
+        ModelLoadError: the card cannot be read, or files of the model are missing or damaged.
+    """
+    if not folder.is_dir():
+        raise InvalidInputError(f"{folder} is no folder")
+    card = read_card(folder)
+    remedy = f"make one with `akidb-mlx evaluate {folder} --against ORIGINAL`"
+    if card is None:
+        raise InvalidInputError(f"{folder} has no fidelity card ({CARD}), so nobody could see what it keeps: {remedy}")
+    if (found := stored_bytes(folder)) != card.weight_bytes:
+        raise InvalidInputError(
+            f"{folder / CARD} was made of weights of {card.weight_bytes} bytes, and those there have {found}: {remedy}"
+        )
+    if missing := find_incomplete(folder):
+        raise ModelLoadError(f"{folder} is incomplete: {cut(', '.join(missing))} is missing or damaged")
+    return card
+
+
+def model_card(
+    folder: Path, repo: str, card: FidelityCard, base_model: str | None = None, licence: str | None = None
+) -> str:
+    """Return the content of a README.md with metadata for the Hub.
+
+    Args:
+        folder: the quantised model, perhaps with the original's README.md.
+        repo: the repository that it is pushed to.
+        card: its fidelity card.
+        base_model: the original's repository; what its folder says if None.
+        licence: the licence by the Hub's name; what its folder says if None.
+
+    Raises:
+        InvalidInputError: the base model or the licence is nowhere to be found.
+        ModelLoadError: a file in the folder cannot be read.
+    """
+    from huggingface_hub import ModelCardData
+
+    origin = read_provenance(folder)
+    base_model = base_model or (origin.base_model if origin else None)
+    if base_model is None:
+        raise InvalidInputError(
+            f"{folder} does not say which repository it was made of: name it with --base-model org/name"
+        )
+    stated = {key: value for key, value in _read_metadata(folder).items() if key in _INHERITED and value}
+    if licence is not None:
+        stated = {key: value for key, value in stated.items() if not key.startswith("license")} | {"license": licence}
+    elif "license" not in stated and origin is not None and origin.licence is not None:
+        stated["license"] = origin.licence.lower()
+    if "license" not in stated:
+        raise InvalidInputError(
+            f"{folder} does not say its licence: state the original's with --licence, as in apache-2.0"
+        )
+    data = ModelCardData(
+        **{"pipeline_tag": "feature-extraction", **stated},
+        library_name="mlx",
+        base_model=base_model,
+        base_model_relation="quantized",
+        tags=list(_TAGS),
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n{_text(repo, base_model, card)}"
+
+
+def _text(repo: str, base_model: str, card: FidelityCard) -> str:
+    cosine, whole = card.whole.cosine, card.whole
+    rows = [
+        ("packing", card.quantization or "none"),
+        ("weights", f"{card.weight_bytes / 1e6:.1f} MB"),
+        (
+            "cosine to the original: mean, 1st percentile, worst",
+            f"{cosine.mean:.4f}, {cosine.percentile_1:.4f}, {cosine.worst:.4f}",
+        ),
+        ("recall@10 of the original's nearest neighbours", f"{whole.recall_at_10:.3f}"),
+        ("texts", f"{card.texts.count} of {card.texts.name}"),
+        *(
+            (f"Spearman, {language}", f"{one.model:.4f}, original {one.original:.4f}")
+            for language, one in whole.spearman.items()
+        ),
+    ]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return (
+        f"# {repo.partition('/')[2]}\n\n"
+        f"[{base_model}](https://huggingface.co/{base_model}), quantised for MLX with {card.software}.\n\n"
+        f'```bash\npip install akidb-mlx\nakidb-mlx embed -m {repo} "Hello, world!"\n```\n\n'
+        f"## Fidelity\n\nCompared with the original in float32, on the {card.device.upper()} in {card.precision}; "
+        f"all figures are in `{CARD}`.\n\n| quantity | value |\n| --- | --- |\n{table}\n"
+    )
+
+
+def _read_metadata(folder: Path) -> dict[str, Any]:
+    """Return the metadata of the original's model card; empty where there is none."""
+    from huggingface_hub import metadata_load
+
+    path = folder / "README.md"
+    if not is_file(path):
+        return {}
+    try:
+        return metadata_load(path) or {}
+    except Exception as error:
+        raise ModelLoadError(f"{path}: its metadata cannot be read: {cut(str(error))}") from error
