@@ -3,6 +3,9 @@
 Calls take turns: each turn starts a batch with the longest sequence of the call whose turn it is, and fills it with
 sequences of like length from all calls in the order of their turns. So a call with 100 000 texts gives way to a short
 one after a batch, many short ones share a batch, and none waits for ever.
+
+The batches of an isolated call hold no sequence of another one, and are chosen by its own sequences alone, so that the
+same texts give the same bits whatever runs beside them. Isolated calls run one after another.
 """
 
 from __future__ import annotations
@@ -169,11 +172,22 @@ class RequestQueue:
             if self.closed and not self._drained:
                 raise self._closed_error()
             self._expect_less(request, expected_tokens)
-            if sequences and not request.waiting:
+            if sequences and not request.waiting and not request.isolated:
                 self._turns.append(request)
             request.add(part, sequences, padded)
             self._tokens += sum(len(sequence.ids) for sequence in sequences)
             self._wake_owner()
+
+    def start(self, request: Request) -> None:
+        """Let an isolated call run, all of whose parts were added.
+
+        Raises:
+            ReentrantCallError: this thread is inside the queue already.
+        """
+        with self._exclusive:
+            if request.waiting and not request.future.over:
+                self._turns.append(request)
+                self._wake_owner()
 
     def wait(self, timeout: float | None, delay: float) -> bool:
         """Wait on the owner thread until something can run, or nothing more is to be run.
@@ -205,8 +219,10 @@ class RequestQueue:
             target = _FILL * limit
             batches: list[Batch[QueuedSequence]] = []
             while self._turns and len(batches) < lanes:
-                batch = self._fill(PackedBatch if packed else Batch, limit, target, token_budget // _PADDING_SHARE)
-                if batch.full:  # lanes that have as much to do are done together
+                first = self._next()
+                bounds = (token_budget, _FILL * token_budget) if first.isolated else (limit, target)
+                batch = self._fill(first, PackedBatch if packed else Batch, *bounds, token_budget // _PADDING_SHARE)
+                if batch.full and not first.isolated:  # lanes that have as much to do are done together
                     limit, target = max(limit, batch.padded_tokens), batch.padded_tokens
                 batches.append(batch)
             return batches
@@ -235,25 +251,32 @@ class RequestQueue:
         for request in requests:
             request.fail(error)
 
+    def _next(self) -> Request:
+        """Return the call whose turn it is; of isolated ones, the oldest."""
+        first = self._turns[0]
+        if not first.isolated:
+            return first
+        return min((request for request in self._turns if request.isolated), key=lambda one: one.deadline.began)
+
     def _fill(
-        self, kind: type[Batch[QueuedSequence]], limit: int, target: float, most_padding: int
+        self, first: Request, kind: type[Batch[QueuedSequence]], limit: int, target: float, most_padding: int
     ) -> Batch[QueuedSequence]:
         """Return the batch of the call whose turn it is."""
-        first = self._turns[0]
         key, longest = max(first.waiting, key=lambda place: place[1])
         batch = kind(key, longest, limit, target, most_padding)
-        lengths = {length for request in self._turns for other, length in request.waiting if other == key}
+        sharing = [first] if first.isolated else [request for request in self._turns if not request.isolated]
+        lengths = {length for request in sharing for other, length in request.waiting if other == key}
         for length in sorted(lengths, reverse=True):
-            if length <= longest and not self._add_all(batch, length):
+            if length <= longest and not self._add_all(batch, length, sharing):
                 break
         self._turns.rotate(-1)
         for request in [request for request in self._turns if not request.waiting]:
             self._turns.remove(request)
         return batch
 
-    def _add_all(self, batch: Batch[QueuedSequence], length: int) -> bool:
-        """Add the sequences of this length, of all calls in turn; return False when the batch takes no more."""
-        for request in self._turns:
+    def _add_all(self, batch: Batch[QueuedSequence], length: int, sharing: list[Request]) -> bool:
+        """Add the sequences of this length, of calls in turn; return False when the batch takes no more."""
+        for request in sharing:
             sequences = request.waiting.get((batch.key, length))
             while sequences:
                 if not batch.add(sequences[0]):
@@ -312,7 +335,8 @@ class RequestQueue:
             self._expect_less(request, request.expected_tokens)
             if request.waiting:
                 self._tokens -= sum(len(one.ids) for waiting in request.waiting.values() for one in waiting)
-                self._turns.remove(request)
+                if request in self._turns:  # an isolated call may not have begun
+                    self._turns.remove(request)
             request.release()
             self._on_end(request)
             if self.finished:
