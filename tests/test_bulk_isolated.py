@@ -66,19 +66,39 @@ def test_an_isolated_call_has_the_same_batches_whatever_waits_beside_it():
     assert {first for batch in alone for first, _ in batch} == {1}
 
 
-def test_isolated_calls_run_one_after_another():
+def test_isolated_calls_run_one_after_another_and_others_have_turns_between():
     engine = start(Watched)
     engine.model.open.clear()
     call(engine, [9] * 64)
     assert engine.model.entered.wait(5)
-    calls = [isolated(engine, [[owner] * 60] * 1 + [[owner] * 50, [owner] * 40]) for owner in (3, 4)]
-    for opened in reversed(calls):
+    calls = [isolated(engine, [[owner] * length for length in range(30, 60)]) for owner in (3, 4)]
+    for opened in calls:
         opened.end()
+    other = call(engine, [2] * 50)
     engine.model.open.set()
     for opened in calls:
         opened.future.result(5)
     owners = [batch[0][0] for batch in engine.model.batches if batch[0][0] != 9]
-    assert owners == sorted(owners), "the older of two isolated calls is finished first"
+    assert [owner for owner in owners if owner != 2] == sorted(owner for owner in owners if owner != 2)
+    assert owners.index(2) == 3, "after one step of three lanes"
+    assert other.result(5)
+    stop(engine)
+
+
+def test_a_step_of_an_isolated_call_holds_nothing_else():
+    """The number of batches in a step decides how many threads compute a matrix product, and so the last bits."""
+    engine = start(Watched)
+    engine.model.open.clear()
+    call(engine, [9] * 64)
+    assert engine.model.entered.wait(5)
+    opened = isolated(engine, [[1] * length for length in range(57, 64)])
+    opened.end()
+    other = call(engine, *([[2, number] * 25 for number in range(9)]))
+    engine.model.open.set()
+    assert opened.future.result(5).tolist() == [[length, 1] for length in range(57, 64)]
+    assert other.result(5)
+    mine = [run for run in engine.model.runs if any(length in range(57, 64) for batch in run for length in batch)]
+    assert [len(run) for run in mine] == [3, 3, 1]
     stop(engine)
 
 
