@@ -39,6 +39,7 @@ LAYERS = {
     "summarization": ["akidb_mlx.summarization"],
     "remote": ["akidb_mlx.remote"],
     "ml_funcs": ["akidb_mlx.ml_funcs"],
+    "bulk": ["akidb_mlx.bulk"],
     "supervision": ["akidb_mlx.supervision"],
     "stdio": ["akidb_mlx.stdio"],
     "integrations": ["akidb_mlx.integrations"],
@@ -79,18 +80,20 @@ BELOW["service"] = _LIBRARY | {"model_cache"}
 BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "model_cache", "mlx", "mlx_lm"}
 BELOW["reranking"] = BELOW["sparse"] = BELOW["multi_vector"] = BELOW["service"] | {"service"}
 BELOW["remote"] = {"errors", "values", "settings", "runtime", "checkpoint", "embedder", "engine"}
+BELOW["bulk"] = BELOW["service"] | {"service"}
 BELOW["selection"] = {"errors", "values", "embedder", "model_cache"}
 BELOW["ml_funcs"] = BELOW["service"] | {"service", "entities", "summarization"}
 BELOW["embedded_db"] = BELOW["service"] | {"service", "entities", "summarization"}
 BELOW["server"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "top"}
 BELOW["stdio"] = BELOW["integrations"] = BELOW["service"] | {"service"}
-BELOW["cli"] = BELOW["server"] | {"server", "stdio", "supervision", "selection", "embedded_db", "remote"}
+BELOW["cli"] = BELOW["server"] | {"server", "stdio", "supervision", "selection", "embedded_db", "remote", "bulk"}
 # The package itself re-exports names of all layers on demand.
 BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "sparse", "multi_vector", "selection"}
 
 HEAVY = (
     *("transformers", "torch", "mlx", "mlx_lm", "spacy", "numpy", "tokenizers", "pydantic", "starlette", "uvicorn"),
     *("sklearn", "scipy", "openai", "onnxruntime", "onnx", "apsw", "psycopg"),
+    *("pyarrow", "fsspec", "ray"),
 )
 
 

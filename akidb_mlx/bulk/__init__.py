@@ -1,8 +1,8 @@
 """Files of any size into vectors, in shards that an interrupted job does not compute again.
 
-    from akidb_mlx.bulk import embed_files
+from akidb_mlx.bulk import embed_files
 
-    embed_files(["texts.parquet"], column="text", output="vectors", model="minilm-l6-v2")
+embed_files(["texts.parquet"], column="text", output="vectors", model="minilm-l6-v2")
 """
 
 from __future__ import annotations

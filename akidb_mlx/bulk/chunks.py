@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 
 from akidb_mlx.bulk.block import Block
+from akidb_mlx.bulk.inputs import reading
 from akidb_mlx.bulk.options import BulkOptions
 from akidb_mlx.bulk.reports import Rejected
 from akidb_mlx.bulk.shards import Segment, Shard, open_source
-from akidb_mlx.bulk.inputs import reading
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.options import shown
 from akidb_mlx.texts import check_string
@@ -100,9 +100,7 @@ def _read_rows(shard: Shard, options: BulkOptions, schema: pa.Schema) -> Iterato
         first += segment.stop - segment.start
 
 
-def _check(
-    block: Block, segment: Segment, first: int, shard: int, options: BulkOptions, schema: pa.Schema
-) -> Chunk:
+def _check(block: Block, segment: Segment, first: int, shard: int, options: BulkOptions, schema: pa.Schema) -> Chunk:
     """Return the rows of a block that can be embedded."""
     path = segment.file.path
     rejected = [Rejected(shard, path, row + 1, reason) for row, reason in block.errors]
@@ -115,7 +113,9 @@ def _check(
         elif text is None and options.on_null == "skip":
             skipped += 1
         elif text is None:
-            raise InvalidInputError(f"{path}, row {block.rows[index] + 1}: there is no text; leave such rows out with skip")
+            raise InvalidInputError(
+                f"{path}, row {block.rows[index] + 1}: no text; leave such rows out with on_null skip"
+            )
         elif reason := _flaw(text):
             rejected.append(Rejected(shard, path, block.rows[index] + 1, reason))
         else:
@@ -187,7 +187,7 @@ def _convert(values: Any, to: pa.Field, is_id: bool) -> tuple[pa.Array, dict[int
             try:
                 pieces.append(convert(values[index : index + 1]))
             except (pa.ArrowException, UnicodeError, OverflowError, TypeError, ValueError):
-                flaws[index] = f"its {to.name} does not fit the type {to.type} of the first rows: {shown(values[index])}"
+                flaws[index] = f"its {to.name} is no {to.type}, the type of the first rows: {shown(values[index])}"
                 pieces.append(pa.nulls(1, to.type))
         array = pa.concat_arrays(pieces)
     if is_id and array.null_count:

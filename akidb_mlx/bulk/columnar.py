@@ -37,7 +37,7 @@ class ParquetFile(SourceFile):
     def count(self, marks: range) -> tuple[int, dict[int, int]]:
         """Return the number of rows, which the footer holds; see `SourceFile`."""
         rows = self._parquet.metadata.num_rows
-        return rows, dict.fromkeys((0, *(mark for mark in marks if mark < rows)), 0)
+        return rows, dict.fromkeys((0, *range(marks.start, rows, marks.step)), 0)
 
     def blocks(self, start: int, stop: int, offset: int, names: list[str]) -> Iterator[Block]:
         """Yield rows; see `SourceFile`."""
@@ -74,7 +74,7 @@ class ArrowFile(SourceFile):
     def count(self, marks: range) -> tuple[int, dict[int, int]]:
         """Count the rows of all record batches; see `SourceFile`."""
         rows = sum(batch.num_rows for batch in self._batches())
-        return rows, dict.fromkeys((0, *(mark for mark in marks if mark < rows)), 0)
+        return rows, dict.fromkeys((0, *range(marks.start, rows, marks.step)), 0)
 
     def blocks(self, start: int, stop: int, offset: int, names: list[str]) -> Iterator[Block]:
         """Yield rows; see `SourceFile`."""

@@ -73,7 +73,7 @@ def _hash(value: Any) -> bytes:
     return blake2b(repr(value).encode("utf-8", "replace"), digest_size=_HASH_BYTES).digest()
 
 
-def _sort_into(buckets: list[BinaryIO], entries: np.ndarray[Any, Any]) -> None:
+def _sort_into(buckets: Sequence[BinaryIO], entries: np.ndarray[Any, Any]) -> None:
     numbers = (entries["low"] % _BUCKETS).astype(np.int64)
     order = np.argsort(numbers, kind="stable")
     ends = np.searchsorted(numbers[order], np.arange(_BUCKETS), side="right")

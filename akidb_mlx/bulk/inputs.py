@@ -137,7 +137,7 @@ def _expand(system: Any, path: str, name: str, output: Path) -> list[str]:
     elif any(sign in name for sign in "*?["):
         paths = [one for one in system.glob(path) if system.isfile(one)]
     else:
-        raise InvalidInputError(f"{name} does not exist: name a file, a folder, a pattern as 'texts/*.parquet', or a URL")
+        raise InvalidInputError(f"{name} does not exist: name a file, a folder, a pattern or a URL")
     if isinstance(system, LocalFileSystem):
         own = output.resolve()
         paths = [one for one in paths if own not in Path(one).resolve().parents]

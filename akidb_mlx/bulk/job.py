@@ -20,7 +20,7 @@ from akidb_mlx.bulk.manifest import FORMAT, VERSION, JobFolder, ShardRecord, che
 from akidb_mlx.bulk.models import call_options, choose_ranges, identify, parse_ranges, sample_texts
 from akidb_mlx.bulk.options import DEFAULT_MAX_REJECTED, DEFAULT_SHARD_ROWS, BulkEngine, BulkOptions, parse_bulk_options
 from akidb_mlx.bulk.pipeline import JobPlan, Written, embed_shards
-from akidb_mlx.bulk.reports import BulkSummary, Listener, Rejected
+from akidb_mlx.bulk.reports import BulkSummary, Event, Listener, Rejected
 from akidb_mlx.bulk.shards import Shard, find_schema, plan_shards
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.options import shown
@@ -51,7 +51,7 @@ def embed_files(
     engine: str = "local",
     device: str | None = None,
     backend: str | None = None,
-    listener: Listener = lambda event: None,
+    listener: Listener | None = None,
 ) -> BulkSummary:
     """Embed a column of files, and write the vectors in shards.
 
@@ -127,7 +127,7 @@ def embed_files(
             folder.clear()
         manifest = _begin(service, folder, files, counts, shards, options, schema)
         plan = JobPlan(folder.path.resolve(), options, schema, parse_ranges(manifest["ranges"]))
-        job = _Job(folder, manifest, shards, options, listener)
+        job = _Job(folder, manifest, shards, options, listener or _ignore)
         if engine == "ray":
             name = service.model_name
             if owned:
@@ -210,9 +210,7 @@ class _Job:
         self._open += one.rejected
         for row in one.rejected:
             self.listener({"event": "rejected", **row.as_json()})
-        self.listener(
-            {"event": "progress", "rows": one.read, "tokens": one.tokens, "truncated": one.truncated}
-        )
+        self.listener({"event": "progress", "rows": one.read, "tokens": one.tokens, "truncated": one.truncated})
         if one.record is not None:
             self._note(one.record)
         self._check_refused()
@@ -227,13 +225,18 @@ class _Job:
         if self._refused > self.options.max_rejected:
             last = f"; the last: {one.file}, row {one.row}: {one.reason}" if (one := self._last()) else ""
             raise InvalidInputError(
-                f"{self._refused} rows were refused, and max_rejected is {self.options.max_rejected}{last}; they are in "
-                f"{self.folder.path / 'rejected.jsonl'}: mend them and begin anew, or go on with a larger max_rejected"
+                f"{self._refused} rows were refused, and max_rejected is {self.options.max_rejected}{last}; "
+                f"they are in {self.folder.path / 'rejected.jsonl'}: mend them and begin anew, or go on with a larger "
+                "max_rejected"
             )
 
     def _last(self) -> Rejected | None:
         every = [*(row for record in self._records.values() for row in record.rejected), *self._open]
         return every[-1] if every else None
+
+
+def _ignore(event: Event) -> None:
+    """Take an event that nobody asked for."""
 
 
 def _begin(

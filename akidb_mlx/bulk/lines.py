@@ -152,7 +152,9 @@ class SeparatedFile(SourceFile):
             lines = LineReader(stream)
             header = next(self._rows(lines), None)
             if header is None:
-                raise InvalidInputError(f"{file.path} is empty: a {file.format.upper()} file begins with a row of names")
+                raise InvalidInputError(
+                    f"{file.path} is empty: a {file.format.upper()} file begins with a row of names"
+                )
             self._header, self.first_offset = header[0], lines.offset
 
     @property
@@ -171,7 +173,7 @@ class SeparatedFile(SourceFile):
         rows = 0
         with open_stream(self.file, self.first_offset) as stream:
             lines = LineReader(stream, self.first_offset)
-            for rows, (_, end) in enumerate(self._rows(lines), 1):  # noqa: B007 - it is the result
+            for rows, (_, end) in enumerate(self._rows(lines), 1):
                 if rows in marks:
                     offsets[rows] = end
         return rows, offsets

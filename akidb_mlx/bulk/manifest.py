@@ -1,9 +1,9 @@
 """The manifest of a job, and the records of the shards that are done.
 
-    DIR/shard-000000.parquet …   the shards, each from the moment when all of it is on the disk
-    DIR/manifest.json            the job; written when it begins, when it stops and when it is complete
-    DIR/rejected.jsonl           the rows that were refused, likewise
-    DIR/.work/                   a record of each shard that is done, and files that are being written; until the end
+DIR/shard-000000.parquet …   the shards, each from the moment when all of it is on the disk
+DIR/manifest.json            the job; written when it begins, when it stops and when it is complete
+DIR/rejected.jsonl           the rows that were refused, likewise
+DIR/.work/                   a record of each shard that is done, and files that are being written; until the end
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
             changed = [key for key in then if then[key] != there.get(key)]
             detail = ", ".join(f"{key} was {shown(then[key])} and is {shown(there.get(key))}" for key in changed)
         raise InvalidInputError(
-            f"{name} changed since this job was begun: {detail}; restore it, begin anew with fresh, or name another output"
+            f"{name} changed since this job was begun: {detail}; restore it, begin anew with fresh, or elsewhere"
         )
 
 

@@ -101,8 +101,10 @@ def embed_shards(service: EmbeddingService, shards: Iterable[Shard], plan: JobPl
                 yield written.popleft().result()
                 calls.popleft()
         finally:
-            for future in (*reading, *written):
-                future.cancel()
+            for read in reading:
+                read.cancel()
+            for write in written:
+                write.cancel()
             for call in calls:
                 call.future.cancel()
             writer.submit(output.drop).result()
@@ -172,9 +174,7 @@ class _Output:
         record = None
         with writing(self._folder.path):
             if self._writer is None:
-                self._writer = ShardWriter(
-                    self._folder, call.shard, self._plan.options, self._plan.schema, self._width
-                )
+                self._writer = ShardWriter(self._folder, call.shard, self._plan.options, self._plan.schema, self._width)
             self._writer.write(chunk, batch)
             if last:
                 record = self._writer.publish()

@@ -13,7 +13,8 @@ import numpy as np
 
 from akidb_mlx.bulk.manifest import ShardRecord, check_unchanged
 from akidb_mlx.bulk.models import identify
-from akidb_mlx.bulk.pipeline import JobPlan, Written, embed_shards as embed_locally
+from akidb_mlx.bulk.pipeline import JobPlan, Written
+from akidb_mlx.bulk.pipeline import embed_shards as embed_locally
 from akidb_mlx.bulk.shards import Shard
 from akidb_mlx.errors import ConfigurationError
 from akidb_mlx.service import EmbeddingService
@@ -86,8 +87,9 @@ def embed_shards(shards: list[Shard], plan: JobPlan, model: WorkerModel) -> Iter
         ray.init(log_to_driver=False)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    services = gpus or sum(node["Alive"] for node in ray.nodes())
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    gpus = int(resources.get("GPU", 0))
+    services = gpus or sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
     items = [{"shard": pickle.dumps(shard)} for shard in shards]
     records = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         ShardEmbedder,

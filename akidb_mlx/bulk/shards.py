@@ -79,9 +79,7 @@ def find_schema(files: Sequence[InputFile], options: BulkOptions) -> pa.Schema:
         for name in (options.column, *options.columns):
             if name not in source.names:
                 hint = f"; the lines of a text file are its column {TEXT_COLUMN!r}" * (file.format == "text")
-                raise InvalidInputError(
-                    f"{file.path} has no column {shown(name)}; it has {_few(source.names)}{hint}"
-                )
+                raise InvalidInputError(f"{file.path} has no column {shown(name)}; it has {_few(source.names)}{hint}")
         if file.format in ("parquet", "arrow") and not _holds_text(kind := source.type_of(options.column)):
             raise InvalidInputError(f"{file.path}: the column {shown(options.column)} holds {kind}, and no texts")
         if not fields:
@@ -131,7 +129,10 @@ def _holds_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return _holds_text(kind.value_type)
     return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind)
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_null(kind)
     )
 
 

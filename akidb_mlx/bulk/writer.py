@@ -64,14 +64,17 @@ class ShardWriter:
         else:
             value = pa.field("item", _TYPES[options.dtype], nullable=False)
             fields.append(pa.field("embedding", pa.list_(value, width), nullable=False))
-        fields += [pa.field("token_count", pa.int32(), nullable=False), pa.field("truncated", pa.bool_(), nullable=False)]
+        fields += [
+            pa.field("token_count", pa.int32(), nullable=False),
+            pa.field("truncated", pa.bool_(), nullable=False),
+        ]
         self._schema = pa.schema(fields)
         others = [name for name in self._schema.names if name != "embedding"]
         # Vectors neither shrink nor repeat, and bounds of their values tell nobody anything.
         self._parquet = pq.ParquetWriter(
             self._begin("parquet"),
             self._schema,
-            compression={name: "zstd" for name in others} | {"embedding.list.element": "none"},
+            compression=dict.fromkeys(others, "zstd") | {"embedding.list.element": "none"},
             use_dictionary=others,
             write_statistics=others,
         )

@@ -18,6 +18,7 @@ from akidb_mlx.cli.catalog import models as show_catalog
 from akidb_mlx.cli.database import database
 from akidb_mlx.cli.doctor import doctor
 from akidb_mlx.cli.embed import embed
+from akidb_mlx.cli.embed_files import embed_files
 from akidb_mlx.cli.entities import entities
 from akidb_mlx.cli.export import export
 from akidb_mlx.cli.output import report, write_line
@@ -43,6 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(embed)
+app.command()(embed_files)
 app.command()(rerank)
 app.command()(entities)
 app.command()(summarize)
