@@ -6,6 +6,8 @@ import json
 import os
 import resource
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +18,13 @@ pytest.importorskip("fsspec")
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from akidb_mlx.bulk import embed_files
+from akidb_mlx.bulk import embed_files, writer
 from akidb_mlx.bulk import lines as bulk_lines
-from akidb_mlx.bulk import pipeline, writer
 from akidb_mlx.errors import ConfigurationError, InvalidInputError
 from tests.support import GOLDENS
 
-WORDS = "the ledger of a small harbour town holds names debts ships and weather".split()
+ROOT = Path(__file__).parent.parent
+WORDS = ["the", "ledger", "of", "a", "small", "harbour", "town", "holds", "names", "debts", "ships", "and", "weather"]
 ROWS = 300
 BODIES = [" ".join(WORDS[: 1 + row % 12]) + f" {row % 250}" for row in range(ROWS)]
 TABLE = {"key": [f"k{row}" for row in range(ROWS)], "body": BODIES, "year": [1800 + row % 90 for row in range(ROWS)]}
@@ -166,7 +168,7 @@ def test_npy_holds_the_vectors_beside_the_rows(model, tmp_path):
     assert [len(array) for array in arrays] == [64] * 4 + [44]
 
 
-class Ended(Exception):
+class EndedError(Exception):
     pass
 
 
@@ -177,7 +179,7 @@ def end_after(chunks):
     def listen(event):
         left[0] -= event["event"] == "progress"
         if left[0] < 0:
-            raise Ended
+            raise EndedError
 
     return listen
 
@@ -187,7 +189,7 @@ def run_in_pieces(path, output, model, **options):
     for chunks in range(20):
         try:
             return embed_files([path], output=output, model=model, listener=end_after(chunks), **options)
-        except Ended:
+        except EndedError:
             assert not list(output.glob("**/*.partial"))
     raise AssertionError("it never came to its end")
 
@@ -219,7 +221,7 @@ def test_a_shard_that_is_gone_or_cut_is_made_again(model, tmp_path):
 
 def test_another_model_option_or_input_is_refused_by_name(model, service, tmp_path):
     path, output = write(tmp_path / "a.parquet"), tmp_path / "out"
-    with pytest.raises(Ended):
+    with pytest.raises(EndedError):
         embed_files([path], output=output, model=model, listener=end_after(1), **OPTIONS)
     for change, message in (
         ({"model": service("tiny-roberta")}, "the model changed.*architecture was 'bert'"),
@@ -292,7 +294,7 @@ def test_bad_rows_go_to_the_rejected_and_the_job_goes_on(model, tmp_path, monkey
     before = content(output)
     run_in_pieces(path, tmp_path / "pieces", model, **options)
     assert content(tmp_path / "pieces") == before
-    with pytest.raises(InvalidInputError, match="8 rows were refused, and max_rejected is 7; the last: .*row 14"):
+    with pytest.raises(InvalidInputError, match=r"8 rows were refused, and max_rejected is 7; the last: .*row 14"):
         embed_files([path], output=tmp_path / "few", model=model, max_rejected=7, **options)
     assert len(refused(tmp_path / "few")) == 8
     embed_files([path], output=tmp_path / "few", model=model, max_rejected=8, **options)
@@ -315,6 +317,17 @@ def test_bytes_that_are_not_utf8_refuse_their_row_only(model, tmp_path):
     embed_files([tmp_path / "b.parquet"], output=tmp_path / "b", model=model, column="body")
     assert [one["reason"] for one in refused(tmp_path / "b")] == ["its text is not UTF-8"]
     assert shards(tmp_path / "b")["id"].to_pylist() == [0]
+
+
+def test_quotation_marks_that_are_not_in_order_refuse_their_row(model, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('text\none\n"two" and more\n"three, and ""more"""\n"never closed\nand on\n')
+    embed_files([path], output=tmp_path / "out", model=model)
+    assert shards(tmp_path / "out")["id"].to_pylist() == [0, 2]
+    assert [(one["row"], one["reason"][:30]) for one in refused(tmp_path / "out")] == [
+        (2, "its quotation marks are not in"),
+        (4, "its quotation marks are not in"),
+    ]
 
 
 def test_a_text_that_is_too_long_is_refused_where_errors_are_asked_for(model, tmp_path):
@@ -348,14 +361,13 @@ def test_a_line_that_is_too_long_is_passed_over(model, tmp_path, monkeypatch):
         ("a.parquet", None, {}, r"a\.parquet cannot be read: .*Parquet"),
         ("a.arrow", b"ARROW1\0\0 and no more", {}, r"a\.arrow cannot be read"),
         ("a.jsonl.gz", b"not gzip", {}, r"a\.jsonl\.gz cannot be read"),
-        ("a.csv", b"", {}, "begins with a row of names"),
+        ("a.csv", b"", {}, "does not begin with a row of names"),
         ("a.csv", b"name,body\n", {}, "no column 'text'; it has 'name', 'body'"),
         ("a.csv", b"text\n", {}, "no rows in .*a.csv"),
         ("a.jsonl", b'{"name": 1}\n', {}, "no column 'text'; it has 'name'"),
         ("a.txt", b"a\n", {"column": "body"}, "no column 'body'; it has 'text'; the lines of a text file"),
         ("a.txt", b"", {}, "no rows"),
         ("a.dat", b"a\n", {}, "does not say how it holds rows; known are .parquet"),
-        ("a.csv", b'text\n"never closed\nand on\n', {}, ""),
         (
             "a.jsonl",
             b'{"text": "a", "n": 1}\n{"text": "b", "n": 2}\n{"text": "c", "n": 1}\n',
@@ -375,9 +387,112 @@ def test_what_cannot_be_read_or_done_is_refused_by_name(name, content, options, 
     if content is None:
         content = write(tmp_path / "whole.parquet").read_bytes()[:-200]
     path.write_bytes(content)
-    if not message:
-        assert embed_files([path], output=tmp_path / "out", model=model).embedded == 1, "the cell ends with the file"
-        return
     with pytest.raises(InvalidInputError, match=message):
         embed_files([path], output=tmp_path / "out", model=model, **options)
     assert not list(tmp_path.glob("out/shard-*"))
+
+
+# An output that cannot be written, and a process that dies.
+
+
+def test_an_output_that_cannot_be_written_is_refused_by_name(model, tmp_path):
+    path = write(tmp_path / "a.parquet")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(ConfigurationError, match=r"output .*file cannot be written"):
+        embed_files([path], output=tmp_path / "file", model=model, **OPTIONS)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "shard-000000.parquet").write_text("of somebody else")
+    for fresh in (False, True):
+        with pytest.raises(ConfigurationError, match="holds shards and no manifest"):
+            embed_files([path], output=foreign, model=model, fresh=fresh, **OPTIONS)
+    assert (foreign / "shard-000000.parquet").read_text() == "of somebody else"
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "manifest.json").write_text("{")
+    with pytest.raises(ConfigurationError, match=r"manifest\.json cannot be read"):
+        embed_files([path], output=tmp_path / "damaged", model=model, **OPTIONS)
+
+    def again(event):
+        if event["event"] == "begin":
+            with pytest.raises(ConfigurationError, match="another job is writing it"):
+                embed_files([path], output=tmp_path / "out", model=model, **OPTIONS)
+
+    embed_files([path], output=tmp_path / "out", model=model, listener=again, **OPTIONS)
+
+
+def test_a_full_disk_ends_the_job_and_publishes_nothing_half(model, tmp_path, monkeypatch):
+    """A limit on the size of files stands for a full disk: the system itself refuses to write on."""
+    path, output = write(tmp_path / "a.parquet"), tmp_path / "out"
+    embed_files([path], output=tmp_path / "whole", model=model, **OPTIONS)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, hard))
+        with pytest.raises(ConfigurationError, match=r"output .*out cannot be written: .*what is done is kept"):
+            embed_files([path], output=output, model=model, **OPTIONS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)
+    assert not list(output.glob("shard-*"))
+    assert not list(output.glob("**/*.partial"))
+
+    def fail_sync(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "sync", fail_sync)
+        with pytest.raises(ConfigurationError, match="No space left on device"):
+            embed_files([path], output=output, model=model, **OPTIONS)
+    assert not list(output.glob("shard-*"))
+    embed_files([path], output=output, model=model, **OPTIONS)
+    assert content(output) == content(tmp_path / "whole")
+
+
+JOB = """
+import sys
+from akidb_mlx import EmbeddingService
+from akidb_mlx.bulk import chunks, embed_files
+chunks.CHUNK_ROWS = 20
+with EmbeddingService(sys.argv[3], device="cpu") as model:
+    print("begun", flush=True)
+    options = dict(column="body", id_column="key", keep=["year"], shard_rows=40)
+    embed_files([sys.argv[1]], output=sys.argv[2], model=model, **options)
+"""
+
+
+def run_until_killed(path, output, seconds):
+    """Run the job in a process that is killed after some seconds, counted from its begin; return whether it was."""
+    arguments = [sys.executable, "-c", JOB, str(path), str(output), str(GOLDENS / "tiny-bert")]
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    ) as job:
+        assert job.stdout.readline() == "begun\n"
+        try:
+            assert job.wait(seconds) == 0
+        except subprocess.TimeoutExpired:
+            job.kill()
+            return True
+    return False
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_process_that_is_killed_leaves_whole_shards_and_in_the_end_the_same_bytes(
+    kills, model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("akidb_mlx.bulk.chunks.CHUNK_ROWS", 20)
+    table = {**TABLE, "body": [None if row % 41 == 0 else body for row, body in enumerate(BODIES)]}
+    path = write(tmp_path / "a.parquet", table)
+    options = {**OPTIONS, "shard_rows": 40}
+    embed_files([path], output=tmp_path / "whole", model=model, **options)
+    whole = content(tmp_path / "whole")
+    random = np.random.default_rng(22)
+    killed = jobs = 0
+    while killed < kills:
+        output = tmp_path / f"job-{jobs}"
+        jobs += 1
+        while killed < kills and run_until_killed(path, output, random.uniform(0, 0.2)):
+            killed += 1
+            for shard in output.glob("shard-*"):
+                assert shard.read_bytes() == whole[shard.name]
+        embed_files([path], output=output, model=model, **options)
+        assert content(output) == whole

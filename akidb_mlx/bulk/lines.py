@@ -23,6 +23,7 @@ _BLOCK_ROWS, _BLOCK_BYTES = 1024, 4 << 20
 # Rows at the beginning of a file that tell its columns and their types.
 _SAMPLE_ROWS = 1000
 TEXT_COLUMN = "text"
+_END = ["the end"]
 # The line that a longer one is read as.
 _TOO_LONG = b"\x1etoo long"
 _REASON_TOO_LONG = f"its line is longer than {LONGEST_LINE >> 20} MB"
@@ -151,9 +152,9 @@ class SeparatedFile(SourceFile):
         with open_stream(file) as stream:
             lines = LineReader(stream)
             header = next(self._rows(lines), None)
-            if header is None:
+            if header is None or isinstance(header[0], csv.Error):
                 raise InvalidInputError(
-                    f"{file.path} is empty: a {file.format.upper()} file begins with a row of names"
+                    f"{file.path} does not begin with a row of names, as a {file.format.upper()} file must"
                 )
             self._header, self.first_offset = header[0], lines.offset
 
@@ -185,7 +186,9 @@ class SeparatedFile(SourceFile):
         block, size = Block.empty(names), 0
         with open_stream(self.file, offset) as stream:
             for row, (values, _) in zip(range(start, stop), self._rows(LineReader(stream, offset)), strict=False):
-                if values and values[0] == _TOO_LONG.decode():
+                if isinstance(values, csv.Error):
+                    block.refuse(row, f"its quotation marks are not in order: {values}")
+                elif values[0] == _TOO_LONG.decode():
                     block.refuse(row, _REASON_TOO_LONG)
                 elif len(values) != width:
                     block.refuse(row, f"it has {len(values)} values, and the first row names {width}")
@@ -197,8 +200,8 @@ class SeparatedFile(SourceFile):
                     block, size = Block.empty(names), 0
         yield block
 
-    def _rows(self, lines: LineReader) -> Iterator[tuple[list[str], int]]:
-        """Yield the values of each row that has any, and where the next one begins.
+    def _rows(self, lines: LineReader) -> Iterator[tuple[list[str] | csv.Error, int]]:
+        """Yield the values of each row that has any, or the fault of its quoting, and where the next one begins.
 
         Bytes that are not UTF-8 become lone surrogates, so that their row is refused and no other.
         """
@@ -206,16 +209,15 @@ class SeparatedFile(SourceFile):
         decoded = (line.decode("utf-8", "surrogateescape") + "\n" for line in lines)
         if not lines.offset:
             decoded = (line.removeprefix("\ufeff") if not number else line for number, line in enumerate(decoded))
-        reader = csv.reader(decoded, delimiter=self._delimiter)
-        try:
-            for row in reader:
-                if row:
+        reader = csv.reader(decoded, delimiter=self._delimiter, strict=True)
+        while True:
+            try:
+                if row := next(reader, _END):
+                    if row is _END:
+                        return
                     yield row, lines.offset
-        except csv.Error as error:
-            raise InvalidInputError(
-                f"{self.file.path}: {error}, in what begins near byte {lines.offset}; is there a quotation mark that "
-                "nothing closes?"
-            ) from error
+            except csv.Error as error:
+                yield error, lines.offset
 
 
 def infer_type(values: list[Any]) -> pa.DataType:

@@ -184,8 +184,11 @@ class JobFolder:
         """Delete the files that were being written when a job was ended."""
         with writing(self.path):
             for path in self.work.iterdir():
-                if path.suffix == ".partial":
-                    path.unlink()
+                if path.suffix == ".partial" or path.name.startswith("."):
+                    _delete(path)
+            for name in (_MANIFEST, _REJECTED):
+                for path in self.path.glob(f".{name}.*"):
+                    _delete(path)
 
     def drop_work(self) -> None:
         """Delete the records of a job that is complete: its manifest has them all."""
@@ -196,7 +199,7 @@ class JobFolder:
     def _clear_work(self) -> None:
         for path in self.work.iterdir():
             if path.name != _LOCK:
-                path.unlink()
+                _delete(path)
 
     def _holds_foreign_shards(self) -> bool:
         return not (self.path / _MANIFEST).exists() and any(self.path.glob("shard-*"))
@@ -222,6 +225,13 @@ def writing(path: Path) -> Iterator[None]:
         raise ConfigurationError(
             f"output {path} cannot be written: {reason}; what is done is kept, and the same job goes on from there"
         ) from error
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

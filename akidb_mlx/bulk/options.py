@@ -90,7 +90,7 @@ def parse_bulk_options(
         )
     if taken := sorted(set(named) & set(ADDED_COLUMNS)):
         raise InvalidInputError(f"the output has a column {shown(taken[0])} of its own: rename that of the input")
-    choices: tuple[tuple[str, object, tuple[str, ...]], ...] = (
+    choices: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ("format", format, get_args(BulkFormat)),
         ("dtype", dtype, get_args(BulkDtype)),
         ("on_overflow", on_overflow, OVERFLOW_POLICIES),
