@@ -149,6 +149,18 @@ class EmbeddingService(RunningModel, Embedder):
             A future. Cancelling it drops what has not run; it can be cancelled until it is done. Callbacks added to it
             run on the thread that owns the model: they must be short, and a call that waits is refused there.
         """
+        return self._submit(texts, options, isolated=False)
+
+    def submit_isolated(self, texts: Iterable[str], **options: Unpack[EmbedOptions]) -> Future[EmbeddingBatch]:
+        """Begin to embed texts in batches that hold no text of another call; see `submit`.
+
+        The last bits of a vector depend on the texts of its batch. Here they depend on the texts of this call only, so
+        the same call gives the same bits again, whatever runs beside it. Isolated calls run one after another, each
+        once all of it is tokenised: keep two or three under way.
+        """
+        return self._submit(texts, options, isolated=True)
+
+    def _submit(self, texts: Iterable[str], options: EmbedOptions, isolated: bool) -> Future[EmbeddingBatch]:
         deadline = Deadline(parse_timeout(options.get("timeout")))
         self._engine.check_open()
         given = list_texts(texts)
@@ -167,7 +179,7 @@ class EmbeddingService(RunningModel, Embedder):
                 dimension=call.dimensions,
             )
 
-        opened = self._engine.open_call(combine, expected_tokens(given, prompt), deadline)
+        opened = self._engine.open_call(combine, expected_tokens(given, prompt), deadline, isolated)
         try:
             for part in slices(given):
                 if opened.future.done():

@@ -41,6 +41,7 @@ LAYERS = {
     "summarization": ["akidb_mlx.summarization"],
     "remote": ["akidb_mlx.remote"],
     "ml_funcs": ["akidb_mlx.ml_funcs"],
+    "bulk": ["akidb_mlx.bulk"],
     "supervision": ["akidb_mlx.supervision"],
     "stdio": ["akidb_mlx.stdio"],
     "integrations": ["akidb_mlx.integrations"],
@@ -83,6 +84,7 @@ BELOW["service"] = _LIBRARY | {"remote", "model_cache"}
 BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "remote", "model_cache", "mlx", "mlx_lm"}
 BELOW["reranking"] = BELOW["sparse"] = BELOW["multi_vector"] = BELOW["service"] | {"service"}
 BELOW["remote"] = {"errors", "values", "settings", "runtime", "checkpoint", "embedder", "engine"}
+BELOW["bulk"] = BELOW["service"] | {"service"}
 BELOW["selection"] = {"errors", "values", "embedder", "model_cache"}
 BELOW["quantization"] = BELOW["service"] | {"service", "mlx"}
 BELOW["ml_funcs"] = BELOW["service"] | {"service", "entities", "summarization"}
@@ -97,6 +99,7 @@ BELOW["cli"] = BELOW["server"] | {
     "selection",
     "embedded_db",
     "remote",
+    "bulk",
 }
 # The package itself re-exports names of all layers on demand.
 BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "sparse", "multi_vector", "selection"}
@@ -104,6 +107,7 @@ BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "sparse", "multi_ve
 HEAVY = (
     *("transformers", "torch", "mlx", "mlx_lm", "spacy", "numpy", "tokenizers", "pydantic", "starlette", "uvicorn"),
     *("sklearn", "scipy", "openai", "onnxruntime", "onnx", "apsw", "psycopg"),
+    *("pyarrow", "fsspec", "ray"),
 )
 
 

@@ -19,6 +19,7 @@ from akidb_mlx.cli.compare import compare
 from akidb_mlx.cli.database import database
 from akidb_mlx.cli.doctor import doctor
 from akidb_mlx.cli.embed import embed
+from akidb_mlx.cli.embed_files import embed_files
 from akidb_mlx.cli.entities import entities
 from akidb_mlx.cli.evaluate import evaluate
 from akidb_mlx.cli.export import export
@@ -48,6 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(embed)
+app.command()(embed_files)
 app.command()(rerank)
 app.command()(entities)
 app.command()(summarize)

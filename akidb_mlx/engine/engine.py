@@ -77,20 +77,27 @@ class Engine(process.ModelOwner):
         """
         return self._life.wait_until_loaded()
 
-    def open_call(self, combine: Callable[[list[Any]], Any], expected_tokens: int, deadline: Deadline) -> EngineCall:
+    def open_call(
+        self,
+        combine: Callable[[list[Any]], Any],
+        expected_tokens: int,
+        deadline: Deadline,
+        isolated: bool = False,
+    ) -> EngineCall:
         """Admit a call, which is then fed with its `add` and ended with its `end`.
 
         Args:
             combine: makes the call's result of its finished parts, in order.
             expected_tokens: an estimate, until the parts are added.
             deadline: when what has not run is dropped.
+            isolated: whether it shares no batch with another call; it runs once all of it was added.
 
         Raises:
             ServiceOverloadedError: the queue is full.
             ServiceClosedError: the engine takes no more calls.
             ReentrantCallError: this thread is inside the engine already.
         """
-        return self._usable_life().open_call(combine, expected_tokens, deadline)
+        return self._usable_life().open_call(combine, expected_tokens, deadline, isolated)
 
     def check_open(self) -> None:
         """Fail at once where a call would; replace, once, an owner thread that died.

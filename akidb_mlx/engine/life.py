@@ -94,9 +94,15 @@ class EngineLife:
                 raise
             raise DeadlineExceededError("not done within the call's timeout: the model is still loading") from None
 
-    def open_call(self, combine: Callable[[list[Any]], Any], expected_tokens: int, deadline: Deadline) -> EngineCall:
+    def open_call(
+        self,
+        combine: Callable[[list[Any]], Any],
+        expected_tokens: int,
+        deadline: Deadline,
+        isolated: bool = False,
+    ) -> EngineCall:
         """Admit a call; see `Engine.open_call`."""
-        request = Request(combine, expected_tokens, deadline)
+        request = Request(combine, expected_tokens, deadline, isolated)
         self.feeders.append(get_ident())
         try:
             self.queue.admit(request)
@@ -222,6 +228,8 @@ class EngineCall:
     def end(self) -> None:
         """Note that nothing more is added."""
         self._leave()
+        if self._request.isolated:
+            self._life.queue.start(self._request)
         self._request.end()
 
     def fail(self, error: AkidbMlxError) -> None:

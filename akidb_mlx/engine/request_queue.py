@@ -3,6 +3,10 @@
 Calls take turns: each turn starts a batch with the longest sequence of the call whose turn it is, and fills it with
 sequences of like length from all calls in the order of their turns. So a call with 100 000 texts gives way to a short
 one after a batch, many short ones share a batch, and none waits for ever.
+
+The steps of an isolated call hold nothing of another one, and are chosen by its own sequences alone, so that the same
+texts give the same bits whatever else waits: those depend on a batch, and on how many batches a step has. One isolated
+call has turns at a time.
 """
 
 from __future__ import annotations
@@ -89,6 +93,8 @@ class RequestQueue:
         self._open: dict[int, Request] = {}
         self._done: deque[int] = deque()
         self._turns: deque[Request] = deque()
+        # Those that may run; the first has turns.
+        self._isolated: deque[Request] = deque()
         self._tokens = 0
         self._expected = 0
         self._tokens_per_s = 0.0
@@ -169,11 +175,23 @@ class RequestQueue:
             if self.closed and not self._drained:
                 raise self._closed_error()
             self._expect_less(request, expected_tokens)
-            if sequences and not request.waiting:
+            if sequences and not request.waiting and not request.isolated:
                 self._turns.append(request)
             request.add(part, sequences, padded)
             self._tokens += sum(len(sequence.ids) for sequence in sequences)
             self._wake_owner()
+
+    def start(self, request: Request) -> None:
+        """Let an isolated call run, all of whose parts were added.
+
+        Raises:
+            ReentrantCallError: this thread is inside the queue already.
+        """
+        with self._exclusive:
+            if request.waiting and not request.future.over:
+                self._isolated.append(request)
+                self._let_isolated_in()
+                self._wake_owner()
 
     def wait(self, timeout: float | None, delay: float) -> bool:
         """Wait on the owner thread until something can run, or nothing more is to be run.
@@ -204,11 +222,17 @@ class RequestQueue:
                 limit = min(token_budget, max(least, math.ceil(_UNEVEN * self._tokens / lanes)))
             target = _FILL * limit
             batches: list[Batch[QueuedSequence]] = []
-            while self._turns and len(batches) < lanes:
-                batch = self._fill(PackedBatch if packed else Batch, limit, target, token_budget // _PADDING_SHARE)
+            first = self._turns[0] if self._turns else None
+            if first is not None and first.isolated:
+                limit, target = token_budget, _FILL * token_budget
+            while first is not None and len(batches) < lanes:
+                batch = self._fill(
+                    first, PackedBatch if packed else Batch, limit, target, token_budget // _PADDING_SHARE
+                )
                 if batch.full:  # lanes that have as much to do are done together
                     limit, target = max(limit, batch.padded_tokens), batch.padded_tokens
                 batches.append(batch)
+                first = self._next_beside(first)
             return batches
 
     def measured(self, tokens: int, seconds: float) -> None:
@@ -235,25 +259,32 @@ class RequestQueue:
         for request in requests:
             request.fail(error)
 
+    def _next_beside(self, request: Request) -> Request | None:
+        """Return the call whose batch may run in one step with a batch of `request`."""
+        if request.isolated:
+            return request if request.waiting else None
+        return next((other for other in self._turns if not other.isolated), None)
+
     def _fill(
-        self, kind: type[Batch[QueuedSequence]], limit: int, target: float, most_padding: int
+        self, first: Request, kind: type[Batch[QueuedSequence]], limit: int, target: float, most_padding: int
     ) -> Batch[QueuedSequence]:
         """Return the batch of the call whose turn it is."""
-        first = self._turns[0]
         key, longest = max(first.waiting, key=lambda place: place[1])
         batch = kind(key, longest, limit, target, most_padding)
-        lengths = {length for request in self._turns for other, length in request.waiting if other == key}
+        sharing = [first] if first.isolated else [request for request in self._turns if not request.isolated]
+        lengths = {length for request in sharing for other, length in request.waiting if other == key}
         for length in sorted(lengths, reverse=True):
-            if length <= longest and not self._add_all(batch, length):
+            if length <= longest and not self._add_all(batch, length, sharing):
                 break
-        self._turns.rotate(-1)
+        self._turns.remove(first)
+        self._turns.append(first)
         for request in [request for request in self._turns if not request.waiting]:
-            self._turns.remove(request)
+            self._leave(request)
         return batch
 
-    def _add_all(self, batch: Batch[QueuedSequence], length: int) -> bool:
-        """Add the sequences of this length, of all calls in turn; return False when the batch takes no more."""
-        for request in self._turns:
+    def _add_all(self, batch: Batch[QueuedSequence], length: int, sharing: list[Request]) -> bool:
+        """Add the sequences of this length, of calls in turn; return False when the batch takes no more."""
+        for request in sharing:
             sequences = request.waiting.get((batch.key, length))
             while sequences:
                 if not batch.add(sequences[0]):
@@ -264,6 +295,17 @@ class RequestQueue:
                 if request.begun is None:
                     request.begun = time.monotonic()
         return True
+
+    def _leave(self, request: Request) -> None:
+        """Take a call of which nothing waits out of the turns."""
+        for place in (self._turns, self._isolated):
+            if request in place:  # an isolated call may have had no turn
+                place.remove(request)
+        self._let_isolated_in()
+
+    def _let_isolated_in(self) -> None:
+        if self._isolated and self._isolated[0] not in self._turns:
+            self._turns.append(self._isolated[0])
 
     def _must_wait(self) -> bool:
         with self._exclusive:
@@ -312,7 +354,7 @@ class RequestQueue:
             self._expect_less(request, request.expected_tokens)
             if request.waiting:
                 self._tokens -= sum(len(one.ids) for waiting in request.waiting.values() for one in waiting)
-                self._turns.remove(request)
+                self._leave(request)
             request.release()
             self._on_end(request)
             if self.finished:

@@ -186,12 +186,20 @@ class Request:
         expected_tokens: how many tokens the parts that are still to come will have, by estimate.
         waiting: the sequences that wait, by the key of their part and padded length.
         begun: when its first sequence was taken, by `time.monotonic`.
+        isolated: whether its batches hold no sequence of another call, and depend on nothing but its own sequences.
     """
 
-    def __init__(self, combine: Callable[[list[Any]], Any], expected_tokens: int, deadline: Deadline) -> None:
+    def __init__(
+        self,
+        combine: Callable[[list[Any]], Any],
+        expected_tokens: int,
+        deadline: Deadline,
+        isolated: bool = False,
+    ) -> None:
         """Make a call whose result is that of `combine` on its finished parts."""
         self.future = CallFuture()
         self.deadline = deadline
+        self.isolated = isolated
         self.expected_tokens = expected_tokens
         self.waiting: dict[tuple[BatchKey, int], deque[QueuedSequence]] = {}
         self.begun: float | None = None

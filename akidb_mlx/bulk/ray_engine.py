@@ -1,0 +1,106 @@
+"""The same shards on a Ray cluster: Ray Data hands them to a pool of services, one for each node or GPU."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from akidb_mlx.bulk.manifest import ShardRecord, check_unchanged
+from akidb_mlx.bulk.models import identify
+from akidb_mlx.bulk.pipeline import JobPlan, Written
+from akidb_mlx.bulk.pipeline import embed_shards as embed_locally
+from akidb_mlx.bulk.shards import Shard
+from akidb_mlx.errors import ConfigurationError
+from akidb_mlx.service import EmbeddingService
+
+# Shards that one service has under way, so that it never waits for the files of one.
+_SHARDS_AT_ONCE = 2
+
+
+@dataclass(frozen=True)
+class WorkerModel:
+    """The model that each service of a cluster loads.
+
+    Attributes:
+        name: its name, the same on all nodes.
+        device: where it runs.
+        backend: what computes it.
+        identity: the model of the job, which it must be.
+    """
+
+    name: str
+    device: str | None
+    backend: str | None
+    identity: dict[str, Any]
+
+
+def check_installed() -> None:
+    """Look for Ray, without importing it.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    if find_spec("ray") is None:
+        raise ConfigurationError("engine ray: Ray is not installed: pip install 'akidb-mlx[ray]'")
+
+
+class ShardEmbedder:
+    """A service on a node, which computes shards."""
+
+    def __init__(self, plan: JobPlan, model: WorkerModel) -> None:
+        """Load the model.
+
+        Raises:
+            InvalidInputError: it is not that of the job.
+        """
+        self._plan = plan
+        # From the disk only: thousands of nodes would ask the Hub at once.
+        self._service = EmbeddingService(model.name, device=model.device, backend=model.backend, auto_download=False)
+        now = {"model": identify(self._service), "options": {}, "inputs": []}
+        check_unchanged({"model": model.identity, "options": {}, "inputs": []}, now)
+
+    def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, list[str]]:
+        """Compute shards, and return their records."""
+        shards: list[Shard] = [pickle.loads(one) for one in batch["shard"]]  # of our own process
+        written = embed_locally(self._service, shards, self._plan)
+        return {"record": [json.dumps(one.record.as_json()) for one in written if one.record is not None]}
+
+
+def embed_shards(shards: list[Shard], plan: JobPlan, model: WorkerModel) -> Iterator[Written]:
+    """Compute shards on a cluster; yield each when it is written.
+
+    The cluster is the one that this process is connected to, or that RAY_ADDRESS names; else one of this machine. A
+    shard whose node dies is computed again elsewhere.
+    """
+    if not shards:
+        return
+    import ray
+    import ray.data
+
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    gpus = int(resources.get("GPU", 0))
+    services = gpus or sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+    items = [{"shard": pickle.dumps(shard)} for shard in shards]
+    records = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        ShardEmbedder,
+        batch_size=1,
+        concurrency=min(services, len(shards)),
+        fn_constructor_args=(plan, model),
+        num_gpus=1 if gpus else None,
+        num_cpus=None if gpus else 1,
+        max_concurrency=_SHARDS_AT_ONCE,
+        scheduling_strategy="SPREAD",
+    )
+    for row in records.iter_rows():
+        record = ShardRecord.from_json(json.loads(row["record"]))
+        yield Written(record.read, record.tokens, record.truncated, list(record.rejected), record)
