@@ -14,7 +14,6 @@ from akidb_mlx.checkpoint.modules import EVERY_ROLE
 from akidb_mlx.checkpoint.quantization import QuantizationConfig
 from akidb_mlx.errors import ModelLoadError
 
-ENDING = ".gguf"
 # The ways of pooling by llama.cpp's numbers, and those that make no vectors.
 _POOLINGS: dict[int, PoolingMode] = {1: "mean", 2: "cls", 3: "last"}
 _NONE, _RANK = 0, 4

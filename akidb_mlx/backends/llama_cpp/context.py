@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,21 +24,18 @@ _NO_FLASH_ATTENTION = 0
 class EmbeddingContext:
     """A context of a model; for one thread at a time."""
 
-    def __init__(self, model: LoadedGguf, max_tokens: int, threads: int) -> None:
+    def __init__(self, model: LoadedGguf, threads: int) -> None:
         """Prepare one.
 
         Args:
             model: the model.
-            max_tokens: most tokens of a sequence.
             threads: how many compute a batch; 0 lets llama.cpp choose.
         """
         self._library = import_llama_cpp()
         self._model = model
-        self._max_tokens = max_tokens
         self._threads = threads
         self._room = 0
         self._context: Any = None
-        self._batch: Any = None
 
     def embed(self, sequences: Sequence[TokenIds]) -> Vectors:
         """Return the pooled vectors of sequences, (sequences, dimension) float32.
@@ -52,9 +50,6 @@ class EmbeddingContext:
 
     def close(self) -> None:
         """Free it. Idempotent."""
-        if self._batch is not None:
-            self._library.llama_batch_free(self._batch)
-            self._batch = None
         if self._context:
             self._library.llama_free(self._context)
             self._context = None
@@ -62,25 +57,37 @@ class EmbeddingContext:
 
     def _run(self, sequences: Sequence[TokenIds]) -> Vectors:
         library = self._library
-        self._make_room(sum(map(len, sequences)))
-        at = 0
-        for number, ids in enumerate(sequences):
-            for position, token in enumerate(ids.tolist()):
-                self._batch.token[at] = token
-                self._batch.pos[at] = position
-                self._batch.n_seq_id[at] = 1
-                self._batch.seq_id[at][0] = number
-                self._batch.logits[at] = 1
-                at += 1
-        self._batch.n_tokens = at
+        lengths = [len(ids) for ids in sequences]
+        tokens = sum(lengths)
+        self._make_room(tokens)
+        arrays = (
+            np.concatenate(sequences).astype(np.int32),
+            np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
+            np.ones(tokens, np.int32),
+            np.repeat(np.arange(len(sequences), dtype=np.int32), lengths),
+            np.ones(tokens, np.int8),
+        )
+        ids, positions, counts, numbers, wanted = (array.ctypes.data for array in arrays)
+        # llama.cpp takes a list of sequences for each token: the addresses of lists of one number.
+        lists = numbers + 4 * np.arange(tokens, dtype=np.uintp)
+        types = dict(library.llama_batch._fields_)
+        batch = library.llama_batch(
+            tokens,
+            ctypes.cast(ids, types["token"]),
+            None,
+            ctypes.cast(positions, types["pos"]),
+            ctypes.cast(counts, types["n_seq_id"]),
+            ctypes.cast(lists.ctypes.data, types["seq_id"]),
+            ctypes.cast(wanted, types["logits"]),
+        )
         memory = library.llama_get_memory(self._context)
         if memory:  # a decoder keeps keys and values, those of earlier batches too
             library.llama_memory_clear(memory, True)
-            status = library.llama_decode(self._context, self._batch)
+            status = library.llama_decode(self._context, batch)
         else:
-            status = library.llama_encode(self._context, self._batch)
+            status = library.llama_encode(self._context, batch)
         if status != 0:
-            raise InferenceError(f"llama.cpp cannot compute a batch of {at} tokens: {complaint() or status}")
+            raise InferenceError(f"llama.cpp cannot compute a batch of {tokens} tokens: {complaint() or status}")
         vectors = np.empty((len(sequences), library.llama_model_n_embd_out(self._model.handle)), np.float32)
         for number in range(len(sequences)):
             found = library.llama_get_embeddings_seq(self._context, number)
@@ -108,5 +115,4 @@ class EmbeddingContext:
         self._context = library.llama_init_from_model(self._model.handle, parameters)
         if not self._context:
             raise InferenceError(f"llama.cpp cannot make room for {room} tokens: {complaint() or 'out of memory?'}")
-        self._batch = library.llama_batch_init(room, 0, 1)
         self._room = room

@@ -77,7 +77,7 @@ class LlamaCppModel(Model):
         self._in_flight: list[Future[Vectors]] = []
         self._contexts: SimpleQueue[EmbeddingContext] = SimpleQueue()  # those that no batch has now
         for _ in range(self._lane_count):
-            self._contexts.put(EmbeddingContext(self._model, checkpoint.max_tokens, 0 if on_gpu else 1))
+            self._contexts.put(EmbeddingContext(self._model, 0 if on_gpu else 1))
         self._lanes: Lanes[Vectors] = Lanes(self._lane_count)
         try:
             self._facts = replace(self._facts, dimension=self._try(checkpoint))

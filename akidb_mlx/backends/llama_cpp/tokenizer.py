@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -49,13 +49,15 @@ class GgufTokenizer(TextTokenizer):
             encoded.append(self.encode_bytes(text.encode()))
         return encoded
 
-    def tokens(self, texts: Sequence[str], add_special: bool = True, deadline: Deadline = NEVER) -> list[list[Token]]:
+    def tokens(self, *_: Any, **__: Any) -> list[list[Token]]:
         """Refuse to list tokens with their places in the texts, which llama.cpp does not tell.
 
         Raises:
             InvalidInputError: always.
         """
-        raise InvalidInputError("the tokens of a GGUF file have no places in the texts that llama.cpp would tell")
+        raise InvalidInputError(
+            "llama.cpp does not tell where a text has its tokens: those of GGUF files are not listed"
+        )
 
     def encode_bytes(self, text: bytes, *, add_special: bool = False, control: bool = False) -> TokenIds:
         """Return the token ids of a text in UTF-8.
@@ -67,13 +69,14 @@ class GgufTokenizer(TextTokenizer):
         """
         size = len(text) + 16
         while True:
-            ids = np.empty(size, np.int32)
+            ids: TokenIds = np.empty(size, np.int32)
             place = ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
             count = self._library.llama_tokenize(
                 self._model.vocabulary, text, len(text), place, size, add_special, control
             )
             if count >= 0:
-                return ids[:count].copy()
+                found: TokenIds = ids[:count].copy()
+                return found
             size = -count
 
     def _read_frame(self, checkpoint: Checkpoint) -> tuple[TokenIds, TokenIds]:
