@@ -257,6 +257,7 @@ class _Reader:
         unpack = struct.Struct("<Q").unpack_from
         for _ in range(count):
             if at > last:
+                at = self._end + 1
                 break
             at += 8 + unpack(content, at)[0]
         self._skip(at - self._at)

@@ -74,6 +74,8 @@ def read_model_header(file: Path) -> GgufHeader:
     name = header.architecture
     if not _ARCHITECTURE.fullmatch(name):
         raise ModelLoadError(f"{file}: general.architecture is no name: {name[:80]!r}")
+    if (parts := header.number("split.count", 0, 1 << 16, default=1)) > 1:
+        raise ModelLoadError(f"{file} is one of {parts} parts: join them with llama.cpp's llama-gguf-split --merge")
     header.number(f"{name}.block_count", 1, _MOST_LAYERS)
     size = header.number(f"{name}.embedding_length", 1, _LARGEST_SIZE)
     heads = header.metadata.get(f"{name}.attention.head_count")
