@@ -132,7 +132,7 @@ def read_description(content: bytes, repo: RepoName, path: str, wanted: re.Patte
 def _list_files(names: Iterable[str], ending: str) -> str:
     """Return the names of the files of a kind, cut."""
     found = ", ".join(excerpt(name, 60) for name in sorted(names) if name.lower().endswith(ending))
-    return f"files *{ending}: {found[:400] or 'none'}"
+    return f"{ending[1:].upper()} files: {found[:400] or 'none'}"
 
 
 def _remote_file(sibling: _Sibling, path: str) -> RemoteFile:

@@ -14,7 +14,9 @@ from akidb_mlx.cli.output import Styled, is_terminal, report, write_json, write_
 from akidb_mlx.settings import load_settings
 from model_cache import CachedModel, ModelCache, ModelCacheError
 
-_Names = Annotated[list[str], typer.Argument(help="Models: catalogue names, org/repo or org/repo@revision.")]
+_Names = Annotated[
+    list[str], typer.Argument(help="Models: catalogue names, org/repo, org/repo@revision or org/repo:file.gguf.")
+]
 _Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 
