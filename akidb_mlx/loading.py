@@ -10,6 +10,7 @@ from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 
+from akidb_mlx.backends.llama_cpp import runtime as llama_cpp_runtime
 from akidb_mlx.backends.onnx import runtime as onnx_runtime
 from akidb_mlx.catalog import ALL_MODELS, ModelRecord, Task
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
@@ -20,7 +21,7 @@ from akidb_mlx.engine.engine import Engine
 from akidb_mlx.engine.life import EngineLimits
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ModelLoadError
 from akidb_mlx.reports import Health, RunningModelInfo, ServiceMetrics
-from akidb_mlx.resolve import acquire_directory, fetch_files, resolve_backend, resolve_device
+from akidb_mlx.resolve import acquire_directory, acquire_gguf, fetch_files, resolve_backend, resolve_device
 from akidb_mlx.runtime import mlx_import
 from akidb_mlx.runtime.descriptors import open_standard_descriptors
 from akidb_mlx.runtime.finalizers import clean_up_after
@@ -44,7 +45,8 @@ class Opening:
         directory: its files, which stay while the model runs.
         device: where it runs.
         backend: the library that was asked for.
-        onnx_file: the ONNX file that ONNX Runtime is to compute; None where MLX is.
+        onnx_file: the ONNX file that ONNX Runtime is to compute; None where another library is.
+        gguf_file: the GGUF file that llama.cpp is to compute; None where another library is.
         settings: the settings that count.
         resources: the files and the engine, released in reverse.
     """
@@ -53,6 +55,7 @@ class Opening:
     device: DeviceName
     backend: BackendName
     onnx_file: Path | None
+    gguf_file: Path | None
     settings: Settings
     resources: ExitStack
 
@@ -90,7 +93,7 @@ class RunningModel(Closeable):
         chosen_device = resolve_device(device, settings)
         if not isinstance(auto_download, bool):
             raise InvalidInputError(f"auto_download must be True or False, found {auto_download!r}")
-        chosen_backend = resolve_backend(backend, settings, onnx_file)
+        chosen_backend = resolve_backend(self._model_name, backend, settings, onnx_file)
         onnx_name = parse_onnx_file(settings.onnx_file if onnx_file is None else onnx_file)
         check_task(self._model_name, ALL_MODELS, task)
         check_backend(chosen_backend, task)  # before a model is downloaded that could not run
@@ -98,14 +101,21 @@ class RunningModel(Closeable):
         resources = ExitStack()
         self._release = resources.close
         try:
-            directory = acquire_directory(resources, self._model_name, known, settings, auto_download)
+            file: Path | None = None
+            gguf_file: Path | None = None
+            if chosen_backend == "llama.cpp":
+                gguf_file = acquire_gguf(resources, self._model_name, settings, auto_download)
+                directory = gguf_file.parent
+            else:
+                directory = acquire_directory(resources, self._model_name, known, settings, auto_download)
             self._revision = directory.name if is_commit(directory.name) else None
             if chosen_backend == "onnx" and auto_download and find_onnx_file(directory, onnx_name) is None:
                 fetch_files(directory, hub_pattern(onnx_name), settings)
-            file = choose_onnx_file(directory, chosen_backend, chosen_device, settings, onnx_name, task)
-            if file is None:
-                mlx_import.check_installed()
-            yield Opening(directory, chosen_device, chosen_backend, file, settings, resources)
+            if gguf_file is None:
+                file = choose_onnx_file(directory, chosen_backend, chosen_device, settings, onnx_name, task)
+                if file is None:
+                    mlx_import.check_installed()
+            yield Opening(directory, chosen_device, chosen_backend, file, gguf_file, settings, resources)
         except BaseException:
             resources.close()
             raise
@@ -184,10 +194,10 @@ def check_backend(backend: BackendName, task: Task) -> None:
     Raises:
         ConfigurationError: it is, or does.
     """
-    if backend == "onnx":
+    if backend in ("onnx", "llama.cpp"):
         if task != "embedding":
-            raise ConfigurationError(f"backend onnx computes embedding models, and not {_TASKS[task][0]}: use mlx")
-        onnx_runtime.check_installed()
+            raise ConfigurationError(f"backend {backend} computes embedding models, and not {_TASKS[task][0]}: use mlx")
+        (onnx_runtime if backend == "onnx" else llama_cpp_runtime).check_installed()
     elif backend == "mlx" or task != "embedding" or not onnx_runtime.is_installed():
         mlx_import.check_installed()
 
@@ -258,7 +268,11 @@ def engine_limits(settings: Settings) -> EngineLimits:
 
 
 def load_model(checkpoint: Checkpoint, device: DeviceName, settings: Settings, onnx_file: Path | None = None) -> Model:
-    """Load the model on the owner thread, where MLX or ONNX Runtime is imported for the first time."""
+    """Load the model on the owner thread, where MLX or another library is imported for the first time."""
+    if checkpoint.gguf is not None:
+        from akidb_mlx.backends.llama_cpp.model import LlamaCppModel
+
+        return LlamaCppModel(checkpoint, device, settings.token_budget)
     if onnx_file is not None:
         from akidb_mlx.backends.onnx.model import OnnxModel
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import cast, get_args
 
 from akidb_mlx.catalog import ModelRecord, SummaryModelRecord
+from akidb_mlx.checkpoint.files import is_file
+from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ModelLoadError, ModelNotFoundError
 from akidb_mlx.settings import BackendName, DeviceName, Settings
 from model_cache import CorruptModelError, ModelCacheError
@@ -49,6 +51,41 @@ def acquire_directory(
     except ModelCacheError as error:
         known = "" if record else f"; {_suggest(model_name, catalog)}"
         raise ModelNotFoundError(f"{error}{known}") from error
+
+
+def is_gguf(model_name: str) -> bool:
+    """Return whether a name is that of a GGUF file, on this machine or in a repository."""
+    return model_name.lower().endswith(".gguf")
+
+
+def acquire_gguf(resources: ExitStack, model_name: str, settings: Settings, download: bool) -> Path:
+    """Return a GGUF file, which the cache keeps until `resources` is closed.
+
+    Args:
+        resources: releases the file when it is closed.
+        model_name: a path, "org/repo:file.gguf" or "org/repo@revision:file.gguf".
+        settings: they name the cache.
+        download: whether a file that is not on this machine may be fetched.
+
+    Raises:
+        ModelNotFoundError: it is not on this machine and was not downloaded.
+        ModelLoadError: it is damaged.
+    """
+    path = Path(model_name)
+    _, colon, name = model_name.partition(":")
+    if is_file(path) or not colon:
+        if not is_file(path):
+            raise ModelNotFoundError(
+                f"{cut(model_name)} is not a file; one of a repository is named as in org/repo:file.gguf"
+            )
+        return path.resolve()
+    try:
+        cache = settings.open_cache()
+        return resources.enter_context(cache.acquire(model_name, download=download)) / name
+    except CorruptModelError as error:
+        raise ModelLoadError(str(error)) from error
+    except ModelCacheError as error:
+        raise ModelNotFoundError(str(error)) from error
 
 
 def fetch_files(directory: Path, wanted: re.Pattern[str], settings: Settings) -> None:
@@ -124,15 +161,28 @@ def resolve_device(device: str | None, settings: Settings) -> DeviceName:
     return cast("DeviceName", _one_of("device", device, get_args(DeviceName)))
 
 
-def resolve_backend(backend: str | None, settings: Settings, onnx_file: str | None = None) -> BackendName:
+def resolve_backend(
+    model_name: str, backend: str | None, settings: Settings, onnx_file: str | None = None
+) -> BackendName:
     """Return the backend that a caller named, or else that of the settings.
 
-    A caller who names an ONNX file asks for ONNX Runtime.
+    A caller who names an ONNX file asks for ONNX Runtime, and one who names a GGUF file for llama.cpp.
 
     Raises:
-        ConfigurationError: there is no such name, or an ONNX file is named and MLX is to compute.
+        ConfigurationError: there is no such name, or the backend does not compute such a file.
     """
     chosen = settings.backend if backend is None else _one_of("backend", backend, get_args(BackendName))
+    if is_gguf(model_name):
+        if onnx_file is not None or chosen not in ("auto", "llama.cpp"):
+            raise ConfigurationError(
+                f"{cut(model_name)} is a GGUF file, which only llama.cpp computes: use backend llama.cpp or auto, and "
+                f"no onnx_file; found backend {chosen}"
+            )
+        return "llama.cpp"
+    if chosen == "llama.cpp":
+        raise ConfigurationError(
+            f"backend llama.cpp computes GGUF files, named as in org/repo:file.gguf, found {cut(model_name)!r}"
+        )
     if onnx_file is None:
         return cast("BackendName", chosen)
     if chosen == "mlx":

@@ -16,6 +16,7 @@ from typing_extensions import Never, Unpack
 
 from akidb_mlx.catalog import CATALOG, find_record
 from akidb_mlx.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from akidb_mlx.checkpoint.gguf_model import read_gguf
 from akidb_mlx.checkpoint.prompts import choose_prompt, choose_prompts, choose_route, read_default_prompt_name
 from akidb_mlx.checkpoint.purpose import check_is_embedder
 from akidb_mlx.checkpoint.static_tokenizer import PackedTexts, StaticTokenizer
@@ -82,12 +83,14 @@ class EmbeddingService(RunningModel, Embedder):
         """Find, check and load a model; returns when it is ready. A bad argument is refused before any file is read.
 
         Args:
-            model_name: a catalogue name, "org/repo" or "org/repo@revision" on the Hub, or a local directory;
-                "openai:NAME" for a model of an OpenAI-compatible API, which makes an `OpenAIEmbedder`.
+            model_name: a catalogue name, "org/repo" or "org/repo@revision" on the Hub, or a local directory; a GGUF
+                file, or "org/repo:file.gguf"; "openai:NAME" for a model of an OpenAI-compatible API, which makes an
+                `OpenAIEmbedder`.
             dimensions: how many values a vector has unless a call says otherwise; the settings' if None, else the
                 catalogue's default.
             device: "auto", "gpu" or "cpu"; the settings' if None.
-            backend: the library that computes, "mlx" or "onnx", or "auto" to choose; the settings' if None.
+            backend: the library that computes, "mlx", "onnx" or "llama.cpp", or "auto" to choose; the settings' if
+                None.
             onnx_file: the name of the model's ONNX file, as in "model_fp16.onnx", which asks for ONNX Runtime; the
                 settings' if None, else the exported one, else "model.onnx".
             auto_download: whether a model that is not on this machine may be downloaded.
@@ -120,13 +123,18 @@ class EmbeddingService(RunningModel, Embedder):
         ) as opening:
             directory, settings = opening.directory, opening.settings
             self.allow_untrained_dimensions = settings.allow_untrained_dimensions
-            checkpoint = read_checkpoint(directory, weights=opening.onnx_file is None)
+            if opening.gguf_file is not None:
+                checkpoint = read_gguf(opening.gguf_file)
+            else:
+                checkpoint = read_checkpoint(directory, weights=opening.onnx_file is None)
             # A directory may have the name of a repository; only one of the cache is called after its commit.
             card = self._record or (find_record(name) if self._revision is not None else None)
             if card is None and not settings.allow_unstated_pooling:
                 check_is_embedder(checkpoint)
             self._prompts = choose_prompts(checkpoint.prompts, card.prompts if card else {})
-            self._default_prompt = read_default_prompt_name(directory, self._prompts)
+            self._default_prompt = None
+            if opening.gguf_file is None:
+                self._default_prompt = read_default_prompt_name(directory, self._prompts)
             self._start(opening, checkpoint)
             self._tokenizers = _load_tokenizers(checkpoint)  # while the engine loads the weights
             self._facts = self._engine.wait_until_loaded()
@@ -329,7 +337,13 @@ def _load_tokenizers(checkpoint: Checkpoint) -> dict[str, TextTokenizer | Static
     """Return the tokenizer of each route; the routes of one encoder have the same."""
     tokenizers: dict[str, TextTokenizer | StaticTokenizer] = {}
     for encoder in checkpoint.encoders:
-        tokenizer = TextTokenizer(encoder) if encoder.static is None else StaticTokenizer(encoder)
+        tokenizer: TextTokenizer | StaticTokenizer
+        if encoder.gguf is not None:
+            from akidb_mlx.backends.llama_cpp.tokenizer import GgufTokenizer
+
+            tokenizer = GgufTokenizer(encoder)
+        else:
+            tokenizer = TextTokenizer(encoder) if encoder.static is None else StaticTokenizer(encoder)
         tokenizers |= dict.fromkeys(encoder.heads, tokenizer)
     return tokenizers
 

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 DeviceName = Literal["auto", "gpu", "cpu"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
-BackendName = Literal["auto", "mlx", "onnx"]
+BackendName = Literal["auto", "mlx", "onnx", "llama.cpp"]
 SummaryMode = Literal["auto", "abstractive", "extractive"]
 
 # Variables that are no settings: what they mean is on the page of the settings.
@@ -91,8 +91,8 @@ class Settings(BaseModel):
     device: DeviceName = Field("auto", description="Device that MLX computes on; auto takes a GPU if there is one.")
     backend: BackendName = Field(
         "auto",
-        description="Library that computes embedding models; auto is MLX, and on a plain CPU ONNX Runtime where it is "
-        "installed and the model has an ONNX file.",
+        description="Library that computes embedding models; auto is llama.cpp for a GGUF file; else MLX, or on a "
+        "plain CPU ONNX Runtime where it is installed and the model has an ONNX file.",
     )
     onnx_file: str | None = Field(
         None,

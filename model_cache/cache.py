@@ -90,12 +90,12 @@ class ModelCache:
 
         Args:
             name: a directory that holds a `config.json` (or `config.cfg`, a spaCy pipeline), `org/repo` or
-                `org/repo@revision`.
+                `org/repo@revision`; with `:file.gguf` behind it, that file alone.
             revision: a branch, tag or commit; the same as in `name` if both are given.
             download: whether the Hub may be asked for a model that is not on this machine.
 
         Yields:
-            The directory.
+            The directory; that of a GGUF file holds the file under its name in the repository.
 
         Raises:
             InvalidModelNameError: the name is neither a directory nor that of a possible repository.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from model_cache import files
 from model_cache.errors import DownloadError, ModelUnavailableError, excerpt
-from model_cache.kinds import kind_of
+from model_cache.kinds import GGUF, kind_of
 from model_cache.names import RepoName, is_commit
 
 _LARGEST_SIZE = 2**63 - 1
@@ -99,11 +99,19 @@ def read_description(content: bytes, repo: RepoName, path: str, wanted: re.Patte
     siblings = {sibling.rfilename: sibling for sibling in description.siblings}
     listed = [sibling.rfilename for sibling in description.siblings]  # a name that is listed twice is refused below
     names = files.select_needed(listed)
-    if wanted is not None:
+    if repo.file is not None:
+        names = [name for name in listed if name == repo.file]
+        if not names:
+            raise ModelUnavailableError(f"{repo} on the Hub has no such file ({_list_files(siblings, '.gguf')})")
+    elif wanted is not None:
         names = sorted(filter(wanted.fullmatch, listed))
         if not names:
-            similar = ", ".join(excerpt(name, 60) for name in sorted(siblings) if name.endswith(".onnx"))
-            raise ModelUnavailableError(f"{repo} on the Hub has no such file (ONNX files: {similar[:400] or 'none'})")
+            raise ModelUnavailableError(f"{repo} on the Hub has no such file ({_list_files(siblings, '.onnx')})")
+    elif kind_of(siblings) is GGUF:
+        raise ModelUnavailableError(
+            f"{repo} on the Hub holds GGUF files, each a model by itself: name one, as in {repo}:file.gguf "
+            f"({_list_files(siblings, '.gguf')})"
+        )
     elif not kind_of(siblings).matches(names):
         found = ", ".join(excerpt(name, 40) for name in sorted(siblings)[:8])
         raise ModelUnavailableError(
@@ -119,6 +127,12 @@ def read_description(content: bytes, repo: RepoName, path: str, wanted: re.Patte
         licence=excerpt(licence) if isinstance(licence, str) else None,
         files=tuple(_remote_file(siblings[name], path) for name in names),
     )
+
+
+def _list_files(names: Iterable[str], ending: str) -> str:
+    """Return the names of the files of a kind, cut."""
+    found = ", ".join(excerpt(name, 60) for name in sorted(names) if name.lower().endswith(ending))
+    return f"{ending[1:].upper()} files: {found[:400] or 'none'}"
 
 
 def _remote_file(sibling: _Sibling, path: str) -> RemoteFile:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from model_cache.errors import CorruptModelError, InvalidModelNameError
-from model_cache.kinds import EMBEDDING, ROUTED, SELECTOR, SPACY, STATIC, kind_of
+from model_cache.kinds import EMBEDDING, GGUF, ROUTED, SELECTOR, SPACY, STATIC, kind_of
 
 INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
@@ -101,7 +101,7 @@ def find_missing(folder: Path) -> list[str]:
         CorruptModelError: the file that names the others, such as the index of the weights, cannot be read.
         InvalidModelNameError: it names a file outside the folder.
     """
-    if kind_of([path.name for path in folder.glob("*")]) is SELECTOR:
+    if kind_of([path.name for path in folder.glob("*")]) in (SELECTOR, GGUF) or any(folder.glob("*/**/*.gguf")):
         return []
     if (folder / SPACY.marker).is_file() and not (folder / EMBEDDING.marker).is_file():
         required = _spacy_files(folder / SPACY.marker)

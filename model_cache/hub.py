@@ -61,7 +61,7 @@ def describe(repo: RepoName, deadline: float, wanted: re.Pattern[str] | None = N
     from model_cache.description import read_description
 
     check_token()
-    path = f"/api/models/{repo.repo_id}"
+    path = f"/api/models/{repo.repository}"
     if repo.revision is not None:
         path += f"/revision/{quote(repo.revision, safe='')}"
 

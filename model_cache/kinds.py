@@ -95,6 +95,14 @@ SELECTOR = ModelKind(
     requirement="one of knn_model.json, kmeans_model.json, svm_model.json and mlp_model.json",
 )
 
+# Models for llama.cpp, each in one file; a repository holds the same one in several precisions.
+GGUF = ModelKind(
+    marker="",
+    needed=re.compile(r"([^/]+/){0,3}[^/]+\.gguf", re.IGNORECASE),
+    weights=re.compile(r"([^/]+/){0,3}[^/]+\.gguf", re.IGNORECASE),
+    requirement="a GGUF file",
+)
+
 
 def kind_of(names: Collection[str]) -> ModelKind:
     """Return the kind of model that files with these names make up: an embedding model unless they show another."""
@@ -106,6 +114,8 @@ def kind_of(names: Collection[str]) -> ModelKind:
         return SPACY
     if ROUTED.marker in names:
         return ROUTED
+    if GGUF.matches(names) and not any(map(EMBEDDING.weights.fullmatch, names)):
+        return GGUF
     # A model that pools token vectors has a config.json, which an incomplete repository may lack.
     pools = any(name.startswith("1_Pooling/") for name in names)
     return STATIC if STATIC.matches(names) and not pools else EMBEDDING

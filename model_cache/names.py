@@ -11,24 +11,44 @@ from model_cache.errors import InvalidModelNameError
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _REPO_ID = re.compile(rf"{_PART}/{_PART}")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,127}")
+# A file that is a model by itself, perhaps in a folder.
+_FILE = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,95}/){0,3}[A-Za-z0-9_][A-Za-z0-9._-]{0,120}\.gguf", re.IGNORECASE)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
 class RepoName:
-    """A repository on the Hub and the revision that is wanted, None for any."""
+    """A model on the Hub: a repository, or a GGUF file of one.
+
+    Attributes:
+        repo_id: `org/repo`, or `org/repo:file.gguf`.
+        revision: the one that is wanted, None for any.
+    """
 
     repo_id: str
     revision: str | None = None
 
+    @property
+    def repository(self) -> str:
+        """Return the repository, `org/repo`."""
+        return self.repo_id.partition(":")[0]
+
+    @property
+    def file(self) -> str | None:
+        """Return the name of the file in the repository that is the model; None where all of it is."""
+        return self.repo_id.partition(":")[2] or None
+
     @classmethod
     def parse(cls, name: str, revision: str | None = None) -> RepoName:
-        """Read `org/repo` or `org/repo@revision`; an explicit `revision` must not contradict the name's.
+        """Read `org/repo` or `org/repo@revision`, each perhaps with `:file.gguf` behind it.
+
+        An explicit `revision` must not contradict the name's.
 
         Raises:
             InvalidModelNameError: the Hub can have no such repository or revision.
         """
-        repo_id, at, named = name.partition("@")
+        repository, colon, file = name.partition(":")
+        repo_id, at, named = repository.partition("@")
         if at and revision not in (None, named):
             raise InvalidModelNameError(f"{name!r} names one revision and revision={revision!r} another: give one")
         revision = named if at else revision
@@ -36,7 +56,9 @@ class RepoName:
             raise InvalidModelNameError(f"{repo_id!r} is not a repository name: expected org/repo")
         if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision):
             raise InvalidModelNameError(f"{revision!r} is not a revision: expected a branch, a tag or a commit")
-        return cls(repo_id, revision)
+        if colon and (not _FILE.fullmatch(file) or ".." in file or "--" in file.rpartition("/")[0]):
+            raise InvalidModelNameError(f"{file!r} is not a GGUF file of a repository: expected org/repo:file.gguf")
+        return cls(f"{repo_id}{colon}{file}", revision)
 
     @property
     def folder(self) -> str:
@@ -44,7 +66,9 @@ class RepoName:
         return self.repo_id.replace("/", "--")
 
     def __str__(self) -> str:
-        return f"{self.repo_id}@{self.revision}" if self.revision else self.repo_id
+        if self.revision is None:
+            return self.repo_id
+        return f"{self.repository}@{self.revision}" + (f":{self.file}" if self.file else "")
 
 
 def is_commit(text: str) -> bool:

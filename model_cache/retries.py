@@ -74,7 +74,7 @@ def _explain(error: BaseException, repo: RepoName) -> Exception:
     """Return the error that tells a person what went wrong and what to do."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    address = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{repo.repo_id}"
+    address = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{repo.repository}"
     status = status_of(error)
     if isinstance(error, GatedRepoError) or status == 403:
         return ModelUnavailableError(
@@ -82,10 +82,10 @@ def _explain(error: BaseException, repo: RepoName) -> Exception:
             "(or run `hf auth login`)"
         )
     if isinstance(error, RevisionNotFoundError):
-        return ModelUnavailableError(f"{repo.repo_id} has no revision {repo.revision}: see {address}/tree/main")
+        return ModelUnavailableError(f"{repo.repository} has no revision {repo.revision}: see {address}/tree/main")
     if isinstance(error, RepositoryNotFoundError) or status == 401:
         return ModelUnavailableError(
-            f"the Hub has no model {repo.repo_id}, or it is private: check the name, or set HF_TOKEN"
+            f"the Hub has no model {repo.repository}, or it is private: check the name, or set HF_TOKEN"
         )
     if may_hold_token(error):
         return DownloadError(

@@ -17,6 +17,7 @@ import sys
 from model_cache.description import RemoteModel
 from model_cache.errors import DiskSpaceError
 from model_cache.eviction import EvictionPlan, Evictor
+from model_cache.names import RepoName
 from model_cache.store import Store
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class Space:
         self._store = store
         self._evictor = evictor
         self._size = model.size
-        self._name = f"{model.repo_id}@{model.commit}"
+        self._name = str(RepoName(model.repo_id, model.commit))
 
     def check_limit(self) -> None:
         """Refuse a model that is larger than all models together may be.

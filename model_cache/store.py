@@ -121,7 +121,7 @@ class Store:
         """
         for name in record.files:
             files.sync(staged / name)
-        path = self.root / record.repo_id.replace("/", "--") / record.commit
+        path = self.root / RepoName(record.repo_id).folder / record.commit
         model = StoredModel(record, path, ())
         while True:
             version = find_version(path)

@@ -19,6 +19,7 @@ from stat import S_ISDIR
 
 from model_cache import files, locks
 from model_cache.errors import CacheLockedError, CorruptModelError, InvalidModelNameError
+from model_cache.names import RepoName
 from model_cache.record import CacheRecord
 
 logger = logging.getLogger(__name__)
@@ -46,8 +47,8 @@ class StoredModel:
 
     @property
     def name(self) -> str:
-        """Return `org/repo@commit`."""
-        return f"{self.record.repo_id}@{self.record.commit}"
+        """Return `org/repo@commit`, with the file behind it where the model is one."""
+        return str(RepoName(self.record.repo_id, self.record.commit))
 
     @property
     def lock(self) -> Path:

@@ -74,7 +74,7 @@ class Transfer:
         """Ask once for the bytes that a part lacks. The client itself would start a file anew after a failure."""
         from huggingface_hub import hf_hub_url
 
-        url = hf_hub_url(self.model.repo_id, file.name, revision=self.model.commit)
+        url = hf_hub_url(RepoName(self.model.repo_id).repository, file.name, revision=self.model.commit)
         with part.open("ab") as out:
             size = out.tell()
             asked = {"Range": f"bytes={size}-"} if size else {}

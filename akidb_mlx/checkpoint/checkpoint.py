@@ -15,8 +15,9 @@ from typing import Any
 from akidb_mlx.checkpoint.architectures import ARCHITECTURES
 from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.architectures.config import EncoderConfig, parse_config
-from akidb_mlx.checkpoint.architectures.static import STATIC
+from akidb_mlx.checkpoint.architectures.static import BARE
 from akidb_mlx.checkpoint.files import is_file, read_json, read_optional_json
+from akidb_mlx.checkpoint.gguf import GgufHeader
 from akidb_mlx.checkpoint.head import Head, Pooling
 from akidb_mlx.checkpoint.head_modules import HeadReader
 from akidb_mlx.checkpoint.known_keys import cut
@@ -51,6 +52,7 @@ class Checkpoint:
         truncate_dim: how many values of a vector its publisher keeps by default, or None for all.
         max_tokens: most tokens of a text that the model reads, special tokens included.
         lower_case: whether texts are lower-cased before the tokenizer's own normalisation.
+        gguf: the header of the GGUF file, whose model has neither `config` nor `tensors`; None for any other.
         static: the table of a static model, which has no encoder and no `tensors`; None for any other.
         scoring: how a reranker scores a pair of texts; None in an embedding model.
         sparse: for each route of a sparse model, the head that it has in place of those in `heads`; None in any other.
@@ -74,6 +76,7 @@ class Checkpoint:
     truncate_dim: int | None
     max_tokens: int
     lower_case: bool
+    gguf: GgufHeader | None = None
     static: StaticTable | None = None
     scoring: Scoring | None = None
     sparse: Mapping[str, SparseHead] | None = None
@@ -88,7 +91,9 @@ class Checkpoint:
     @property
     def architecture(self) -> Architecture:
         """Return the record of this model type, with the rules that are for this model."""
-        return ARCHITECTURES[self.model_type].for_config(self.encoder_config) if self.static is None else STATIC
+        if self.static is not None or self.gguf is not None:
+            return BARE
+        return ARCHITECTURES[self.model_type].for_config(self.encoder_config)
 
     @property
     def pooling(self) -> str:
@@ -108,6 +113,8 @@ class Checkpoint:
     @property
     def quantization_summary(self) -> str | None:
         """Describe how the quantised layers are packed; None where no layer is quantised."""
+        if self.gguf is not None:
+            return self.gguf.quantization
         if self.static is not None:
             return self.static.dtype if self.static.dtype == "int8" else None
         packings = {

@@ -18,7 +18,9 @@ from model_cache import CachedModel, ModelCache, ModelCacheError
 if TYPE_CHECKING:
     from akidb_mlx.fidelity.card import FidelityCard
 
-_Names = Annotated[list[str], typer.Argument(help="Models: catalogue names, org/repo or org/repo@revision.")]
+_Names = Annotated[
+    list[str], typer.Argument(help="Models: catalogue names, org/repo, org/repo@revision or org/repo:file.gguf.")
+]
 _Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 

@@ -108,9 +108,7 @@ class ChatApi:
         try:
             event = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise InferenceError(
-                f"the API's answer has an event that is not JSON ({len(data)} characters)"
-            ) from error
+            raise InferenceError(f"the API's answer has an event that is not JSON ({len(data)} characters)") from error
         if isinstance(event, dict) and (failure := event.get("error")):
             message = failure.get("message") if isinstance(failure, dict) else failure
             raise RemoteServiceError(f"{self.api.address} failed while it answered: {self.api.clean(message)}")

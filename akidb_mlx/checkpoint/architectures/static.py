@@ -9,7 +9,8 @@ from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.architectures.config import EncoderConfig
 from akidb_mlx.checkpoint.known_keys import KnownKeys, harmless, honoured, only
 
-STATIC = Architecture(encoder="", config=EncoderConfig, only={}, harmless={}, pooling="mean")
+# The record of models without a config.json that an encoder of this package would read: static ones, GGUF files.
+BARE = Architecture(encoder="", config=EncoderConfig, only={}, harmless={}, pooling="mean")
 
 # The keys of model2vec's config.json, in version 0.10 and earlier ones.
 MODEL2VEC_KEYS = KnownKeys(
