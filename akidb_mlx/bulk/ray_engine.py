@@ -87,9 +87,9 @@ def embed_shards(shards: list[Shard], plan: JobPlan, model: WorkerModel) -> Iter
         ray.init(log_to_driver=False)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call,unused-ignore]
     gpus = int(resources.get("GPU", 0))
-    services = gpus or sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+    services = gpus or sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call,unused-ignore]
     items = [{"shard": pickle.dumps(shard)} for shard in shards]
     records = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         ShardEmbedder,

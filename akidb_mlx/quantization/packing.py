@@ -68,7 +68,7 @@ def pack_rows(weight: mx.array, packing: Quantization, dtype: mx.Dtype) -> dict[
     """Return the arrays of a packed matrix (rows, columns), by the last part of their names; they are still lazy."""
     weight = weight.astype(mx.float32)
     if packing.mode != "affine":
-        packed, scales = mx.quantize(weight, packing.group_size, packing.bits, mode=packing.mode)
+        packed, scales, *_ = mx.quantize(weight, packing.group_size, packing.bits, mode=packing.mode)
         return {"weight": packed, "scales": scales}
     groups = weight.reshape(len(weight), -1, packing.group_size)
     grid = fit_grid(groups, packing.bits, dtype)
@@ -90,7 +90,7 @@ def chunk_rows(columns: int) -> int:
 
 def _unpacked(weight: mx.array, packing: Quantization, dtype: mx.Dtype) -> mx.array:
     if packing.mode != "affine":
-        packed, scales = mx.quantize(weight, packing.group_size, packing.bits, mode=packing.mode)
+        packed, scales, *_ = mx.quantize(weight, packing.group_size, packing.bits, mode=packing.mode)
         return mx.dequantize(
             packed, scales, None, packing.group_size, packing.bits, mode=packing.mode, dtype=mx.float32
         )
