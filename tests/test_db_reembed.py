@@ -5,17 +5,19 @@ from contextlib import contextmanager
 
 import pytest
 
+from akidb_mlx import Reranker
 from embedded_db import (
     ConvergedQuery,
     DatabaseError,
     InvalidQueryError,
     InvalidRecordError,
     ModelMismatchError,
+    jobs,
     reembed,
 )
 from tests.db_support import open_db, work_off
 from tests.fake_embedder import FakeEmbedder, encode
-from tests.support import wait_until
+from tests.support import GOLDENS, wait_until
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -48,7 +50,8 @@ def state(db):
         )
 
 
-def test_all_vectors_are_computed_again_and_switched_at_once():
+def test_all_vectors_are_computed_again_and_switched_at_once(monkeypatch):
+    monkeypatch.setattr(jobs, "BATCH", 64)
     old, new = FakeEmbedder("old"), Smaller("new")
     with open_db(embedder=old) as db:
         chat = fill(db, 150)
@@ -106,7 +109,8 @@ def interrupt_after(most):
     return progress
 
 
-def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "BATCH", 64)
     with open_db(tmp_path / "a.db", embedder=FakeEmbedder("old")) as db:
         fill(db, 150)
         with pytest.raises(KeyboardInterrupt):
@@ -424,3 +428,21 @@ def test_results_without_content_come_last_and_the_text_of_meaning_is_the_questi
 def test_bad_reranking_is_refused(query, message):
     with open_db() as db, pytest.raises(InvalidQueryError, match=message):
         db.query(**query)
+
+
+def test_a_real_reranker_orders_the_results():
+    """Results have the scores that it gives their contents by hand, and what has no content comes last."""
+    texts = ["rust is fast", "we should use rust for performance", "rust never sleeps", "trains at night"]
+    with Reranker(GOLDENS / "reranker-bert", device="cpu") as ranker, open_db() as db:
+        by_hand = ranker.rerank("rust performance", texts)
+        chat = db.create_chat()
+        for text in texts:
+            chat.add_message(content=text)
+        work_off(db)
+        db.create_embedding(chat.id, encode("rust performance"))
+        found = db.query(semantic_query={"text": "rust performance"}, rerank=ranker)
+        assert [one.node.content for one in found[:-1]] == [texts[index] for index, _ in by_hand]
+        assert [one.rerank_score for one in found[:-1]] == pytest.approx([score for _, score in by_hand], abs=1e-5)
+        assert (found[-1].node.id, found[-1].rerank_score) == (chat.id, None)
+        best = db.query(text_query="rust", rerank=ranker, limit=1)
+        assert best[0].node.content == texts[ranker.rerank("rust", texts[:3])[0][0]]

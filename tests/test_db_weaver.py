@@ -102,11 +102,11 @@ def test_messages_are_embedded_in_full_batches():
     embedder, extractor = FakeEmbedder(), FakeExtractor()
     with open_db(embedder=embedder, extractor=extractor) as db:
         chat = db.create_chat()
-        for number in range(150):
-            chat.add_message(content=f"text {number}")
+        texts = [{"type": "Message", "chat_id": chat.id, "content": f"text {number}"} for number in range(300)]
+        db.insert_nodes(texts)
         work_off(db)
-        assert [len(call) for call in embedder.calls] == [64, 64, 22] == [len(call) for call in extractor.calls]
-        assert db.stats()["embeddings"] == 150
+        assert [len(call) for call in embedder.calls] == [256, 44] == [len(call) for call in extractor.calls]
+        assert db.stats()["embeddings"] == 300
 
 
 def test_only_messages_with_text_are_enriched():

@@ -86,14 +86,14 @@ class VectorMatrix:
                 return np.empty(0, np.int64), np.empty(0, np.float32)
             unit = unit_rows(query[np.newaxis])[0].astype(np.float32)
             if candidates is None:
-                return _visible(tx, self._keys[: self._count], self._rows[: self._count] @ unit)
+                return _visible(tx, self._keys[: self._count], _products(self._rows[: self._count], unit))
             known = candidates[candidates < self._row_of.size]
             rows_of = self._row_of[known]
             keys, rows_of = known[rows_of >= 0], rows_of[rows_of >= 0]
             # Products with all rows are cheaper than a copy of half of them.
             if rows_of.size * 4 > self._count:
-                return keys, (self._rows[: self._count] @ unit)[rows_of]
-            return keys, self._rows[rows_of] @ unit
+                return keys, _products(self._rows[: self._count], unit)[rows_of]
+            return keys, _products(self._rows[rows_of], unit)
 
     def _similarities_of(self, tx: Transaction, queries: NDArray[np.float32]) -> tuple[Keys, Scores]:
         """Return all keys, and their cosines with each query as one column each, to five decimals."""
@@ -219,6 +219,15 @@ class VectorMatrix:
         self._keys[self._count : needed] = new
         self._count = needed
         self._rows[self._row_of[keys]] = vectors
+
+
+def _products(rows: NDArray[np.float32], unit: NDArray[np.float32]) -> Scores:
+    """Return the products of rows with a vector, on this thread.
+
+    As fast as `@`, which memory bounds, too, and whose threads go on to spin where the model of the next query computes.
+    """
+    products: Scores = np.einsum("ij,j->i", rows, unit)
+    return products
 
 
 def _candidates(tx: Transaction, where: str, values: dict[str, Any]) -> Keys | None:
