@@ -9,7 +9,7 @@ import numpy as np
 from akidb_mlx.embedder import Embedder
 from akidb_mlx.errors import InvalidInputError, ModelLoadError
 from akidb_mlx.fidelity.answers import MAX_TOKENS, Answer, KnownAnswers, encode_vectors
-from akidb_mlx.fidelity.checking import embed_answers, likely_causes
+from akidb_mlx.fidelity.checking import check_tokens, embed_answers, likely_causes
 from akidb_mlx.fidelity.figures import cosines
 from akidb_mlx.fidelity.texts import default_texts
 from akidb_mlx.vectors import Vectors
@@ -76,7 +76,7 @@ def with_reached(answers: KnownAnswers, embedder: Embedder, least_cosine: float 
         least_cosine: the mean cosine below which it is refused.
 
     Raises:
-        ModelLoadError: it is below `least_cosine`, or of another dimension or architecture than the original.
+        ModelLoadError: it is below `least_cosine`, reads other tokens, or is of another dimension or architecture than the original.
         InvalidInputError: it is not in float32.
     """
     _check_float32(embedder)
@@ -89,6 +89,7 @@ def with_reached(answers: KnownAnswers, embedder: Embedder, least_cosine: float 
             f"{answers.model}, at least {least_cosine:g} is needed to take it for a conversion of it. "
             f"{likely_causes(answers, counts, list(wrong))}"
         )
+    check_tokens(embedder.get_model_info()["model_name"], answers, counts)
     # Rounded down, so that what was reached is reached again.
     reached = [
         answer.model_copy(update={"cosine": float(np.floor(cosine * 1e8) / 1e8)})
