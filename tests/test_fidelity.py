@@ -22,7 +22,7 @@ from benchmarks.quantize import quantize
 from model_cache.record import CacheRecord
 from tests.support import GOLDENS, TEXTS, edit_json, edit_tensors
 
-SHORT = tuple(text for text in TEXTS if text and len(text) < 80)
+SHORT = tuple(text for text in TEXTS if text and len(text) < 60)[:16]
 TEXT_SET = TextSet("some", "CC0-1.0", SHORT, ("en",) * 5 + ("",) * (len(SHORT) - 5))
 
 
@@ -118,7 +118,7 @@ def test_the_default_texts():
 
 def test_texts_of_a_file(tmp_path):
     (tmp_path / "lines.txt").write_text("\ufeffone\n\ntwo\r\n", encoding="utf-8")
-    assert read_texts(tmp_path / "lines.txt").texts == ("one", "two\r")
+    assert read_texts(tmp_path / "lines.txt").texts == ("one", "two")
     for name, content, problem in (
         ("one.txt", b"only", "holds 1 texts, at least 2"),
         ("latin.txt", b"\xe9\n\xe9", "is not UTF-8"),
@@ -169,7 +169,7 @@ def test_a_card_has_the_figures_of_the_vectors(measured, card, quantised):
     )
 
 
-def test_a_card_has_figures_for_each_matryoshka_size(service, tmp_path):
+def test_a_card_has_figures_for_each_matryoshka_size(service):
     sizes = [one.dimension for one in make_card(*[measure(service("tiny-qwen3"), TEXT_SET)] * 2, TEXT_SET).dimensions]
     assert sizes == [64]
     with EmbeddingService(str(GOLDENS / "tiny-gemma3"), device="cpu") as one:
@@ -186,7 +186,7 @@ def test_a_card_needs_an_original_in_float32_and_of_its_size(measured):
     with pytest.raises(InvalidInputError, match="was computed in bfloat16: compare with float32"):
         make_card(model, rounded, TEXT_SET)
     short = type(model)(model.info, None, model.vectors[:, :8], model.token_counts, 1.0, {})
-    with pytest.raises(InvalidInputError, match="has vectors of 8 values, and .* of 64: it is no conversion"):
+    with pytest.raises(InvalidInputError, match=r"has vectors of 8 values, and .* of 64: it is no conversion"):
         make_card(short, original, TEXT_SET)
 
 
@@ -301,7 +301,7 @@ def test_verify_makes_answers(quantised, hub, tmp_path):
     out = tmp_path / "out"
     assert "12 texts, cosine to" in run("verify", quantised, "--answers-from", GOLDENS / "tiny-gemma3", "-o", out)
     assert not (quantised / ANSWERS).exists()
-    assert read_answers(out / ANSWERS) == answers
+    assert np.abs(read_answers(out / ANSWERS).array() - answers.array()).max() < 1e-6
 
 
 def test_verify_refuses_what_does_not_go_together(quantised):

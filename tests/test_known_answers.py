@@ -20,7 +20,7 @@ from akidb_mlx.fidelity.making import make_answers, with_reached
 from akidb_mlx.fidelity.shipped import shipped_file
 from benchmarks.quantize import quantize
 from tests.fake_embedder import FakeEmbedder
-from tests.support import GOLDENS, WEIGHTS, edit_json, edit_tensors, run_python
+from tests.support import GOLDENS, WEIGHTS, edit_json, edit_tensors
 
 UNCHECKED = Settings(known_answers=False)
 
@@ -189,7 +189,7 @@ def test_a_prompt_that_was_lost_is_named(copied):
         load(directory)
 
 
-def test_a_broken_onnx_file_is_refused(copied, tmp_path):
+def test_a_broken_onnx_file_is_refused(tmp_path):
     """All backends are checked in one place."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
@@ -241,7 +241,7 @@ def test_what_is_no_conversion_gets_no_answers(copied, service):
     drop_dense(directory)
     with load(directory, known_answers=False) as one, pytest.raises(ModelLoadError, match="reaches a mean cosine of"):
         with_reached(answers, one)
-    with pytest.raises(ModelLoadError, match="those of another model, .*: architecture gemma3_text, found bert"):
+    with pytest.raises(ModelLoadError, match=r"those of another model, .*: architecture gemma3_text, found bert"):
         with_reached(answers, service("tiny-bert"))
 
 
@@ -317,7 +317,7 @@ def test_what_is_no_file_of_a_sane_size_is_refused(tmp_path):
 def test_answers_of_another_model_stop_loading(tmp_path, service):
     directory = shutil.copytree(GOLDENS / "tiny-bert", tmp_path / "tiny")
     write_answers(make_answers(service("tiny-qwen3")), directory)
-    with pytest.raises(ModelLoadError, match="another model, .*tiny-qwen3: architecture qwen3, found bert"):
+    with pytest.raises(ModelLoadError, match=r"another model, .*tiny-qwen3: architecture qwen3, found bert"):
         load(directory)
     with FakeEmbedder() as fake:
         answers = make_answers(fake).model_copy(update={"architecture": "bert"})
@@ -332,7 +332,9 @@ def test_other_tokens_are_refused_however_near_the_vectors_are(service, tmp_path
     others = (first.model_copy(update={"tokens": first.tokens + 1}), *bert_answers.answers[1:])
     answers = bert_answers.model_copy(update={"answers": others})
     write_answers(answers, directory)
-    with pytest.raises(ModelLoadError, match="reads its known answers otherwise. It reads 3 tokens of text 0, and"):
+    with pytest.raises(
+        ModelLoadError, match=r"reads its known answers otherwise\. It reads 4 tokens of text 0, and the original 5"
+    ):
         load(directory)
     with pytest.raises(ModelLoadError, match="reads its known answers otherwise"):
         with_reached(answers, service("tiny-bert"))
@@ -397,11 +399,6 @@ def test_minilms_answers_take_little_time(minilm):
         check_answers(minilm, answers)
         times.append(time.perf_counter() - began)
     assert sorted(times)[2] < 0.15
-
-
-def test_reading_answers_brings_in_nothing_heavy():
-    done = run_python("import sys, akidb_mlx.fidelity; print([m for m in ('mlx', 'onnxruntime') if m in sys.modules])")
-    assert done.stdout == "[]\n"
 
 
 @pytest.mark.real_weights

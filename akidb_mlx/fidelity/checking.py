@@ -114,9 +114,8 @@ def check_tokens(model_name: str, answers: KnownAnswers, counts: Sequence[int]) 
         ModelLoadError: it does.
     """
     if any(count != answer.tokens for count, answer in zip(counts, answers.answers, strict=True)):
-        raise ModelLoadError(
-            f"{model_name} reads its known answers otherwise. {likely_causes(answers, counts, ())} {_SWITCH}"
-        )
+        causes = likely_causes(answers, counts, ())
+        raise ModelLoadError(f"{model_name} reads its known answers otherwise. {causes} {_SWITCH}")
 
 
 def likely_causes(answers: KnownAnswers, counts: Sequence[int], wrong: Sequence[bool]) -> str:
