@@ -40,6 +40,7 @@ def _own_settings(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: p
         "ONNX_FILE",
         "PRECISION",
         "TOKEN_BUDGET",
+        "KNOWN_ANSWERS",
         "MODEL",
         "NER_MODEL",
         "NER_LANGUAGE",

@@ -9,7 +9,7 @@ import numpy as np
 from akidb_mlx.embedder import Embedder
 from akidb_mlx.errors import InvalidInputError, ModelLoadError
 from akidb_mlx.fidelity.answers import MAX_TOKENS, Answer, KnownAnswers, encode_vectors
-from akidb_mlx.fidelity.checking import embed_answers, likely_causes
+from akidb_mlx.fidelity.checking import check_tokens, embed_answers, likely_causes
 from akidb_mlx.fidelity.figures import cosines
 from akidb_mlx.fidelity.texts import default_texts
 from akidb_mlx.vectors import Vectors
@@ -26,6 +26,9 @@ _SHORT = (
     "if (x > 0) { return x; }",
     "A 🐝 in 2026?",
 )
+# Words of the long text that its length is first tried with, and tokens that it may lack in the end.
+_FIRST_WORDS = 160
+_NEAR = 8
 # The languages of the long text, which is cut so that all texts together have at most `MAX_TOKENS` tokens.
 _LONG = ("en", "de", "fr", "es", "ru")
 # Most tokens of the texts with a prompt, so that something is left for the long text, which shows a window.
@@ -76,7 +79,8 @@ def with_reached(answers: KnownAnswers, embedder: Embedder, least_cosine: float 
         least_cosine: the mean cosine below which it is refused.
 
     Raises:
-        ModelLoadError: it is below `least_cosine`, or of another dimension or architecture than the original.
+        ModelLoadError: it is below `least_cosine`, reads other tokens than the original, or is of another dimension or
+            architecture.
         InvalidInputError: it is not in float32.
     """
     _check_float32(embedder)
@@ -89,6 +93,7 @@ def with_reached(answers: KnownAnswers, embedder: Embedder, least_cosine: float 
             f"{answers.model}, at least {least_cosine:g} is needed to take it for a conversion of it. "
             f"{likely_causes(answers, counts, list(wrong))}"
         )
+    check_tokens(embedder.get_model_info()["model_name"], answers, counts)
     # Rounded down, so that what was reached is reached again.
     reached = [
         answer.model_copy(update={"cosine": float(np.floor(cosine * 1e8) / 1e8)})
@@ -134,22 +139,27 @@ def _choose_inputs(original: Embedder, input_types: list[str]) -> list[tuple[str
 
 
 def _long_text(original: Embedder, input_type: str | None, most: int) -> tuple[str, Vectors, int]:
-    """Return the longest beginning of the long text that has at most so many tokens, its vector and its tokens."""
+    """Return the longest beginning of the long text that has at most so many tokens, its vector and its tokens.
+
+    A model may cut it before.
+    """
     texts = default_texts()
     sentences = [text for text, language in zip(texts.texts, texts.languages, strict=True) if language in _LONG]
     words = " ".join(sentences).split()
-    low, high = 1, len(words)
-    vectors, counts = _embed(original, [(words[0], input_type)])
-    best = words[0], vectors, counts[0]
-    while low <= high:  # the model's own limit may cut the text before
-        middle = (low + high + 1) // 2
-        text = " ".join(words[:middle])
+    low, high, guess = 1, len(words), min(len(words), _FIRST_WORDS)
+    best = None
+    while low <= high:
+        text = " ".join(words[:guess])
         vectors, counts = _embed(original, [(text, input_type)])
-        if counts[0] <= most:
+        if counts[0] <= most or guess == 1:
             best = text, vectors, counts[0]
-            low = middle + 1
+            low = guess + 1
         else:
-            high = middle - 1
+            high = guess - 1
+        if 0 <= most - counts[0] < _NEAR:
+            break
+        guess = max(low, min(high, guess * most // counts[0]))
+    assert best is not None
     return best
 
 
