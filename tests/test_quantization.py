@@ -90,12 +90,12 @@ def test_an_embedding_model_of_8_bits_keeps_its_vectors(name, tmp_path):
 
 def test_a_model_of_two_encoders(tmp_path):
     directory, _ = quantized("towers-bert-qwen3", tmp_path, bits=8, group_size=32)
-    with EmbeddingService(GOLDENS / "towers-bert-qwen3", device="cpu") as original:
-        with EmbeddingService(directory, device="cpu") as one:
-            assert one.get_model_info()["quantization"] == "8-bit affine, group 32"
-            for role in ("query", "document"):
-                found = one.embed_array(SAMPLE, input_type=role) * original.embed_array(SAMPLE, input_type=role)
-                assert found.sum(axis=1).min() > 0.999
+    source = GOLDENS / "towers-bert-qwen3"
+    with EmbeddingService(source, device="cpu") as original, EmbeddingService(directory, device="cpu") as one:
+        assert one.get_model_info()["quantization"] == "8-bit affine, group 32"
+        for role in ("query", "document"):
+            found = one.embed_array(SAMPLE, input_type=role) * original.embed_array(SAMPLE, input_type=role)
+            assert found.sum(axis=1).min() > 0.999
 
 
 @pytest.mark.parametrize("name", ["reranker-bert", "reranker-qwen3", "reranker-modernbert-modules", "reranker-gte"])
@@ -118,10 +118,9 @@ def test_a_sparse_model(name, tmp_path):
 @pytest.mark.parametrize("name", ["colbert-bert", "colbert-modernbert", "colbert-stanford"])
 def test_a_multi_vector_model(name, tmp_path):
     directory, _ = quantized(name, tmp_path, bits=8, group_size=32)
-    with MultiVectorEmbedder(GOLDENS / name, device="cpu") as original:
-        with MultiVectorEmbedder(directory, device="cpu") as one:
-            for found, expected in zip(one.embed_documents(SAMPLE), original.embed_documents(SAMPLE), strict=True):
-                assert np.abs(found - expected).max() < 0.05
+    with MultiVectorEmbedder(GOLDENS / name, device="cpu") as original, MultiVectorEmbedder(directory) as one:
+        for found, expected in zip(one.embed_documents(SAMPLE), original.embed_documents(SAMPLE), strict=True):
+            assert np.abs(found - expected).max() < 0.05
 
 
 @pytest.mark.parametrize(
@@ -191,7 +190,10 @@ def test_shards_and_their_index(tmp_path):
     written = json.loads((tmp_path / "8bit/model.safetensors.index.json").read_text())["weight_map"]
     for file in set(index.values()):
         assert set(mx.load(str(tmp_path / "8bit" / file))) == {name for name, place in written.items() if place == file}
-    assert mx.load(str(tmp_path / "8bit/model-00001-of-00003.safetensors"))["model.embed_tokens.scales"].dtype == mx.bfloat16
+    assert (
+        mx.load(str(tmp_path / "8bit/model-00001-of-00003.safetensors"))["model.embed_tokens.scales"].dtype
+        == mx.bfloat16
+    )
     assert (embed(tmp_path / "8bit") * embed(source)).sum(axis=1).min() > 0.999
 
 
@@ -388,7 +390,8 @@ def test_a_large_table_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
 # Card, answers and command line
 
 
-def test_the_card_and_the_answers_come_with_the_model(few_texts, tmp_path):
+@pytest.mark.usefixtures("few_texts")
+def test_the_card_and_the_answers_come_with_the_model(tmp_path):
     result = CliRunner().invoke(
         app, ["quantize", str(GOLDENS / "tiny-bert"), "-o", str(tmp_path / "out"), "--bits", "8", "--json"]
     )
@@ -405,7 +408,9 @@ def test_the_card_and_the_answers_come_with_the_model(few_texts, tmp_path):
 def test_the_command_line(tmp_path):
     (tmp_path / "texts.txt").write_text("\n".join(text.replace("\n", " ") for text in TEXTS[:6]))
     arguments = [*("quantize", str(GOLDENS / "tiny-bert"), "-o", str(tmp_path / "out"), "--no-card")]
-    result = CliRunner().invoke(app, [*arguments, "--target-size", "140000", "--calibrate", str(tmp_path / "texts.txt")])
+    result = CliRunner().invoke(
+        app, [*arguments, "--target-size", "140000", "--calibrate", str(tmp_path / "texts.txt")]
+    )
     assert result.exit_code == 0, result.output
     lines = dict(line.split("\t", 1) for line in result.stdout.splitlines()[1:])
     assert set(lines) == {"weights", "bits per weight", "packing", "search"}
