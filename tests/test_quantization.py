@@ -15,7 +15,7 @@ from akidb_mlx.fidelity import TextSet, read_answers, read_card
 from akidb_mlx.quantization import quantize_model
 from akidb_mlx.quantization.packing import fit_grid, pack_codes
 from tests.static_models import FORMS
-from tests.support import GOLDENS, TEXTS, copy_model, edit_tensors
+from tests.support import GOLDENS, TEXTS, copy_model, edit_tensors, run_python
 
 SAMPLE = TEXTS[:12]
 
@@ -418,3 +418,29 @@ def test_the_command_line(tmp_path):
     assert "embeddings.token_type_embeddings has only 2 rows" in result.stderr
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 1 and isinstance(again.exception, InvalidInputError)
+
+
+@pytest.mark.slow
+def test_memory_stays_below_twice_the_largest_shard(tmp_path):
+    """Far below: no tensor is held as a whole."""
+    rows = 400_000
+    source = copy_model("tiny-qwen3", tmp_path, vocab_size=rows)
+
+    def enlarge(tensors):
+        return tensors | {"embed_tokens.weight": np.random.default_rng(0).random((rows, 64), np.float32)}
+
+    edit_tensors(source / "model.safetensors", enlarge)
+    done = run_python(
+        "import resource, sys\n"
+        "from akidb_mlx.quantization import quantize_model\n"
+        "unit = 1 if sys.platform == 'darwin' else 1024\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit\n"
+        "small, large, out = sys.argv[1:]\n"
+        "quantize_model(small, out + '/small', card=False)\n"
+        "own = peak()\n"
+        "quantize_model(large, out + '/large', card=False)\n"
+        "print(peak() - own)\n",
+        300,
+        *(str(GOLDENS / "tiny-qwen3"), str(source), str(tmp_path)),
+    )
+    assert int(done.stdout) < 0.5 * (source / "model.safetensors").stat().st_size, done.stderr
