@@ -48,7 +48,10 @@ def push_files(files: Mapping[str, Path | bytes], repo: str, message: str, *, pr
             revision=target.revision,
             commit_message=message,
         )
-    except (HTTPError, InvalidURL, OSError, ValueError) as error:
+    except (HTTPError, InvalidURL, OSError, ValueError, RuntimeError) as raised:
+        # The client wraps the failure of a large file.
+        cause = raised.__cause__
+        error = cause if isinstance(raised, RuntimeError) and isinstance(cause, Exception) else raised
         pushed = next(iter(files)) if len(files) == 1 else f"{len(files)} files"
         failure = f"{pushed} could not be pushed to {target}"
         if may_hold_token(error):

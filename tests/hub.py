@@ -222,6 +222,8 @@ class Hub:
         try:
             if path == "/api/repos/create":
                 return self._create(headers, json.loads(form))
+            if path == "/api/validate-yaml":
+                return _json({"errors": [], "warnings": []})
             if match := _UPLOAD.fullmatch(path):
                 return self._upload(headers, form, **match.groupdict())
             if match := _LFS_BATCH.fullmatch(path):

@@ -187,8 +187,9 @@ class _Quantization:
         from akidb_mlx.quantization.source import parameter_type
         from akidb_mlx.quantization.writing import Job, fixed_bytes
 
-        (matrices,), dtype = self._matrices, parameter_type(self._checkpoint)
+        dtype = parameter_type(self._checkpoint)
         model = CalibrationModel(self._checkpoint, choose_prompts(self._checkpoint.prompts, {}), texts, dtype)
+        (matrices,) = self._matrices
         chosen, cosine, size = assign(matrices, options), None, options.packing.group_size
         if options.searches:
             layers = search.measure_layers(model, matrices, size, partial(self._progress, "measuring layers"))
