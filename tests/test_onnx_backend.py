@@ -1,6 +1,7 @@
 """Models that ONNX Runtime computes: which file and which library, inputs and outputs, the engine around them."""
 
 import threading
+from unittest.mock import Mock
 
 import mlx.core as mx
 import numpy as np
@@ -92,6 +93,23 @@ def test_a_gpu_that_onnx_runtime_does_not_have_is_refused(bert, monkeypatch):
     monkeypatch.setattr(runtime, "_GPUS", ("NoSuchProvider",))
     with pytest.raises(ConfigurationError, match=r"device gpu: this ONNX Runtime has neither"):
         EmbeddingService(str(bert), device="gpu", backend="onnx")
+
+
+@pytest.mark.parametrize(
+    ("provider", "expected"),
+    [
+        ("CUDAExecutionProvider", [("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {})]),
+        ("CPUExecutionProvider", [("CPUExecutionProvider", {})]),
+    ],
+)
+def test_products_on_cuda_are_not_rounded_to_tf32(bert, monkeypatch, provider, expected):
+    import onnxruntime
+
+    session = Mock()
+    session.return_value.get_providers.return_value = [provider]
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    assert runtime.open_session(bert / "onnx" / "model.onnx", provider, threads=0) is session.return_value
+    assert session.call_args.kwargs["providers"] == expected
 
 
 def test_a_model_without_a_file_says_how_to_make_one():

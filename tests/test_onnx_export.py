@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from akidb_mlx import EmbeddingService
+from akidb_mlx.backends.onnx import conversion
 from akidb_mlx.backends.onnx import export as export_module
 from akidb_mlx.backends.onnx.export import export_model
 from akidb_mlx.checkpoint.checkpoint import read_checkpoint
@@ -78,7 +79,7 @@ def test_models_of_other_kinds_are_refused_by_name(name, kind, tmp_path):
 
 
 def test_an_operation_without_counterpart_is_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.delitem(export_module.Converter.convert.__globals__["_METHODS"], "Scan")
+    monkeypatch.delitem(conversion._METHODS, "Scan")
     with pytest.raises(ModelLoadError, match="roberta cannot be exported to ONNX: the model computes Scan"):
         exported("tiny-roberta", tmp_path)
 
@@ -190,7 +191,7 @@ def test_beside_a_cached_model_the_file_is_recorded_verified_and_removed_with_it
 def test_a_failed_export_leaves_a_cached_model_as_it_was(monkeypatch):
     path = stored(load_settings().open_cache())
     before = sorted(file for file in path.rglob("*"))
-    monkeypatch.delitem(export_module.Converter.convert.__globals__["_METHODS"], "Gather")
+    monkeypatch.delitem(conversion._METHODS, "Gather")
     with pytest.raises(ModelLoadError, match="cannot be exported"):
         run_cli("org/tiny")
     assert sorted(file for file in path.rglob("*")) == before

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from akidb_mlx.backends.onnx.conversion import Converter
+from akidb_mlx.backends.onnx.conversion import convert
 from akidb_mlx.backends.onnx.graph import OPSET, Graph
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.errors import ConfigurationError, ModelLoadError
@@ -76,7 +76,7 @@ def export_model(
         graph = Graph("input_ids")
         mask = graph.one("Cast", "attention_mask", to=_INT32)
         lengths = graph.one("ReduceSum", mask, graph.constant([1]), keepdims=0)
-        (output,) = Converter(trace, [graph.one("Cast", "input_ids", to=_INT32), lengths], graph).convert()
+        (output,) = convert(trace, [graph.one("Cast", "input_ids", to=_INT32), lengths], graph)
     except ModelLoadError as error:
         raise ModelLoadError(f"{checkpoint.model_type} cannot be exported to ONNX: {error}") from error
     dimension = trace.outputs[0].shape[-1]

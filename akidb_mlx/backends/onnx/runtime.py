@@ -12,6 +12,8 @@ from akidb_mlx.settings import DeviceName
 _LONGEST_REASON = 300
 _CPU = "CPUExecutionProvider"
 _GPUS = ("CUDAExecutionProvider", "CoreMLExecutionProvider")
+# CUDA rounds the factors of float32 products to TF32 unless it is told not to.
+_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 # Only what ends the process is logged; all else comes as an exception.
 _FATAL = 4
 
@@ -67,7 +69,7 @@ def open_session(file: Path, provider: str, threads: int) -> Any:
     options.log_severity_level = _FATAL
     # Threads that wait would else take a core from those of other models.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = [provider] if provider == _CPU else [provider, _CPU]
+    providers = [(name, _OPTIONS.get(name, {})) for name in dict.fromkeys((provider, _CPU))]
     try:
         session = runtime.InferenceSession(str(file), options, providers=providers)
     except Exception as error:
