@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from akidb_mlx.backends.onnx.conversion import Converter
 from akidb_mlx.backends.onnx.graph import OPSET, Graph
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
+from akidb_mlx.checkpoint.tokenization.ids import table_rows
+from akidb_mlx.checkpoint.tokenization.loading import load_tokenizer
 from akidb_mlx.errors import ConfigurationError, ModelLoadError
 from akidb_mlx.runtime import mlx_import
 
@@ -88,8 +90,23 @@ def export_model(
         "pooling": checkpoint.pooling if pooled else "none",
         "normalized": json.dumps(normalized),
         "prompts": json.dumps(dict(prompts)),
+        **_describe_tokenizer(checkpoint),
     }
     return _write(file, graph, output, "sentence_embedding" if pooled else "token_embeddings", dimension, metadata)
+
+
+def _describe_tokenizer(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the tokenizer as this package uses it, for programs that do not read the other files as it does."""
+    loaded = load_tokenizer(checkpoint)
+    return {
+        "tokenizer": loaded.tokenizer.to_str(),
+        "special_tokens_before": json.dumps(loaded.frame.before),
+        "special_tokens_after": json.dumps(loaded.frame.after),
+        # The JSON of a tokenizer does not hold it.
+        "splits_special_tokens": json.dumps(loaded.tokenizer.encode_special_tokens),
+        "truncation_side": "left" if loaded.keeps_end else "right",
+        "vocabulary_size": str(table_rows(checkpoint)),
+    }
 
 
 def _check(checkpoint: Checkpoint, pooled: bool) -> None:
