@@ -6,8 +6,11 @@
 #![deny(missing_docs, unsafe_code)]
 
 mod error;
+mod failures;
 mod ml_bridge;
 mod mock;
+#[cfg(feature = "onnx")]
+mod onnx;
 mod provider;
 #[cfg(feature = "python")]
 mod python;
@@ -17,6 +20,8 @@ mod types;
 pub use error::{EmbeddingError, EmbeddingResult, Failure, MlBridgeError, MlBridgeResult, PythonError};
 pub use ml_bridge::{Entity, MlBridge};
 pub use mock::{MockEmbeddingProvider, MockMlBridge, MockRerankProvider};
+#[cfg(feature = "onnx")]
+pub use onnx::{OnnxEmbeddingProvider, OnnxMlBridge, OnnxOptions};
 pub use provider::EmbeddingProvider;
 #[cfg(feature = "python")]
 pub use python::{MlxEmbeddingProvider, MlxRerankProvider, PyMlBridge, PythonEnvironment, ServiceOptions};
