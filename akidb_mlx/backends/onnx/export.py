@@ -47,7 +47,14 @@ def check_exportable() -> None:
 
 
 def export_model(
-    checkpoint: Checkpoint, prompts: Mapping[str, str], file: Path, *, pooled: bool = True, normalized: bool = False
+    checkpoint: Checkpoint,
+    prompts: Mapping[str, str],
+    file: Path,
+    *,
+    pooled: bool = True,
+    normalized: bool = False,
+    matryoshka: bool | None = None,
+    dimensions: int | None = None,
 ) -> list[Path]:
     """Write a model as an ONNX file, in float32; what is there is replaced.
 
@@ -60,6 +67,8 @@ def export_model(
         file: where to; the weights of a large model go into a file beside it, of this name and "_data".
         pooled: whether the pooling and the modules after it are part of the file.
         normalized: whether the vectors are divided by their length.
+        matryoshka: whether the metadata say that vectors may be cut; None for what the checkpoint says.
+        dimensions: the size that the metadata say vectors have by default; None for what the checkpoint says.
 
     Returns:
         The files that were written.
@@ -82,10 +91,14 @@ def export_model(
     except ModelLoadError as error:
         raise ModelLoadError(f"{checkpoint.model_type} cannot be exported to ONNX: {error}") from error
     dimension = trace.outputs[0].shape[-1]
+    if matryoshka is None:
+        matryoshka = checkpoint.architecture.matryoshka or checkpoint.truncate_dim is not None
     metadata = {
         "format": "1",
         "model_type": checkpoint.model_type,
         "dimension": str(dimension),
+        "default_dimension": str(min(dimensions or checkpoint.truncate_dim or dimension, dimension)),
+        "matryoshka": json.dumps(matryoshka),
         "max_tokens": str(checkpoint.max_tokens),
         "pooling": checkpoint.pooling if pooled else "none",
         "normalized": json.dumps(normalized),

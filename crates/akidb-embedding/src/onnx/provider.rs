@@ -15,7 +15,7 @@ use tracing::{Instrument, field, instrument};
 
 use super::queue::{Call, Message, spawn};
 use super::session::Model;
-use super::text::{TextTokenizer, Tokenized};
+use super::text::{Description, TextTokenizer, Tokenized};
 use super::vectors::{Form, finish};
 use super::{inspection, location, text};
 use crate::failures::{MAX_WAITING, broken, check_model, closed, full, late, refused};
@@ -62,7 +62,7 @@ pub struct OnnxEmbeddingProvider {
 
 struct Shared {
     info: ModelInfo,
-    native: usize,
+    sizes: Sizes,
     /// Whether the model's vectors have length 1 already.
     normalized: bool,
     tokenizer: Arc<TextTokenizer>,
@@ -101,17 +101,18 @@ impl OnnxEmbeddingProvider {
     pub fn open(model: &str, options: &OnnxOptions) -> EmbeddingResult<Self> {
         let file = location::find(model)?;
         let (description, tokenizer) = text::read(&file, &inspection::read_metadata(&file)?)?;
-        let native = description.dimension;
-        let dimension = choose_dimensions(options.dimensions, native, native)?;
+        let Description { dimension: native, matryoshka, default_dimension: default, .. } = description;
+        let sizes = Sizes { native, matryoshka, default };
+        let sizes = Sizes { default: sizes.choose(options.dimensions)?, ..sizes };
         let loaded = Model::load(&file, native, options.library.as_deref())?;
         let owner = spawn(loaded, native)
             .map_err(|error| broken(format!("a thread for the model could not be started: {error}")))?;
         let info =
-            ModelInfo { model: model.to_owned(), dimension: dimension as u32, max_tokens: description.max_tokens };
+            ModelInfo { model: model.to_owned(), dimension: sizes.default as u32, max_tokens: description.max_tokens };
         Ok(Self {
             shared: Arc::new(Shared {
                 info,
-                native,
+                sizes,
                 normalized: description.normalized,
                 tokenizer: Arc::new(tokenizer),
                 owner,
@@ -205,7 +206,7 @@ impl OnnxEmbeddingProvider {
     async fn call(&self, request: BatchEmbeddingRequest, options: EmbedOptions) -> EmbeddingResult<FlatEmbeddings> {
         let began = Instant::now();
         let BatchEmbeddingRequest { model, inputs, normalize } = request;
-        let Shared { info, native, .. } = &*self.shared;
+        let Shared { info, sizes, .. } = &*self.shared;
         check_model(&info.model, &model)?;
         if !self.is_open() {
             return Err(closed());
@@ -216,7 +217,7 @@ impl OnnxEmbeddingProvider {
                  without"
             )));
         }
-        let dimension = choose_dimensions(options.dimensions, info.dimension as usize, *native)?;
+        let dimension = sizes.choose(options.dimensions)?;
         let form = Form { dimensions: dimension, normalize };
         self.shared.tokenizer.prompt(&options)?;
         let mut texts = Texts::default();
@@ -224,7 +225,7 @@ impl OnnxEmbeddingProvider {
         if !inputs.is_empty() {
             let pooled;
             (texts, pooled) = self.pooled(inputs, options).await?;
-            values = finish(&pooled, *native, &texts.windows, form)?;
+            values = finish(&pooled, sizes.native, &texts.windows, form)?;
         }
         Ok(FlatEmbeddings {
             model,
@@ -238,11 +239,11 @@ impl OnnxEmbeddingProvider {
 
     /// Return the vectors of all windows of texts, as the model computes them.
     async fn pooled(&self, inputs: Vec<String>, options: EmbedOptions) -> EmbeddingResult<(Texts, Vec<f32>)> {
-        let Shared { native, tokenizer, owner, places, cores, .. } = &*self.shared;
+        let Shared { sizes, tokenizer, owner, places, cores, .. } = &*self.shared;
         let place = Arc::clone(places).try_acquire_owned().map_err(|_| full("wait for the model"))?;
         let (answer, answered) = oneshot::channel();
         let core = cores.acquire().await.map_err(|_| closed())?;
-        let (tokenizer, owner, native) = (Arc::clone(tokenizer), owner.clone(), *native);
+        let (tokenizer, owner, native) = (Arc::clone(tokenizer), owner.clone(), sizes.native);
         let tokenized = spawn_blocking(move || {
             let prompt = tokenizer.prompt(&options)?;
             let (mut texts, mut sequences) = (Texts::default(), Vec::new());
@@ -284,10 +285,28 @@ impl Texts {
     }
 }
 
-fn choose_dimensions(asked: Option<u32>, default: usize, native: usize) -> EmbeddingResult<usize> {
-    match asked.map_or(default, |asked| asked as usize) {
-        size if (1..=native).contains(&size) => Ok(size),
-        size => Err(refused(format!("dimensions must be 1 to {native}, found {size}"))),
+/// The sizes that vectors may have.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    native: usize,
+    /// Whether the model was trained for shorter ones.
+    matryoshka: bool,
+    /// The size unless a call says otherwise.
+    default: usize,
+}
+
+impl Sizes {
+    /// Return the size that is asked for, or the default.
+    fn choose(self, asked: Option<u32>) -> EmbeddingResult<usize> {
+        let Self { native, matryoshka, default } = self;
+        match asked.map_or(default, |asked| asked as usize) {
+            size if size == native || (matryoshka && (1..native).contains(&size)) => Ok(size),
+            size if (1..native).contains(&size) => Err(refused(format!(
+                "dimensions {size}: the model was not trained for vectors shorter than {native}, and cutting them loses \
+                 quality"
+            ))),
+            size => Err(refused(format!("dimensions must be 1 to {native}, found {size}"))),
+        }
     }
 }
 

@@ -29,6 +29,10 @@ pub(crate) struct Tokenized {
 /// The description of a model in its file's metadata, but for the tokenizer.
 pub(crate) struct Description {
     pub(crate) dimension: usize,
+    /// The number of values that a vector has unless a call says otherwise.
+    pub(crate) default_dimension: usize,
+    /// Whether it was trained so that a vector's first values are a vector themselves.
+    pub(crate) matryoshka: bool,
     pub(crate) max_tokens: usize,
     /// Whether the model's vectors have length 1 already.
     pub(crate) normalized: bool,
@@ -58,6 +62,8 @@ pub(crate) fn read(file: &Path, metadata: &HashMap<String, String>) -> Embedding
     }
     let description = Description {
         dimension: entries.parsed("dimension")?,
+        default_dimension: entries.parsed("default_dimension")?,
+        matryoshka: entries.parsed("matryoshka")?,
         max_tokens: entries.parsed("max_tokens")?,
         normalized: entries.parsed("normalized")?,
     };

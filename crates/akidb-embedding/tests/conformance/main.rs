@@ -5,7 +5,13 @@ mod bridge_checks;
 #[path = "../common/mod.rs"]
 #[cfg(feature = "python")]
 mod common;
+#[cfg(feature = "onnx")]
+mod exported;
 mod mock;
+#[cfg(feature = "onnx")]
+mod onnx;
+#[cfg(feature = "onnx")]
+mod onnx_models;
 mod provider_checks;
 #[cfg(feature = "python")]
 mod python;
