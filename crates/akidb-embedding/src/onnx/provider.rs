@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::available_parallelism;
 use std::time::Instant;
 
@@ -18,11 +17,15 @@ use super::session::Model;
 use super::text::{Description, TextTokenizer, Tokenized};
 use super::vectors::{Form, finish};
 use super::{inspection, location, text};
-use crate::failures::{MAX_WAITING, broken, check_model, closed, full, late, refused};
+use crate::failures::{broken, check_model, closed, late, refused};
+use crate::gate::Gate;
 use crate::{
     BatchEmbeddingRequest, BatchEmbeddingResponse, EmbedOptions, EmbeddingProvider, EmbeddingResult, FlatEmbeddings,
     ModelInfo, Usage,
 };
+
+/// Most texts of a call that are tokenised before another call has its turn.
+const TOKENIZED_AT_ONCE: usize = 64;
 
 /// The options of an [`OnnxEmbeddingProvider`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,11 +70,9 @@ struct Shared {
     normalized: bool,
     tokenizer: Arc<TextTokenizer>,
     owner: mpsc::UnboundedSender<Message>,
-    /// Places among the calls that are not done.
-    places: Arc<Semaphore>,
-    /// As many texts are tokenised at once as there are cores.
+    gate: Gate,
+    /// As many threads tokenise as there are cores; calls take turns.
     cores: Semaphore,
-    closed: AtomicBool,
 }
 
 impl fmt::Debug for OnnxEmbeddingProvider {
@@ -116,9 +117,8 @@ impl OnnxEmbeddingProvider {
                 normalized: description.normalized,
                 tokenizer: Arc::new(tokenizer),
                 owner,
-                places: Arc::new(Semaphore::new(MAX_WAITING)),
+                gate: Gate::default(),
                 cores: Semaphore::new(available_parallelism().map_or(1, usize::from)),
-                closed: AtomicBool::new(false),
             }),
         })
     }
@@ -187,10 +187,9 @@ impl OnnxEmbeddingProvider {
     /// None; the result is that of the other providers.
     #[instrument(skip(self), fields(model = %self.shared.info.model))]
     pub async fn close(&self, drain: bool) -> EmbeddingResult<()> {
-        self.shared.closed.store(true, Ordering::Release);
+        self.shared.gate.close();
         if drain {
-            // They are all given back when no call is left; fails where another close has closed them.
-            drop(self.shared.places.acquire_many(MAX_WAITING as u32).await);
+            self.shared.gate.drained().await;
         }
         let (answer, answered) = oneshot::channel();
         // Where the thread has gone already, both fail.
@@ -200,7 +199,7 @@ impl OnnxEmbeddingProvider {
     }
 
     fn is_open(&self) -> bool {
-        !self.shared.closed.load(Ordering::Acquire) && !self.shared.owner.is_closed()
+        self.shared.gate.is_open() && !self.shared.owner.is_closed()
     }
 
     async fn call(&self, request: BatchEmbeddingRequest, options: EmbedOptions) -> EmbeddingResult<FlatEmbeddings> {
@@ -239,29 +238,33 @@ impl OnnxEmbeddingProvider {
 
     /// Return the vectors of all windows of texts, as the model computes them.
     async fn pooled(&self, inputs: Vec<String>, options: EmbedOptions) -> EmbeddingResult<(Texts, Vec<f32>)> {
-        let Shared { sizes, tokenizer, owner, places, cores, .. } = &*self.shared;
-        let place = Arc::clone(places).try_acquire_owned().map_err(|_| full("wait for the model"))?;
-        let (answer, answered) = oneshot::channel();
-        let core = cores.acquire().await.map_err(|_| closed())?;
-        let (tokenizer, owner, native) = (Arc::clone(tokenizer), owner.clone(), sizes.native);
-        let tokenized = spawn_blocking(move || {
-            let prompt = tokenizer.prompt(&options)?;
-            let (mut texts, mut sequences) = (Texts::default(), Vec::new());
-            for (index, text) in inputs.iter().enumerate() {
-                if answer.is_closed() {
-                    break; // nobody waits for it
-                }
-                sequences.extend(texts.keep(tokenizer.tokenize(index, prompt, text, options.on_overflow)?));
+        let Shared { sizes, tokenizer, owner, gate, cores, .. } = &*self.shared;
+        let place = gate.enter("wait for the model")?;
+        let options = Arc::new(options);
+        let (mut texts, mut sequences) = (Texts::default(), Vec::new());
+        let mut rest = inputs.into_iter().enumerate();
+        loop {
+            let piece: Vec<(usize, String)> = rest.by_ref().take(TOKENIZED_AT_ONCE).collect();
+            if piece.is_empty() {
+                break;
             }
-            // A thread that has ended drops it, with the channel that it answers over.
-            let _ = owner.send(Message::Embed(Call::new(sequences, native, answer, place)));
-            EmbeddingResult::Ok(texts)
-        });
-        let texts = tokenized.await.map_err(|error| broken(format!("the tokenizer panicked: {error}")))??;
-        drop(core);
-        let pooled = answered
-            .await
-            .map_err(|_| if self.is_open() { broken("the model's thread has ended") } else { closed() })??;
+            let _core = cores.acquire().await;
+            let (tokenizer, options) = (Arc::clone(tokenizer), Arc::clone(&options));
+            let tokenized = spawn_blocking(move || {
+                let prompt = tokenizer.prompt(&options)?;
+                let one =
+                    |(index, text): &(usize, String)| tokenizer.tokenize(*index, prompt, text, options.on_overflow);
+                piece.iter().map(one).collect::<EmbeddingResult<Vec<Tokenized>>>()
+            });
+            for text in tokenized.await.map_err(|error| broken(format!("the tokenizer panicked: {error}")))?? {
+                sequences.extend(texts.keep(text));
+            }
+        }
+        let (answer, answered) = oneshot::channel();
+        // A thread that has ended drops it, with the channel that it answers over.
+        let _ = owner.send(Message::Embed(Call::new(sequences, sizes.native, answer, place)));
+        let ended = |_| if self.is_open() { broken("the model's thread has ended") } else { closed() };
+        let pooled = answered.await.map_err(ended)??;
         Ok((texts, pooled))
     }
 }
@@ -325,6 +328,6 @@ impl EmbeddingProvider for OnnxEmbeddingProvider {
         if !self.is_open() {
             return Err(closed());
         }
-        if self.shared.places.available_permits() == 0 { Err(full("wait for the model")) } else { Ok(()) }
+        self.shared.gate.enter("wait for the model").map(drop)
     }
 }

@@ -79,12 +79,13 @@ pub(crate) fn read(file: &Path, metadata: &HashMap<String, String>) -> Embedding
         tokenizer,
     };
     let special = text.before.len() + text.after.len();
-    if description.max_tokens <= special || description.dimension == 0 {
+    let sizes = 1..=description.dimension;
+    if description.max_tokens <= special || !sizes.contains(&description.default_dimension) {
         return Err(broken(format!(
-            "{}: max_tokens {} leaves no room beside {special} special tokens, or dimension {} is none",
+            "{}: max_tokens {} leaves no room beside {special} special tokens, or default_dimension {} is not of {sizes:?}",
             file.display(),
             description.max_tokens,
-            description.dimension
+            description.default_dimension
         )));
     }
     Ok((description, text))

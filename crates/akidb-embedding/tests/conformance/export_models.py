@@ -21,6 +21,7 @@ from akidb_mlx.checkpoint.checkpoint import read_checkpoint  # noqa: E402
 GOLDENS = ROOT / "tests" / "goldens"
 TINY = ("tiny-bert", "tiny-roberta", "tiny-qwen3", "tiny-gemma3", "tiny-modernbert")
 PROMPTS = {"query": "search: ", "passage": "passage: "}
+_SIZES = ("dimension", "default_dimension")
 OPTIONS = (
     {},
     {"input_type": "query"},
@@ -95,7 +96,8 @@ def damage(good: Path, folder: Path) -> None:
     write("absolute", lambda model: move_weights(model, str(folder / "secret.bin")))
     write("missing", lambda model: move_weights(model, "nowhere.bin"))
     write("no-metadata", lambda model: model.ClearField("metadata_props"))
-    write("wrong-dimension", lambda model: set_entry(model, "akidb.dimension", "33"))
+    write("wrong-dimension", lambda model: [set_entry(model, f"akidb.{key}", "33") for key in _SIZES])
+    write("no-default", lambda model: set_entry(model, "akidb.default_dimension", "0"))
     write("wrong-tokenizer", lambda model: set_entry(model, "akidb.tokenizer", '{"model": 1}'))
     write("no-room", lambda model: set_entry(model, "akidb.max_tokens", "2"))
     write("negative", negative)

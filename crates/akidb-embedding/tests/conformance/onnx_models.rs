@@ -86,6 +86,7 @@ fn a_damaged_or_hostile_file_is_refused() {
         ("two-outputs", "cannot be loaded by ONNX Runtime"),
         ("no-metadata", "akidb-mlx export"),
         ("wrong-dimension", "expected [2, 33]"),
+        ("no-default", "is not of 1..=64"),
         ("wrong-tokenizer", "akidb.tokenizer of its metadata cannot be read"),
         ("no-room", "leaves no room"),
         ("unpooled", "--no-pooling"),
@@ -150,45 +151,31 @@ async fn options_that_a_model_does_not_have_are_refused() {
     assert!(matches!(error, EmbeddingError::InvalidInput(_)), "{error:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn more_calls_than_may_wait_are_refused_with_a_hint() {
     let provider = open("tiny-bert");
-    let request = BatchEmbeddingRequest::new(path("tiny-bert"), vec!["word ".repeat(400); 64]);
-    let begin = || {
-        let (provider, request) = (provider.clone(), request.clone());
+    let begin = |_| {
+        let (provider, request) = (provider.clone(), BatchEmbeddingRequest::new(path("tiny-bert"), ["a"]));
         tokio::spawn(async move { provider.embed_batch(request).await })
     };
-    let tasks: Vec<_> = (0..4200).map(|_| begin()).collect();
+    // The runtime's only thread begins all of them before it takes up the answers, but for a few.
+    let tasks: Vec<_> = (0..4500).map(begin).collect();
     let mut refused = 0;
-    // Those that are refused are refused at once.
-    for task in &tasks {
-        while !task.is_finished() && refused == 0 && provider.health_check().await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        refused += usize::from(task.is_finished());
-    }
-    let full = provider.embed_batch(request.clone()).await;
-    tasks.iter().for_each(tokio::task::JoinHandle::abort);
-    let error = full.unwrap_err();
-    assert!(matches!(error, EmbeddingError::ServiceUnavailable(_)), "{error:?}");
-    assert_eq!(error.retry_after(), Some(Duration::from_secs(1)));
-    // What was dropped makes room again.
     for task in tasks {
-        let _ = task.await;
-    }
-    let small = BatchEmbeddingRequest::new(path("tiny-bert"), ["a"]);
-    let answered = tokio::time::timeout(Duration::from_secs(20), async {
-        while provider.embed_batch(small.clone()).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        if let Err(error) = task.await.unwrap() {
+            assert!(matches!(error, EmbeddingError::ServiceUnavailable(_)), "{error:?}");
+            assert_eq!(error.retry_after(), Some(Duration::from_secs(1)));
+            refused += 1;
         }
-    });
-    answered.await.unwrap();
+    }
+    assert!((1..=404).contains(&refused), "{refused} of 4500 were refused");
+    provider.health_check().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_call_does_not_wait_for_a_long_one() {
     let provider = open("tiny-bert");
-    let long = BatchEmbeddingRequest::new(path("tiny-bert"), vec!["word ".repeat(400); 3000]);
+    let long = BatchEmbeddingRequest::new(path("tiny-bert"), vec!["word ".repeat(40); 600]);
     let (held, begun) = (provider.clone(), tokio::time::Instant::now());
     let long = tokio::spawn(async move { held.embed_batch(long).await.unwrap().embeddings.len() });
     let mut answered = 0;
@@ -196,14 +183,14 @@ async fn a_short_call_does_not_wait_for_a_long_one() {
         provider.embed_batch(BatchEmbeddingRequest::new(path("tiny-bert"), ["a"])).await.unwrap();
         answered += 1;
     }
-    assert_eq!(long.await.unwrap(), 3000);
+    assert_eq!(long.await.unwrap(), 600);
     assert!(answered > 10, "{answered} answers in {:?}", begun.elapsed());
 }
 
 #[tokio::test]
 async fn closing_fails_what_waits() {
     let provider = open("tiny-bert");
-    let long = BatchEmbeddingRequest::new(path("tiny-bert"), vec!["word ".repeat(400); 3000]);
+    let long = BatchEmbeddingRequest::new(path("tiny-bert"), vec!["word ".repeat(40); 600]);
     let (outcome, closed) = tokio::join!(biased; provider.embed_batch(long), provider.close(false));
     closed.unwrap();
     let error = outcome.unwrap_err();
