@@ -19,6 +19,7 @@ pub trait Subject: Send + Sync {
     }
 
     /// Return a text that is not usable.
+    #[cfg_attr(not(feature = "openai"), allow(dead_code))]
     fn bad_text(&self) -> String {
         unreachable!("it takes every text")
     }
@@ -117,6 +118,7 @@ pub async fn it_is_healthy(subject: &dyn Subject) {
     assert!(subject.bridge().health_check().await.unwrap());
 }
 
+#[cfg(feature = "openai")]
 pub async fn a_bad_text_fails_alone(subject: &dyn Subject) {
     let (bridge, bad) = (subject.bridge(), subject.bad_text());
     let (before, failed, after) =

@@ -1,6 +1,8 @@
 //! One suite for every implementation of `EmbeddingProvider` and `MlBridge`: what callers may rely on, whichever they
 //! hold. Each implementation lists the checks of what its interface offers, so none is passed over in silence.
 
+#[cfg(feature = "openai")]
+mod api_stand_in;
 mod bridge_checks;
 #[path = "../common/mod.rs"]
 #[cfg(feature = "python")]
@@ -12,6 +14,8 @@ mod mock;
 mod onnx;
 #[cfg(feature = "onnx")]
 mod onnx_models;
+#[cfg(feature = "openai")]
+mod openai;
 mod provider_checks;
 #[cfg(feature = "python")]
 mod python;
