@@ -1,11 +1,25 @@
 //! The way in to a provider: so many calls at once, and none once it is closed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
 
 use crate::EmbeddingResult;
-use crate::failures::{MAX_WAITING, closed, full};
+use crate::failures::{MAX_WAITING, closed, full, late};
+
+/// Wait for a call, until its timeout; one without any time is not begun.
+pub(crate) async fn within<T>(
+    limit: Option<Duration>,
+    call: impl Future<Output = EmbeddingResult<T>>,
+) -> EmbeddingResult<T> {
+    match limit {
+        None => call.await,
+        Some(Duration::ZERO) => Err(late()),
+        Some(limit) => timeout(limit, call).await.unwrap_or_else(|_| Err(late())),
+    }
+}
 
 /// Whether calls may enter, and whether those inside may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]

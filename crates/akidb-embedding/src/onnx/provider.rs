@@ -9,7 +9,6 @@ use std::time::Instant;
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 use tracing::{Instrument, field, instrument};
 
 use super::queue::{Call, Message, spawn};
@@ -17,8 +16,8 @@ use super::session::Model;
 use super::text::{Description, TextTokenizer, Tokenized};
 use super::vectors::{Form, finish};
 use super::{inspection, location, text};
-use crate::failures::{broken, check_model, closed, late, refused};
-use crate::gate::Gate;
+use crate::failures::{broken, check_model, closed, refused};
+use crate::gate::{Gate, within};
 use crate::{
     BatchEmbeddingRequest, BatchEmbeddingResponse, EmbedOptions, EmbeddingProvider, EmbeddingResult, FlatEmbeddings,
     ModelInfo, Usage,
@@ -167,10 +166,7 @@ impl OnnxEmbeddingProvider {
         );
         let limit = options.timeout;
         let call = self.call(request, options).instrument(span.clone());
-        let outcome = match limit {
-            None => call.await,
-            Some(limit) => timeout(limit, call).await.unwrap_or_else(|_| Err(late())),
-        };
+        let outcome = within(limit, call).await;
         if let Ok(embedded) = &outcome {
             span.record("tokens", embedded.usage.total_tokens);
         }

@@ -57,7 +57,7 @@ impl Api {
     /// # Errors
     ///
     /// The last attempt failed, another would fail likewise, or would come too late.
-    pub(crate) async fn ask(&self, path: &str, request: &Value, deadline: Option<Instant>) -> EmbeddingResult<Vec<u8>> {
+    pub(crate) async fn ask(&self, path: &str, request: &Value, deadline: Option<Instant>) -> Result<Vec<u8>, Failed> {
         let mut attempt = 0;
         loop {
             let slot = self.slots.acquire().await.map_err(|_| closed())?;
@@ -79,7 +79,7 @@ impl Api {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let late = wait > LONGEST_RETRY_AFTER || left.is_some_and(|left| wait >= left);
             if !failed.retryable || attempt >= self.max_retries || late {
-                return Err(failed.error);
+                return Err(failed);
             }
             sleep(wait).await;
             attempt += 1;
@@ -112,7 +112,7 @@ impl Api {
         while let Some(part) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
             if body.len() + part.len() > longest {
                 let message = format!("{} answered with more than {longest} bytes", self.access.address);
-                return Err(Failed { error: broken(message), retryable: false, retry_after: None });
+                return Err(broken(message).into());
             }
             body.extend_from_slice(&part);
         }

@@ -19,13 +19,15 @@ pub(crate) struct Failed {
     /// What the caller gets if there is no other attempt.
     pub(crate) error: EmbeddingError,
     pub(crate) retryable: bool,
+    /// Whether another text may be taken.
+    pub(crate) texts_may_be_at_fault: bool,
     /// The time after which the API wants another attempt, where it says so.
     pub(crate) retry_after: Option<Duration>,
 }
 
 impl Failed {
     pub(crate) fn transient(message: String) -> Self {
-        Self { error: unavailable(message), retryable: true, retry_after: None }
+        Self { retryable: true, ..unavailable(message).into() }
     }
 
     /// The time to wait after an attempt, counted from 0: the API's, or doubling ones, spread so that callers that
@@ -34,6 +36,19 @@ impl Failed {
         let doubled = FIRST_WAIT.saturating_mul(1 << attempt.min(10)).min(LONGEST_WAIT);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.retry_after.unwrap_or_else(|| doubled.mul_f64(0.5 + f64::from(now.subsec_nanos() % 1000) / 2000.0))
+    }
+}
+
+/// A failure that another attempt would repeat.
+impl From<EmbeddingError> for Failed {
+    fn from(error: EmbeddingError) -> Self {
+        Self { error, retryable: false, texts_may_be_at_fault: false, retry_after: None }
+    }
+}
+
+impl From<Failed> for EmbeddingError {
+    fn from(failed: Failed) -> Self {
+        failed.error
     }
 }
 
@@ -47,7 +62,7 @@ pub(crate) fn of_status(
     model: &str,
 ) -> Failed {
     let found = format!("({status}: {message})");
-    let last = |error| Failed { error, retryable: false, retry_after: None };
+    let last = Failed::from;
     let retry_after = parse_retry_after(headers);
     match status {
         ..400 => last(refused(format!("{address} redirects {found}; give the address that it leads to as base_url"))),
@@ -55,14 +70,16 @@ pub(crate) fn of_status(
         404 => last(EmbeddingError::ModelNotFound(
             format!("{address} has no model {model:?} {found}; check the name, and base_url").into(),
         )),
-        400 | 413 | 422 => last(refused(format!("{address} refuses the request {found}"))),
+        400 | 413 | 422 => {
+            Failed { texts_may_be_at_fault: true, ..last(refused(format!("{address} refuses the request {found}"))) }
+        }
         429 if code.is_some_and(|code| NO_BUDGET.contains(&code)) => {
             last(unavailable(format!("the account at {address} has no budget left {found}")))
         }
         429 | 529 => {
             let message = format!("{address} takes no more requests now {found}; retry later or send fewer at once");
             let failure = Failure { retry_after: retry_after.or(Some(DEFAULT_RETRY)), ..message.into() };
-            Failed { error: EmbeddingError::ServiceUnavailable(failure), retryable: true, retry_after }
+            Failed { retryable: true, retry_after, ..EmbeddingError::ServiceUnavailable(failure).into() }
         }
         408 | 409 | 425 | 500 | 502..=504 | 506.. => {
             Failed { retry_after, ..Failed::transient(format!("{address} failed {found}")) }

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde_json::json;
-use tokio::time::timeout;
 
 use super::answers::parse_json;
 use super::{OpenAiEmbeddingProvider, OpenAiOptions};
-use crate::failures::{broken, closed, late};
+use crate::failures::{broken, closed};
+use crate::gate::within;
 use crate::{
     BatchEmbeddingRequest, EmbedOptions, EmbeddingProvider, EmbeddingResult, Entity, MlBridge, MlBridgeError,
     MlBridgeResult,
@@ -119,12 +119,7 @@ impl MlBridge for OpenAiMlBridge {
         if messages.is_empty() {
             return Ok(String::new());
         }
-        let summary = self.chat(model, messages);
-        let summary = match self.limit {
-            None => summary.await,
-            Some(limit) => timeout(limit, summary).await.unwrap_or_else(|_| Err(late())),
-        };
-        Ok(summary?)
+        Ok(within(self.limit, self.chat(model, messages)).await?)
     }
 
     async fn health_check(&self) -> MlBridgeResult<bool> {

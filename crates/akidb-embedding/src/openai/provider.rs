@@ -14,9 +14,10 @@ use tracing::{Instrument, field, instrument};
 
 use super::answers::{self, Answer};
 use super::api::Api;
+use super::failures::Failed;
 use super::options::OpenAiOptions;
-use crate::failures::{bad_text, broken, check_model, closed, excerpt, late, refused, unavailable};
-use crate::gate::Gate;
+use crate::failures::{bad_text, broken, check_model, closed, excerpt, refused, unavailable};
+use crate::gate::{Gate, within};
 use crate::{
     BatchEmbeddingRequest, BatchEmbeddingResponse, EmbedOptions, EmbeddingError, EmbeddingProvider, EmbeddingResult,
     Failure, ModelInfo, Overflow, Usage,
@@ -107,12 +108,7 @@ impl OpenAiEmbeddingProvider {
                 outcome = self.call(request, options) => outcome,
             }
         };
-        let call = call.instrument(span.clone());
-        let outcome = match limit {
-            None => call.await,
-            Some(limit) if limit.is_zero() => Err(late()),
-            Some(limit) => timeout(limit, call).await.unwrap_or_else(|_| Err(late())),
-        };
+        let outcome = within(limit, call.instrument(span.clone())).await;
         if let Ok(response) = &outcome {
             span.record("tokens", response.usage.total_tokens);
         }
@@ -184,7 +180,7 @@ impl Shared {
         sent: Option<usize>,
         expected: Option<usize>,
         deadline: Option<Instant>,
-    ) -> EmbeddingResult<Answer> {
+    ) -> Result<Answer, Failed> {
         let mut request = json!({ "model": self.info.model, "input": texts, "encoding_format": "base64" });
         if let Some(dimensions) = sent {
             request["dimensions"] = Value::from(dimensions);
@@ -200,7 +196,8 @@ impl Shared {
                 self.api.access.address,
                 name(&answer.model),
                 name(first)
-            )));
+            ))
+            .into());
         }
         Ok(answer)
     }
@@ -276,18 +273,18 @@ impl Work {
                     tokens += answer.tokens;
                     vectors[batch].iter_mut().zip(answer.vectors).for_each(|(place, vector)| *place = vector);
                 }
-                Err(EmbeddingError::InvalidInput(failure)) if failure.index.is_none() => {
+                Err(failed) if failed.texts_may_be_at_fault => {
                     if fields_are_taken.is_none() {
                         fields_are_taken = Some(self.takes_fields().await?);
                     }
-                    self.divide(batch, failure, fields_are_taken == Some(true))?;
+                    self.divide(batch, failed.error, fields_are_taken == Some(true))?;
                 }
-                Err(error) => return Err(of_call(error, &batch)),
+                Err(failed) => return Err(of_call(failed.error, &batch)),
             }
         }
     }
 
-    fn ask(&self, batch: Range<usize>) -> impl Future<Output = (Range<usize>, EmbeddingResult<Answer>)> + use<> {
+    fn ask(&self, batch: Range<usize>) -> impl Future<Output = (Range<usize>, Result<Answer, Failed>)> + use<> {
         let (shared, texts) = (Arc::clone(&self.shared), Arc::clone(&self.texts));
         let (sent, dimension, deadline) = (self.sent, self.dimension, self.deadline);
         async move {
@@ -300,18 +297,18 @@ impl Work {
     async fn takes_fields(&self) -> EmbeddingResult<bool> {
         match self.shared.ask(&[PROBE.to_owned()], self.sent, Some(self.dimension), self.deadline).await {
             Ok(_) => Ok(true),
-            Err(EmbeddingError::InvalidInput(_)) => Ok(false),
-            Err(error) => Err(error),
+            Err(failed) if failed.texts_may_be_at_fault => Ok(false),
+            Err(failed) => Err(failed.error),
         }
     }
 
     /// Ask for each half of a batch that the API refused, down to the text that is at fault.
-    fn divide(&mut self, batch: Range<usize>, refusal: Failure, fields_are_taken: bool) -> EmbeddingResult<()> {
+    fn divide(&mut self, batch: Range<usize>, refusal: EmbeddingError, fields_are_taken: bool) -> EmbeddingResult<()> {
         if !fields_are_taken {
-            return Err(EmbeddingError::InvalidInput(refusal));
+            return Err(refusal);
         }
         if batch.len() == 1 {
-            return Err(bad_text(batch.start, format!("text {}: {}", batch.start, refusal.message)));
+            return Err(bad_text(batch.start, format!("text {}: {refusal}", batch.start)));
         }
         let middle = batch.start + batch.len() / 2;
         self.batches.push_front(middle..batch.end);
