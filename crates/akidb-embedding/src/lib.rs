@@ -6,8 +6,15 @@
 #![deny(missing_docs, unsafe_code)]
 
 mod error;
+mod failures;
+#[cfg(any(feature = "onnx", feature = "openai"))]
+mod gate;
 mod ml_bridge;
 mod mock;
+#[cfg(feature = "onnx")]
+mod onnx;
+#[cfg(feature = "openai")]
+mod openai;
 mod provider;
 #[cfg(feature = "python")]
 mod python;
@@ -17,6 +24,10 @@ mod types;
 pub use error::{EmbeddingError, EmbeddingResult, Failure, MlBridgeError, MlBridgeResult, PythonError};
 pub use ml_bridge::{Entity, MlBridge};
 pub use mock::{MockEmbeddingProvider, MockMlBridge, MockRerankProvider};
+#[cfg(feature = "onnx")]
+pub use onnx::{OnnxEmbeddingProvider, OnnxMlBridge, OnnxOptions};
+#[cfg(feature = "openai")]
+pub use openai::{OpenAiEmbeddingProvider, OpenAiLimits, OpenAiMlBridge, OpenAiOptions};
 pub use provider::EmbeddingProvider;
 #[cfg(feature = "python")]
 pub use python::{MlxEmbeddingProvider, MlxRerankProvider, PyMlBridge, PythonEnvironment, ServiceOptions};

@@ -43,14 +43,14 @@ pub trait MlBridge: Send + Sync {
     ///
     /// # Errors
     ///
-    /// As [`generate_embedding`](Self::generate_embedding).
+    /// As [`generate_embedding`](Self::generate_embedding); `Unsupported` where the bridge finds none.
     async fn extract_entities(&self, text: &str) -> MlBridgeResult<Vec<Entity>>;
 
     /// Return a summary of messages.
     ///
     /// # Errors
     ///
-    /// As [`generate_embedding`](Self::generate_embedding).
+    /// As [`generate_embedding`](Self::generate_embedding); `Unsupported` where the bridge makes none.
     async fn summarize(&self, messages: &[String]) -> MlBridgeResult<String>;
 
     /// Return whether the functions above can be called.

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
+use crate::failures::check_model;
 use crate::rerank::{check_rerank, ranked};
 use crate::{
-    BatchEmbeddingRequest, BatchEmbeddingResponse, EmbeddingError, EmbeddingProvider, EmbeddingResult, Entity,
-    MlBridge, MlBridgeResult, ModelInfo, PairScores, RerankOptions, RerankProvider, RerankerInfo, Usage,
+    BatchEmbeddingRequest, BatchEmbeddingResponse, EmbeddingProvider, EmbeddingResult, Entity, MlBridge,
+    MlBridgeResult, ModelInfo, PairScores, RerankOptions, RerankProvider, RerankerInfo, Usage,
 };
 
 /// A provider whose vectors depend on nothing but the text.
@@ -58,11 +59,7 @@ impl Default for MockEmbeddingProvider {
 impl EmbeddingProvider for MockEmbeddingProvider {
     async fn embed_batch(&self, request: BatchEmbeddingRequest) -> EmbeddingResult<BatchEmbeddingResponse> {
         let began = Instant::now();
-        if request.model != self.model {
-            return Err(EmbeddingError::ModelNotFound(
-                format!("this provider holds {}, found a request for {}", self.model, request.model).into(),
-            ));
-        }
+        check_model(&self.model, &request.model)?;
         if !self.latency.is_zero() {
             tokio::time::sleep(self.latency).await;
         }

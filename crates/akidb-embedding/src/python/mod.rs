@@ -29,6 +29,3 @@ use std::time::Duration;
 
 /// How long a question that Python answers without waiting for anything may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-
-/// Most calls that wait for one of the threads that run Python.
-const MAX_WAITING: usize = 4096;

@@ -12,9 +12,10 @@ use tracing::{Instrument, field, instrument};
 use super::embed_call::{EmbedRequest, Embedded, Layout};
 use super::model::{PythonModel, load_apart};
 use super::service::{ServiceOptions, create_service, model_info};
+use crate::failures::check_model;
 use crate::{
-    BatchEmbeddingRequest, BatchEmbeddingResponse, EmbedOptions, EmbeddingError, EmbeddingProvider, EmbeddingResult,
-    FlatEmbeddings, ModelInfo, Usage,
+    BatchEmbeddingRequest, BatchEmbeddingResponse, EmbedOptions, EmbeddingProvider, EmbeddingResult, FlatEmbeddings,
+    ModelInfo, Usage,
 };
 
 /// Embeddings of one model, computed by akidb-mlx in this process.
@@ -165,11 +166,7 @@ impl MlxEmbeddingProvider {
     ) -> EmbeddingResult<Embedded<L>> {
         let BatchEmbeddingRequest { model, inputs: texts, normalize } = request;
         let Shared { python, info } = &*self.shared;
-        if model != info.model {
-            return Err(EmbeddingError::ModelNotFound(
-                format!("this provider holds {}, found a request for {model}", info.model).into(),
-            ));
-        }
+        check_model(&info.model, &model)?;
         let limit = options.timeout;
         python.call(EmbedRequest { texts, normalize, options, layout: PhantomData }, limit).await
     }

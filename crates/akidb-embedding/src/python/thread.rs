@@ -7,9 +7,9 @@ use std::{io, thread};
 use pyo3::Python;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::MAX_WAITING;
 use super::failures::full;
 use crate::EmbeddingResult;
+use crate::failures::MAX_WAITING;
 
 /// A piece of work for such a thread.
 pub(crate) type Task = Box<dyn FnOnce(Python<'_>) + Send>;
