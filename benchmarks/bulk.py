@@ -70,7 +70,7 @@ def main(
                 )
                 measured[way].append(json.loads(done.stdout.splitlines()[-1]))
     table = Table("", "rows/s", "of embed_array", "CPU ms a row", "peak MB")
-    speeds = {way: statistics.median(one["rows"] / one["seconds"] for one in all) for way, all in measured.items()}
+    speeds = {way: statistics.median(one["rows"] / one["seconds"] for one in every) for way, every in measured.items()}
     for way, speed in speeds.items():
         memory = max(one["peak_MB"] for one in measured[way])
         used = statistics.median(1000 * one["cpu_seconds"] / one["rows"] for one in measured[way])

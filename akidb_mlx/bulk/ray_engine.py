@@ -16,7 +16,7 @@ from akidb_mlx.bulk.models import identify
 from akidb_mlx.bulk.pipeline import JobPlan, Written
 from akidb_mlx.bulk.pipeline import embed_shards as embed_locally
 from akidb_mlx.bulk.shards import Shard
-from akidb_mlx.errors import ConfigurationError
+from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InferenceError
 from akidb_mlx.service import EmbeddingService
 
 # Shards that one service has under way, so that it never waits for the files of one.
@@ -101,6 +101,20 @@ def embed_shards(shards: list[Shard], plan: JobPlan, model: WorkerModel) -> Iter
         max_concurrency=_SHARDS_AT_ONCE,
         scheduling_strategy="SPREAD",
     )
-    for row in records.iter_rows():
-        record = ShardRecord.from_json(json.loads(row["record"]))
-        yield Written(record.read, record.tokens, record.truncated, list(record.rejected), record)
+    try:
+        for row in records.iter_rows():
+            record = ShardRecord.from_json(json.loads(row["record"]))
+            yield Written(record.read, record.tokens, record.truncated, list(record.rejected), record)
+    except ray.exceptions.RayError as error:
+        raise _own_error(error) from error
+
+
+def _own_error(error: BaseException) -> AkidbMlxError:
+    """Return the error of this package that a worker raised, or one that wraps Ray's."""
+    cause: BaseException | None = error
+    while cause is not None:
+        cause = getattr(cause, "cause", None) or cause.__cause__
+        # Ray raises a class of its own below ours, whose message holds a traceback.
+        if isinstance(cause, AkidbMlxError) and type(cause).__module__ == AkidbMlxError.__module__:
+            return cause
+    return InferenceError(f"the cluster failed: {str(error).strip().splitlines()[-1][:300]}")
