@@ -10,7 +10,7 @@ from ray.cluster_utils import Cluster
 
 from akidb_mlx.bulk import embed_files
 from akidb_mlx.errors import InvalidInputError
-from tests.support import GOLDENS
+from tests.support import GOLDENS, copy_model, edit_json
 from tests.test_bulk import OPTIONS, ROOT, EndedError, content, end_after, write
 
 pytestmark = [
@@ -82,6 +82,16 @@ def test_the_error_of_a_worker_is_ours(tmp_path):
     path = write(tmp_path / "a.jsonl", table)
     with pytest.raises(InvalidInputError, match=r"a\.jsonl, row 2: no text"):
         embed_files([path], output=tmp_path / "out", engine="ray", on_null="error", **{**SMALL, "keep": []})
+    with pytest.raises(InvalidInputError, match="the model changed since this job was begun: files_sha256"):
+        # A node that has another model under this name.
+        moved = copy_model("tiny-bert", tmp_path)
+        options = {
+            **SMALL,
+            "keep": [],
+            "model": str(moved),
+            "listener": lambda _: edit_json(moved / "config.json", x=1),
+        }
+        embed_files([path], output=tmp_path / "other", engine="ray", **options)
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["state"] == "begun"
 
 
