@@ -29,9 +29,9 @@ HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 	raise SystemExit(not (v("PYTHONFRAMEWORK") or v("Py_ENABLE_SHARED") and any(map(os.path.exists, found))))
 
 .PHONY: FORCE demo demo-db help test test-rust test-go test-real test-clients test-slow test-gpu test-timing test-load \
-	test-load-python test-load-rust test-integrations test-crate package test-package docs page-screenshot lint lint-rust \
+	test-load-python test-load-rust test-ray test-integrations test-crate package test-package docs page-screenshot lint lint-rust \
 	lint-go coverage guards fuzz-reference fidelity token-budget bench bench-peers bench-mac bench-load bench-server-load \
-	bench-servers bench-entities bench-db bench-rust bench-selection fuzz-selection bindings openblas libpython clean
+	bench-servers bench-entities bench-bulk bench-db bench-rust bench-selection fuzz-selection bindings openblas libpython clean
 
 demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
 	$(BIN)/python examples/search.py
@@ -98,6 +98,12 @@ LOAD_TESTS ?= tests
 
 test-load-python: .venv/developed ## run the package's tests with many callers
 	$(BIN)/python -m pytest -m 'load and not real_weights' $(LOAD_TESTS)
+
+# In an environment of its own, since Ray is large and its warnings are not ours.
+test-ray: .venv/interpreter ## run bulk jobs on a Ray cluster of two nodes on this machine, one of which is killed
+	[ -e .bench/ray/bin/python ] || $(BIN)/python -m venv .bench/ray
+	.bench/ray/bin/python -m pip install --quiet --editable '.[ray]' 'pytest>=8.2,<10'
+	.bench/ray/bin/python -m pytest -m slow tests/test_bulk_ray.py
 
 # INTEGRATIONS="langchain llm" runs those two; CI runs the first.
 INTEGRATIONS ?=
@@ -207,6 +213,12 @@ bench-db: .venv/developed ## measure the database on SQLite and PostgreSQL, and 
 	$(BIN)/python -m benchmarks.database --json docs/database.json --plot docs/database.svg
 	$(BIN)/python -m benchmarks.database $(POSTGRES) --sizes 5000,50000 --json docs/database-postgres.json
 	$(BIN)/python -m benchmarks.database_peers --install --json docs/database-peers.json
+
+bench-bulk: .venv/developed bench-peers ## compare embedding files with embed_array, and with peers (an hour)
+	$(BIN)/python -m benchmarks.bulk --model tiny-bert --rows 100000
+	$(BIN)/python -m benchmarks.bulk --model tiny-bert --rows 1000000
+	$(BIN)/python -m benchmarks.bulk --rows 100000
+	$(BIN)/python -m benchmarks.bulk --rows 20000 --peers --install
 
 bench-rust: .venv/developed | libpython ## measure what the crate adds to a call
 	$(CARGO) bench --locked --package akidb-embedding

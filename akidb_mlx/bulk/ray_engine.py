@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from akidb_mlx.bulk.models import identify
 from akidb_mlx.bulk.pipeline import JobPlan, Written
 from akidb_mlx.bulk.pipeline import embed_shards as embed_locally
 from akidb_mlx.bulk.shards import Shard
-from akidb_mlx.errors import ConfigurationError
+from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InferenceError
 from akidb_mlx.service import EmbeddingService
 
 # Shards that one service has under way, so that it never waits for the files of one.
@@ -51,25 +50,37 @@ def check_installed() -> None:
 
 
 class ShardEmbedder:
-    """A service on a node, which computes shards."""
+    """A service on a node, which computes shards.
+
+    Its errors are handed over as results: Ray would send their text, and try a shard again that must fail again.
+    """
 
     def __init__(self, plan: JobPlan, model: WorkerModel) -> None:
-        """Load the model.
-
-        Raises:
-            InvalidInputError: it is not that of the job.
-        """
+        """Load the model, which must be that of the job."""
         self._plan = plan
-        # From the disk only: thousands of nodes would ask the Hub at once.
-        self._service = EmbeddingService(model.name, device=model.device, backend=model.backend, auto_download=False)
-        now = {"model": identify(self._service), "options": {}, "inputs": []}
-        check_unchanged({"model": model.identity, "options": {}, "inputs": []}, now)
+        self._failure: AkidbMlxError | None = None
+        try:
+            # From the disk only: thousands of nodes would ask the Hub at once.
+            self._service = EmbeddingService(
+                model.name, device=model.device, backend=model.backend, auto_download=False
+            )
+            there = {"model": identify(self._service), "options": {}, "inputs": []}
+            check_unchanged({"model": model.identity, "options": {}, "inputs": []}, there)
+        except AkidbMlxError as error:
+            self._failure = error
 
-    def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, list[str]]:
-        """Compute shards, and return their records."""
+    def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, list[bytes]]:
+        """Compute shards, and return the record of each, or an error."""
         shards: list[Shard] = [pickle.loads(one) for one in batch["shard"]]  # of our own process
-        written = embed_locally(self._service, shards, self._plan)
-        return {"record": [json.dumps(one.record.as_json()) for one in written if one.record is not None]}
+        outcomes: list[ShardRecord | AkidbMlxError] = []
+        try:
+            if self._failure is not None:
+                raise self._failure
+            written = embed_locally(self._service, shards, self._plan)
+            outcomes += [one.record for one in written if one.record is not None]
+        except AkidbMlxError as error:
+            outcomes.append(error)
+        return {"outcome": [pickle.dumps(outcome) for outcome in outcomes]}
 
 
 def embed_shards(shards: list[Shard], plan: JobPlan, model: WorkerModel) -> Iterator[Written]:
@@ -101,6 +112,12 @@ def embed_shards(shards: list[Shard], plan: JobPlan, model: WorkerModel) -> Iter
         max_concurrency=_SHARDS_AT_ONCE,
         scheduling_strategy="SPREAD",
     )
-    for row in records.iter_rows():
-        record = ShardRecord.from_json(json.loads(row["record"]))
-        yield Written(record.read, record.tokens, record.truncated, list(record.rejected), record)
+    try:
+        for row in records.iter_rows():
+            outcome: ShardRecord | AkidbMlxError = pickle.loads(row["outcome"])
+            if isinstance(outcome, AkidbMlxError):
+                raise outcome
+            yield Written(outcome.read, outcome.tokens, outcome.truncated, list(outcome.rejected), outcome)
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1][:300]
+        raise InferenceError(f"the cluster failed: {reason}; the same job goes on from what is done") from error
