@@ -168,7 +168,9 @@ def write_qwen3(
 
 def _kind(token: str) -> int:
     """Return the type of a token of Qwen3's; its marks of thinking are its own, and not special."""
-    return _CONTROL if token.startswith("<|") else _USER_DEFINED if "think>" in token else _NORMAL
+    return (
+        _CONTROL if token.startswith("<|") and token.endswith("|>") else _USER_DEFINED if "think>" in token else _NORMAL
+    )
 
 
 def _change(entries: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
