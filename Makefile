@@ -28,9 +28,9 @@ HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 	found = [os.path.join(v("LIBDIR"), part, v("LDLIBRARY")) for part in ("", v("MULTIARCH") or "")]; \
 	raise SystemExit(not (v("PYTHONFRAMEWORK") or v("Py_ENABLE_SHARED") and any(map(os.path.exists, found))))
 
-.PHONY: FORCE demo demo-db help test test-rust test-go test-real test-clients test-slow test-gpu test-timing test-load \
-	test-load-python test-load-rust test-ray test-integrations test-crate package test-package docs page-screenshot lint lint-rust \
-	lint-go coverage guards fuzz-reference fidelity token-budget bench bench-peers bench-mac bench-load bench-server-load \
+.PHONY: FORCE demo demo-db help test test-rust test-go test-real test-clients test-llama-cpp test-slow test-gpu test-timing \
+	test-load test-load-python test-load-rust test-ray test-integrations test-crate package test-package docs page-screenshot lint \
+	lint-rust lint-go coverage guards fuzz-reference fidelity token-budget bench bench-peers bench-mac bench-load bench-server-load \
 	bench-servers bench-entities bench-bulk bench-db bench-rust bench-selection fuzz-selection bindings openblas libpython clean
 
 demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
@@ -74,6 +74,12 @@ test-clients: .venv/interpreter ## run the server's tests with the official clie
 	.bench/clients/bin/python -m pip install --quiet --editable '.[server,rerank]' 'pytest>=8.2,<10' $(patsubst %,'%',$(CLIENTS))
 	npm ci --prefix tests/clients_node --ignore-scripts --no-audit --no-fund --silent
 	AKIDB_ALL_CLIENTS=1 .bench/clients/bin/python -m pytest -W ignore tests/test_server_clients.py
+
+# In the environment that the benchmark of servers has for llama.cpp, which the first run compiles.
+test-llama-cpp: .venv/interpreter ## run the tests of GGUF files with llama.cpp (compiles it: half an hour)
+	[ -e .bench/llama.cpp/bin/python ] || $(BIN)/python -m venv .bench/llama.cpp
+	.bench/llama.cpp/bin/python -m pip install --quiet --editable '.[llama-cpp,summarize]' 'gguf>=0.10,<1' 'pytest>=8.2,<10'
+	.bench/llama.cpp/bin/python -m pytest -W ignore tests/test_gguf.py tests/test_llama_cpp.py tests/test_llama_cpp_chat.py
 
 test-real: .venv/developed ## run the tests on the real weights in $AKIDB_TEST_MODELS
 	$(BIN)/python -m pytest -m 'real_weights and not load'

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from tests.support import GOLDENS
 
 _ALIGNMENT = 32
-_NORMAL, _UNKNOWN, _CONTROL = 1, 2, 3
+_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
 MEAN, CLS, LAST, RANK = 1, 2, 3, 4
 
 _BERT_NAMES = {
@@ -104,7 +104,7 @@ def write_gguf(file: Path, entries: Mapping[str, Any], arrays: Mapping[str, np.n
 
 def write_bert(file: Path, pooling: int | None = MEAN, **changes: Any) -> Path:
     """Write the golden tiny-bert; `changes` replace entries, dots written as two underscores, None leaves one out."""
-    config, tokens, _ = _read("tiny-bert")
+    config, tokens, _ = _read(GOLDENS / "tiny-bert")
     entries = {
         "general.architecture": "bert",
         "bert.block_count": config["num_hidden_layers"],
@@ -132,12 +132,14 @@ def write_bert(file: Path, pooling: int | None = MEAN, **changes: Any) -> Path:
             )
         },
     }
-    return write_gguf(file, _change(entries, changes), _rename("tiny-bert", _BERT_NAMES))
+    return write_gguf(file, _change(entries, changes), _rename(GOLDENS / "tiny-bert", _BERT_NAMES))
 
 
-def write_qwen3(file: Path, pooling: int | None = LAST, **changes: Any) -> Path:
-    """Write the golden tiny-qwen3; see `write_bert`."""
-    config, tokens, merges = _read("tiny-qwen3")
+def write_qwen3(
+    file: Path, pooling: int | None = LAST, directory: Path = GOLDENS / "tiny-qwen3", **changes: Any
+) -> Path:
+    """Write the golden tiny-qwen3, or another model of its architecture; see `write_bert`."""
+    config, tokens, merges = _read(directory)
     entries = {
         "general.architecture": "qwen3",
         "qwen3.block_count": config["num_hidden_layers"],
@@ -149,19 +151,26 @@ def write_qwen3(file: Path, pooling: int | None = LAST, **changes: Any) -> Path:
         "qwen3.attention.key_length": config["head_dim"],
         "qwen3.attention.value_length": config["head_dim"],
         "qwen3.attention.layer_norm_rms_epsilon": config["rms_norm_eps"],
-        "qwen3.rope.freq_base": float(config["rope_parameters"]["rope_theta"]),
+        "qwen3.rope.freq_base": float(config.get("rope_theta") or config["rope_parameters"]["rope_theta"]),
         "qwen3.pooling_type": pooling,
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "gpt-2",
         "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": [_CONTROL if token.startswith("<|") else _NORMAL for token in tokens],
+        "tokenizer.ggml.token_type": [_kind(token) for token in tokens],
         "tokenizer.ggml.merges": merges,
         "tokenizer.ggml.eos_token_id": 0,
         "tokenizer.ggml.padding_token_id": 0,
         "tokenizer.ggml.add_bos_token": False,
         "tokenizer.ggml.add_eos_token": True,
     }
-    return write_gguf(file, _change(entries, changes), _rename("tiny-qwen3", _QWEN3_NAMES))
+    return write_gguf(file, _change(entries, changes), _rename(directory, _QWEN3_NAMES))
+
+
+def _kind(token: str) -> int:
+    """Return the type of a token of Qwen3's; its marks of thinking are its own, and not special."""
+    return (
+        _CONTROL if token.startswith("<|") and token.endswith("|>") else _USER_DEFINED if "think>" in token else _NORMAL
+    )
 
 
 def _change(entries: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,17 +178,19 @@ def _change(entries: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return {key: found for key, found in changed.items() if found is not None}
 
 
-def _read(name: str) -> tuple[dict[str, Any], list[str], list[str]]:
-    config = json.loads((GOLDENS / name / "config.json").read_text(encoding="utf-8"))
-    model = json.loads((GOLDENS / name / "tokenizer.json").read_text(encoding="utf-8"))["model"]
-    tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
+def _read(directory: Path) -> tuple[dict[str, Any], list[str], list[str]]:
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    tokenizer = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+    model = tokenizer["model"]
+    numbers = model["vocab"] | {one["content"]: one["id"] for one in tokenizer["added_tokens"]}
+    tokens = sorted(numbers, key=numbers.__getitem__)
     merges = [one if isinstance(one, str) else " ".join(one) for one in model.get("merges", [])]
     return config, tokens, merges
 
 
-def _rename(name: str, names: Mapping[str, str]) -> dict[str, np.ndarray]:
+def _rename(directory: Path, names: Mapping[str, str]) -> dict[str, np.ndarray]:
     arrays = {}
-    for stored, array in load_file(GOLDENS / name / "model.safetensors").items():
+    for stored, array in load_file(directory / "model.safetensors").items():
         path, _, kind = stored.removeprefix("model.").rpartition(".")
         layer = ""
         for prefix in ("encoder.layer.", "layers."):

@@ -28,6 +28,7 @@ LAYERS = {
     "fidelity": ["akidb_mlx.fidelity"],
     "engine": ["akidb_mlx.engine"],
     "backends": ["akidb_mlx.backends"],
+    "llama_cpp": ["akidb_mlx.backends.llama_cpp"],
     "service": [
         f"akidb_mlx.{name}"
         for name in ("resolve", "loading", "text_model", "service", "pool", "pool_manager", "pool_models")
@@ -68,6 +69,7 @@ BELOW = {
     "entities": {"errors", "values", "settings", "runtime", "model_cache"},
     "model_cache": set(),
 }
+BELOW["llama_cpp"] = BELOW["backends"] | {"backends"}
 _LIBRARY = {
     "errors",
     "values",
@@ -80,8 +82,8 @@ _LIBRARY = {
     "backends",
     "fidelity",
 }
-BELOW["service"] = _LIBRARY | {"remote", "model_cache"}
-BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "remote", "model_cache", "mlx", "mlx_lm"}
+BELOW["service"] = _LIBRARY | {"llama_cpp", "remote", "model_cache"}
+BELOW["summarization"] = _LIBRARY - {"backends"} | {"service", "llama_cpp", "remote", "model_cache", "mlx", "mlx_lm"}
 BELOW["reranking"] = BELOW["sparse"] = BELOW["multi_vector"] = BELOW["service"] | {"service"}
 BELOW["remote"] = {"errors", "values", "settings", "runtime", "checkpoint", "embedder", "engine"}
 BELOW["bulk"] = BELOW["service"] | {"service"}
@@ -106,7 +108,7 @@ BELOW["top"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "sparse", "multi_ve
 
 HEAVY = (
     *("transformers", "torch", "mlx", "mlx_lm", "spacy", "numpy", "tokenizers", "pydantic", "starlette", "uvicorn"),
-    *("sklearn", "scipy", "openai", "onnxruntime", "onnx", "apsw", "psycopg"),
+    *("sklearn", "scipy", "openai", "llama_cpp", "onnxruntime", "onnx", "apsw", "psycopg"),
     *("pyarrow", "fsspec", "ray"),
 )
 

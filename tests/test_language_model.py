@@ -20,8 +20,9 @@ from akidb_mlx.errors import InferenceError, ModelLoadError, ServiceClosedError
 from akidb_mlx.runtime.locks import device_lock
 from akidb_mlx.summarization import Summarizer
 from akidb_mlx.summarization.generator import TextGenerator
-from akidb_mlx.summarization.language_model import _is_loop, kv_bytes_per_token
+from akidb_mlx.summarization.language_model import kv_bytes_per_token
 from akidb_mlx.summarization.prompts import as_data, summary_prompts
+from akidb_mlx.summarization.writing import is_loop
 from tests.chat_models import SPECIAL, TEMPLATE, make_chat_model
 from tests.support import GOLDENS, edit_json, edit_tensors, run_python, wait_until
 
@@ -171,11 +172,11 @@ def test_context_is_bounded_by_memory(chat_model, monkeypatch):
 
 
 def test_loops():
-    assert _is_loop([1, 2, 3, 4] * 12)
-    assert _is_loop([9, 8, *[5] * 48])
-    assert not _is_loop([5] * 47)
-    assert not _is_loop(list(range(48)))
-    assert not _is_loop([1, 2, 3, 4] * 11 + [1, 2, 3, 5])
+    assert is_loop([1, 2, 3, 4] * 12)
+    assert is_loop([9, 8, *[5] * 48])
+    assert not is_loop([5] * 47)
+    assert not is_loop(list(range(48)))
+    assert not is_loop([1, 2, 3, 4] * 11 + [1, 2, 3, 5])
 
 
 def test_an_answer_that_nobody_wants_is_not_written_to_its_end(generator):

@@ -79,7 +79,7 @@ def test_the_environment_names_the_backend_and_the_file(bert, monkeypatch):
 
 
 def test_an_unknown_backend_is_refused(bert):
-    with pytest.raises(ConfigurationError, match=r"backend must be one of auto, mlx, onnx, found 'tflite'"):
+    with pytest.raises(ConfigurationError, match=r"backend must be one of auto, mlx, onnx, llama.cpp, found 'tflite'"):
         load(bert, backend="tflite")
 
 

@@ -27,7 +27,7 @@ def test_the_first_parameter_is_the_models_name():
     ("arguments", "error", "message"),
     [
         ({"device": "tpu"}, ConfigurationError, "device must be one of auto, gpu, cpu, found 'tpu'"),
-        ({"backend": "torch"}, ConfigurationError, "backend must be one of auto, mlx, onnx, found 'torch'"),
+        ({"backend": "torch"}, ConfigurationError, "backend must be one of auto, mlx, onnx, llama.cpp, found 'torch'"),
         ({"dimensions": 0}, InvalidInputError, "dimensions must be an integer of 1 or more, found 0"),
         ({"dimensions": "64"}, InvalidInputError, "dimensions must be an integer of 1 or more, found '64'"),
         ({"dimensions": True}, InvalidInputError, "dimensions must be an integer"),

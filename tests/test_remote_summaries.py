@@ -277,7 +277,8 @@ def test_an_api_that_hangs(summarizer, api):
 
 def test_requests_of_many_callers_are_bounded(summarizer, api):
     def slowly(_request):
-        time.sleep(0.02)
+        wait_until(lambda: api.running >= 4 or len(api.requests) > 4)
+        time.sleep(0.02)  # for more to come, if they may
         return written("It rains.")
 
     api.respond = slowly

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from akidb_mlx.checkpoint.files import is_file, read_optional_json
+from akidb_mlx.checkpoint.jinja import template_environment
 from akidb_mlx.errors import ModelLoadError
 
 # The pairs that a template is tried with; each half differs from the first pair's in one of them.
@@ -59,17 +59,12 @@ class ChatTemplate:
             ModelLoadError: Jinja is not installed, or the template is malformed or ignores a half of the pair.
         """
         try:
-            from jinja2.sandbox import ImmutableSandboxedEnvironment
+            environment = template_environment()
         except ImportError as error:
             raise ModelLoadError(
                 f"{path}: the model frames pairs by a template of its own, which needs Jinja: pip install "
                 "'akidb-mlx[rerank]'"
             ) from error
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.filters["tojson"] = json.dumps
-        environment.globals["raise_exception"] = _refuse
         self._structured = form == "structured"
         self._arguments = {"tools": None, "documents": None, "add_generation_prompt": False, **arguments}
         try:
@@ -121,7 +116,3 @@ def message_format(template: str) -> str:
     """Return the form of messages that a template takes, by the words that sentence-transformers looks for in it."""
     structured = ("content[0]", ".type", "'type'", '"type"', "item.type", "message.content[")
     return "structured" if any(part in template for part in structured) else "flat"
-
-
-def _refuse(message: str) -> None:
-    raise ValueError(message)

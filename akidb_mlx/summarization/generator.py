@@ -22,7 +22,7 @@ from akidb_mlx.summarization.prompts import Prompt
 from akidb_mlx.summarization.reports import BackendInfo
 
 if TYPE_CHECKING:
-    from akidb_mlx.summarization.language_model import LanguageModel
+    from akidb_mlx.summarization.writing import WritingModel
 
 logger = logging.getLogger(__name__)
 
@@ -101,15 +101,18 @@ class TextGenerator(process.ModelOwner):
         context_tokens: int | None,
         stuck_after_s: float,
         allow_tf32: bool = False,
+        *,
+        gguf: bool = False,
     ) -> None:
         """Load a model on an owner thread; returns when it is ready.
 
         Args:
-            directory: the checkpoint.
+            directory: the checkpoint, or a GGUF file.
             device: the device that it runs on.
             context_tokens: a bound on the context, beside those of the model and the memory.
             stuck_after_s: seconds after which a step that is still running counts as hanging.
             allow_tf32: whether a GPU may round the factors of float32 products.
+            gguf: whether llama.cpp is to run a GGUF file.
 
         Raises:
             AkidbMlxError: the error of loading, or this process was forked from one that had a model.
@@ -122,9 +125,12 @@ class TextGenerator(process.ModelOwner):
         # Its methods are atomic: a signal handler or the garbage collector may use it at any moment.
         self._waiting: SimpleQueue[Answer | None] = SimpleQueue()
         self._ended = Latch()
-        loaded: Future[LanguageModel] = Future()
+        loaded: Future[WritingModel] = Future()
         process.stop_at_exit(self)
-        run_on_owner_thread(partial(self._own, partial(_load, directory, device, context_tokens, allow_tf32), loaded))
+        load = partial(_load, directory, device, context_tokens, allow_tf32)
+        if gguf:
+            load = partial(_load_gguf, directory, device, context_tokens)
+        run_on_owner_thread(partial(self._own, load, loaded))
         self._model = loaded.result()
         self.facts = self._model.facts
         self.tokenizer = self._model.tokenizer
@@ -161,7 +167,7 @@ class TextGenerator(process.ModelOwner):
         """Report the model and how it runs, as plain types; see `ChatModel`."""
         facts = self.facts
         return {
-            "backend": "mlx",
+            "backend": facts.backend,
             "context_tokens": facts.context_tokens,
             "device": facts.device,
             "precision": facts.precision,
@@ -194,7 +200,7 @@ class TextGenerator(process.ModelOwner):
         """Wait for the end, and return whether it has come; see `ModelOwner`."""
         return self._ended.wait(timeout)
 
-    def _own(self, load: Callable[[], LanguageModel], loaded: Future[LanguageModel]) -> None:
+    def _own(self, load: Callable[[], WritingModel], loaded: Future[WritingModel]) -> None:
         """Load the model, write answers until the generator is stopped, and free the model; the owner thread's work."""
         outcome: ModelStatus = "failed"
         try:
@@ -216,7 +222,7 @@ class TextGenerator(process.ModelOwner):
             self._fail_waiting()
             self._ended.set()
 
-    def _next_answer(self, model: LanguageModel) -> Answer | None:
+    def _next_answer(self, model: WritingModel) -> Answer | None:
         """Wait for an answer to write; what MLX keeps for reuse, by all models, is given back when none comes."""
         try:
             return self._waiting.get(timeout=_IDLE_S)
@@ -224,7 +230,7 @@ class TextGenerator(process.ModelOwner):
             model.release_memory()
             return self._waiting.get()
 
-    def _write(self, model: LanguageModel, answer: Answer) -> None:
+    def _write(self, model: WritingModel, answer: Answer) -> None:
         def emit(piece: str) -> bool:
             answer.add(piece)
             return answer.wanted and not self._stopped
@@ -255,10 +261,17 @@ class TextGenerator(process.ModelOwner):
         return ServiceClosedError("the summariser is closed; create a new Summarizer")
 
 
-def _load(directory: Path, device: DeviceName, context_tokens: int | None, allow_tf32: bool) -> LanguageModel:
+def _load(directory: Path, device: DeviceName, context_tokens: int | None, allow_tf32: bool) -> WritingModel:
     """Load the model on the owner thread, where MLX is imported for the first time."""
     mlx_import.prepare(allow_tf32)
     from akidb_mlx.summarization.generation_plan import generation_plan
     from akidb_mlx.summarization.language_model import LanguageModel
 
     return LanguageModel(directory, generation_plan(device), context_tokens)
+
+
+def _load_gguf(file: Path, device: DeviceName, context_tokens: int | None) -> WritingModel:
+    """Load a GGUF file on the owner thread, where llama.cpp is imported for the first time."""
+    from akidb_mlx.summarization.gguf_model import GgufLanguageModel
+
+    return GgufLanguageModel(file, device, context_tokens)

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +19,10 @@ from akidb_mlx.runtime.locks import device_lock
 from akidb_mlx.summarization.chat import ChatTokenizer
 from akidb_mlx.summarization.generation_plan import GenerationPlan
 from akidb_mlx.summarization.mlx_lm_import import import_mlx_lm
+from akidb_mlx.summarization.writing import MEMORY_SHARE, LanguageModelFacts, is_loop
 
-# The share of the available memory that keys and values may take.
-_MEMORY_SHARE = 0.5
-# A model is caught in a loop where its last tokens, so many, are one short cycle over and over again.
-_LOOP_TOKENS, _LONGEST_CYCLE = 48, 12
 # Added to the logit of a token that the model may not choose; half precision holds it, and a sum with it is finite.
 _NEVER = -1e4
-
-
-@dataclass(frozen=True)
-class LanguageModelFacts:
-    """A loaded model's properties, for any thread.
-
-    Attributes:
-        context_tokens: most tokens of a prompt and its answer together.
-        device: "cpu" or "gpu".
-        precision: type of the activations, as in "float32".
-        quantization: how the checkpoint packs its weights, as in "4-bit", or None.
-        weight_bytes: memory that its weights take.
-        kv_bytes_per_token: memory that the keys and values of a token take.
-    """
-
-    context_tokens: int
-    device: str
-    precision: str
-    quantization: str | None
-    weight_bytes: int
-    kv_bytes_per_token: int
 
 
 class _UnwantedError(Exception):
@@ -110,7 +85,7 @@ class LanguageModel:
             raise ModelLoadError(f"{directory} computes values that are not finite: its weights are damaged")
         quantization = config.get("quantization")
         cost = kv_bytes_per_token(config, logits.dtype.size)
-        affordable = int(allocator.available_memory(plan.device) * _MEMORY_SHARE) // cost
+        affordable = int(allocator.available_memory(plan.device) * MEMORY_SHARE) // cost
         self.facts = LanguageModelFacts(
             context_tokens=min(_positions(config), affordable, context_tokens or sys.maxsize),
             device=str(plan.device.type.name),
@@ -169,7 +144,7 @@ class LanguageModel:
                         return True
                     words.add_token(token)
                     written.append(token)
-                    if not emit(words.last_segment) or _is_loop(written):
+                    if not emit(words.last_segment) or is_loop(written):
                         return False
                     give_way()
                 words.finalize()
@@ -244,9 +219,3 @@ def _beginning_without(tokens: frozenset[int]) -> Callable[[mx.array, mx.array],
         return logits
 
     return process
-
-
-def _is_loop(tokens: list[int]) -> bool:
-    """Return whether the last tokens are one short cycle over and over again."""
-    last = tokens[-_LOOP_TOKENS:]
-    return len(last) == _LOOP_TOKENS and any(last[cycle:] == last[:-cycle] for cycle in range(1, _LONGEST_CYCLE + 1))

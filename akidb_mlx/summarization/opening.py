@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 
 from typing_extensions import TypedDict
 
+from akidb_mlx.backends.llama_cpp import runtime as llama_cpp
 from akidb_mlx.catalog import SUMMARY_CATALOG
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.remote.opening import is_remote
-from akidb_mlx.resolve import acquire_directory, resolve_device
+from akidb_mlx.resolve import acquire_directory, acquire_gguf, is_gguf, resolve_device
 from akidb_mlx.runtime.mlx_import import check_installed
 from akidb_mlx.settings import Settings
 from akidb_mlx.summarization.chat_model import ChatModel
@@ -47,11 +49,22 @@ def open_chat_model(
         return remote, {"model_name": name, "revision": None, "path": remote.address}
     if base_url is not None:
         raise InvalidInputError(f"base_url goes with a model 'openai:NAME', found {name[:100]!r}")
+    if is_gguf(name):
+        llama_cpp.check_installed()
+        file = acquire_gguf(resources, name, settings, auto_download)
+        device_name = resolve_device(device, settings)
+        gguf = TextGenerator(file, device_name, context_tokens, settings.stuck_after_s, gguf=True)
+        resources.callback(gguf.close)
+        return gguf, {"model_name": name, "revision": _revision(file.parent), "path": str(file)}
     check_installed()
     directory = acquire_directory(resources, name, SUMMARY_CATALOG, settings, auto_download)
     generator = TextGenerator(
         directory, resolve_device(device, settings), context_tokens, settings.stuck_after_s, settings.allow_tf32
     )
     resources.callback(generator.close)
-    revision = directory.name if is_commit(directory.name) else None
-    return generator, {"model_name": name, "revision": revision, "path": str(directory)}
+    return generator, {"model_name": name, "revision": _revision(directory), "path": str(directory)}
+
+
+def _revision(directory: Path) -> str | None:
+    """Return the commit that a directory of the cache is of; None for any other directory."""
+    return directory.name if is_commit(directory.name) else None

@@ -57,7 +57,8 @@ class Summarizer(Closeable):
 
         Args:
             model: the generative model: a name of `akidb_mlx.catalog.SUMMARY_CATALOG`, "org/repo", "org/repo@revision",
-                a local directory, or "openai:NAME" for a model of an OpenAI-compatible API; the settings' if None.
+                a local directory, a GGUF file or "org/repo:file.gguf", or "openai:NAME" for a model of an
+                OpenAI-compatible API; the settings' if None.
             mode: "abstractive", "extractive", or "auto": abstractive where `model` or the settings name a model, else
                 extractive. If None, abstractive where `model` is given, else the settings'. Abstractive without a
                 model takes "qwen3-0.6b-chat-4bit".

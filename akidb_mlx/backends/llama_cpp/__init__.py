@@ -1,6 +1,8 @@
-"""The llama.cpp backend: token ids in, pooled vectors out, for embedding models in GGUF files.
+"""The llama.cpp backend: token ids in, pooled vectors out, and texts that are continued, for models in GGUF files.
 
 runtime      imports llama.cpp, and loads files that were checked
-tokenizer    the tokenizer that the file holds
-model        contexts and batches
+vocabulary   texts to tokens and back
+tokenizer    the tokenizer of an embedding model
+context      the memory that a computation takes
+model        lanes and batches
 """

@@ -1,9 +1,9 @@
-"""The memory in which llama.cpp computes one batch at a time."""
+"""The memory in which llama.cpp computes: a batch of texts, or a text that it continues."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -116,3 +116,72 @@ class EmbeddingContext:
         if not self._context:
             raise InferenceError(f"llama.cpp cannot make room for {room} tokens: {complaint() or 'out of memory?'}")
         self._room = room
+
+
+class GenerationContext:
+    """The memory of one text that a model reads and continues; for one thread at a time."""
+
+    def __init__(self, model: LoadedGguf, threads: int) -> None:
+        """Prepare one; `threads` compute each step."""
+        self._library = import_llama_cpp()
+        self._model = model
+        self._threads = threads
+        self._tokens: int = self._library.llama_vocab_n_tokens(model.vocabulary)
+        self._room = 0
+        self._context: Any = None
+
+    def begin(self, tokens: int) -> None:
+        """Forget the text before, and make room for one of so many tokens.
+
+        Raises:
+            InferenceError: llama.cpp cannot make room.
+        """
+        if tokens > self._room:
+            self.close()
+            room = max(_FIRST_TOKENS, 1 << (tokens - 1).bit_length())
+            parameters = self._library.llama_context_default_params()
+            parameters.n_ctx = room
+            parameters.n_batch = parameters.n_ubatch = min(room, _FIRST_TOKENS)
+            parameters.n_threads = parameters.n_threads_batch = self._threads
+            self._context = self._library.llama_init_from_model(self._model.handle, parameters)
+            if not self._context:
+                raise InferenceError(f"llama.cpp cannot make room for {room} tokens: {complaint() or 'out of memory?'}")
+            self._room = room
+        memory = self._library.llama_get_memory(self._context)
+        if not memory:
+            raise InferenceError("the model in this GGUF file continues no texts: name a chat model")
+        self._library.llama_memory_clear(memory, True)
+
+    def read(self, ids: Sequence[int]) -> None:
+        """Read the next tokens of the text.
+
+        Raises:
+            InferenceError: llama.cpp cannot compute them.
+        """
+        if min(ids) < 0 or max(ids) >= self._tokens:
+            raise InferenceError(f"a text holds the tokens {min(ids)} to {max(ids)}, and the model has {self._tokens}")
+        array = (ctypes.c_int32 * len(ids))(*ids)
+        status = self._library.llama_decode(self._context, self._library.llama_batch_get_one(array, len(ids)))
+        if status != 0:
+            raise InferenceError(f"llama.cpp cannot compute {len(ids)} tokens: {complaint() or status}")
+
+    def likeliest(self, without: Collection[int]) -> int:
+        """Return the likeliest next token, which is none of some.
+
+        Raises:
+            InferenceError: the model computed something that is not finite.
+        """
+        logits = np.ctypeslib.as_array(self._library.llama_get_logits_ith(self._context, -1), (self._tokens,))
+        if not np.isfinite(logits).all():
+            raise InferenceError("the model computed values that are not finite: its weights are damaged")
+        if without:
+            logits = logits.copy()
+            logits[list(without)] = -np.inf
+        return int(logits.argmax())
+
+    def close(self) -> None:
+        """Free the memory. Idempotent."""
+        if self._context:
+            self._library.llama_free(self._context)
+            self._context = None
+        self._room = 0

@@ -11,7 +11,8 @@ from queue import SimpleQueue
 import numpy as np
 
 from akidb_mlx.backends.llama_cpp.context import EmbeddingContext
-from akidb_mlx.backends.llama_cpp.runtime import LoadedGguf, import_llama_cpp
+from akidb_mlx.backends.llama_cpp.runtime import LoadedGguf
+from akidb_mlx.backends.llama_cpp.vocabulary import Vocabulary
 from akidb_mlx.backends.onnx.lanes import Lanes
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.engine.backend import Model, ModelFacts, Step, TokenRows
@@ -53,15 +54,14 @@ class LlamaCppModel(Model):
             ConfigurationError: llama-cpp-python is not installed or has no such device.
         """
         assert checkpoint.gguf is not None
-        library = import_llama_cpp()
-        on_gpu = device != "cpu" and library.llama_supports_gpu_offload()
+        self._model = LoadedGguf(checkpoint.directory, device)
+        on_gpu = self._model.on_gpu
         kind = "gpu" if on_gpu else "cpu"
-        self._model = LoadedGguf(checkpoint.directory, device if on_gpu or device == "gpu" else "cpu")
         self._lane_count = 1 if on_gpu else min(cpu_runtime.cores(), _MAX_LANES)
         self._facts = ModelFacts(
             dimension=0,
             max_tokens=checkpoint.max_tokens,
-            vocabulary_size=int(library.llama_vocab_n_tokens(self._model.vocabulary)),
+            vocabulary_size=Vocabulary(self._model).size,
             token_budget=token_budget or _TOKEN_BUDGET[kind],
             lanes=self._lane_count,
             pipelined=True,  # so that a lane whose batch was short does not wait for the other

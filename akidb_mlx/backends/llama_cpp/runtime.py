@@ -68,6 +68,7 @@ class LoadedGguf:
 
     Attributes:
         handle: llama.cpp's pointer to it.
+        on_gpu: whether its layers are on a GPU.
         vocabulary: the pointer to its tokens.
     """
 
@@ -76,7 +77,7 @@ class LoadedGguf:
 
         Args:
             file: the file.
-            device: "gpu" puts all layers there.
+            device: "gpu" puts all layers there, and so does "auto" if llama.cpp was built for one.
             vocabulary_only: whether no weights are read.
 
         Raises:
@@ -85,11 +86,13 @@ class LoadedGguf:
         """
         self.handle: Any = None
         self._library = library = import_llama_cpp()
-        if device == "gpu" and not library.llama_supports_gpu_offload():
+        has_gpu = bool(library.llama_supports_gpu_offload())
+        if device == "gpu" and not has_gpu:
             raise ConfigurationError("device gpu: this llama-cpp-python was built without one; use cpu or auto")
+        self.on_gpu = has_gpu and device != "cpu" and not vocabulary_only
         parameters = library.llama_model_default_params()
         parameters.vocab_only = vocabulary_only
-        parameters.n_gpu_layers = 0 if device == "cpu" or vocabulary_only else _ALL_LAYERS
+        parameters.n_gpu_layers = _ALL_LAYERS if self.on_gpu else 0
         parameters.check_tensors = not vocabulary_only  # no NaN and no infinite scale
         _complaints.clear()
         self.handle = library.llama_model_load_from_file(str(file).encode(), parameters)

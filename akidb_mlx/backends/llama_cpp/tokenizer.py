@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import numpy as np
 
-from akidb_mlx.backends.llama_cpp.runtime import LoadedGguf, import_llama_cpp
+from akidb_mlx.backends.llama_cpp.runtime import LoadedGguf
+from akidb_mlx.backends.llama_cpp.vocabulary import Vocabulary
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.tokenizer import TextTokenizer, Token
 from akidb_mlx.deadline import NEVER, Deadline
@@ -19,7 +19,11 @@ _SAMPLE = "a"
 
 
 class GgufTokenizer(TextTokenizer):
-    """llama.cpp's tokenizer, by which control tokens in texts stay texts."""
+    """llama.cpp's tokenizer, by which control tokens in texts stay texts.
+
+    Attributes:
+        vocabulary: the tokens of the file.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         """Load the vocabulary of a file.
@@ -28,8 +32,7 @@ class GgufTokenizer(TextTokenizer):
             ModelLoadError: it cannot be loaded, or leaves no room for texts.
             ConfigurationError: llama-cpp-python is not installed.
         """
-        self._library = import_llama_cpp()
-        self._model = LoadedGguf(checkpoint.directory, "cpu", vocabulary_only=True)
+        self.vocabulary = Vocabulary(LoadedGguf(checkpoint.directory, "cpu", vocabulary_only=True))
         self.max_tokens = checkpoint.max_tokens
         self.keeps_end = False
         self.pair_frame = None
@@ -46,7 +49,7 @@ class GgufTokenizer(TextTokenizer):
         encoded: list[TokenIds] = []
         for text in texts:
             deadline.check()
-            encoded.append(self.encode_bytes(text.encode()))
+            encoded.append(self.vocabulary.tokenize(text))
         return encoded
 
     def tokens(self, *_: Any, **__: Any) -> list[list[Token]]:
@@ -59,30 +62,9 @@ class GgufTokenizer(TextTokenizer):
             "llama.cpp does not tell where a text has its tokens: those of GGUF files are not listed"
         )
 
-    def encode_bytes(self, text: bytes, *, add_special: bool = False, control: bool = False) -> TokenIds:
-        """Return the token ids of a text in UTF-8.
-
-        Args:
-            text: the text.
-            add_special: whether the special tokens around it are added as the file says.
-            control: whether control tokens that are written in it become such.
-        """
-        size = len(text) + 16
-        while True:
-            ids: TokenIds = np.empty(size, np.int32)
-            place = ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-            count = self._library.llama_tokenize(
-                self._model.vocabulary, text, len(text), place, size, add_special, control
-            )
-            if count >= 0:
-                found: TokenIds = ids[:count].copy()
-                return found
-            size = -count
-
     def _read_frame(self, checkpoint: Checkpoint) -> tuple[TokenIds, TokenIds]:
         """Return the special tokens before and after a text."""
-        sample = _SAMPLE.encode()
-        bare, framed = (self.encode_bytes(sample, add_special=special).tolist() for special in (False, True))
+        bare, framed = (self.vocabulary.tokenize(_SAMPLE, add_special=special).tolist() for special in (False, True))
         for start in range(len(framed) - len(bare) + 1):
             if framed[start : start + len(bare)] == bare:
                 after = framed[start + len(bare) :]
