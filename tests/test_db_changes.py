@@ -47,6 +47,7 @@ def test_one_row_is_left_of_all_that_is_gone(monkeypatch):
 
 def test_nothing_is_trimmed_of_vectors_that_are_there():
     with open_db() as db:
+        changes.trim(db._connections)  # an earlier test may have had the database
         fill(db, 3)
         before = listed(db)
         changes.trim(db._connections)
@@ -92,7 +93,7 @@ def test_links_that_were_found_before_a_trim_are_looked_for_again(gone):
     """Their node may be gone, which the list does not say any more."""
     with open_db() as db:
         chat = db.create_chat()
-        first, second, third = (chat.add_message(content="aaaa") for _ in range(3))
+        *_, third = (chat.add_message(content="aaaa") for _ in range(3))
         while db._weaver.work("embedding"):
             pass
         tasks = db._weaver._tasks
@@ -117,7 +118,6 @@ def test_links_that_were_found_before_a_trim_are_looked_for_again(gone):
             )
             assert linked == (0 if gone else 2)
             assert tx.value("SELECT count(*) FROM edge WHERE type = 'IS_SEMANTICALLY_SIMILAR_TO'") == (2 if gone else 6)
-        assert first.id != second.id
 
 
 def test_a_matrix_that_is_made_after_a_trim_begins_behind_nothing():

@@ -18,6 +18,7 @@ from embedded_db import (
     ModelMismatchError,
     SemanticQuery,
     StructuralFilter,
+    changes,
     search,
 )
 from embedded_db.engine import ALL
@@ -240,7 +241,7 @@ def test_a_shortest_path_is_one(content, edge_type, direction):
     60,
     st.lists(
         st.tuples(
-            st.sampled_from(["put", "delete", "delete node"]),
+            st.sampled_from(["put", "delete", "delete node", "trim"]),
             st.integers(0, 5),
             st.lists(st.sampled_from([-1.0, 0.5, 1.0]), min_size=3, max_size=3),
         ),
@@ -259,7 +260,9 @@ def test_the_matrix_follows_every_change(steps):
             name = str(number)
             if name not in names:
                 continue
-            if action == "put":
+            if action == "trim":
+                changes.trim(db._connections)
+            elif action == "put":
                 db.update_embedding(name, vector, "model")
                 expected[name] = vector
             else:

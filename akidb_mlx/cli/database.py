@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,18 +16,17 @@ import typer
 
 from akidb_mlx.catalog import find_record
 from akidb_mlx.cli.conditions import parse_condition
+from akidb_mlx.cli.database_tables import cells, facts, plain
 from akidb_mlx.cli.output import is_terminal, report, write_json, write_line, write_table
 from akidb_mlx.cli.slices import progress_bar
 from akidb_mlx.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from akidb_mlx.reranking import Reranker
-    from embedded_db import EmbeddedDB, ModelIdentity, Node, SearchResult, Stats, WeaverStatus
+    from embedded_db import EmbeddedDB, ModelIdentity, WeaverStatus
     from embedded_db.chat_log import BadLine
 
 _DEFAULT_MODEL = "minilm-l6-v2"
-# Characters of a text that a person is shown.
-_SHOWN_CHARACTERS = 200
 # Seconds between two looks at the queue, and the share of the time that these may take.
 _LOOK_S, _LOOK_SHARE = 0.25, 0.05
 
@@ -126,9 +124,9 @@ def query(
             rerank=None if reranker is None else resources.enter_context(_open_reranker(reranker)),
         )
     if as_json:
-        write_json({"results": [_plain(one) for one in results]})
+        write_json({"results": [plain(one) for one in results]})
     else:
-        write_table(("score", "time", "from", "text", "id"), map(_cells, results))
+        write_table(("score", "time", "from", "text", "id"), map(cells, results))
 
 
 @database.command()
@@ -139,7 +137,7 @@ def status(path: _Path, as_json: _Json = False) -> None:
     if as_json:
         write_json({**stats, "failures": failures})
         return
-    write_table(("", ""), _facts(stats), header=False)
+    write_table(("", ""), facts(stats), header=False)
     for one in failures:
         report(f"{one['kind']} of {one['node_id']} failed {one['attempts']} times: {one['error']}")
 
@@ -272,49 +270,3 @@ def _with_time(condition: dict[str, Any]) -> dict[str, Any]:
     if condition["property"] != "created_at" or not isinstance(condition["value"], str):
         return condition
     return {**condition, "value": parse_time(condition["value"])}
-
-
-def _plain(result: SearchResult) -> dict[str, Any]:
-    return {
-        **{"id": result.node.id, "type": result.node.type, "created_at": result.node.created_at},
-        "properties": result.node.properties,
-        "similarity_score": result.similarity_score,
-        "fused_score": result.fused_score,
-        "rerank_score": result.rerank_score,
-    }
-
-
-def _cells(result: SearchResult) -> tuple[str, ...]:
-    node = result.node
-    scores = (result.rerank_score, result.fused_score, result.similarity_score)
-    score = next((one for one in scores if one is not None), None)
-    sender = node.properties.get("sender") or node.properties.get("entity_type") or node.type
-    return "" if score is None else f"{score:.3f}", _when(node.created_at), str(sender), _text(node), node.id
-
-
-def _when(seconds: float) -> str:
-    """Return a time as a date; one that no calendar has, as the number that it is."""
-    try:
-        return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M}"
-    except (ValueError, OverflowError, OSError):
-        return f"{seconds:g}"
-
-
-def _text(node: Node) -> str:
-    names = ("content", "label", "title")
-    text = str(next((node.properties[name] for name in names if name in node.properties), ""))
-    return f"{text[:_SHOWN_CHARACTERS]}…" if is_terminal() and len(text) > _SHOWN_CHARACTERS else text
-
-
-def _facts(stats: Stats) -> Iterator[tuple[str, str]]:
-    from rich.filesize import decimal
-
-    yield "path", stats["path"]
-    yield "size", decimal(stats["bytes"])
-    for name in ("nodes", "edges"):
-        for kind, count in stats[name].items():
-            yield f"{name}: {kind}", str(count)
-    yield "vectors", str(stats["embeddings"])
-    yield "model", stats["model"] or "-"
-    yield "jobs that wait", ", ".join(f"{kind} {count}" for kind, count in stats["waiting"].items()) or "0"
-    yield "jobs that failed", str(stats["failed"])

@@ -224,7 +224,7 @@ class VectorMatrix:
 def _products(rows: NDArray[np.float32], unit: NDArray[np.float32]) -> Scores:
     """Return the products of rows with a vector, on this thread.
 
-    As fast as `@`: memory bounds both. The threads of `@` would go on to spin where the next query's model computes.
+    Memory bounds `@` as well, and its threads go on to spin while the model of the next query computes.
     """
     products: Scores = np.einsum("ij,j->i", rows, unit)
     return products
