@@ -31,17 +31,18 @@ def test_one_row_is_left_of_all_that_is_gone(monkeypatch):
     monkeypatch.setattr(changes, "_TOGETHER", 3)
     with open_db() as db:
         names = fill(db, 12)
+        kept = listed(db)[-2:]  # an earlier test may have had the database, and left others
         for name in names[:10]:
             db.delete_node(name)
         before = listed(db)
         changes.trim(db._connections)
-        assert listed(db) == [*before[:2], (before[-1][0], changes.MARK)]
+        assert listed(db) == [*kept, (before[-1][0], changes.MARK)]
         changes.trim(db._connections)
         assert len(listed(db)) == 3
         db.delete_node(names[10])
         before = listed(db)
         changes.trim(db._connections)
-        assert listed(db) == [before[0], (before[-1][0], changes.MARK)]
+        assert listed(db) == [kept[1], (before[-1][0], changes.MARK)]
         assert nearest(db) == names[11:]
 
 
