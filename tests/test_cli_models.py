@@ -42,7 +42,7 @@ def shown(*arguments):
 def test_what_is_here(name):
     (model,) = run("list")
     assert (model["repo_id"], model["refs"], model["pinned"], model["in_use"]) == (name, ["main"], False, False)
-    assert run("show", name) == [{key: value for key, value in model.items() if key != "newer"}]
+    assert run("show", name) == [{key: value for key, value in model.items() if key != "newer"} | {"fidelity": None}]
     assert shown("path", name).strip() == run("path", name)["path"] == model["path"]
     assert model["commit"][:12] in shown("list")
     assert "sha256" not in shown("show", name)

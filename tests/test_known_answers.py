@@ -15,7 +15,7 @@ from akidb_mlx.cli import app
 from akidb_mlx.errors import InvalidInputError, ModelLoadError
 from akidb_mlx.fidelity import checking
 from akidb_mlx.fidelity.answers import ANSWERS, MAX_TOKENS, encode_vectors, parse_answers, read_answers, write_answers
-from akidb_mlx.fidelity.checking import check_answers, least_cosine
+from akidb_mlx.fidelity.checking import check_answers, cosine_bounds
 from akidb_mlx.fidelity.making import make_answers, with_reached
 from akidb_mlx.fidelity.shipped import shipped_file
 from benchmarks.quantize import quantize
@@ -142,7 +142,7 @@ BREAKAGES = [
 def test_a_broken_conversion_is_refused(copied, name, damage, cause):
     directory = copied(name)
     damage(directory)
-    with pytest.raises(ModelLoadError, match=rf"does not compute its known answers: .*expected at least 0.*{cause}"):
+    with pytest.raises(ModelLoadError, match=rf"does not compute its known answers: .*expected 0.* to .*{cause}"):
         load(directory)
     load(directory, known_answers=False).close()
 
@@ -355,10 +355,23 @@ def test_the_answers_do_not_depend_on_the_dimensions_of_a_service(conversions):
         assert one.dimension == 32
 
 
-def test_the_least_cosine_is_an_angle_away():
-    assert least_cosine(1.0, 0.1) == pytest.approx(math.cos(0.1))
-    assert least_cosine(math.cos(0.2), 0.1) == pytest.approx(math.cos(0.3))
-    assert least_cosine(-1.0, 0.5) == -1.0
+def test_a_cosine_may_be_an_angle_away():
+    assert cosine_bounds(1.0, 0.1) == pytest.approx((math.cos(0.1), 1.0))
+    assert cosine_bounds(math.cos(0.2), 0.1) == pytest.approx((math.cos(0.3), math.cos(0.1)))
+    assert cosine_bounds(-1.0, 0.5) == pytest.approx((-1.0, math.cos(math.pi - 0.5)))
+
+
+def test_a_vector_that_is_nearer_than_it_was_is_another_one(conversions):
+    """As many faults turn a vector to the original as away from it."""
+    answers = read_answers(conversions("tiny-bert") / ANSWERS)
+    first = answers.answers[0]
+    farther = first.model_copy(update={"cosine": math.cos(math.acos(first.cosine) + 0.002)})
+    changed = answers.model_copy(update={"answers": (farther, *answers.answers[1:])})
+    with load(conversions("tiny-bert")) as one, pytest.raises(ModelLoadError, match=r"text 0 has .*1 of \d+ texts"):
+        check_answers(one, changed)
+
+
+def test_the_angle_depends_on_the_precision():
     info = {"precision": "float32", "allow_tf32": False}
     assert checking.allowed_angle(info) < checking.allowed_angle({**info, "allow_tf32": True})
     assert checking.allowed_angle({**info, "precision": "float32; bfloat16"}) == 0.1

@@ -10,7 +10,7 @@ from pathlib import Path
 from akidb_mlx.catalog import ModelRecord
 from akidb_mlx.fidelity.answers import ANSWERS, KnownAnswers, read_answers
 
-_FOLDER = Path(__file__).parent / "answers"
+_FOLDER = Path(__file__).parent / "shipped_answers"
 
 
 def find_answers(directory: Path, record: ModelRecord | None) -> KnownAnswers | None:
