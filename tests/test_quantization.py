@@ -321,6 +321,15 @@ def test_nothing_is_overwritten(tmp_path):
         quantize_model(GOLDENS / "tiny-bert", tmp_path / "out", card=False)
 
 
+def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path, monkeypatch):
+    from akidb_mlx.quantization import writing
+
+    monkeypatch.setattr(writing, "copy_others", lambda *_: (tmp_path / "out").mkdir())
+    with pytest.raises(InvalidInputError, match="nothing is overwritten"):
+        quantize_model(GOLDENS / "tiny-bert", tmp_path / "out", card=False)
+    assert [*tmp_path.rglob("*")] == [tmp_path / "out"]
+
+
 @pytest.mark.parametrize(
     ("failure", "error", "problem"),
     [
