@@ -414,6 +414,21 @@ def test_the_card_and_the_answers_come_with_the_model(tmp_path):
     assert answers.model == "tiny-bert" and answers.cosine > 0.999
 
 
+@pytest.mark.usefixtures("few_texts")
+@pytest.mark.parametrize("name", ["tiny-bert-routes", "towers-bert-qwen3", "tiny-gemma3"])
+def test_models_with_routes_and_prompts_have_a_card(name, tmp_path):
+    _, report = quantized(name, tmp_path, bits=8, group_size=32, card=True)
+    assert report.card.whole.cosine.worst > 0.999
+    assert read_answers(tmp_path / name / "akidb_answers.json").cosine > 0.999
+
+
+@pytest.mark.usefixtures("few_texts")
+def test_a_reranker_has_no_card(tmp_path):
+    _, report = quantized("reranker-bert", tmp_path, bits=8, group_size=32, card=True)
+    assert report.card is None
+    assert not list((tmp_path / "reranker-bert").glob("akidb_[af]*"))
+
+
 def test_the_command_line(tmp_path):
     (tmp_path / "texts.txt").write_text("\n".join(text.replace("\n", " ") for text in TEXTS[:6]))
     arguments = [*("quantize", str(GOLDENS / "tiny-bert"), "-o", str(tmp_path / "out"), "--no-card")]
