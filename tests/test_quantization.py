@@ -321,6 +321,15 @@ def test_nothing_is_overwritten(tmp_path):
         quantize_model(GOLDENS / "tiny-bert", tmp_path / "out", card=False)
 
 
+def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path, monkeypatch):
+    from akidb_mlx.quantization import writing
+
+    monkeypatch.setattr(writing, "copy_others", lambda *_: (tmp_path / "out").mkdir())
+    with pytest.raises(InvalidInputError, match="nothing is overwritten"):
+        quantize_model(GOLDENS / "tiny-bert", tmp_path / "out", card=False)
+    assert [*tmp_path.rglob("*")] == [tmp_path / "out"]
+
+
 @pytest.mark.parametrize(
     ("failure", "error", "problem"),
     [
@@ -403,6 +412,21 @@ def test_the_card_and_the_answers_come_with_the_model(tmp_path):
     assert report["directory"] == str(tmp_path / "out") and report["packings"] == {"8-bit affine, group 64": 20}
     answers = read_answers(tmp_path / "out/akidb_answers.json")
     assert answers.model == "tiny-bert" and answers.cosine > 0.999
+
+
+@pytest.mark.usefixtures("few_texts")
+@pytest.mark.parametrize("name", ["tiny-bert-routes", "towers-bert-qwen3", "tiny-gemma3"])
+def test_models_with_routes_and_prompts_have_a_card(name, tmp_path):
+    _, report = quantized(name, tmp_path, bits=8, group_size=32, card=True)
+    assert report.card.whole.cosine.worst > 0.999
+    assert read_answers(tmp_path / name / "akidb_answers.json").cosine > 0.999
+
+
+@pytest.mark.usefixtures("few_texts")
+def test_a_reranker_has_no_card(tmp_path):
+    _, report = quantized("reranker-bert", tmp_path, bits=8, group_size=32, card=True)
+    assert report.card is None
+    assert not list((tmp_path / "reranker-bert").glob("akidb_[af]*"))
 
 
 def test_the_command_line(tmp_path):

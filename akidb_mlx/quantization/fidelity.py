@@ -33,13 +33,15 @@ def write_fidelity(
     if original.scoring is not None or original.sparse is not None or original.multi_vector is not None:
         return None
     texts = default_texts()
+    # A model with routes may have none for texts that are neither.
+    input_type = None if None in original.routes else next(role for role in original.routes if role)
     settings = load_settings().model_copy(update={"precision": "float32", "allow_tf32": False})
     progress("comparing", 0, 2)
     with EmbeddingService(str(original.directory), device="cpu", backend="mlx", settings=settings) as one:
-        answers, expected = make_answers(one), measure(one, texts)
+        answers, expected = make_answers(one), measure(one, texts, input_type=input_type)
     progress("comparing", 1, 2)
     with EmbeddingService(str(folder), device="cpu", backend="mlx", settings=settings) as one:
-        answers, found = with_reached(answers, one, least_cosine=0.0), measure(one, texts)
+        answers, found = with_reached(answers, one, least_cosine=0.0), measure(one, texts, input_type=input_type)
     progress("comparing", 2, 2)
     origin = read_provenance(folder)
     label = (origin and origin.base_model) or original.directory.name  # a path of this machine says nothing elsewhere

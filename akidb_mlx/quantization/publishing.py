@@ -28,10 +28,9 @@ def publishing(output: Path, expected_bytes: int) -> Iterator[Path]:
     """Lend a temporary folder that takes its final name when the block has ended, and goes if it raises.
 
     Raises:
-        InvalidInputError: the folder is there already.
+        InvalidInputError: the folder is there when the block has ended.
         ConfigurationError: the disk is full, or has less space than is expected to be needed.
     """
-    check_free(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(output.parent).free
     if free < expected_bytes:
