@@ -54,8 +54,9 @@ test: .venv/developed ## run the tests, offline, on fixtures and on small models
 	@if $(HAS_GO); then $(MAKE) --no-print-directory test-go; else $(GO_HINT); fi
 
 test-rust: .venv/developed | libpython ## test the crates, with and without Python
-	$(CARGO) test --locked
-	$(CARGO) test --locked --package akidb-embedding --no-default-features
+	$(CARGO) test --locked --all-features
+	$(CARGO) test --locked --package akidb-embedding --no-default-features --features onnx \
+		--test conformance --test mock -- --skip onnx_models
 
 bindings: ## build the library that bindings/go links
 	cargo build --locked --release --package akidb-selection
@@ -153,9 +154,9 @@ lint: .venv/developed ## check style and types with ruff, mypy, rustfmt and clip
 
 lint-rust: .venv/developed | libpython ## check the crates with rustfmt and clippy
 	cargo fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features --quiet
 
 lint-go: ## check the Go package with gofmt and go vet
 	@cd bindings/go && found=$$(gofmt -l .) && if [ -n "$$found" ]; then gofmt -d .; exit 1; fi

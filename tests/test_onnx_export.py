@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
 from akidb_mlx import EmbeddingService
 from akidb_mlx.backends.onnx import conversion
 from akidb_mlx.backends.onnx import export as export_module
 from akidb_mlx.backends.onnx.export import export_model
+from akidb_mlx.backends.onnx.inspection import inspect
 from akidb_mlx.checkpoint.checkpoint import read_checkpoint
+from akidb_mlx.checkpoint.tokenizer import TextTokenizer
 from akidb_mlx.cli import app
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ModelLoadError
 from akidb_mlx.settings import load_settings
@@ -103,6 +106,41 @@ def test_a_file_says_what_it_is(tmp_path):
         "batch",
         metadata["akidb.dimension"],
     )
+
+
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-qwen3", "tiny-roberta"])
+def test_a_file_holds_its_tokenizer_for_programs_that_read_no_other(name, tmp_path):
+    directory = copy_model(name, tmp_path)
+    checkpoint = read_checkpoint(directory)
+    (file,) = export_model(checkpoint, {}, tmp_path / "out.onnx", matryoshka=True, dimensions=9)
+    metadata = {entry.key.removeprefix("akidb."): entry.value for entry in onnx.load(file).metadata_props}
+    tokenizer = Tokenizer.from_str(metadata["tokenizer"])
+    before, after = (json.loads(metadata[f"special_tokens_{side}"]) for side in ("before", "after"))
+    own = TextTokenizer(checkpoint)
+    for text in TEXTS:
+        (expected,) = own([text], "", "truncate")[0].windows
+        room = checkpoint.max_tokens - len(before) - len(after)
+        ids = tokenizer.encode(text, add_special_tokens=False).ids[:room]
+        assert [*before, *ids, *after] == expected.tolist()
+    assert metadata["truncation_side"] == "right"
+    assert json.loads(metadata["splits_special_tokens"]) is False
+    assert int(metadata["vocabulary_size"]) > max(own.encode(TEXTS)[0])
+    assert (metadata["default_dimension"], metadata["matryoshka"]) == ("9", "true")
+
+
+def test_a_tokenizer_is_not_kept_and_other_metadata_are_bounded(tmp_path):
+    directory = copy_model("tiny-bert", tmp_path)
+    (file,) = export_model(read_checkpoint(directory), {}, tmp_path / "out.onnx")
+    assert "akidb.tokenizer" not in inspect(file).metadata
+    assert inspect(file).metadata["akidb.truncation_side"] == "right"
+    model = onnx.load(file)
+    next(entry for entry in model.metadata_props if entry.key == "akidb.tokenizer").value = "x" * (2 << 20)
+    onnx.save(model, file)
+    inspect(file)
+    model.metadata_props.add(key="akidb.other", value="x" * (2 << 20))
+    onnx.save(model, file)
+    with pytest.raises(ModelLoadError, match="its metadata is too long"):
+        inspect(file)
 
 
 def test_normalised_vectors_have_length_1_and_are_for_other_programs(tmp_path):

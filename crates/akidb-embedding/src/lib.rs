@@ -1,7 +1,7 @@
-#![cfg_attr(feature = "python", doc = include_str!("../README.md"))]
+#![cfg_attr(all(feature = "python", feature = "onnx", feature = "openai"), doc = include_str!("../README.md"))]
 #![cfg_attr(
-    not(feature = "python"),
-    doc = "Text embeddings for AkiDB, without Python: the traits, their types and stand-ins."
+    not(all(feature = "python", feature = "onnx", feature = "openai")),
+    doc = "Text embeddings for AkiDB: traits, and an implementation for each of the features `python`, `onnx` and `openai`."
 )]
 #![deny(missing_docs, unsafe_code)]
 

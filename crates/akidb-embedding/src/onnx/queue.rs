@@ -13,8 +13,8 @@ use super::text::Ids;
 use crate::EmbeddingResult;
 use crate::failures::{broken, closed};
 
-/// Most tokens of a batch, padding included; a single longer sequence runs alone. The fastest of 256 to 4096 for
-/// MiniLM on two cores, whose caches hold the activations then.
+/// Most tokens of a batch, padding included; a single longer sequence runs alone. Twice what is best for one core, as all
+/// cores share a batch.
 const TOKEN_BUDGET: usize = 1024;
 /// Sequences of other calls join a batch if at least this share of their row is no padding.
 const LEAST_FILLED: (usize, usize) = (3, 4);

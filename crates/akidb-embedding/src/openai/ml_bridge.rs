@@ -111,12 +111,12 @@ impl MlBridge for OpenAiMlBridge {
         Err(MlBridgeError::Unsupported("OpenAiMlBridge finds no entities: use PyMlBridge for them".into()))
     }
 
-    /// Ask the chat model. No messages have an empty summary.
+    /// Ask the chat model. Messages that hold nothing have an empty summary.
     async fn summarize(&self, messages: &[String]) -> MlBridgeResult<String> {
         let model = self.chat_model.as_deref().ok_or_else(|| {
             MlBridgeError::Unsupported("this OpenAiMlBridge has no chat model: give one, or use PyMlBridge".into())
         })?;
-        if messages.is_empty() {
+        if messages.iter().all(|message| message.trim().is_empty()) {
             return Ok(String::new());
         }
         Ok(within(self.limit, self.chat(model, messages)).await?)

@@ -7,6 +7,7 @@ With a model's name, only that one is exported, into the directory MODEL of the 
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -35,12 +36,14 @@ OPTIONS = (
 
 
 def export(name: str, folder: Path, prompts: dict[str, str]) -> Path:
+    """Export the model of a directory into a folder."""
     file = folder / "onnx" / "exported.onnx"
     exporting.export_model(read_checkpoint(Path(name)), prompts, file)
     return file
 
 
 def calls(directory: str, model: str, prompts: dict[str, str], texts: list[str], options: tuple) -> list[dict]:
+    """Return what Python computes for texts, with each of the options in turn."""
     found = []
     with EmbeddingService(directory, device="cpu", backend="mlx") as service:
         for chosen in options:
@@ -67,7 +70,7 @@ def calls(directory: str, model: str, prompts: dict[str, str], texts: list[str],
 def damage(good: Path, folder: Path) -> None:
     """Write files that must be refused, each as the model of a directory of its own."""
 
-    def write(name: str, change) -> None:
+    def write(name: str, change: Callable[[onnx.ModelProto], object]) -> None:
         model = onnx.load(good)
         content = change(model)
         file = folder / name / "onnx" / "exported.onnx"
@@ -110,6 +113,7 @@ def damage(good: Path, folder: Path) -> None:
 
 
 def main() -> None:
+    """Write all of it."""
     folder = Path(sys.argv[1])
     texts = json.loads((GOLDENS / "texts.json").read_text(encoding="utf-8"))["texts"]
     texts += ["word " * 900, "", "[SEP] <s> </s> <|endoftext|> <bos>"]

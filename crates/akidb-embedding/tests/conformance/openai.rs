@@ -392,6 +392,7 @@ async fn summaries_are_the_chat_models() {
     assert!(matches!(error, MlBridgeError::Unsupported(_)), "{error:?}");
     let bridge = bridge.with_chat_model("chat");
     assert_eq!(bridge.summarize(&[]).await.unwrap(), "");
+    assert_eq!(bridge.summarize(&[" \n".to_owned()]).await.unwrap(), "");
     assert!(provider.1.received().is_empty());
     assert_eq!(bridge.summarize(&messages).await.unwrap(), "A summary.");
     let [sent] = &provider.1.received()[..] else { panic!("one request") };
