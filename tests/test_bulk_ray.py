@@ -89,7 +89,7 @@ def test_the_error_of_a_worker_is_ours(tmp_path):
             **SMALL,
             "keep": [],
             "model": str(moved),
-            "listener": lambda _: edit_json(moved / "config.json", x=1),
+            "listener": lambda _: edit_json(moved / "config.json", transformers_version="0"),
         }
         embed_files([path], output=tmp_path / "other", engine="ray", **options)
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["state"] == "begun"

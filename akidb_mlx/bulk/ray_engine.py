@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -91,18 +92,17 @@ def embed_shards(shards: list[Shard], plan: JobPlan, model: WorkerModel) -> Iter
     """
     if not shards:
         return
-    import ray
-    import ray.data
-
+    ray: Any = import_module("ray")
+    data: Any = import_module("ray.data")
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
-    context = ray.data.DataContext.get_current()
+    context = data.DataContext.get_current()
     context.enable_progress_bars = False
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call,unused-ignore]
+    resources: dict[str, float] = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
-    services = gpus or sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call,unused-ignore]
+    services = gpus or sum(node["Alive"] for node in ray.nodes())
     items = [{"shard": pickle.dumps(shard)} for shard in shards]
-    records = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+    records = data.from_items(items, override_num_blocks=len(items)).map_batches(
         ShardEmbedder,
         batch_size=1,
         concurrency=min(services, len(shards)),

@@ -1,4 +1,4 @@
-"""What a job tells of itself while it runs and at its end."""
+"""Reports of a job, while it runs and at its end."""
 
 from __future__ import annotations
 
