@@ -52,7 +52,7 @@ class InferenceError(AkidbMlxError):
 
 
 class RemoteServiceError(AkidbMlxError):
-    """An API that computes vectors or writes summaries could not be reached, or failed, also when it was asked again."""
+    """An API that computes or writes could not be reached, or failed, also when it was asked again."""
 
 
 class NotTrainedError(AkidbMlxError):
