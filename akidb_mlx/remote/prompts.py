@@ -1,4 +1,4 @@
-"""The prompts of a model that is behind an API, and the other options of a call, as far as the API is to honour them."""
+"""The prompts of a model that is behind an API, and the fields of a request that the options of a call become."""
 
 from __future__ import annotations
 
