@@ -6,7 +6,7 @@
     ├── ModelNotFoundError        no directory holds the model that was asked for (also a ValueError)
     ├── ModelLoadError            the model's files are there and cannot be used
     ├── InferenceError            the forward pass failed, or produced something that is not a vector
-    ├── RemoteServiceError        an API that computes the vectors could not be reached, or failed
+    ├── RemoteServiceError        an API that computes or writes could not be reached, or failed
     ├── NotTrainedError           a selector was saved before it was trained, and cannot choose
     ├── DeadlineExceededError     the call's timeout passed (also a TimeoutError)
     ├── ServiceOverloadedError    the queue is full: try again later
@@ -52,7 +52,7 @@ class InferenceError(AkidbMlxError):
 
 
 class RemoteServiceError(AkidbMlxError):
-    """An API that computes the vectors could not be reached, or failed, also when it was asked again."""
+    """An API that computes or writes could not be reached, or failed, also when it was asked again."""
 
 
 class NotTrainedError(AkidbMlxError):

@@ -15,7 +15,8 @@ class RunningModelInfo(TypedDict):
     Attributes:
         model_name: the name that it was asked for by.
         max_tokens: most tokens of one text or pair, special tokens included.
-        backend: the library that computes: "mlx", "onnx", or "numpy" for a static model; "openai" where an API does.
+        backend: the library that computes: "mlx", "onnx", "llama.cpp", or "numpy" for a static model; "openai" where an
+            API does.
         device: "cpu" or "gpu", or "remote".
         precision: type of the activations, as in "float32".
         allow_tf32: whether the device rounds the factors of float32 products to TF32, as was tried at load.

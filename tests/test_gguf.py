@@ -136,6 +136,7 @@ def test_a_header_that_does_not_end_is_not_read(tmp_path, monkeypatch):
         ({"tokenizer__ggml__token_type": [1, 2]}, "has 2 entries for 615 tokens"),
         ({"tokenizer__ggml__eos_token_id": 615}, "eos_token_id must be an integer from 0 to 614, found 615"),
         ({"split__count": 3}, "one of 3 parts"),
+        ({"tokenizer__ggml__tokens": ["a"] * 615}, "two of its tokens are equal"),
     ],
 )
 def test_sizes_that_no_model_has_are_refused(tmp_path, changes, words):

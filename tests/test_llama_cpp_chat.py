@@ -97,6 +97,19 @@ def test_an_answer_ends_by_its_length_its_reader_or_its_end(generator):
     assert generator.tokenizer.stop_ids == {0, 1, 2}
 
 
+def test_a_model_that_ends_its_answer_is_not_asked_further(checkpoint, generator, tmp_path):
+    """The second token of the answer, an "os" after a first that is none, is made the end of text."""
+    ids = generator.tokenizer.encode(generator.tokenizer.render("The bridge"))
+    first, second = (piece for piece in generator.generate(ids, 2) if piece)
+    (end,) = generator.tokenizer.encode(second)
+    ending = write(checkpoint, tmp_path / "m.gguf", tokenizer__ggml__eos_token_id=end)
+    one = TextGenerator(ending, "cpu", None, 60, gguf=True)
+    with one.generate(ids, 12) as answer:
+        assert "".join(answer) == first
+        assert answer.ended_itself
+    one.close()
+
+
 def test_a_deadline_ends_an_answer(generator):
     ids = generator.tokenizer.encode("The bridge was")
     deadline = Deadline(0.05)

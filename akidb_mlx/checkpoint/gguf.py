@@ -55,6 +55,8 @@ _TENSOR_TYPES = {
     35: ("TQ2_0", 256, 66),
     39: ("MXFP4", 32, 17),
 }
+# The vocabulary, which llama.cpp ends the process for where two of its tokens are equal.
+TOKENS = "tokenizer.ggml.tokens"
 _PLAIN = ("F32", "F16", "BF16")
 
 
@@ -183,7 +185,7 @@ class _Reader:
             raise self._error(f"the entry {key[:80]!r} has the type {kind}, which is not known")
         kind, length = self._number("I"), self._count(f"values of {key[:80]!r}", _MOST_ELEMENTS)
         if kind == _STRING:
-            self._skip_strings(length)
+            self._skip_strings(length, distinct=key == TOKENS)
         elif kind in _NUMBERS:
             self._skip(length * struct.calcsize(_NUMBERS[kind]))
         else:
@@ -251,16 +253,28 @@ class _Reader:
             raise self._error(f"its header {where}")
         self._at += size
 
-    def _skip_strings(self, count: int) -> None:
-        """Pass over strings, of which a vocabulary has half a million."""
+    def _skip_strings(self, count: int, distinct: bool) -> None:
+        """Pass over strings, of which a vocabulary has half a million.
+
+        Raises:
+            ModelLoadError: they do not end in the header, or two are equal that must be distinct.
+        """
         content, at, last = self._content, self._at, self._end - 8
         unpack = struct.Struct("<Q").unpack_from
+        seen: set[bytes] = set()
+        empty = 0
         for _ in range(count):
             if at > last:
                 at = self._end + 1
                 break
-            at += 8 + unpack(content, at)[0]
+            start = at + 8
+            at = start + unpack(content, at)[0]
+            if distinct and start < at <= self._end:
+                seen.add(content[start:at])
+            empty += start == at
         self._skip(at - self._at)
+        if distinct and len(seen) + empty < count:
+            raise self._error("two of its tokens are equal")
 
     def _error(self, fault: str) -> ModelLoadError:
         return ModelLoadError(f"{self._file} is no GGUF file that can be used: {fault}")

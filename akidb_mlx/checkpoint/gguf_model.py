@@ -8,7 +8,7 @@ from typing import cast
 
 from akidb_mlx.checkpoint.architectures.config import EncoderConfig
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
-from akidb_mlx.checkpoint.gguf import GgufHeader, read_header
+from akidb_mlx.checkpoint.gguf import TOKENS, GgufHeader, read_header
 from akidb_mlx.checkpoint.head import Head, Pooling, PoolingMode
 from akidb_mlx.checkpoint.modules import EVERY_ROLE
 from akidb_mlx.checkpoint.quantization import QuantizationConfig
@@ -47,7 +47,7 @@ def read_gguf(file: Path) -> Checkpoint:
         model_type=name,
         config={},
         encoder_config=EncoderConfig(
-            vocab_size=header.array("tokenizer.ggml.tokens").length,
+            vocab_size=header.array(TOKENS).length,
             hidden_size=header.number(f"{name}.embedding_length", 1, _LARGEST_SIZE),
         ),
         tensors={},
@@ -81,7 +81,7 @@ def read_model_header(file: Path) -> GgufHeader:
     heads = header.metadata.get(f"{name}.attention.head_count")
     if isinstance(heads, int) and not (0 < heads <= min(size, _MOST_HEADS)):
         raise ModelLoadError(f"{file}: {name}.attention.head_count is {heads}, with vectors of {size} values")
-    tokens = header.array("tokenizer.ggml.tokens").length
+    tokens = header.array(TOKENS).length
     if not 0 < tokens <= _MOST_TOKENS:
         raise ModelLoadError(f"{file}: it has {tokens} tokens")
     for key in ("tokenizer.ggml.token_type", "tokenizer.ggml.scores"):

@@ -26,7 +26,7 @@ class ModelFacts:
         pipelined: whether a step should be handed to the device while the one before it runs.
         bucket_lengths: whether sequences should be padded to few distinct lengths.
         shares_prefixes: whether it can compute a prefix that several sequences share once.
-        backend: the library that computes: "mlx", "onnx" or "numpy".
+        backend: the library that computes: "mlx", "onnx", "llama.cpp" or "numpy".
         device: "cpu" or "gpu".
         precision: type of the activations, as in "float32".
         allow_tf32: whether the device rounds the factors of float32 products to TF32.

@@ -61,6 +61,21 @@ def estimate_tokens(text: str) -> int:
     return len(text.encode()) // _BYTES_PER_TOKEN + 1
 
 
+def check_lengths(sizes: Sequence[int], limits: Limits, model: str) -> None:
+    """Refuse a text that is longer than an API takes; `sizes` are the estimated tokens of each.
+
+    Raises:
+        InvalidInputError: one is; `index` holds which.
+    """
+    for index, size in enumerate(sizes):
+        if size > limits.max_text_tokens:
+            raise InvalidInputError(
+                f"text {index} has about {size} tokens, by its bytes, and {model} takes {limits.max_text_tokens}: "
+                "shorten it, or change limits=Limits(max_text_tokens=…)",
+                index,
+            )
+
+
 def make_batches(texts: Sequence[str], sizes: Sequence[int], limits: Limits) -> Iterator[Batch]:
     """Yield the texts in order, as few requests; a single text may exceed `max_request_tokens`.
 

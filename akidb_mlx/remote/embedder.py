@@ -6,11 +6,9 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from typing import Any
 
 from typing_extensions import Unpack
 
-from akidb_mlx.checkpoint.prompts import choose_prompt
 from akidb_mlx.deadline import NEVER, Deadline
 from akidb_mlx.embedder import Embedder, wait_for
 from akidb_mlx.engine.metrics import Metrics
@@ -29,11 +27,11 @@ from akidb_mlx.options import (
 from akidb_mlx.quantized import quantize
 from akidb_mlx.remote.access import PREFIX, Access, parse_model_name
 from akidb_mlx.remote.api import Api
-from akidb_mlx.remote.batches import Limits, estimate_tokens
+from akidb_mlx.remote.batches import Limits, check_lengths, estimate_tokens
 from akidb_mlx.remote.calls import PROBE, RemoteCall
 from akidb_mlx.remote.embeddings import EmbeddingsApi
 from akidb_mlx.remote.loop_thread import LoopThread
-from akidb_mlx.remote.prompts import parse_prompts
+from akidb_mlx.remote.prompts import parse_prompts, translate
 from akidb_mlx.remote.waiting import WaitingCalls
 from akidb_mlx.reports import Health, ModelInfo, ServiceMetrics
 from akidb_mlx.runtime.finalizers import clean_up_after
@@ -140,12 +138,12 @@ class OpenAIEmbedder(Embedder):
         self._loop.check_open()
         given = list_texts(texts)
         call = self.parse_options(options)
-        prompt, fields = self._translate(call)
+        prompt, fields = translate(call, self._prompts, self._name, self._native, self._is_akidb)
         if prompt:
             given = [prompt + text for text in given]
         sizes = [estimate_tokens(text) for text in given]
         if not self._is_akidb:
-            self._check_lengths(sizes)
+            check_lengths(sizes, self._limits, self._name)
         tokens = sum(sizes)
         self._waiting.admit(tokens)
         work = RemoteCall(self._embeddings, self._limits, given, sizes, fields, call.dimensions, deadline)
@@ -252,36 +250,6 @@ class OpenAIEmbedder(Embedder):
             model=PREFIX + self._name,
             dimension=call.dimensions,
         )
-
-    def _translate(self, call: CallOptions) -> tuple[str, dict[str, Any]]:
-        """Return the text to put before each text here, and the fields that the API is sent."""
-        fields: dict[str, Any] = {}
-        if call.dimensions != self._native:
-            fields["dimensions"] = call.dimensions
-        if self._is_akidb and call.on_overflow != "truncate":
-            fields["on_overflow"] = call.on_overflow
-        if self._is_akidb and call.prompt is not None:
-            fields["prompt"] = call.prompt
-            return "", fields
-        if call.input_type is None or self._prompts is not None:
-            return choose_prompt(self._prompts or {}, call.input_type, call.prompt), fields
-        if self._is_akidb:
-            fields["input_type"] = call.input_type
-            return "", fields
-        raise InvalidInputError(
-            f"input_type={call.input_type!r}: the prompts of {self._name} are not known here; create the embedder with "
-            "prompts={'query': …, 'document': …}, or with prompts={} where the model has none"
-        )
-
-    def _check_lengths(self, sizes: list[int]) -> None:
-        limit = self._limits.max_text_tokens
-        for index, size in enumerate(sizes):
-            if size > limit:
-                raise InvalidInputError(
-                    f"text {index} has about {size} tokens, by its bytes, and {self._name} takes {limit}: shorten it, "
-                    "or change limits=Limits(max_text_tokens=…)",
-                    index,
-                )
 
     def _probe(self) -> tuple[int, bool]:
         """Return the model's own dimension, and whether the API is akidb-mlx's server."""
