@@ -1,5 +1,6 @@
-"""Run akidb-mlx in float32, as all contestants, with the backend that it chooses: of an exported model on a plain CPU,
-ONNX Runtime.
+"""Run akidb-mlx in float32, as all contestants, with the backend that it chooses itself.
+
+That is ONNX Runtime on a plain CPU, since the model was exported.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write a sentence-transformers model as an ONNX file, with torch and ONNX Runtime's own optimizer, and nothing of ours.
+"""Write a sentence-transformers model as an ONNX file, with torch and ONNX Runtime's own optimizer only.
 
 python -m benchmarks.contestants.onnx_export MODEL FOLDER
 
@@ -56,7 +56,7 @@ def write(model: str, file: Path) -> NDArray[np.float32]:
             opset_version=17,
             input_names=list(_NAMES),
             output_names=["sentence_embedding"],
-            dynamic_axes={**dict.fromkeys(_NAMES, {0: "batch", 1: "length"}), "sentence_embedding": {0: "batch"}},
+            dynamic_axes={name: {0: "batch", 1: "length"} for name in _NAMES} | {"sentence_embedding": {0: "batch"}},
         )
         return network(*given).numpy()
 
