@@ -1,12 +1,14 @@
-"""Compare akidb-mlx with sentence-transformers, mlx-embeddings and a naive MLX loop, for docs/performance.md.
+"""Compare akidb-mlx with sentence-transformers, ONNX Runtime, OpenVINO, mlx-embeddings and a naive MLX loop.
 
 python -m benchmarks.compare --install    # install each peer in an environment of its own in .bench (gigabytes)
-python -m benchmarks.compare [--models minilm,gemma] [--workloads sts,busy] [--device gpu] [--json FILE] [--plot FILE]
+python -m benchmarks.compare [--models minilm,gemma] [--workloads sts,busy] [--contestants akidb-mlx,onnxruntime]
+    [--device gpu] [--json FILE [--resume]] [--plot FILE]
 
 Every contestant has a process of its own, float32 and the same number of threads. They take turns: one untimed round,
 then the timed ones, whose median counts. A figure is marked wrong if the cosine of a vector to that of
-sentence-transformers is below 0.999, or to ours where sentence-transformers is absent. The workloads are described in
-benchmarks/workloads.py.
+sentence-transformers is below 0.999, or to ours where sentence-transformers is absent. On a CPU, akidb-mlx has the
+model that `akidb-mlx export` makes and chooses the backend itself; a second contestant is akidb-mlx on MLX. ONNX
+Runtime and OpenVINO have a graph that torch writes. The workloads are described in benchmarks/workloads.py.
 """
 
 from __future__ import annotations
@@ -14,84 +16,39 @@ from __future__ import annotations
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from itertools import groupby
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
 
 from akidb_mlx import EmbeddingService
 from akidb_mlx.errors import AkidbMlxError
 from benchmarks import environments, random_modernbert, random_qwen3
 from benchmarks.contestants import MODULES, NAIVE, OURS, REFERENCE, ModelFiles
+from benchmarks.figures import Figure, Vectors, print_table
+from benchmarks.graphs import with_graphs
 from benchmarks.processes import Worker, WorkerError
 from benchmarks.workloads import CALLERS, NAMES, PLANS, QUERIES, Workload, mean_tokens, workloads
 from tests.support import WEIGHTS
 
-_MIN_COSINE = 0.999
 _COLD_STARTS = 5
 # Models of which the weights are random, and those whose real ones are fetched beforehand.
 _RANDOM = {"qwen3": random_qwen3.ensure, "modernbert": random_modernbert.ensure}
 _REAL = {"gemma": "embeddinggemma-300m", "mpnet": "all-mpnet-base-v2"}
 _UNITS = {"encode": "texts/s", "callers": "texts/s", "busy": "ms", "cold": "s"}
 
-Vectors = NDArray[np.float32]
-
-
-@dataclass
-class Figure:
-    """The measured figure of one contestant on one workload of one model."""
-
-    model: str
-    workload: str
-    contestant: str
-    unit: str
-    texts: int
-    mean_tokens: float
-    status: Literal["ok", "wrong", "absent", "failed"] = "ok"
-    note: str = ""
-    value: float | None = None  # the median; the best of cold starts
-    p95: float | None = None  # the 95th percentile of latencies
-    speed: float | None = None  # divided by that of akidb-mlx
-    min_cosine: float | None = None
-    measured: list[float] = field(default_factory=list)
-
-    def check(self, vectors: Vectors, expected: Vectors) -> None:
-        """Compare with the reference's vectors; the naive loop has embedded only the first texts."""
-        cosine = float((vectors * expected[: len(vectors)]).sum(axis=1).min())
-        self.min_cosine = cosine if self.min_cosine is None else min(cosine, self.min_cosine)
-        if not self.min_cosine >= _MIN_COSINE:  # NaN too
-            self.status = "wrong"
-
-    def fail(self, status: Literal["absent", "failed"], note: str) -> None:
-        """Discard what was measured, and note why."""
-        self.status, self.note, self.measured = status, note, []
-
-    def summarize(self) -> None:
-        """Compute the value and the percentile from what was measured."""
-        if not self.measured:
-            return
-        self.value = min(self.measured) if self.unit == "s" else statistics.median(self.measured)
-        if self.unit == "ms":
-            self.p95 = float(np.percentile(self.measured, 95))
-
 
 class Comparison:
     """One workload, on which the contestants take turns."""
 
-    def __init__(self, model: str, files: ModelFiles, workload: Workload) -> None:
+    def __init__(self, model: str, files: ModelFiles, workload: Workload, contestants: Iterable[str]) -> None:
         self._files = files
         self._workload = workload
         self._prompt = asdict(workload.prompt) if workload.prompt else None
@@ -100,7 +57,7 @@ class Comparison:
         unit, tokens = _UNITS[workload.kind], round(mean_tokens(workload, files), 1)
         self.figures = {
             name: Figure(model, workload.name, name, unit, len(texts), tokens)
-            for name in MODULES
+            for name in contestants
             if (texts := self._texts(name))
         }
         if NAIVE in self.figures:
@@ -156,6 +113,8 @@ class Comparison:
         else:
             answer, vectors = worker.ask_vectors("encode", texts=texts, prompt=self._prompt)
         measured.append(len(texts) / answer["seconds"])
+        self.figures[name].measured_cpu_s.append(answer["cpu_seconds"])
+        self.figures[name].note = answer["note"] or self.figures[name].note
         return vectors
 
     def _measure_callers(self, worker: Worker) -> tuple[dict[str, Any], Vectors]:
@@ -175,7 +134,7 @@ class Comparison:
     def _summarize(self) -> None:
         for figure in self.figures.values():
             figure.summarize()
-        ours = self.figures[OURS].value
+        ours = self.figures[OURS].value if OURS in self.figures else None
         for figure in self.figures.values():
             if ours and figure.value:
                 figure.speed = figure.value / ours if figure.unit == "texts/s" else ours / figure.value
@@ -198,37 +157,49 @@ def find_model(name: str, device: str = "cpu") -> ModelFiles | None:
     return ModelFiles(model, str(directory), limits["max_seq_length"], device)
 
 
-def measure(model: str, wanted: list[str], rounds: int, device: str, console: Console) -> list[Figure]:
-    """Measure all contestants on the wanted workloads of a model, which each keeps in memory until the end."""
+def measure(
+    model: str, wanted: list[str], contestants: list[str], rounds: int, device: str, console: Console
+) -> Iterator[list[Figure]]:
+    """Measure contestants on the wanted workloads of a model, which each keeps in memory until the end.
+
+    Yields:
+        The figures of one workload.
+    """
     with console.status(f"{model}: preparing") as status, ExitStack() as stack:
         files = find_model(model, device)
         if files is None:
-            return [Figure(model, "", "", "", 0, 0.0, "absent", "its weights are not on this machine")]
-        comparisons = [(w, Comparison(model, files, w)) for w in workloads(PLANS[model], files) if w.name in wanted]
-        pythons = {name: python for name in MODULES if (python := environments.find_python(name))}
-        for _, comparison in comparisons:
-            for name, figure in comparison.figures.items():
-                if name not in pythons:
-                    figure.fail("absent", environments.INSTALL_COMMAND)
-        for workload, comparison in comparisons:
-            if workload.kind == "cold":
-                status.update(f"{model}: cold")
-                comparison.run_cold_starts(pythons)
-        warm = [(workload, comparison) for workload, comparison in comparisons if workload.kind != "cold"]
+            yield [Figure(model, "", "", "", 0, 0.0, "absent", "its weights are not on this machine")]
+            return
+        planned = [workload for workload in workloads(PLANS[model], files) if workload.name in wanted]
+        if not planned:
+            return
+        files, lacking = with_graphs(files, contestants)
+        pythons = {name: python for name in contestants if (python := environments.find_python(name))}
+        lacking |= {name: environments.INSTALL_COMMAND for name in contestants if name not in pythons}
         workers: dict[str, Worker] = {}
-        for name in pythons if warm else ():
-            worker = stack.enter_context(Worker(name, pythons[name]))
-            try:
-                worker.ask("load", model=asdict(files))
-                workers[name] = worker
-            except WorkerError as error:
-                for _, comparison in warm:
-                    if name in comparison.figures:
-                        comparison.figures[name].fail("failed", str(error))
-        for workload, comparison in warm:
+        for workload in sorted(planned, key=lambda one: one.kind != "cold"):  # cold starts while nothing else runs
             status.update(f"{model}: {workload.name}")
-            comparison.run(workers, rounds)
-        return [figure for _, comparison in comparisons for figure in comparison.figures.values()]
+            comparison = Comparison(model, files, workload, contestants)
+            if workload.kind == "cold":
+                comparison.run_cold_starts(without(pythons, lacking))
+            else:
+                for name in without(pythons, lacking).keys() - workers.keys():
+                    worker = stack.enter_context(Worker(name, pythons[name]))
+                    try:
+                        worker.ask("load", model=asdict(files))
+                        workers[name] = worker
+                    except WorkerError as error:
+                        lacking[name] = str(error)
+                comparison.run(workers, rounds)
+            for name, reason in lacking.items():
+                if name in comparison.figures:
+                    comparison.figures[name].fail("absent" if name not in pythons else "failed", reason)
+            yield list(comparison.figures.values())
+
+
+def without(pythons: dict[str, Path], lacking: Mapping[str, str]) -> dict[str, Path]:
+    """Return the interpreters of the contestants that lack nothing."""
+    return {name: python for name, python in pythons.items() if name not in lacking}
 
 
 def describe_machine(device: str) -> dict[str, Any]:
@@ -250,39 +221,6 @@ def describe_machine(device: str) -> dict[str, Any]:
     }
 
 
-def print_table(figures: list[Figure]) -> None:
-    """Print the figures as a table."""
-    fixed = [Column(name, no_wrap=True) for name in ("workload", "contestant")]
-    table = Table(*fixed, Column("figure", overflow="fold"), "speed divided by ours", "min cosine")
-    for (model, workload), group in groupby(figures, lambda figure: (figure.model, figure.workload)):
-        for figure in group:
-            speed = "" if figure.speed is None else f"{figure.speed:.2g}"
-            table.add_row(
-                f"{model} {workload}", figure.contestant, _format_figure(figure), speed, _format_cosine(figure)
-            )
-        table.add_section()
-    Console().print(table)
-
-
-def _format_figure(figure: Figure) -> str:
-    if figure.value is None:
-        return f"[red]{figure.status}[/]: {escape(figure.note)}"
-    p95 = "" if figure.p95 is None else f", p95 {_format_number(figure.p95)}"
-    note = f" ({figure.note})" if figure.note else ""
-    return f"{_format_number(figure.value)} {figure.unit}{p95}{note}"
-
-
-def _format_number(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _format_cosine(figure: Figure) -> str:
-    if figure.min_cosine is None:
-        return ""
-    wrong = " [red]wrong[/]" if figure.status == "wrong" else ""
-    return f"{figure.min_cosine:.6f}{wrong}"
-
-
 def _parse_names(given: str, known: Iterable[str], option: str) -> list[str]:
     names = given.split(",")
     if unknown := set(names) - set(known):
@@ -295,9 +233,15 @@ def main(
     workload_names: Annotated[str, typer.Option("--workloads", help="Workloads, separated by commas.")] = ",".join(
         NAMES
     ),
+    contestant_names: Annotated[
+        str, typer.Option("--contestants", help="Contestants, separated by commas.")
+    ] = ",".join(MODULES),
     device: Annotated[Literal["cpu", "gpu"], typer.Option(help="Device that all compute on; a Mac has a gpu.")] = "cpu",
     rounds: Annotated[int, typer.Option(min=1, help="Number of timed rounds; the median counts.")] = 3,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the workloads that the file of --json has, and measure the others.")
+    ] = False,
     plot_file: Annotated[Path | None, typer.Option("--plot", help="Draw the throughputs in this SVG file.")] = None,
     install: Annotated[
         bool, typer.Option("--install", help="Install the peers that are absent, and measure nothing.")
@@ -311,14 +255,26 @@ def main(
         from benchmarks.plot import draw  # before measuring, as matplotlib may be absent
     chosen = _parse_names(models, PLANS, "--models")
     wanted = _parse_names(workload_names, NAMES, "--workloads")
+    contestants = _parse_names(contestant_names, MODULES, "--contestants")
     console = Console(stderr=True)
-    versions = {name: environments.installed_versions(name) for name in MODULES}
-    figures = [figure for model in chosen for figure in measure(model, wanted, rounds, device, console)]
-    rows = [asdict(figure) for figure in figures]
-    report = {"machine": describe_machine(device), "versions": versions, "rounds": rounds, "figures": rows}
+    figures: list[Figure] = []
+    if resume and json_file and json_file.exists():
+        figures = [Figure(**row) for row in json.loads(json_file.read_text(encoding="utf-8"))["figures"]]
+    report: dict[str, Any] = {
+        "machine": describe_machine(device),
+        "versions": {name: environments.installed_versions(name) for name in contestants},
+        "rounds": rounds,
+    }
+    for model in chosen:
+        done = {figure.workload for figure in figures if figure.model == model}
+        for measured in measure(
+            model, [name for name in wanted if name not in done], contestants, rounds, device, console
+        ):
+            figures += measured
+            report["figures"] = [asdict(figure) for figure in figures]
+            if json_file:
+                json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print_table(figures)
-    if json_file:
-        json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if plot_file:
         draw(report, plot_file)
 

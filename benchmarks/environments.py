@@ -10,11 +10,12 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from importlib.metadata import version
 from pathlib import Path
 
 from akidb_mlx.runtime import cpu_runtime
-from benchmarks.contestants import MODEL2VEC, NAIVE, OURS, REFERENCE
+from benchmarks.contestants import MODEL2VEC, NAIVE, ONNX_RUNTIME, OPENVINO, OURS, OURS_ON_MLX, REFERENCE
 
 ROOT = Path(__file__).parent.parent
 CORES = cpu_runtime.cores()
@@ -31,29 +32,38 @@ _REQUIREMENTS = {
         "transformers==5.23.0",
         f"{_MLX}=={version('mlx')}",
     ],
+    ONNX_RUNTIME: ["onnxruntime==1.32.0", "onnx==1.23.2", "onnxscript==0.7.2"],
+    OPENVINO: ["openvino==2026.4.1", "tokenizers==0.23.3"],
     MODEL2VEC: ["model2vec==0.10.0"],
 }
+# An environment that also sees the packages of another, which it needs to write a graph and not to compute it.
+_SEES = {ONNX_RUNTIME: REFERENCE}
 _DISTRIBUTIONS = {
-    OURS: ["akidb-mlx", "mlx"],
+    OURS: ["akidb-mlx", "mlx", "onnxruntime"],
     REFERENCE: ["sentence-transformers", "transformers", "torch"],
     "mlx-embeddings": ["mlx-embeddings", "mlx", "mlx-lm", "transformers"],
+    ONNX_RUNTIME: ["onnxruntime", "onnx", "torch"],
+    OPENVINO: ["openvino"],
     MODEL2VEC: ["model2vec", "numpy", "tokenizers"],
 }
 # The environment of each contestant.
 _ENVIRONMENTS = {
     OURS: OURS,
+    OURS_ON_MLX: OURS,
     REFERENCE: REFERENCE,
     "mlx-embeddings": "mlx-embeddings",
     NAIVE: "mlx-embeddings",
+    ONNX_RUNTIME: ONNX_RUNTIME,
+    OPENVINO: OPENVINO,
     MODEL2VEC: MODEL2VEC,
 }
 
 
 def find_python(contestant: str) -> Path | None:
     """Return the Python that runs a contestant, or None if its environment is absent."""
-    if contestant == OURS:
+    if _ENVIRONMENTS[contestant] == OURS:
         return Path(sys.executable)
-    python = ROOT / ".bench" / _ENVIRONMENTS[contestant] / "bin" / "python"
+    python = _directory(contestant) / "bin" / "python"
     return python if python.exists() else None
 
 
@@ -78,11 +88,23 @@ def install() -> None:
     for peer, requirements in _REQUIREMENTS.items():
         if find_python(peer):
             continue
-        directory = ROOT / ".bench" / peer
+        directory = _directory(peer)
         python = directory / "bin" / "python"
         try:
             subprocess.run([sys.executable, "-m", "venv", directory], check=True)
+            if peer in _SEES:
+                seen = _packages(_directory(_SEES[peer]))
+                (_packages(directory) / "seen.pth").write_text(f"{seen}\n", encoding="utf-8")
             subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
             raise
+
+
+def _directory(contestant: str) -> Path:
+    return ROOT / ".bench" / _ENVIRONMENTS[contestant]
+
+
+def _packages(directory: Path) -> Path:
+    """Return the folder of an environment's packages."""
+    return Path(sysconfig.get_path("purelib", vars={"base": str(directory)}))

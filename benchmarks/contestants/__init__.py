@@ -13,10 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 OURS, REFERENCE, NAIVE = "akidb-mlx", "sentence-transformers", "naive-mlx"
+OURS_ON_MLX = "akidb-mlx (mlx)"
+ONNX_RUNTIME, OPENVINO = "onnxruntime", "openvino"
 MODEL2VEC = "model2vec"  # in `benchmarks.static_models` only
 # The module of each, in the order of the table.
 MODULES = {
     OURS: "akidb",
+    OURS_ON_MLX: "akidb_on_mlx",
+    ONNX_RUNTIME: "onnx_runtime",
+    OPENVINO: "open_vino",
     REFERENCE: "sentence_transformers",
     "mlx-embeddings": "mlx_embeddings",
     NAIVE: "naive_mlx",
@@ -31,6 +36,8 @@ class ModelFiles:
     directory: str
     max_tokens: int
     device: str = "cpu"  # or "gpu"
+    exported: str = ""  # the folder that `akidb-mlx export` wrote, for backend auto; empty if there is none
+    onnx: str = ""  # the folder that `benchmarks.contestants.onnx_export` wrote
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,9 @@ class Prompt:
 
 
 class Encode(Protocol):
-    """A loaded model, which returns one vector of unit length for each text, in order."""
+    """A loaded model, which returns one vector of unit length for each text, in order.
+
+    It may have an attribute `note`, which says how it computes.
+    """
 
     def __call__(self, texts: list[str], prompt: Prompt | None) -> NDArray[np.float32]: ...

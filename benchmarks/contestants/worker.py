@@ -35,6 +35,7 @@ class Worker:
 
     def load(self, model: dict[str, Any]) -> Answer:
         encode: Encode = self._contestant.load(ModelFiles(**model))
+        self._loaded = encode
         # A user who shares the model between threads must add this lock.
         lock = nullcontext() if self._contestant.THREAD_SAFE else Lock()
 
@@ -47,17 +48,17 @@ class Worker:
 
     def encode(self, texts: list[str], prompt: dict[str, str] | None, vectors: str) -> Answer:
         given = Prompt(**prompt) if prompt else None
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         result = self._encode(texts, given)
-        seconds = time.perf_counter() - start
+        answer = self._answer(start, cpu_start)
         _save(vectors, result)
-        return {"seconds": seconds}
+        return answer
 
     def callers(self, texts: list[str], callers: int, vectors: str) -> Answer:
         """Start `callers` threads together, each of which embeds its share of the texts one by one."""
         results: list[np.ndarray] = [np.empty(0)] * len(texts)
         started: list[float] = []
-        barrier = Barrier(callers, action=lambda: started.append(time.perf_counter()))
+        barrier = Barrier(callers, action=lambda: started.extend((time.perf_counter(), time.process_time())))
 
         def call(caller: int) -> None:
             barrier.wait()
@@ -66,9 +67,14 @@ class Worker:
 
         with ThreadPoolExecutor(callers) as pool:
             list(pool.map(call, range(callers)))
-        seconds = time.perf_counter() - started[0]
+        answer = self._answer(*started)
         _save(vectors, np.stack(results))
-        return {"seconds": seconds}
+        return answer
+
+    def _answer(self, start: float, cpu_start: float) -> Answer:
+        """Return the time since the start, that of the CPU in all threads, and how the contestant computes."""
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+        return {"seconds": seconds, "cpu_seconds": cpu_seconds, "note": getattr(self._loaded, "note", "")}
 
     def busy(self, texts: list[str], queries: list[str], spread: float, vectors: str) -> Answer:
         """Embed the texts in one call and, evenly over its first `spread` seconds, each query on another thread."""

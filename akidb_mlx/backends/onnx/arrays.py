@@ -44,6 +44,10 @@ class Arrays:
         """Return whether there is a tensor for an array."""
         return array.name in self._values
 
+    def constant(self, name: str) -> bool:
+        """Return whether a tensor of the graph is a constant."""
+        return name in self.trace.constants or name in self.graph.constants
+
     def set(self, array: TracedArray, name: str, held: Shape | None = None) -> None:
         """Take a tensor for an array; `held` is its shape where the array is broadcast from it."""
         self._values[array.name] = Value(name, array.shape, array.dtype, array.shape if held is None else held)

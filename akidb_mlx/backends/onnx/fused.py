@@ -72,18 +72,22 @@ def _positions(arrays: Arrays) -> str:
 
 
 def _attention(arrays: Arrays, operation: Operation, output: TracedArray) -> None:
-    """Choose the faster of two operators: ONNX Runtime's own, where there are as many key heads as heads."""
+    """Choose the fastest operator: ONNX Runtime's own, where there are as many key heads as heads."""
     queries, keys, values, *masks = operation.inputs
     assert operation.attributes is not None
     scale, causal = operation.attributes["scale"], operation.attributes["is_causal"]
     if queries.shape[1] == keys.shape[1]:
-        sides = [_heads_last(arrays, array) for array in (queries, keys, values)]
         key_mask, bias = _masks(arrays, masks)
-        inputs = [*sides, "", key_mask, bias]
+        projection = _projection(arrays, [queries, keys, values])
+        if projection:
+            operator, inputs = "Attention", [*projection, key_mask, "", bias]
+        else:
+            sides = [_heads_last(arrays, array) for array in (queries, keys, values)]
+            operator, inputs = "MultiHeadAttention", [*sides, "", key_mask, bias]
         while not inputs[-1]:
             inputs.pop()
         name = arrays.graph.add(
-            "MultiHeadAttention",
+            operator,
             inputs,
             domain=_MICROSOFT,
             num_heads=queries.shape[1],
@@ -101,20 +105,45 @@ def _attention(arrays: Arrays, operation: Operation, output: TracedArray) -> Non
     arrays.set(output, arrays.graph.one("Reshape", side_by_side, arrays.target(apart, output.shape)))
 
 
+def _projection(arrays: Arrays, parts: Sequence[TracedArray]) -> list[str] | None:
+    """Return the input, the weight and the bias of the product that makes queries, keys and values in one, if one does.
+
+    ONNX Runtime's `Attention` computes the product itself, which saves to add the bias and to split the heads.
+    """
+    split = arrays.producers.get(parts[0].name)
+    if split is None or list(split.outputs) != list(parts) or len({part.shape for part in parts}) > 1:
+        return None
+    joined = _joined(arrays, split)
+    added = arrays.graph.producer(joined, "Add") if joined else None
+    product = arrays.graph.producer(added.input[0], "MatMul") if added else None
+    if added is None or product is None or not (arrays.constant(added.input[1]) and arrays.constant(product.input[1])):
+        return None
+    return [*product.input, added.input[1]]
+
+
 def _heads_last(arrays: Arrays, array: TracedArray) -> str:
     """Return the name of (batch, length, heads * head size) of (batch, heads, length, head size)."""
     split = arrays.producers.get(array.name)
-    if split is not None and split.kind == "Split" and split.arguments[1] == 1:
-        turned = arrays.producers.get(split.inputs[0].name)
-        apart = arrays.producers.get(turned.inputs[0].name) if turned and turned.kind == "Transpose" else None
-        if turned is not None and apart is not None and apart.kind in ("Reshape", "Unflatten"):
-            joined = arrays.plain(apart.inputs[0])
-            if turned.arguments[0] == (0, 2, 1, 3) and len(joined.shape) == 3:
-                return _split_joined(arrays, split, arrays.whole_value(joined), array)
+    if split is not None and (joined := _joined(arrays, split)):
+        return _split_joined(arrays, split, joined, array)
     batch, heads, length, size = array.shape
     turned_back = arrays.graph.one("Transpose", arrays.whole(array), perm=[0, 2, 1, 3])
     apart_shape = (batch, length, heads, size)
     return arrays.graph.one("Reshape", turned_back, arrays.target(apart_shape, (batch, length, heads * size)))  # type: ignore[operator]
+
+
+def _joined(arrays: Arrays, split: Operation) -> str:
+    """Return the name of (batch, length, all heads * head size) that an operation splits heads of, or ""."""
+    if split.kind != "Split" or split.arguments[1] != 1:
+        return ""
+    turned = arrays.producers.get(split.inputs[0].name)
+    if turned is None or turned.kind != "Transpose" or turned.arguments[0] != (0, 2, 1, 3):
+        return ""
+    apart = arrays.producers.get(turned.inputs[0].name)
+    if apart is None or apart.kind not in ("Reshape", "Unflatten"):
+        return ""
+    joined = arrays.plain(apart.inputs[0])
+    return arrays.whole_value(joined) if len(joined.shape) == 3 else ""
 
 
 def _split_joined(arrays: Arrays, split: Operation, joined: str, wanted: TracedArray) -> str:
@@ -126,7 +155,7 @@ def _split_joined(arrays: Arrays, split: Operation, joined: str, wanted: TracedA
 
 
 def _masks(arrays: Arrays, masks: Sequence[TracedArray]) -> tuple[str, str]:
-    """Return the mask of keys (batch, length) int32 and the bias of scores of `MultiHeadAttention`, "" for none."""
+    """Return the mask of keys (batch, length) int32 and the bias of the scores, "" for none."""
     if not masks:
         return "", ""
     value = arrays.plain(masks[0])
