@@ -61,8 +61,8 @@ def export(
             prompts,
             pooled=pooling,
             normalized=normalize,
-            matryoshka=record and record.matryoshka,
-            dimensions=record and record.dimensions,
+            matryoshka=record.matryoshka if record else None,
+            dimensions=record.dimensions if record else None,
         )
         if output is None:
             with beside(model, directory, None, settings) as folder:

@@ -91,6 +91,7 @@ def export_model(
     except ModelLoadError as error:
         raise ModelLoadError(f"{checkpoint.model_type} cannot be exported to ONNX: {error}") from error
     dimension = trace.outputs[0].shape[-1]
+    assert isinstance(dimension, int)  # sizes of a batch are on the axes before
     if matryoshka is None:
         matryoshka = checkpoint.architecture.matryoshka or checkpoint.truncate_dim is not None
     metadata = {
