@@ -13,6 +13,8 @@ from akidb_mlx.bulk.inputs import InputFile, open_file
 
 # Rows of a record batch.
 _BATCH_ROWS = 1024
+# Bytes of a column that are read at a time.
+_READ_BYTES = 1 << 20
 
 
 class ParquetFile(SourceFile):
@@ -21,8 +23,8 @@ class ParquetFile(SourceFile):
     def __init__(self, file: InputFile) -> None:
         """Read the footer."""
         super().__init__(file)
-        # Without buffers beforehand, since a row group may be large.
-        self._parquet = pq.ParquetFile(open_file(file), pre_buffer=False)
+        # A row group may be large: its columns are read in pieces.
+        self._parquet = pq.ParquetFile(open_file(file), pre_buffer=False, buffer_size=_READ_BYTES)
         self._schema = self._parquet.schema_arrow
 
     @property

@@ -114,8 +114,11 @@ pub async fn a_dropped_call_leaves_the_next_alone(subject: &dyn Subject) {
     assert_eq!(bridge.generate_embeddings_batch(&texts[..2]).await.unwrap().len(), 2);
 }
 
+/// At once, or as soon as what it needs is loaded; the suite's own limit ends the wait.
 pub async fn it_is_healthy(subject: &dyn Subject) {
-    assert!(subject.bridge().health_check().await.unwrap());
+    while !subject.bridge().health_check().await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[cfg(feature = "openai")]
