@@ -219,7 +219,7 @@ GUARDS = (
         "8 eviction while a service uses the model",
         "test_service.py::test_a_service_keeps_its_model_from_being_removed",
         "a service holds the lock until it is closed",
-        (("akidb_mlx/resolve.py", "resources.enter_context(cache.acquire(", "(cache.ensure("),),
+        (("akidb_mlx/resolve.py", "resources.enter_context(cache.acquire(record", "(cache.ensure(record"),),
     ),
     Guard(
         "8 removal between finding and opening a model",
@@ -503,7 +503,7 @@ GUARDS = (
         "20 cancelled work",
         "test_engine.py::test_a_cancelled_call_frees_its_place_and_never_runs",
         "what still waits in the queue is dropped",
-        ((QUEUE, "                self._turns.remove(request)\n            request.release()\n", ""),),
+        ((QUEUE, "                self._leave(request)\n            request.release()\n", ""),),
     ),
     Guard(
         "21 a forward pass that hangs",
@@ -671,8 +671,8 @@ GUARDS = (
         (
             (
                 "akidb_mlx/backends/mlx/weights.py",
-                "return Embedding(self._hand_out(table))",
-                "return Embedding(table)",
+                "return self._embedding(name, self._hand_out(table))",
+                "return self._embedding(name, table)",
             ),
         ),
         case="4bit",
@@ -1249,8 +1249,8 @@ GUARDS = (
         (
             (
                 "embedded_db/jobs.py",
-                'return bool(tx.run(f"DELETE FROM job WHERE {_MINE}", **_mine(job)))',
-                'return tx.run(f"DELETE FROM job WHERE {_MINE}", **_mine(job)) >= 0',
+                "return [job for job in claimed if (job.key,) in kept]",
+                "return list(claimed)",
             ),
         ),
     ),
@@ -1258,7 +1258,7 @@ GUARDS = (
         "a text that kills its process is tried for ever",
         "test_db_weaver.py::test_a_text_that_kills_its_process_is_given_up_in_the_end_and_takes_no_other_along",
         "attempts are counted at the claim",
-        (("embedded_db/jobs.py", "attempts = attempts + 1 WHERE", "attempts = attempts WHERE"),),
+        (("embedded_db/jobs.py", "attempts = attempts + 1", "attempts = attempts"),),
     ),
     Guard(
         "one claim holds too much text",
@@ -1279,8 +1279,8 @@ GUARDS = (
         (
             (
                 "embedded_db/links.py",
-                'if tx.value("SELECT 1 FROM embedding_change',
-                'if False and tx.value("SELECT 1 FROM embedding_change',
+                "if changes.any_since(tx, [key for key, _ in nearest], seen):",
+                "if False:",
             ),
         ),
     ),
@@ -1300,7 +1300,7 @@ GUARDS = (
         "reembed stores the vector of an old text",
         "test_db_reembed.py::test_what_changes_during_the_run_is_caught_up",
         "vectors are stored only of the present text",
-        (("embedded_db/reembed.py", "if current == text.content:", "if True:"),),
+        (("embedded_db/reembed.py", "if current.get(text.node_key) == text.content", "if text.node_key in current"),),
     ),
     Guard(
         "a query compares vectors of two models",
@@ -1379,6 +1379,42 @@ GUARDS = (
         "test_selection_router.py::test_a_token_is_in_no_traceback",
         "errors that may hold a token have no cause",
         (("model_cache/retries.py", "from (None if may_hold_token(error) else error)", "from error"),),
+    ),
+    Guard(
+        "an API's answer without end",
+        "test_remote_names.py::test_an_answer_without_end_is_not_read",
+        "the bytes of an answer are bounded",
+        (("akidb_mlx/remote/api.py", ', event_hooks={"response": [bound_answer]}', ""),),
+    ),
+    Guard(
+        "an API that begins its answer anew in the middle of a summary",
+        "test_remote_summaries.py::test_an_answer_that_ends_in_the_middle_is_an_error_and_is_not_begun_again",
+        "a request is sent again until its first word only",
+        (("akidb_mlx/remote/chat.py", "may_retry=lambda: not begun", "may_retry=lambda: True"),),
+    ),
+    Guard(
+        "a GGUF file whose tensors are beyond its end",
+        "test_gguf.py::test_a_file_that_is_cut_off_is_refused_wherever",
+        "the bounds of every tensor are checked",
+        (("akidb_mlx/checkpoint/gguf.py", "if begin + offset + size > len(self._content):", "if False:"),),
+    ),
+    Guard(
+        "a conversion that lost a part of the model",
+        "test_known_answers.py::test_a_broken_conversion_is_refused",
+        "known answers are asked for at the load",
+        (("akidb_mlx/service.py", "check_answers(self, answers)", "pass"),),
+    ),
+    Guard(
+        "a quantised model half written",
+        "test_quantization.py::test_a_failure_midway_leaves_nothing",
+        "the folder is removed",
+        (
+            (
+                "akidb_mlx/quantization/publishing.py",
+                "    except BaseException:\n        shutil.rmtree(temporary, ignore_errors=True)\n",
+                "    except BaseException:\n",
+            ),
+        ),
     ),
 )
 
