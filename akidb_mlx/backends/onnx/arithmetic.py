@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from akidb_mlx.backends.onnx.arrays import Arrays
+from akidb_mlx.backends.onnx.arrays import Arrays, Method
 from akidb_mlx.backends.onnx.graph import Shape, Value, onnx_type
 from akidb_mlx.backends.traced import Operation, TracedArray
 from akidb_mlx.errors import ModelLoadError
@@ -141,7 +141,7 @@ def _broadcast(shapes: Sequence[Shape]) -> Shape:
     return tuple(next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True))
 
 
-METHODS = {
+METHODS: dict[str, Method] = {
     **{kind: partial(_elementwise, operator) for kind, operator in _ELEMENTWISE.items()},
     "NotEqual": _not_equal,
     "BitwiseBinary": _bitwise,

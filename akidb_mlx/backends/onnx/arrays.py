@@ -7,7 +7,7 @@ takes any leading axes, so those that MLX makes one of for it stay as they are.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from akidb_mlx.backends.onnx.graph import Graph, Shape, Value
 from akidb_mlx.backends.traced import Operation, Size, Trace, TracedArray
@@ -94,3 +94,7 @@ class Arrays:
         if any(isinstance(size, Size) for size in sizes):
             return self.graph.sizes(target)
         return self.graph.constant(sizes)
+
+
+# Adds the nodes of an operation that makes one array, or several.
+Method = Callable[[Arrays, Operation, TracedArray], None]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from akidb_mlx.backends.onnx import arithmetic, fused, shaping
-from akidb_mlx.backends.onnx.arrays import Arrays
+from akidb_mlx.backends.onnx.arrays import Arrays, Method
 from akidb_mlx.backends.onnx.graph import Graph
-from akidb_mlx.backends.traced import Operation, Trace, TracedArray
+from akidb_mlx.backends.traced import Operation, Trace
 from akidb_mlx.errors import ModelLoadError
 
 # By the kind of an operation.
-_METHODS: dict[str, Callable[[Arrays, Operation, TracedArray], None]] = {
+_METHODS: dict[str, Method] = {
     **arithmetic.METHODS,
     **shaping.METHODS,
     **fused.METHODS,
