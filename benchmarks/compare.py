@@ -173,7 +173,7 @@ def measure(
         planned = [workload for workload in workloads(PLANS[model], files) if workload.name in wanted]
         if not planned:
             return
-        files, lacking = with_graphs(files, contestants)
+        files, lacking = with_graphs(model, files, contestants)
         pythons = {name: python for name in contestants if (python := environments.find_python(name))}
         lacking |= {name: environments.INSTALL_COMMAND for name in contestants if name not in pythons}
         workers: dict[str, Worker] = {}

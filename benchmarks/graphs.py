@@ -17,10 +17,10 @@ from benchmarks.contestants import ONNX_RUNTIME, OPENVINO, OURS, ModelFiles
 _FOLDER = environments.ROOT / ".bench" / "onnx"
 
 
-def with_graphs(files: ModelFiles, contestants: Collection[str]) -> tuple[ModelFiles, dict[str, str]]:
+def with_graphs(model: str, files: ModelFiles, contestants: Collection[str]) -> tuple[ModelFiles, dict[str, str]]:
     """Return a model's files with the ONNX files that contestants need, and the reason for each who has none."""
     lacking: dict[str, str] = {}
-    folder = _FOLDER / Path(files.directory).name
+    folder = _FOLDER / model
     if files.device == "cpu" and OURS in contestants:
         ours = folder / "akidb-mlx"
         shutil.rmtree(ours, ignore_errors=True)  # the export may have changed

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+<<<<<<< HEAD
 from typing import TypeAlias
+=======
+>>>>>>> h-bench
 
 from akidb_mlx.backends.onnx.graph import Graph, Shape, Value
 from akidb_mlx.backends.traced import Operation, Size, Trace, TracedArray
@@ -97,5 +100,10 @@ class Arrays:
         return self.graph.constant(sizes)
 
 
+<<<<<<< HEAD
 # Adds the nodes of an operation that has the given first output.
 Conversion: TypeAlias = Callable[[Arrays, Operation, TracedArray], None]
+=======
+# Adds the nodes of an operation that makes one array, or several.
+Method = Callable[[Arrays, Operation, TracedArray], None]
+>>>>>>> h-bench

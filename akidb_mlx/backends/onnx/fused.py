@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from akidb_mlx.backends.onnx.arrays import Arrays
+from akidb_mlx.backends.onnx.arrays import Arrays, Method
 from akidb_mlx.backends.onnx.graph import Value, onnx_type
 from akidb_mlx.backends.traced import LENGTH, Operation, TracedArray
 
@@ -183,7 +183,7 @@ def _spread(arrays: Arrays, mask: TracedArray, queries: TracedArray, keys: Trace
     return bias if mask.shape == shape else arrays.graph.shared("Expand", bias, arrays.graph.sizes(shape))
 
 
-METHODS = {
+METHODS: dict[str, Method] = {
     **dict.fromkeys(("LayerNormalization", "RMSNormalization"), _layer_norm),
     "Gelu": _gelu,
     "RotaryEmbedding": _rotary,

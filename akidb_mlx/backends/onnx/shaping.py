@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from akidb_mlx.backends.onnx.arrays import Arrays
+from akidb_mlx.backends.onnx.arrays import Arrays, Method
 from akidb_mlx.backends.traced import Operation, Size, TracedArray
 from akidb_mlx.errors import ModelLoadError
 
@@ -107,7 +107,7 @@ def _integer(number: Any) -> int | Size:
     return number if isinstance(number, Size) else int(number)
 
 
-METHODS = {
+METHODS: dict[str, Method] = {
     "Arange": _arange,
     **dict.fromkeys(("Broadcast", "Full", "Depends", "Contiguous", "Copy", "StopGradient"), _alias),
     **dict.fromkeys(("Reshape", "Flatten", "Unflatten"), _reshape),
