@@ -81,13 +81,6 @@ def test_models_of_other_kinds_are_refused_by_name(name, kind, tmp_path):
         exported(name, tmp_path)
 
 
-@pytest.mark.parametrize(("name", "operator"), [("tiny-bert", "Attention"), ("tiny-modernbert", "MultiHeadAttention")])
-def test_attention_is_one_operator_with_its_projection_where_nothing_stands_between(name, operator, tmp_path):
-    graph = onnx.load(exported(name, tmp_path) / "onnx" / "model.onnx").graph
-    found = {node.op_type for node in graph.node if node.domain == "com.microsoft"}
-    assert found & {"Attention", "MultiHeadAttention"} == {operator}
-
-
 def test_an_operation_without_counterpart_is_refused_by_name(tmp_path, monkeypatch):
     monkeypatch.delitem(conversion._METHODS, "Scan")
     with pytest.raises(ModelLoadError, match="roberta cannot be exported to ONNX: the model computes Scan"):

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-<<<<<<< HEAD
-from akidb_mlx.backends.onnx.arrays import Arrays, Conversion
-=======
 from akidb_mlx.backends.onnx.arrays import Arrays, Method
->>>>>>> h-bench
 from akidb_mlx.backends.onnx.graph import Shape, Value, onnx_type
 from akidb_mlx.backends.traced import Operation, TracedArray
 from akidb_mlx.errors import ModelLoadError
@@ -145,11 +141,7 @@ def _broadcast(shapes: Sequence[Shape]) -> Shape:
     return tuple(next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True))
 
 
-<<<<<<< HEAD
-METHODS: dict[str, Conversion] = {
-=======
 METHODS: dict[str, Method] = {
->>>>>>> h-bench
     **{kind: partial(_elementwise, operator) for kind, operator in _ELEMENTWISE.items()},
     "NotEqual": _not_equal,
     "BitwiseBinary": _bitwise,

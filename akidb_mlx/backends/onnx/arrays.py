@@ -8,10 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-<<<<<<< HEAD
-from typing import TypeAlias
-=======
->>>>>>> h-bench
 
 from akidb_mlx.backends.onnx.graph import Graph, Shape, Value
 from akidb_mlx.backends.traced import Operation, Size, Trace, TracedArray
@@ -47,10 +43,6 @@ class Arrays:
     def __contains__(self, array: TracedArray) -> bool:
         """Return whether there is a tensor for an array."""
         return array.name in self._values
-
-    def constant(self, name: str) -> bool:
-        """Return whether a tensor of the graph is a constant."""
-        return name in self.trace.constants or name in self.graph.constants
 
     def set(self, array: TracedArray, name: str, held: Shape | None = None) -> None:
         """Take a tensor for an array; `held` is its shape where the array is broadcast from it."""
@@ -100,10 +92,5 @@ class Arrays:
         return self.graph.constant(sizes)
 
 
-<<<<<<< HEAD
-# Adds the nodes of an operation that has the given first output.
-Conversion: TypeAlias = Callable[[Arrays, Operation, TracedArray], None]
-=======
 # Adds the nodes of an operation that makes one array, or several.
 Method = Callable[[Arrays, Operation, TracedArray], None]
->>>>>>> h-bench

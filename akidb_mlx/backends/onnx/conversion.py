@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from akidb_mlx.backends.onnx import arithmetic, fused, shaping
-<<<<<<< HEAD
-from akidb_mlx.backends.onnx.arrays import Arrays, Conversion
-=======
 from akidb_mlx.backends.onnx.arrays import Arrays, Method
->>>>>>> h-bench
 from akidb_mlx.backends.onnx.graph import Graph
 from akidb_mlx.backends.traced import Operation, Trace
 from akidb_mlx.errors import ModelLoadError
 
 # By the kind of an operation.
-<<<<<<< HEAD
-_METHODS: dict[str, Conversion] = {
-=======
 _METHODS: dict[str, Method] = {
->>>>>>> h-bench
     **arithmetic.METHODS,
     **shaping.METHODS,
     **fused.METHODS,

@@ -78,16 +78,11 @@ def _attention(arrays: Arrays, operation: Operation, output: TracedArray) -> Non
     scale, causal = operation.attributes["scale"], operation.attributes["is_causal"]
     if queries.shape[1] == keys.shape[1]:
         key_mask, bias = _masks(arrays, masks)
-        projection = _projection(arrays, [queries, keys, values])
-        if projection:
-            operator, inputs = "Attention", [*projection, key_mask, "", bias]
-        else:
-            sides = [_heads_last(arrays, array) for array in (queries, keys, values)]
-            operator, inputs = "MultiHeadAttention", [*sides, "", key_mask, bias]
+        inputs = [*(_heads_last(arrays, array) for array in (queries, keys, values)), "", key_mask, bias]
         while not inputs[-1]:
             inputs.pop()
         name = arrays.graph.add(
-            operator,
+            "MultiHeadAttention",
             inputs,
             domain=_MICROSOFT,
             num_heads=queries.shape[1],
@@ -103,22 +98,6 @@ def _attention(arrays: Arrays, operation: Operation, output: TracedArray) -> Non
     apart = (output.shape[0], output.shape[1], queries.shape[1], values.shape[-1])
     side_by_side = arrays.graph.one("Transpose", attended, perm=[0, 2, 1, 3])
     arrays.set(output, arrays.graph.one("Reshape", side_by_side, arrays.target(apart, output.shape)))
-
-
-def _projection(arrays: Arrays, parts: Sequence[TracedArray]) -> list[str] | None:
-    """Return the input, the weight and the bias of the product that makes queries, keys and values in one, if one does.
-
-    ONNX Runtime's `Attention` computes the product itself, which saves to add the bias and to split the heads.
-    """
-    split = arrays.producers.get(parts[0].name)
-    if split is None or list(split.outputs) != list(parts) or len({part.shape for part in parts}) > 1:
-        return None
-    joined = _joined(arrays, split)
-    added = arrays.graph.producer(joined, "Add") if joined else None
-    product = arrays.graph.producer(added.input[0], "MatMul") if added else None
-    if added is None or product is None or not (arrays.constant(added.input[1]) and arrays.constant(product.input[1])):
-        return None
-    return [*product.input, added.input[1]]
 
 
 def _heads_last(arrays: Arrays, array: TracedArray) -> str:

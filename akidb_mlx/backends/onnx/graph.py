@@ -78,10 +78,6 @@ class Graph:
             self._made[key] = self.one(operator, *inputs, **attributes)
         return self._made[key]
 
-    def producer(self, name: str, operator: str) -> NodeProto | None:
-        """Return the node that makes a tensor, if it has this operator."""
-        return next((node for node in reversed(self.nodes) if name in node.output and node.op_type == operator), None)
-
     def constant(self, value: Any, dtype: Any = np.int64) -> str:
         """Return the name of a small constant."""
         array = np.array(value, dtype)
