@@ -242,7 +242,7 @@ impl Reader {
             5 => (None, 4),
             kind => return Err(refusal(format!("it is not a whole ONNX file (a field of the unknown kind {kind})"))),
         };
-        let left = end.checked_sub(self.place).unwrap_or_default();
+        let left = end.saturating_sub(self.place);
         if self.place > end || length > left {
             return Err(refusal(format!(
                 "it is not a whole ONNX file (a field of {length} bytes where {left} are left)"
