@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from akidb_mlx import EmbeddingService, Settings
-from akidb_mlx.errors import ConfigurationError
+from akidb_mlx.errors import ConfigurationError, ModelLoadError
 from akidb_mlx.runtime import cpu_runtime, macos, mlx_import
 from tests.stand_ins import WITHOUT_MLX, become_a_mac
 from tests.support import GOLDENS, TEXTS, golden, run_python
@@ -130,6 +130,9 @@ def test_tf32_would_cost_exactness(minilm, monkeypatch):
     assert np.abs(minilm.embed_array(texts) - expected).max() <= 1e-5
     monkeypatch.setattr(Linear, "__call__", linear)
     monkeypatch.setattr(plans, "vectorised_attention", attention)
+    with pytest.raises(ModelLoadError, match="does not compute its known answers"):
+        EmbeddingService("minilm-l6-v2", device="cpu")
+    monkeypatch.setenv("AKIDB_KNOWN_ANSWERS", "false")
     with EmbeddingService("minilm-l6-v2", device="cpu") as one:
         vectors = one.embed_array(texts)
         alone = np.concatenate([one.embed_array([text]) for text in texts[:10]])
@@ -175,7 +178,7 @@ def test_a_doctor_reports_a_machine_that_cannot_compute():
 
 def test_a_summary_model_is_not_fetched_for_a_machine_that_cannot_compute(monkeypatch):
     from akidb_mlx import Summarizer
-    from akidb_mlx.summarization import summarizer
+    from akidb_mlx.summarization import opening
 
     def missing():
         raise ConfigurationError("MLX is not installed")
@@ -183,9 +186,9 @@ def test_a_summary_model_is_not_fetched_for_a_machine_that_cannot_compute(monkey
     def touch(*_):
         raise AssertionError("a file was looked for")
 
-    for module in ("akidb_mlx.summarization.summarizer", "akidb_mlx.loading"):
+    for module in ("akidb_mlx.summarization.opening", "akidb_mlx.loading"):
         monkeypatch.setattr(f"{module}.acquire_directory", touch)
-    monkeypatch.setattr(summarizer, "check_installed", missing)
+    monkeypatch.setattr(opening, "check_installed", missing)
     monkeypatch.setattr(mlx_import, "check_installed", missing)
     with pytest.raises(ConfigurationError, match="MLX is not installed"):
         Summarizer("org/name")
