@@ -426,6 +426,7 @@ REAL_BREAKAGES = [pool_otherwise, widen_window, drop_dense, drop_end_token, chan
 
 
 @pytest.mark.real_weights
+@pytest.mark.load
 @pytest.mark.parametrize("damage", REAL_BREAKAGES)
 def test_a_broken_conversion_of_embeddinggemma_is_refused(conversions, tmp_path, damage):
     name = "embeddinggemma-300m"
@@ -437,6 +438,7 @@ def test_a_broken_conversion_of_embeddinggemma_is_refused(conversions, tmp_path,
 
 
 @pytest.mark.real_weights
+@pytest.mark.load
 @pytest.mark.parametrize("damage", [pool_otherwise, drop_end_token, change_prompt])
 def test_a_broken_conversion_of_qwen3_is_refused(conversions, tmp_path, damage):
     name = "Qwen3-Embedding-0.6B"
