@@ -417,6 +417,8 @@ def test_minilms_answers_take_little_time(minilm):
 @pytest.mark.real_weights
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "all-mpnet-base-v2", "embeddinggemma-300m"])
 def test_real_weights_compute_what_the_package_ships(name):
+    if not (WEIGHTS / name).is_dir():
+        pytest.skip(f"{name} is not in {WEIGHTS}")
     record = next(one for one in CATALOG.values() if one.repo_id.endswith(f"/{name}"))
     with load(WEIGHTS / name) as one:
         assert check_answers(one, read_answers(shipped_file(record.repo_id))).min() > 1 - 1e-9
