@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from akidb_mlx import EmbeddingService
-from akidb_mlx.fidelity import default_texts
+from akidb_mlx.fidelity.texts import default_texts
 from akidb_mlx.quantization import quantize_model
 from tests.support import sts_pairs, sts_spearman
 

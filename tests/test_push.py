@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 from akidb_mlx import EmbeddingService
 from akidb_mlx.cli import app
 from akidb_mlx.errors import InvalidInputError, ModelLoadError
-from akidb_mlx.fidelity import default_texts, make_card, measure, read_card, write_card
+from akidb_mlx.fidelity.card import read_card, write_card
+from akidb_mlx.fidelity.measuring import make_card, measure
+from akidb_mlx.fidelity.texts import default_texts
 from akidb_mlx.quantization import quantize_model
 from akidb_mlx.quantization.publication import push_model
 from model_cache.errors import UploadError

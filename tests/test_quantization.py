@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 from akidb_mlx import EmbeddingService, MultiVectorEmbedder, Reranker, Settings, SparseEmbedder
 from akidb_mlx.cli import app
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ModelLoadError
-from akidb_mlx.fidelity import TextSet, read_answers, read_card
+from akidb_mlx.fidelity.answers import read_answers
+from akidb_mlx.fidelity.card import read_card
+from akidb_mlx.fidelity.texts import TextSet
 from akidb_mlx.quantization import quantize_model
 from akidb_mlx.quantization.packing import fit_grid, pack_codes
 from tests.static_models import FORMS

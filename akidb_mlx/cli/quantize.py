@@ -54,7 +54,7 @@ def quantize(
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
 ) -> None:
     """Write a quantised copy of an encoder or a reranker, with all its other files."""
-    from akidb_mlx.fidelity import read_texts
+    from akidb_mlx.fidelity.texts import read_texts
     from akidb_mlx.quantization import quantize_model
 
     texts = None if calibrate is None else read_texts(calibrate).texts

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from akidb_mlx.fidelity import FidelityCard, default_texts, make_answers, make_card, measure, write_answers, write_card
-from akidb_mlx.fidelity.making import with_reached
+from akidb_mlx.fidelity.answers import write_answers
+from akidb_mlx.fidelity.card import FidelityCard, write_card
+from akidb_mlx.fidelity.making import make_answers, with_reached
+from akidb_mlx.fidelity.measuring import make_card, measure
+from akidb_mlx.fidelity.texts import default_texts
 from akidb_mlx.quantization.provenance import read_provenance
 from akidb_mlx.service import EmbeddingService
 from akidb_mlx.settings import load_settings

@@ -8,7 +8,7 @@ from typing import Any
 from akidb_mlx.checkpoint.files import is_file
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.errors import InvalidInputError, ModelLoadError
-from akidb_mlx.fidelity import CARD, FidelityCard, read_card
+from akidb_mlx.fidelity.card import CARD, FidelityCard, read_card
 from akidb_mlx.fidelity.measuring import stored_bytes
 from akidb_mlx.quantization.provenance import read_provenance
 from model_cache.files import find_incomplete

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from akidb_mlx.catalog import ALL_MODELS
 from akidb_mlx.checkpoint.prompts import choose_prompts
 from akidb_mlx.errors import InvalidInputError
-from akidb_mlx.fidelity import default_texts
+from akidb_mlx.fidelity.texts import default_texts
 from akidb_mlx.loading import parse_name, parse_settings
 from akidb_mlx.quantization.assignment import assign, packed_bytes
 from akidb_mlx.quantization.fidelity import write_fidelity

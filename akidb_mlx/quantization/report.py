@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from akidb_mlx.fidelity import FidelityCard
+from akidb_mlx.fidelity.card import FidelityCard
 
 
 @dataclass(frozen=True)
