@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
 from functools import partial
 from queue import SimpleQueue
 
 import numpy as np
 
+from akidb_mlx.backends.lanes import LaneModel
 from akidb_mlx.backends.llama_cpp.context import EmbeddingContext
 from akidb_mlx.backends.llama_cpp.runtime import LoadedGguf
 from akidb_mlx.backends.llama_cpp.vocabulary import Vocabulary
-from akidb_mlx.backends.onnx.lanes import Lanes
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
-from akidb_mlx.engine.backend import Model, ModelFacts, Step, TokenRows
+from akidb_mlx.engine.backend import ModelFacts, TokenRows
 from akidb_mlx.errors import ModelLoadError
 from akidb_mlx.runtime import cpu_runtime
 from akidb_mlx.settings import DeviceName
-from akidb_mlx.vectors import Rows, Vectors
+from akidb_mlx.vectors import Vectors
 
 # Most tokens in one batch.
 _TOKEN_BUDGET = {"cpu": 512, "gpu": 4096}
 _MAX_LANES = 8
 
 
-@dataclass(frozen=True)
-class _LaneStep(Step):
-    """Batches that were handed to the lanes."""
-
-    vectors: list[Future[Vectors]]
-
-    def result(self) -> list[Rows]:
-        """Wait for the lanes; see `Step`."""
-        wait(self.vectors)
-        return [future.result() for future in self.vectors]
-
-
-class LlamaCppModel(Model):
+class LlamaCppModel(LaneModel):
     """A model of llama.cpp's, with a context for each core."""
 
     def __init__(self, checkpoint: Checkpoint, device: DeviceName, token_budget: int | None) -> None:
@@ -57,13 +42,12 @@ class LlamaCppModel(Model):
         self._model = LoadedGguf(checkpoint.directory, device)
         on_gpu = self._model.on_gpu
         kind = "gpu" if on_gpu else "cpu"
-        self._lane_count = 1 if on_gpu else min(cpu_runtime.cores(), _MAX_LANES)
-        self._facts = ModelFacts(
+        facts = ModelFacts(
             dimension=0,
             max_tokens=checkpoint.max_tokens,
             vocabulary_size=Vocabulary(self._model).size,
             token_budget=token_budget or _TOKEN_BUDGET[kind],
-            lanes=self._lane_count,
+            lanes=1 if on_gpu else min(cpu_runtime.cores(), _MAX_LANES),
             pipelined=True,  # so that a lane whose batch was short does not wait for the other
             bucket_lengths=False,
             shares_prefixes=False,
@@ -74,50 +58,11 @@ class LlamaCppModel(Model):
             weight_bytes=checkpoint.gguf.weight_bytes,
             takes_turns=False,
         )
-        self._in_flight: list[Future[Vectors]] = []
         self._contexts: SimpleQueue[EmbeddingContext] = SimpleQueue()  # those that no batch has now
-        for _ in range(self._lane_count):
+        for _ in range(facts.lanes):
             self._contexts.put(EmbeddingContext(self._model, 0 if on_gpu else 1))
-        self._lanes: Lanes[Vectors] = Lanes(self._lane_count)
-        try:
-            self._facts = replace(self._facts, dimension=self._try(checkpoint))
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def facts(self) -> ModelFacts:
-        """Return its properties."""
-        return self._facts
-
-    def start(self, batches: Sequence[TokenRows]) -> Step:
-        """Hand batches to the lanes; see `Model`."""
-        for batch in batches:
-            batch.check(self._facts)
-        futures = [self._lanes.submit(partial(self._compute, batch)) for batch in batches]
-        self._in_flight = [future for future in self._in_flight if not future.done()] + futures
-        return _LaneStep(futures)
-
-    def recover(self) -> None:
-        """Wait until the lanes have done all that they were handed; an error leaves nothing behind."""
-        wait(self._in_flight)
-
-    def memory(self) -> dict[str, int]:
-        """Return the bytes of the weights; llama.cpp does not tell what else it holds."""
-        weights = self._facts.weight_bytes
-        return {"active": weights, "cached": 0, "peak": weights}
-
-    def release_memory(self) -> None:
-        """Give back memory that malloc only keeps for reuse."""
-        cpu_runtime.release_memory()
-
-    def close(self) -> None:
-        """Free the contexts and the weights, once the lanes are done; the last call."""
-        wait(self._in_flight)
-        self._lanes.close()
-        for _ in range(self._lane_count):
-            self._contexts.get().close()
-        del self._model
+        super().__init__(facts)
+        self._try_out(partial(self._try, checkpoint))
 
     def _try(self, checkpoint: Checkpoint) -> int:
         """Compute the vectors of a few tokens, and return their size."""
@@ -126,6 +71,11 @@ class LlamaCppModel(Model):
         if not np.isfinite(vectors).all():
             raise ModelLoadError(f"{checkpoint.directory} computes values that are not finite: its weights are damaged")
         return int(np.shape(vectors)[1])
+
+    def _free(self) -> None:
+        for _ in range(self._facts.lanes):
+            self._contexts.get().close()
+        del self._model
 
     def _compute(self, rows: TokenRows) -> Vectors:
         context = self._contexts.get()

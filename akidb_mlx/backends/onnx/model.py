@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from akidb_mlx.backends.lanes import LaneModel
 from akidb_mlx.backends.onnx.head import TokenHead
 from akidb_mlx.backends.onnx.inspection import inspect
-from akidb_mlx.backends.onnx.lanes import Lanes
 from akidb_mlx.backends.onnx.runtime import find_provider, open_session, shorten
 from akidb_mlx.backends.onnx.signature import read_signature
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.tokenization.ids import table_rows
-from akidb_mlx.engine.backend import Model, ModelFacts, Step, TokenRows
+from akidb_mlx.engine.backend import ModelFacts, TokenRows
 from akidb_mlx.errors import ConfigurationError, ModelLoadError
 from akidb_mlx.runtime import cpu_runtime
 from akidb_mlx.settings import DeviceName, Precision
-from akidb_mlx.vectors import Rows, Vectors
+from akidb_mlx.vectors import Vectors
 
 # Most tokens in one batch; the fastest on a CPU core, whose caches then hold the activations (docs/backends.md).
 _TOKEN_BUDGET = {"cpu": 512, "gpu": 8192}
@@ -30,19 +28,7 @@ _MAX_LANES = 8
 _NORMALIZED = "akidb.normalized"
 
 
-@dataclass(frozen=True)
-class _LaneStep(Step):
-    """Batches that were handed to the lanes."""
-
-    vectors: list[Future[Vectors]]
-
-    def result(self) -> list[Rows]:
-        """Wait for the lanes; see `Step`."""
-        wait(self.vectors)
-        return [future.result() for future in self.vectors]
-
-
-class OnnxModel(Model):
+class OnnxModel(LaneModel):
     """A session of ONNX Runtime, which each core runs a batch of its own on."""
 
     def __init__(
@@ -82,9 +68,7 @@ class OnnxModel(Model):
             positions=not checkpoint.encoder_config.reserved_positions,
         )
         self._heads: dict[str, TokenHead] = {}
-        self._in_flight: list[Future[Vectors]] = []
-        self._lanes: Lanes[Vectors] = Lanes(lanes)
-        self._facts = ModelFacts(
+        facts = ModelFacts(
             dimension=0,
             max_tokens=checkpoint.max_tokens,
             vocabulary_size=table_rows(checkpoint),
@@ -100,43 +84,8 @@ class OnnxModel(Model):
             weight_bytes=inspected.weight_bytes,
             takes_turns=False,
         )
-        try:
-            self._facts = replace(self._facts, dimension=self._try(checkpoint))
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def facts(self) -> ModelFacts:
-        """Return its properties."""
-        return self._facts
-
-    def start(self, batches: Sequence[TokenRows]) -> Step:
-        """Hand batches to the lanes; see `Model`."""
-        for batch in batches:
-            batch.check(self._facts)
-        futures = [self._lanes.submit(partial(self._compute, batch)) for batch in batches]
-        self._in_flight = [future for future in self._in_flight if not future.done()] + futures
-        return _LaneStep(futures)
-
-    def recover(self) -> None:
-        """Wait until the lanes have done all that they were handed; an error leaves nothing behind."""
-        wait(self._in_flight)
-
-    def memory(self) -> dict[str, int]:
-        """Return the bytes of the weights; ONNX Runtime does not tell what else it holds."""
-        weights = self._facts.weight_bytes
-        return {"active": weights, "cached": 0, "peak": weights}
-
-    def release_memory(self) -> None:
-        """Give back memory that malloc only keeps for reuse."""
-        cpu_runtime.release_memory()
-
-    def close(self) -> None:
-        """Free the weights, once the lanes are done; the last call."""
-        wait(self._in_flight)
-        self._lanes.close()
-        del self._session
+        super().__init__(facts)
+        self._try_out(partial(self._try, checkpoint))
 
     def _try(self, checkpoint: Checkpoint) -> int:
         """Make the heads, compute the vectors of a few tokens, and return their size."""
@@ -155,6 +104,9 @@ class OnnxModel(Model):
         if not np.isfinite(vectors).all():
             raise ModelLoadError(f"{self._file} computes values that are not finite: its weights are damaged")
         return int(sizes.pop())
+
+    def _free(self) -> None:
+        del self._session
 
     def _compute(self, rows: TokenRows) -> Vectors:
         return self._finish(self._run(rows), rows)
