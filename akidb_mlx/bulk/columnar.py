@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from itertools import accumulate
 
@@ -17,15 +18,10 @@ _BATCH_ROWS = 1024
 _READ_BYTES = 1 << 20
 
 
-class ParquetFile(SourceFile):
-    """A Parquet file, of which only the row groups that hold the rows are read."""
+class _SchemaFile(SourceFile):
+    """A file that states its columns and their types, and is read by numbers of rows."""
 
-    def __init__(self, file: InputFile) -> None:
-        """Read the footer."""
-        super().__init__(file)
-        # A row group may be large: its columns are read in pieces.
-        self._parquet = pq.ParquetFile(open_file(file), pre_buffer=False, buffer_size=_READ_BYTES)
-        self._schema = self._parquet.schema_arrow
+    _schema: pa.Schema
 
     @property
     def names(self) -> list[str]:
@@ -37,9 +33,24 @@ class ParquetFile(SourceFile):
         return self._schema.field(name).type
 
     def count(self, marks: range) -> tuple[int, dict[int, int]]:
-        """Return the number of rows, which the footer holds; see `SourceFile`."""
-        rows = self._parquet.metadata.num_rows
+        """Return the number of rows, and offset 0 for each mark; see `SourceFile`."""
+        rows = self._rows()
         return rows, dict.fromkeys((0, *range(marks.start, rows, marks.step)), 0)
+
+    @abstractmethod
+    def _rows(self) -> int:
+        """Return the number of rows."""
+
+
+class ParquetFile(_SchemaFile):
+    """A Parquet file, of which only the row groups that hold the rows are read."""
+
+    def __init__(self, file: InputFile) -> None:
+        """Read the footer."""
+        super().__init__(file)
+        # A row group may be large: its columns are read in pieces.
+        self._parquet = pq.ParquetFile(open_file(file), pre_buffer=False, buffer_size=_READ_BYTES)
+        self._schema = self._parquet.schema_arrow
 
     def blocks(self, start: int, stop: int, offset: int, names: list[str]) -> Iterator[Block]:
         """Yield rows; see `SourceFile`."""
@@ -53,8 +64,12 @@ class ParquetFile(SourceFile):
         batches = self._parquet.iter_batches(_BATCH_ROWS, groups, columns=names, use_threads=False)
         yield from _cut(batches, ends[groups[0]] - sizes[groups[0]], start, stop)
 
+    def _rows(self) -> int:
+        rows: int = self._parquet.metadata.num_rows  # of the footer
+        return rows
 
-class ArrowFile(SourceFile):
+
+class ArrowFile(_SchemaFile):
     """An Arrow IPC file, or a stream in a file."""
 
     def __init__(self, file: InputFile) -> None:
@@ -63,20 +78,6 @@ class ArrowFile(SourceFile):
         with open_file(file) as opened:
             self._seekable = opened.read(6) == b"ARROW1"
         self._schema = self._open().schema
-
-    @property
-    def names(self) -> list[str]:
-        """Return the names of the columns."""
-        return list(self._schema.names)
-
-    def type_of(self, name: str) -> pa.DataType:
-        """Return the type of a column."""
-        return self._schema.field(name).type
-
-    def count(self, marks: range) -> tuple[int, dict[int, int]]:
-        """Count the rows of all record batches; see `SourceFile`."""
-        rows = sum(batch.num_rows for batch in self._batches())
-        return rows, dict.fromkeys((0, *range(marks.start, rows, marks.step)), 0)
 
     def blocks(self, start: int, stop: int, offset: int, names: list[str]) -> Iterator[Block]:
         """Yield rows; see `SourceFile`."""
@@ -87,6 +88,9 @@ class ArrowFile(SourceFile):
             for first in range(0, batch.num_rows, _BATCH_ROWS)
         )
         yield from _cut(pieces, 0, start, stop)
+
+    def _rows(self) -> int:
+        return sum(batch.num_rows for batch in self._batches())
 
     def _open(self) -> pa.ipc.RecordBatchFileReader | pa.ipc.RecordBatchStreamReader:
         opened = open_file(self.file)

@@ -298,8 +298,11 @@ class RequestQueue:
 
     def _leave(self, request: Request) -> None:
         """Take a call of which nothing waits out of the turns."""
+        if not request.isolated:
+            self._turns.remove(request)
+            return
         for place in (self._turns, self._isolated):
-            if request in place:  # an isolated call may have had no turn
+            if request in place:  # it may have had no turn
                 place.remove(request)
         self._let_isolated_in()
 

@@ -36,7 +36,7 @@ def _introduction(card: FidelityCard) -> str:
         ("speed", f"{card.texts_per_second:.1f} texts/s on the machine that measured"),
         ("measured by", _text(card.software)),
     ]
-    return _table(("", ""), rows)
+    return table(("", ""), rows)
 
 
 def _dimensions(card: FidelityCard) -> str:
@@ -48,11 +48,11 @@ def _dimensions(card: FidelityCard) -> str:
         row = [str(one.dimension), *_cells(one.cosine), f"{one.recall_at_10:.4f}"]
         row += [f"{one.spearman[language].model:.4f} ({one.spearman[language].original:.4f})" for language in languages]
         rows.append(row)
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _cosine_table(name: str, figures: Iterable[tuple[str, Cosines]]) -> str:
-    return _table((name, *_HEADER), [(_text(label), *_cells(one)) for label, one in figures])
+    return table((name, *_HEADER), [(_text(label), *_cells(one)) for label, one in figures])
 
 
 def _cells(one: Cosines) -> list[str]:
@@ -68,7 +68,8 @@ def _plot(figures: Sequence[tuple[str, Cosines]]) -> str:
     return "\n".join(["```text", *lines, "```"])
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

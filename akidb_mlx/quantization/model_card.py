@@ -9,6 +9,7 @@ from akidb_mlx.checkpoint.files import is_file
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.errors import InvalidInputError, ModelLoadError
 from akidb_mlx.fidelity.card import CARD, FidelityCard, read_card
+from akidb_mlx.fidelity.markdown import table
 from akidb_mlx.fidelity.measuring import stored_bytes
 from akidb_mlx.quantization.provenance import read_provenance
 from model_cache.files import find_incomplete
@@ -99,13 +100,12 @@ def _text(repo: str, base_model: str, card: FidelityCard) -> str:
             for language, one in whole.spearman.items()
         ),
     ]
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return (
         f"# {repo.partition('/')[2]}\n\n"
         f"[{base_model}](https://huggingface.co/{base_model}), quantised for MLX with {card.software}.\n\n"
         f'```bash\npip install akidb-mlx\nakidb-mlx embed -m {repo} "Hello, world!"\n```\n\n'
         f"## Fidelity\n\nCompared with the original in float32, on the {card.device.upper()} in {card.precision}; "
-        f"all figures are in `{CARD}`.\n\n| quantity | value |\n| --- | --- |\n{table}\n"
+        f"all figures are in `{CARD}`.\n\n{table(('quantity', 'value'), rows)}\n"
     )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,24 +18,54 @@ from benchmarks.contestants import ModelFiles, Prompt
 
 Vectors = NDArray[np.float32]
 Inputs = dict[str, NDArray[np.int64]]
+_Worker = TypeVar("_Worker")
+_UNBOUNDED = 1 << 30
 
 
-class Way(Protocol):
-    """One way to compute: how many threads, and how large a batch.
+class Workers(ABC, Generic[_Worker]):
+    """Several of a library's means to compute a batch, each of which computes one at a time.
 
     Attributes:
-        name: says which.
-        most_texts: in a batch.
-        most_tokens: in a batch, with padding.
+        name: says how many, and with what share of the cores.
     """
 
-    name: str
-    most_texts: int
-    most_tokens: int
+    def __init__(self, name: str, workers: Sequence[_Worker]) -> None:
+        self.name = name
+        self._free: SimpleQueue[_Worker] = SimpleQueue()
+        for worker in workers:
+            self._free.put(worker)
+        self._pool = ThreadPoolExecutor(len(workers))
 
     def run(self, batches: Sequence[Inputs]) -> list[Vectors]:
         """Return the vectors of each batch."""
-        ...
+        if len(batches) == 1:
+            return [self._run(batches[0])]
+        return list(self._pool.map(self._run, batches))
+
+    def _run(self, batch: Inputs) -> Vectors:
+        worker = self._free.get()
+        try:
+            return self.compute(worker, batch)
+        finally:
+            self._free.put(worker)
+
+    @abstractmethod
+    def compute(self, worker: _Worker, batch: Inputs) -> Vectors:
+        """Return the vectors of a batch."""
+
+
+class Way:
+    """One way to compute: so many workers, and batches of at most so many texts or tokens, padding included."""
+
+    def __init__(self, workers: Workers[Any], *, texts: int | None = None, tokens: int | None = None) -> None:
+        self.most_texts, self.most_tokens = texts or _UNBOUNDED, tokens or _UNBOUNDED
+        self.run = workers.run
+        self.name = f"{workers.name}, {f'{texts} texts' if texts else f'{tokens} tokens'} a batch"
+
+
+def ways(many: Workers[Any], one: Workers[Any]) -> list[Way]:
+    """Return the ways that are tried: many workers of a core each, or one of all cores."""
+    return [*(Way(many, tokens=count) for count in (512, 1024, 256)), Way(one, texts=32)]
 
 
 class BestOf:
