@@ -155,6 +155,7 @@ class Settings(BaseModel):
 
         def __init__(self, **arguments: Any) -> None:
             _warn_of_slips(tuple(sorted(name for name in os.environ if name.upper().startswith("AKIDB_"))))
+            arguments = _by_setting(arguments)
             try:
                 super().__init__(**{**_from_file(), **_from_environment(arguments), **arguments})
             except ValidationError as error:
@@ -178,6 +179,11 @@ class Settings(BaseModel):
 def load_settings() -> Settings:
     """Return the settings of the environment and the TOML file; the same as `Settings()`."""
     return Settings()
+
+
+def _by_setting(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by the names of settings, which may be written in any case, as variables may."""
+    return {name.lower() if name.lower() in Settings.model_fields else name: value for name, value in values.items()}
 
 
 def _from_environment(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,7 +210,7 @@ def _from_file() -> dict[str, Any]:
     file = config_file()
     if file is None or not _is_there(file):
         return {}
-    return read_toml(file)
+    return _by_setting(read_toml(file))
 
 
 def _is_there(path: Path) -> bool:

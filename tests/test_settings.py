@@ -42,6 +42,15 @@ def test_the_environment_goes_before_the_file(monkeypatch, file):
     assert Settings(token_budget=7).token_budget == 7
 
 
+def test_names_may_be_in_any_case(monkeypatch, file):
+    file.write_text('DEVICE = "gpu"\nToken_Budget = 100\n')
+    monkeypatch.setenv("akidb_coalesce_delay_ms", "5")
+    settings = Settings(Precision="float16")
+    assert (settings.device, settings.token_budget) == ("gpu", 100)
+    assert (settings.coalesce_delay_ms, settings.precision) == (5, "float16")
+    assert Settings(DEVICE="cpu").device == "cpu"
+
+
 def test_where_the_file_is(monkeypatch):
     monkeypatch.setenv("AKIDB_CONFIG", "/etc/akidb.toml")
     assert config_file() == Path("/etc/akidb.toml")
