@@ -171,6 +171,10 @@ class Settings(BaseModel):
         config = CacheConfig.resolve(self.cache_dir, self.cache_max_bytes)
         return ModelCache(config.root, max_bytes=config.max_bytes)
 
+    def exact(self) -> Settings:
+        """Return these settings for vectors in float32, of products in full precision: those of a reference."""
+        return self.model_copy(update={"precision": "float32", "allow_tf32": False})
+
     def without_dimensions(self) -> Settings:
         """Return these settings for a model that the user did not choose, and which need not have `dimensions`."""
         return self.model_copy(update={"dimensions": None})

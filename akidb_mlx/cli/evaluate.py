@@ -56,7 +56,7 @@ def evaluate(
         if output is None:
             check_writable(name, directory, settings)
         original = against or _find_original(name, directory)
-        exact = settings.model_copy(update={"precision": "float32", "allow_tf32": False})
+        exact = settings.exact()
         reference = _measure(original, device, exact, chosen, pairs, input_type)
         measured = _measure(name, device, settings, chosen, pairs, input_type)
         card = make_card(measured, reference, chosen, pairs)

@@ -64,7 +64,7 @@ def _make_answers(name: str, original: str, output: Path | None, device: str | N
     from akidb_mlx.service import EmbeddingService
 
     settings = load_settings()
-    exact = settings.model_copy(update={"precision": "float32", "allow_tf32": False})
+    exact = settings.exact()
     with ExitStack() as resources:
         directory = acquire_directory(resources, name, CATALOG, settings, download=True)
         if output is None:

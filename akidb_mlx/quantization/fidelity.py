@@ -38,7 +38,7 @@ def write_fidelity(
     texts = default_texts()
     # A model with routes may have none for texts that are neither.
     input_type = None if None in original.routes else next(role for role in original.routes if role)
-    settings = load_settings().model_copy(update={"precision": "float32", "allow_tf32": False})
+    settings = load_settings().exact()
     progress("comparing", 0, 2)
     with EmbeddingService(str(original.directory), device="cpu", backend="mlx", settings=settings) as one:
         answers, expected = make_answers(one), measure(one, texts, input_type=input_type)
