@@ -12,8 +12,10 @@ from embedded_db.embeddings import STORED, model_key
 from embedded_db.engine import ALL, ROUNDING, TOLERANCE, Keys, Scores, cosines, reaching, unit_rows
 from embedded_db.postgres.transaction import PostgresTransaction, UnitVector
 
-# An index finds this many more than are asked for, which shows whether the last of them ties with others.
+# This many more are looked for than are asked for, which shows whether the last of them ties with others.
 _SPARE = 32
+# Where ties go on beyond what was looked for, the next look is for so many times as many.
+_GROWTH = 8
 # The index looks at four times as many as it returns, at least at these, and at most at what pgvector allows.
 _LEAST_LOOKED_AT, _MOST_LOOKED_AT = 200, 1000
 
@@ -116,18 +118,24 @@ def _nearest(
     most: int,
     threshold: float | None,
 ) -> Keys:
-    """Return the nearest by a look at all that meet a condition."""
-    rows = tx.rows(
-        f"WITH scored AS MATERIALIZED ({_scored(where)}) SELECT key FROM scored WHERE distance <= :farthest"
-        " AND distance <= coalesce((SELECT distance FROM scored ORDER BY distance LIMIT 1 OFFSET :others), 2) + :tie",
-        **values,
-        query_model=model,
-        query_vector=UnitVector.of(query),
-        farthest=2.0 if threshold is None else -threshold + TOLERANCE + ROUNDING,
-        others=most - 1,
-        tie=2 * ROUNDING,
-    )
-    return np.fromiter((key for (key,) in rows), np.int64, len(rows))
+    """Return the nearest by a look at all that meet a condition, and all that may tie with the last of them."""
+    if where == ALL:
+        # The planner takes a product of vectors for as cheap as one of numbers, and so workers for too dear.
+        tx.run("SELECT set_config('parallel_setup_cost', '0', TRUE)")
+    near = "" if threshold is None else " WHERE distance <= :farthest"
+    wanted = most + _SPARE
+    while True:
+        rows = tx.rows(
+            f"SELECT key, distance FROM ({_scored(where)}) AS scored{near} ORDER BY distance LIMIT :wanted",
+            **values,
+            query_model=model,
+            query_vector=UnitVector.of(query),
+            farthest=-(threshold or 0.0) + TOLERANCE + ROUNDING,
+            wanted=wanted,
+        )
+        if not _ties_go_on(rows, most, wanted):
+            return np.array([key for key, _ in rows], np.int64)
+        wanted *= _GROWTH
 
 
 def _nearest_by_index(tx: PostgresTransaction, model: int, query: NDArray[np.float32], most: int) -> Keys | None:
@@ -147,9 +155,14 @@ def _nearest_by_index(tx: PostgresTransaction, model: int, query: NDArray[np.flo
         query_vector=UnitVector.of(query),
         wanted=wanted,
     )
-    if len(rows) < wanted or rows[-1][1] <= rows[most - 1][1] + 2 * ROUNDING:
+    if len(rows) < wanted or _ties_go_on(rows, most, wanted):
         return None
     return np.array([key for key, _ in rows], np.int64)
+
+
+def _ties_go_on(rows: Sequence[tuple[Any, ...]], most: int, wanted: int) -> bool:
+    """Return whether nodes beyond those found may tie with the last that was asked for."""
+    return len(rows) == wanted and bool(rows[-1][1] <= rows[most - 1][1] + 2 * ROUNDING)
 
 
 def _has_index(tx: PostgresTransaction, model: int, dimension: int) -> bool:
