@@ -91,6 +91,14 @@ def datasets_map(rows: str, model: str, output: str, _: int) -> dict[str, Any]:
     return clock.report(len(mapped))
 
 
+def _peak_bytes() -> int:
+    """Return the most memory that this process has had; on Linux, `ru_maxrss` also counts that of its parent."""
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
 def _encoder(model: str) -> Any:
     from sentence_transformers import SentenceTransformer
 
@@ -108,7 +116,5 @@ _WAYS = {
 if __name__ == "__main__":  # the processes of a pool import this file again
     way, rows, model, output, threads = sys.argv[1:]
     figures = _WAYS[way](rows, model, output, int(threads))
-    figures["peak_MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        2**20 if sys.platform == "darwin" else 1024
-    )
+    figures["peak_MB"] = _peak_bytes() / 1e6
     sys.stdout.write(json.dumps(figures) + "\n")
