@@ -29,8 +29,8 @@ HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 	raise SystemExit(not (v("PYTHONFRAMEWORK") or v("Py_ENABLE_SHARED") and any(map(os.path.exists, found))))
 
 .PHONY: FORCE demo demo-db help test test-rust test-go test-real test-clients test-llama-cpp test-slow test-gpu test-timing \
-	test-load test-load-python test-load-rust test-ray test-integrations test-crate package test-package docs page-screenshot lint \
-	lint-rust lint-go coverage guards fuzz-reference fidelity token-budget bench bench-peers bench-mac bench-load bench-server-load \
+	test-load test-load-python test-load-rust test-ray test-stores test-integrations test-crate package test-package docs \
+	page-screenshot lint lint-rust lint-go coverage guards fuzz-reference fidelity token-budget bench bench-peers bench-mac bench-load bench-server-load \
 	bench-servers bench-entities bench-bulk bench-db bench-rust bench-selection fuzz-selection bindings openblas libpython clean
 
 demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
@@ -111,6 +111,13 @@ test-ray: .venv/interpreter ## run bulk jobs on a Ray cluster of two nodes on th
 	[ -e .bench/ray/bin/python ] || $(BIN)/python -m venv .bench/ray
 	.bench/ray/bin/python -m pip install --quiet --editable '.[ray]' 'pytest>=8.2,<10'
 	.bench/ray/bin/python -m pytest -m slow tests/test_bulk_ray.py
+
+# In an environment of their own too, with all that docs/bulk.md loads vectors into.
+STORES := chromadb>=1.5,<2 faiss-cpu>=1.9,<2 lancedb>=0.40,<0.50 pylance>=1,<15 usearch>=2.16,<3
+test-stores: .venv/interpreter ## run the examples of docs/bulk.md that load vectors into Chroma, faiss, Lance and others
+	[ -e .bench/stores/bin/python ] || $(BIN)/python -m venv .bench/stores
+	.bench/stores/bin/python -m pip install --quiet --editable '.[bulk,db]' 'pytest>=8.2,<10' $(patsubst %,'%',$(STORES))
+	.bench/stores/bin/python -m pytest -W ignore tests/test_bulk_loading.py
 
 # INTEGRATIONS="langchain llm" runs those two; CI runs the first.
 INTEGRATIONS ?=
