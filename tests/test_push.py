@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 from akidb_mlx import EmbeddingService
 from akidb_mlx.cli import app
 from akidb_mlx.errors import InvalidInputError, ModelLoadError
+from akidb_mlx.fidelity.answers import write_answers
 from akidb_mlx.fidelity.card import read_card, write_card
+from akidb_mlx.fidelity.making import make_answers
 from akidb_mlx.fidelity.measuring import make_card, measure
 from akidb_mlx.fidelity.texts import default_texts
 from akidb_mlx.quantization import quantize_model
@@ -112,6 +114,25 @@ def test_what_the_caller_states_goes_before_the_files(hub, model):
     push_model(model, "org/pushed-stated", base_model="other/base", licence="mit")
     content = get(f"{hub.url}/org/pushed-stated/resolve/main/README.md", follow_redirects=True).text
     assert "base_model: other/base" in content and "license: mit" in content and "apache" not in content
+
+
+@pytest.mark.usefixtures("token")
+def test_folders_of_this_machine_are_not_named_on_the_hub(hub, model):
+    """Whoever evaluates a conversion against a folder has its path in the card and in the answers."""
+    from httpx2 import get
+
+    original = GOLDENS / "tiny-bert"
+    write_card(read_card(model).model_copy(update={"model": str(model), "original": str(original)}), model)
+    with EmbeddingService(original, device="cpu") as service:
+        write_answers(make_answers(service), model)
+    push_model(model, "org/pushed-paths")
+    for name, key in (("akidb_fidelity.json", "original"), ("akidb_answers.json", "model")):
+        content = get(f"{hub.url}/org/pushed-paths/resolve/main/{name}", follow_redirects=True).json()
+        assert content[key] == "org/tiny-bert"
+        assert str(original.parent) not in json.dumps(content) and str(model.parent) not in json.dumps(content)
+        assert json.loads((model / name).read_text())[key] == str(original)  # the folder stays as it is
+    card = get(f"{hub.url}/org/pushed-paths/resolve/main/akidb_fidelity.json", follow_redirects=True).json()
+    assert card["model"] == "org/pushed-paths"
 
 
 def _without_card(folder):

@@ -41,30 +41,38 @@ def check_publishable(folder: Path) -> FidelityCard:
     return card
 
 
-def model_card(
-    folder: Path, repo: str, card: FidelityCard, base_model: str | None = None, licence: str | None = None
-) -> str:
+def find_base_model(folder: Path) -> str:
+    """Return the original's repository, which the folder of a quantised model states.
+
+    Raises:
+        InvalidInputError: it does not.
+        ModelLoadError: the file that would cannot be read.
+    """
+    origin = read_provenance(folder)
+    if origin is None or origin.base_model is None:
+        raise InvalidInputError(
+            f"{folder} does not say which repository it was made of: name it with --base-model org/name"
+        )
+    return origin.base_model
+
+
+def model_card(folder: Path, repo: str, card: FidelityCard, base_model: str, licence: str | None = None) -> str:
     """Return the content of a README.md with metadata for the Hub.
 
     Args:
         folder: the quantised model, perhaps with the original's README.md.
         repo: the repository that it is pushed to.
         card: its fidelity card.
-        base_model: the original's repository; what its folder says if None.
+        base_model: the original's repository.
         licence: the licence by the Hub's name; what its folder says if None.
 
     Raises:
-        InvalidInputError: the base model or the licence is nowhere to be found.
+        InvalidInputError: the licence is nowhere to be found.
         ModelLoadError: a file in the folder cannot be read.
     """
     from huggingface_hub import ModelCardData
 
     origin = read_provenance(folder)
-    base_model = base_model or (origin.base_model if origin else None)
-    if base_model is None:
-        raise InvalidInputError(
-            f"{folder} does not say which repository it was made of: name it with --base-model org/name"
-        )
     stated = {key: value for key, value in _read_metadata(folder).items() if key in _INHERITED and value}
     if licence is not None:
         stated = {key: value for key, value in stated.items() if not key.startswith("license")} | {"license": licence}

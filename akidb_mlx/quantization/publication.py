@@ -5,12 +5,14 @@ from __future__ import annotations
 from os import PathLike, fspath
 from pathlib import Path
 
-from akidb_mlx.quantization.model_card import check_publishable, model_card
+from akidb_mlx.fidelity.answers import ANSWERS, read_answers
+from akidb_mlx.fidelity.card import CARD
+from akidb_mlx.quantization.model_card import check_publishable, find_base_model, model_card
 from model_cache.files import list_names
 from model_cache.names import RepoName
 from model_cache.upload import push_files
 
-_CARD = "README.md"
+_MODEL_CARD = "README.md"
 
 
 def push_model(
@@ -37,7 +39,20 @@ def push_model(
     """
     path = Path(fspath(folder))
     card = check_publishable(path)
-    readme = model_card(path, RepoName.parse(name).repo_id, card, base_model, licence)
+    repo, base_model = RepoName.parse(name).repo_id, base_model or find_base_model(path)
+    card = card.model_copy(
+        update={"model": _repository(card.model, repo), "original": _repository(card.original, base_model)}
+    )
+    readme = model_card(path, repo, card, base_model, licence)
     names = [one for one in sorted(list_names(path)) if not any(part.startswith(".") for part in Path(one).parts)]
-    files: dict[str, Path | bytes] = {one: path / one for one in names if one != _CARD}
-    return push_files({**files, _CARD: readme.encode()}, name, f"Add {card.model}", private=private)
+    files: dict[str, Path | bytes] = {one: path / one for one in names}
+    files |= {_MODEL_CARD: readme.encode(), CARD: card.model_dump_json(indent=1).encode()}
+    if answers := read_answers(path / ANSWERS):
+        answers = answers.model_copy(update={"model": _repository(answers.model, base_model)})
+        files[ANSWERS] = answers.model_dump_json(indent=1).encode()
+    return push_files(files, name, f"Add {card.model}", private=private)
+
+
+def _repository(name: str, repo: str) -> str:
+    """Return the name of a model as others know it: a folder of this machine's by its repository."""
+    return repo if Path(name).is_absolute() or Path(name).is_dir() else name
