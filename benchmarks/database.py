@@ -100,6 +100,8 @@ def growth(url: str | None, sizes: list[int], plot: Path | None) -> list[Row]:
             with EmbeddedDB(path, embedder=service, weaver=False) as db, console.status("filling") as status:
                 start = time.perf_counter()
                 log.grow(db, size, lambda done, total: status.update(f"filling: {done} of {total}"))
+                if url is not None:
+                    _vacuum(path)
                 rate = (size - before) / (time.perf_counter() - start)
             rows.append(Row(f"{size}: fill, with vectors and edges", "", f"{rate:.0f} messages/s", met=True))
             with EmbeddedDB(path, embedder=service, weaver=False) as db:  # nothing is in memory yet
@@ -306,6 +308,14 @@ def _database(url: str | None) -> Iterator[str]:
             yield urlsplit(url)._replace(path=f"/{name}").geturl()
         finally:
             admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def _vacuum(url: str) -> None:
+    """Do at once what the server would do in the background during the queries."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")
 
 
 @contextmanager
