@@ -18,7 +18,8 @@ ROOT = Path(akidb_mlx.__file__).parent.parent
 LAYERS = {
     "errors": ["akidb_mlx.errors", "akidb_mlx.deadline"],
     "values": [
-        f"akidb_mlx.{name}" for name in ("closeable", "catalog", "texts", "quantized", "vectors", "options", "reports")
+        f"akidb_mlx.{name}"
+        for name in ("closeable", "catalog", "texts", "quantized", "vectors", "options", "reports", "local_paths")
     ],
     "settings": ["akidb_mlx.settings", "akidb_mlx.toml_file"],
     "runtime": ["akidb_mlx.runtime"],

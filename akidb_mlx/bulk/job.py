@@ -8,7 +8,6 @@ from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from os import PathLike
-from pathlib import Path
 from typing import Any, get_args
 
 import pyarrow as pa
@@ -23,6 +22,7 @@ from akidb_mlx.bulk.pipeline import JobPlan, Written, embed_shards
 from akidb_mlx.bulk.reports import BulkSummary, Event, Listener, Rejected
 from akidb_mlx.bulk.shards import Shard, find_schema, plan_shards
 from akidb_mlx.errors import InvalidInputError
+from akidb_mlx.local_paths import local_path
 from akidb_mlx.options import shown
 from akidb_mlx.service import EmbeddingService
 
@@ -108,7 +108,7 @@ def embed_files(
     if engine == "ray":
         ray_engine.check_installed()
     began = time.monotonic()
-    folder = JobFolder(Path(output))
+    folder = JobFolder(local_path(output))
     files = find_inputs(inputs, folder.path)
     schema = find_schema(files, options)
     with ExitStack() as resources:

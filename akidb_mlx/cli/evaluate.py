@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from akidb_mlx.catalog import CATALOG, find_record
-from akidb_mlx.cli.output import write_json, write_text
+from akidb_mlx.cli.output import check_output, write_json, write_text
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.resolve import acquire_directory, beside, check_writable
 from akidb_mlx.settings import Settings, load_settings
@@ -38,7 +38,8 @@ def evaluate(
     input_type: Annotated[str | None, typer.Option(help="Prompt before each text, as query or document.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, gpu or cpu. Default: the setting's.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for the card. Default: beside the weights.")
+        Path | None,
+        typer.Option("--output", "-o", callback=check_output, help="Folder for the card. Default: beside the weights."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write the card as JSON, not as Markdown.")] = False,
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from akidb_mlx.catalog import CATALOG, find_record
-from akidb_mlx.cli.output import write_json, write_line
+from akidb_mlx.cli.output import check_output, write_json, write_line
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.settings import load_settings
 from model_cache.files import list_names, select_needed
@@ -25,6 +25,7 @@ def export(
         typer.Option(
             "--output",
             "-o",
+            callback=check_output,
             help="Folder to write a model of its own to. Default: beside the model, in its folder onnx.",
         ),
     ] = None,

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from akidb_mlx.cli.escapes import escape, escape_text
+from akidb_mlx.local_paths import local_path
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,6 +22,15 @@ if TYPE_CHECKING:
 
 # Parts of a text, each with the name of its style ("" for none).
 Styled = Sequence[tuple[str, str]]
+
+
+def check_output(folder: Path | None) -> Path | None:
+    """Refuse a URL where a command is to write a folder, before any work is done.
+
+    Raises:
+        InvalidInputError: it is one.
+    """
+    return None if folder is None else local_path(folder)
 
 
 def is_terminal() -> bool:

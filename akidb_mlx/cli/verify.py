@@ -10,7 +10,7 @@ import typer
 
 from akidb_mlx.catalog import CATALOG
 from akidb_mlx.cli.models import repo_of
-from akidb_mlx.cli.output import write_json, write_line
+from akidb_mlx.cli.output import check_output, write_json, write_line
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.resolve import acquire_directory, beside, check_writable
 from akidb_mlx.settings import load_settings
@@ -27,7 +27,10 @@ def verify(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for the answers. Default: beside the weights.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", callback=check_output, help="Folder for the answers. Default: beside the weights."
+        ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="With --answers-from: auto, gpu or cpu.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,

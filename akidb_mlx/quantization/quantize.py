@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +16,7 @@ from akidb_mlx.checkpoint.prompts import choose_prompts
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.fidelity.texts import default_texts
 from akidb_mlx.loading import parse_name, parse_settings
+from akidb_mlx.local_paths import local_path
 from akidb_mlx.quantization.assignment import assign, packed_bytes
 from akidb_mlx.quantization.fidelity import write_fidelity
 from akidb_mlx.quantization.options import Options, parse_options
@@ -85,7 +86,7 @@ def quantize_model(
     options = parse_options(bits, group_size, mode, recipe, target_size, target_cosine)
     if texts is not None and options.packing.mode != "affine":
         raise InvalidInputError(f"mode {mode} is packed without texts: leave them out, or use mode affine")
-    name, target = parse_name(source), Path(fspath(output))
+    name, target = parse_name(source), local_path(output)
     check_free(target)
     settings = parse_settings(settings)
     mlx_import.check_installed()

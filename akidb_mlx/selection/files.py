@@ -7,6 +7,8 @@ import os
 from os import PathLike, fspath
 from pathlib import Path
 
+from akidb_mlx.local_paths import local_path
+
 ALGORITHMS = ("knn", "kmeans", "svm", "mlp")
 # The names of selectors' files, as vLLM's semantic-router looks for them.
 FILE_NAMES = {algorithm: f"{algorithm}_model.json" for algorithm in ALGORITHMS}
@@ -20,11 +22,11 @@ def output_file(path: str | PathLike[str], algorithm: str) -> Path:
         algorithm: the selector's, which gives the file its name in a folder.
 
     Raises:
+        InvalidInputError: it is a URL.
         OSError: there is no such folder, or it cannot be written.
     """
-    given = fspath(path)
-    target = Path(given)
-    if given.endswith(os.sep):
+    target = local_path(path)
+    if fspath(path).endswith(os.sep):
         target.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
         target /= FILE_NAMES[algorithm]
