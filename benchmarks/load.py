@@ -109,10 +109,10 @@ def busy(texts: int = 20_000, pause: float = 0.25) -> list[Row]:
     return [Row(name, "≤ 5", measured, p95 <= 5 * step)]
 
 
-def overload(seconds: float = 60, times: float = 10, clients: int = 10, size: int = 16) -> list[Row]:
+def overload(seconds: float = 60, times: float = 10, clients: int = 10, size: int = 16, queued: int = 64) -> list[Row]:
     """Offer calls at many times the rate at which they can be answered; the first text of each is the same."""
     known = sentences()
-    settings = Settings(max_queued_requests=64)
+    settings = Settings(max_queued_requests=queued)
     with EmbeddingService(_MODEL, settings=settings) as service, ThreadPoolExecutor(clients) as pool:
         expected = service.embed_array(known[:1])
         began = time.perf_counter()

@@ -38,7 +38,8 @@ def test_short_queries_during_a_bulk_call():
 def test_more_load_than_can_be_answered():
     from benchmarks.load import overload
 
-    check(overload(seconds=4), "correctly", "offered", "healthy", "memory")
+    # A queue that is full at once on a slow machine too, since calls that fill it are accepted beside the others.
+    check(overload(seconds=4, queued=8), "correctly", "offered", "healthy", "memory")
 
 
 def test_memory_reaches_a_plateau():
