@@ -225,7 +225,7 @@ POSTGRES ?= --postgres
 bench-db: .venv/developed ## measure the database on SQLite and PostgreSQL, and beside Chroma and LanceDB (an hour)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks.database --json docs/database.json --plot docs/database.svg
-	$(BIN)/python -m benchmarks.database $(POSTGRES) --sizes 5000,50000 --json docs/database-postgres.json
+	$(BIN)/python -m benchmarks.database $(POSTGRES) --json docs/database-postgres.json
 	$(BIN)/python -m benchmarks.database_peers --install --json docs/database-peers.json
 
 bench-bulk: .venv/developed bench-peers ## compare embedding files with embed_array, and with peers (an hour)
