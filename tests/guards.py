@@ -1162,13 +1162,13 @@ GUARDS = (
         "19 PostgreSQL: ties by index",
         f"{ON_POSTGRES}test_an_index_is_not_asked_where_vectors_tie_or_are_gone",
         "ties by index",
-        ((PG_RANKING, " or rows[-1][1] <= rows[most - 1][1] + 2 * ROUNDING", ""),),
+        ((PG_RANKING, " or _ties_go_on(rows, most, wanted)", ""),),
     ),
     Guard(
         "19 PostgreSQL: short by index",
         f"{ON_POSTGRES}test_an_index_is_not_asked_where_vectors_tie_or_are_gone",
         "short by index",
-        ((PG_RANKING, "if len(rows) < wanted or rows", "if len(rows) >= most and rows"),),
+        ((PG_RANKING, "if len(rows) < wanted or _ties", "if len(rows) >= most and _ties"),),
     ),
     Guard(
         "19 PostgreSQL: filters never by index",
