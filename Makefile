@@ -30,8 +30,9 @@ HAS_LIBPYTHON := import os; from sysconfig import get_config_var as v; \
 
 .PHONY: FORCE demo demo-db help test test-rust test-go test-real test-clients test-llama-cpp test-slow test-gpu test-timing \
 	test-load test-load-python test-load-rust test-ray test-stores test-integrations test-crate package test-package docs \
-	page-screenshot lint lint-rust lint-go coverage guards fuzz-reference fidelity token-budget bench bench-peers bench-mac bench-load bench-server-load \
-	bench-servers bench-entities bench-bulk bench-db bench-rust bench-selection fuzz-selection bindings openblas libpython clean
+	page-screenshot lint lint-rust lint-go coverage guards fuzz-reference fidelity token-budget bench bench-peers bench-mac \
+	bench-load bench-server-load bench-servers bench-entities bench-bulk bench-db bench-rust bench-selection \
+	fuzz-selection bindings openblas libpython clean
 
 demo: .venv/installed ## print real all-MiniLM-L6-v2 vectors and a small similarity search
 	$(BIN)/python examples/search.py

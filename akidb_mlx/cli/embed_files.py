@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from akidb_mlx.cli.output import check_output, report, write_json, write_line
+from akidb_mlx.cli.output import report, write_json, write_line
 from akidb_mlx.options import OverflowPolicy
 from akidb_mlx.settings import BackendName, DeviceName
 
@@ -39,7 +39,7 @@ def embed_files(
             help="Catalogue name, org/repo, org/repo@revision or directory of the model.",
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", callback=check_output, help="Folder for the shards.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the shards.")],
     column: Annotated[str, typer.Option(help="Column of the texts.")] = "text",
     id_column: Annotated[
         str | None, typer.Option(help="Column to know rows by; without one, rows are numbered.", show_default=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from akidb_mlx.cli.output import check_output, report, write_json, write_line, write_table
+from akidb_mlx.cli.output import report, write_json, write_line, write_table
 from akidb_mlx.cli.slices import progress_bar
 
 if TYPE_CHECKING:
@@ -21,9 +21,7 @@ _SHOWN_LAYERS = 5
 
 def quantize(
     source: Annotated[str, typer.Argument(help="Catalogue name, org/repo, org/repo@revision or directory of a model.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", callback=check_output, help="Folder to write, which must not be there.")
-    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write, which must not be there.")],
     bits: Annotated[int | None, typer.Option(help="Bits of a number: 2, 3, 4, 5, 6 or 8. Default: 4.")] = None,
     group_size: Annotated[
         int | None, typer.Option(help="Numbers that share a scale: 32, 64 or 128. Default: 64.")
