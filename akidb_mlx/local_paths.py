@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from os import PathLike, fspath
 from pathlib import Path
 
 from akidb_mlx.errors import InvalidInputError
-
-# With one slash too, which a Path leaves of two. A single letter is a drive of Windows.
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+from model_cache.names import is_url
 
 
 def local_path(path: str | PathLike[str]) -> Path:
@@ -19,6 +16,6 @@ def local_path(path: str | PathLike[str]) -> Path:
         InvalidInputError: it is a URL.
     """
     text = fspath(path)
-    if _URL.match(text):
+    if is_url(text):
         raise InvalidInputError(f"{text[:200]} is a URL, and only files of this machine are written: name a local path")
     return Path(text)

@@ -52,6 +52,8 @@ _MAX_FILE_BYTES = 1 << 20
 _LONGEST_SHOWN = 100
 _SHORT_REPR = reprlib.Repr()
 _SHORT_REPR.maxstring = _SHORT_REPR.maxlong = _SHORT_REPR.maxother = _LONGEST_SHOWN
+# What the names of variables begin with.
+_PREFIX = "AKIDB_"
 
 
 def config_file() -> Path | None:
@@ -154,7 +156,7 @@ class Settings(BaseModel):
     if not TYPE_CHECKING:  # type checkers see the parameters that pydantic derives from the fields
 
         def __init__(self, **arguments: Any) -> None:
-            _warn_of_slips(tuple(sorted(name for name in os.environ if name.upper().startswith("AKIDB_"))))
+            _warn_of_slips(tuple(sorted(name for name in os.environ if name.upper().startswith(_PREFIX))))
             arguments = _by_setting(arguments)
             try:
                 super().__init__(**{**_from_file(), **_from_environment(arguments), **arguments})
@@ -185,16 +187,32 @@ def load_settings() -> Settings:
     return Settings()
 
 
-def _by_setting(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values by the names of settings, which may be written in any case, as variables may."""
-    return {name.lower() if name.lower() in Settings.model_fields else name: value for name, value in values.items()}
+def _by_setting(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return values by the names of settings, which may be written in any case, as variables may.
+
+    Raises:
+        ConfigurationError: one is there in two cases with two values, of which neither goes first.
+    """
+    found: dict[str, Any] = {}
+    written: dict[str, str] = {}
+    for name, value in values.items():
+        setting = name.lower().removeprefix(prefix)
+        key = setting if setting in Settings.model_fields else name
+        if key in found and found[key] != value:
+            raise ConfigurationError(
+                f"settings are not usable: {written[key]} and {name} are one setting with two values: leave one out"
+            )
+        found[key], written[key] = value, name
+    return found
 
 
 def _from_environment(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the environment's settings but those that arguments give; an empty variable is none."""
-    variables = {name.lower(): value for name, value in os.environ.items() if value}
-    values: dict[str, Any] = {
-        name: variables[variable] for name in Settings.model_fields if (variable := f"akidb_{name}") in variables
+    variables = {name: value for name, value in os.environ.items() if value and name.upper().startswith(_PREFIX)}
+    values = {
+        name: value
+        for name, value in _by_setting(variables, _PREFIX.lower()).items()
+        if name in Settings.model_fields and name not in arguments
     }
     # The cache's are as `model_cache` reads them.
     for name, read in (("cache_dir", cache_dir_from_environment), ("cache_max_bytes", max_bytes_from_environment)):
@@ -241,7 +259,7 @@ def _is_there(path: Path) -> bool:
 def _warn_of_slips(variables: tuple[str, ...]) -> None:
     """Warn of variables that are no settings and have nearly the name of one; AkiDB has variables of its own."""
     for variable in variables:
-        name = variable.upper().removeprefix("AKIDB_").lower()
+        name = variable.upper().removeprefix(_PREFIX).lower()
         if name in Settings.model_fields or variable in _OTHER_VARIABLES:
             continue
         if similar := get_close_matches(name, Settings.model_fields, n=1, cutoff=_SIMILAR):

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model_cache.errors import ModelCacheError
+from model_cache.names import is_url
 
 _DEFAULT_DISK_SHARE = 0.25
 
 
 def cache_dir_from_environment() -> Path | None:
     """Return the folder that `AKIDB_CACHE_DIR` names, None where it is unset or empty."""
-    text = os.environ.get("AKIDB_CACHE_DIR")
+    text = _variable("AKIDB_CACHE_DIR")
     return Path(text) if text else None
 
 
@@ -29,7 +30,7 @@ def max_bytes_from_environment() -> int | None:
     Raises:
         ModelCacheError: it is not a number of bytes.
     """
-    text = os.environ.get("AKIDB_CACHE_MAX_BYTES")
+    text = _variable("AKIDB_CACHE_MAX_BYTES")
     if not text:
         return None
     try:
@@ -54,6 +55,17 @@ class CacheConfig:
     root: Path
     max_bytes: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a URL, for which a folder of that name would be made.
+
+        Raises:
+            ModelCacheError: the root is one.
+        """
+        if is_url(str(self.root)):
+            raise ModelCacheError(
+                f"the cache cannot be at {str(self.root)[:200]}, a URL: name a folder of this machine"
+            )
+
     @classmethod
     def resolve(cls, cache_dir: Path | None = None, max_bytes: int | None = None) -> CacheConfig:
         """Fill in from the environment and the defaults what is not given.
@@ -65,8 +77,8 @@ class CacheConfig:
             max_bytes: most bytes that models may take; if None, `$AKIDB_CACHE_MAX_BYTES`, else a quarter of the disk.
 
         Raises:
-            ModelCacheError: `$AKIDB_CACHE_MAX_BYTES` is needed and is not a number of bytes, or there is no home folder
-                where one is needed.
+            ModelCacheError: `$AKIDB_CACHE_MAX_BYTES` is needed and is not a number of bytes, the folder is a URL, or
+                there is no home folder where one is needed.
         """
         if cache_dir is None:
             cache_dir = cache_dir_from_environment() or _default_cache_dir()
@@ -80,6 +92,13 @@ class CacheConfig:
             return self.max_bytes or None
         existing = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
         return int(shutil.disk_usage(existing).total * _DEFAULT_DISK_SHARE)
+
+
+def _variable(name: str) -> str | None:
+    """Return the value of a variable, in capitals first, or in any other case as the other settings' may be."""
+    if value := os.environ.get(name):
+        return value
+    return next((value for written, value in os.environ.items() if written.upper() == name and value), None)
 
 
 def _default_cache_dir() -> Path:

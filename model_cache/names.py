@@ -14,6 +14,8 @@ _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,127}")
 # A file that is a model by itself, perhaps in a folder.
 _FILE = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,95}/){0,3}[A-Za-z0-9_][A-Za-z0-9._-]{0,120}\.gguf", re.IGNORECASE)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# With one slash too, which a Path leaves of two. A single letter is a drive of Windows.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 @dataclass(frozen=True)
@@ -84,3 +86,8 @@ def check_commit(text: str) -> None:
     """
     if not is_commit(text):
         raise InvalidModelNameError(f"{text!r} is not a commit: expected 40 hexadecimal digits")
+
+
+def is_url(text: str) -> bool:
+    """Return whether a path is a URL, which would be taken for a folder of this machine."""
+    return _URL.match(text) is not None

@@ -57,7 +57,7 @@ LAYERS = {
 # The layers that each layer may import, beside itself.
 BELOW = {
     "errors": set(),
-    "values": {"errors"},
+    "values": {"errors", "model_cache"},
     "settings": {"errors", "values", "model_cache"},
     "supervision": {"errors"},
     "runtime": {"errors", "settings", "mlx"},

@@ -45,10 +45,29 @@ def test_the_environment_goes_before_the_file(monkeypatch, file):
 def test_names_may_be_in_any_case(monkeypatch, file):
     file.write_text('DEVICE = "gpu"\nToken_Budget = 100\n')
     monkeypatch.setenv("akidb_coalesce_delay_ms", "5")
+    monkeypatch.delenv("AKIDB_CACHE_DIR", raising=False)
+    monkeypatch.setenv("Akidb_Cache_Dir", "/any")
     settings = Settings(Precision="float16")
+    assert settings.open_cache().root == ModelCache().root == Path("/any/models")
     assert (settings.device, settings.token_budget) == ("gpu", 100)
     assert (settings.coalesce_delay_ms, settings.precision) == (5, "float16")
     assert Settings(DEVICE="cpu").device == "cpu"
+
+
+def test_one_setting_in_two_cases_has_one_value(monkeypatch, file):
+    file.write_text('DEVICE = "gpu"\ndevice = "cpu"\n')
+    with pytest.raises(ConfigurationError, match=r"DEVICE and device are one setting with two values"):
+        Settings()
+    file.write_text('DEVICE = "cpu"\ndevice = "cpu"\n')
+    assert Settings().device == "cpu"
+    with pytest.raises(ConfigurationError, match=r"Precision and precision are one setting"):
+        Settings(Precision="float16", precision="float32")
+    monkeypatch.setenv("AKIDB_TOKEN_BUDGET", "5")
+    monkeypatch.setenv("akidb_token_budget", "6")
+    with pytest.raises(ConfigurationError, match=r"AKIDB_TOKEN_BUDGET and akidb_token_budget|akidb_token_budget and"):
+        Settings()
+    monkeypatch.setenv("AKIDB_TOKEN_BUDGET", "")
+    assert Settings().token_budget == 6
 
 
 def test_where_the_file_is(monkeypatch):
@@ -104,6 +123,19 @@ def test_a_home_folder_in_the_cache_dir_is_expanded(monkeypatch, file):
 
 
 # What is refused.
+@pytest.mark.parametrize("url", ["s3://bucket/models", "hf:/org", "file:///models"])
+@pytest.mark.usefixtures("file")
+def test_a_url_as_the_cache_dir(monkeypatch, tmp_path, url):
+    monkeypatch.chdir(tmp_path)
+    for open_cache in (lambda: Settings(cache_dir=url).open_cache(), lambda: ModelCache(Path(url))):
+        with pytest.raises(ModelCacheError, match="a URL: name a folder of this machine"):
+            open_cache()
+    monkeypatch.setenv("AKIDB_CACHE_DIR", url)
+    with pytest.raises(ModelCacheError, match="a URL"):
+        ModelCache()
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
 @pytest.mark.parametrize("load", [load_settings, Settings])
 @pytest.mark.parametrize(("name", "value"), [("AKIDB_DEVICE", "tpu"), ("AKIDB_TOKEN_BUDGET", "0")])
 def test_a_bad_variable_is_named(monkeypatch, name, value, load):

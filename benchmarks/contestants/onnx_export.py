@@ -41,24 +41,43 @@ def _inputs() -> tuple[torch.Tensor, torch.Tensor]:
     return ids * mask, mask
 
 
-def write(model: str, file: Path) -> NDArray[np.float32]:
-    """Write the graph, and return what torch computes for a few tokens."""
+def write(model: str, file: Path) -> tuple[str, NDArray[np.float32]]:
+    """Write the graph with torch's older exporter, whose graphs the optimizer knows best, or else with the newer one.
+
+    Returns:
+        The name of the exporter, and the vectors that torch computes for a few tokens.
+    """
     options = {"dtype": "float32", "attn_implementation": "eager"}
     network = _Network(SentenceTransformer(model, device="cpu", model_kwargs=options)).eval()
     given = _inputs()
+    names = {"input_names": list(_NAMES), "output_names": ["sentence_embedding"]}
     with torch.no_grad():
-        # The older exporter: the optimizer knows its graphs.
-        torch.onnx.export(
-            network,
-            given,
-            str(file),
-            dynamo=False,
-            opset_version=17,
-            input_names=list(_NAMES),
-            output_names=["sentence_embedding"],
-            dynamic_axes={name: {0: "batch", 1: "length"} for name in _NAMES} | {"sentence_embedding": {0: "batch"}},
-        )
-        return network(*given).numpy()
+        try:
+            _write_by_tracing(network, given, file, names)
+            exporter = "torch.jit"
+        except (RuntimeError, IndexError, ValueError, NotImplementedError) as error:
+            print(f"torch.jit cannot write the graph: {error}", file=sys.stderr)
+            _write_by_export(network, given, file, names)
+            exporter = "torch.export"
+        return exporter, network(*given).numpy()
+
+
+def _write_by_tracing(
+    network: _Network, given: tuple[torch.Tensor, ...], file: Path, names: dict[str, list[str]]
+) -> None:
+    axes = {name: {0: "batch", 1: "length"} for name in _NAMES} | {"sentence_embedding": {0: "batch"}}
+    torch.onnx.export(network, given, str(file), dynamo=False, opset_version=17, dynamic_axes=axes, **names)
+
+
+def _write_by_export(
+    network: _Network, given: tuple[torch.Tensor, ...], file: Path, names: dict[str, list[str]]
+) -> None:
+    shape = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
+    program = torch.onnx.export(
+        network, given, dynamo=True, opset_version=20, dynamic_shapes=dict.fromkeys(_NAMES, shape), **names
+    )
+    assert program is not None
+    program.save(str(file), external_data=True)
 
 
 def fuse(model: str, file: Path, fused: Path) -> dict[str, Any]:
@@ -71,7 +90,8 @@ def fuse(model: str, file: Path, fused: Path) -> dict[str, Any]:
         hidden_size=config["hidden_size"],
         opt_level=1,
     )
-    made.save_model_to_file(str(fused), use_external_data_format=file.stat().st_size > 1 << 30)
+    stored = sum(one.stat().st_size for one in file.parent.glob(f"{file.name}*"))
+    made.save_model_to_file(str(fused), use_external_data_format=stored > 1 << 30)
     return {name: count for name, count in made.get_fused_operator_statistics().items() if count}
 
 
@@ -85,14 +105,19 @@ def main(model: str, folder: Path) -> None:
     """Write both files, and say what was fused."""
     folder.mkdir(parents=True, exist_ok=True)
     plain, fused = folder / "model.onnx", folder / "fused.onnx"
-    expected = write(model, plain)
-    report: dict[str, Any] = {"onnx": onnx.__version__, "difference": float(np.abs(compute(plain) - expected).max())}
+    exporter, expected = write(model, plain)
+    report: dict[str, Any] = {
+        "onnx": onnx.__version__,
+        "exporter": exporter,
+        "difference": float(np.abs(compute(plain) - expected).max()),
+    }
     if report["difference"] > _LARGEST_DIFFERENCE:
         raise SystemExit(f"the graph that torch wrote computes other vectors: {report['difference']}")
     report["fused"] = fuse(model, plain, fused)
     report["fused_difference"] = float(np.abs(compute(fused) - expected).max())
     if not report["fused"] or report["fused_difference"] > _LARGEST_DIFFERENCE:
-        fused.unlink()
+        for one in folder.glob(f"{fused.name}*"):
+            one.unlink()
     print(json.dumps(report))
 
 
