@@ -14,9 +14,15 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.contestants import MODULES, OURS
+from benchmarks.contestants import OURS
 
-_MODELS = {"minilm": "all-MiniLM-L6-v2", "gemma": "EmbeddingGemma-300M", "qwen3": "Qwen3-0.6B shape"}
+_MODELS = {
+    "minilm": "all-MiniLM-L6-v2",
+    "gemma": "EmbeddingGemma-300M",
+    "mpnet": "all-mpnet-base-v2",
+    "modernbert": "ModernBERT-base shape",
+    "qwen3": "Qwen3-0.6B shape",
+}
 _OURS, _OTHERS, _WRONG = "#d1495b", "#8d99ae", "#d9d9d9"
 _COLUMNS = 3
 
@@ -33,9 +39,10 @@ def draw(report: dict[str, Any], file: Path) -> None:
         chart = Figure(figsize=(4.2 * _COLUMNS, 0.6 + 1.7 * rows), layout="constrained")
         axes = chart.subplots(rows, _COLUMNS, squeeze=False)
         panel_axes = list(axes.flat)
+        most = max(map(len, panels.values()), default=1)
         for axis, ((model, workload), figures) in zip(panel_axes, panels.items(), strict=False):
             axis.set_title(f"{_MODELS[model]}, {workload}", loc="left", fontsize=10, fontweight="bold")
-            _draw_panel(axis, figures)
+            _draw_panel(axis, figures, most)
         for axis in panel_axes[len(panels) :]:
             axis.set_axis_off()
         machine = report["machine"]
@@ -43,12 +50,13 @@ def draw(report: dict[str, Any], file: Path) -> None:
         chart.savefig(file, metadata={"Date": None})
 
 
-def _draw_panel(axis: Axes, figures: list[dict[str, Any]]) -> None:
+def _draw_panel(axis: Axes, figures: list[dict[str, Any]], most: int) -> None:
+    """Draw the bars of one workload, in the height of the panel with the most."""
     values = [figure["value"] for figure in figures]
     bars = axis.barh([figure["contestant"] for figure in figures], values, color=[_colour(f) for f in figures])
     axis.bar_label(bars, labels=[_label(figure) for figure in figures], padding=3)
     axis.invert_yaxis()
-    axis.set_ylim(len(MODULES) - 0.5, -0.5)
+    axis.set_ylim(most - 0.5, -0.5)
     axis.set_xlim(0, max(values) * 1.5)  # room for the labels
     axis.set_xticks([])
     axis.tick_params(left=False)
