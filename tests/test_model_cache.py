@@ -107,7 +107,8 @@ def test_a_cache_shows_its_folder_and_bound():
 # Lower modules first; each may import from those before it.
 LAYERS = (
     ("errors", "locks", "folders", "progress", "kinds"),
-    ("config", "names", "files", "os_errors"),
+    ("names",),
+    ("config", "files", "os_errors"),
     ("record", "verified", "retries", "exchange", "description"),
     ("stored_model", "packages", "hub_cache"),
     ("store", "cached_model", "hub", "transfer"),
