@@ -210,9 +210,7 @@ def _from_environment(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the environment's settings but those that arguments give; an empty variable is none."""
     variables = {name: value for name, value in os.environ.items() if value and name.upper().startswith(_PREFIX)}
     values = {
-        name: value
-        for name, value in _by_setting(variables, _PREFIX.lower()).items()
-        if name in Settings.model_fields and name not in arguments
+        name: value for name, value in _by_setting(variables, _PREFIX.lower()).items() if name in Settings.model_fields
     }
     # The cache's are as `model_cache` reads them.
     for name, read in (("cache_dir", cache_dir_from_environment), ("cache_max_bytes", max_bytes_from_environment)):

@@ -21,7 +21,7 @@ from akidb_mlx.runtime import cpu_runtime
 from akidb_mlx.settings import DeviceName, Precision
 from akidb_mlx.vectors import Vectors
 
-# Most tokens in one batch; the fastest on a CPU core, whose caches then hold the activations (docs/backends.md).
+# Most tokens in one batch; larger ones outgrow the caches of a CPU core (docs/performance.md).
 _TOKEN_BUDGET = {"cpu": 384, "gpu": 8192}
 _MAX_LANES = 8
 # The entry of a file's metadata that says whether its vectors have length 1, so that no call could have them otherwise.
