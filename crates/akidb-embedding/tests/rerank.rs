@@ -9,7 +9,7 @@ use akidb_embedding::{
     EmbeddingError, MlxEmbeddingProvider, MlxRerankProvider, Overflow, PythonEnvironment, RerankOptions,
     RerankProvider, ServiceOptions,
 };
-use common::{RERANKER_STAND_IN, Recorder, abandon, ask, eventually, made_by, repository};
+use common::{RERANKER_STAND_IN, abandon, ask, eventually, made_by, repository};
 use pyo3::prelude::*;
 
 type Pairs = Vec<(String, String)>;
@@ -197,27 +197,4 @@ async fn what_is_not_a_batch_of_scores_is_an_internal_error() {
         let error = provider.rerank("q", documents(), None, RerankOptions::default()).await.unwrap_err();
         assert!(matches!(error, EmbeddingError::Internal { .. }), "{error:?}");
     }
-}
-
-#[tokio::test]
-async fn calls_have_spans() {
-    let (_, provider) = stand_in("    pass");
-    let (sender, spans) = std::sync::mpsc::channel();
-    let _guard = tracing::subscriber::set_default(Recorder(sender));
-    provider.rerank("q", documents(), None, RerankOptions::default()).await.unwrap();
-    provider.scores(Vec::new(), RerankOptions::default()).await.unwrap();
-    provider.health_check().await.unwrap();
-    provider.close(false).await.unwrap();
-    let said: Vec<String> = spans.try_iter().collect();
-    assert_eq!(
-        said,
-        [
-            "rerank model=stand-in pairs=3",
-            " tokens=3",
-            "rerank model=stand-in pairs=0",
-            " tokens=0",
-            "health_check model=stand-in",
-            "close drain=false model=stand-in"
-        ]
-    );
 }

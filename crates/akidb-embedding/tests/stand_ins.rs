@@ -7,7 +7,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use akidb_embedding::{EmbedOptions, EmbeddingError, EmbeddingProvider, MlxEmbeddingProvider, PythonError};
-use common::{Recorder, STAND_IN, abandon, ask, eventually, made_by, request, service};
+use common::{STAND_IN, abandon, ask, eventually, made_by, request, service};
 use pyo3::prelude::*;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -302,26 +302,6 @@ async fn closing_ends_also_when_python_does_not() {
     assert!(matches!(provider.close(false).await, Err(EmbeddingError::ServiceUnavailable { .. })));
     assert!(matches!(pending.await.unwrap(), Err(EmbeddingError::ServiceUnavailable { .. })));
     assert!(began.elapsed() < Duration::from_secs(15));
-}
-
-#[tokio::test]
-async fn calls_have_spans() {
-    let provider = service(STAND_IN);
-    let (sender, spans) = std::sync::mpsc::channel();
-    let _guard = tracing::subscriber::set_default(Recorder(sender));
-    provider.embed_batch(request(["a", "bc"])).await.unwrap();
-    provider.health_check().await.unwrap();
-    provider.close(false).await.unwrap();
-    let said: Vec<String> = spans.try_iter().collect();
-    assert_eq!(
-        said,
-        [
-            "embed model=minilm-l6-v2 texts=2",
-            " tokens=3",
-            "health_check model=minilm-l6-v2",
-            "close drain=false model=minilm-l6-v2"
-        ]
-    );
 }
 
 #[tokio::test]

@@ -184,41 +184,6 @@ def make():
     ))
 }
 
-/// Sends what spans hold to the test.
-pub struct Recorder(pub std::sync::mpsc::Sender<String>);
-
-impl tracing::Subscriber for Recorder {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target().starts_with("akidb_embedding")
-    }
-
-    fn new_span(&self, attributes: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        let mut said = attributes.metadata().name().to_owned();
-        attributes.record(&mut Fields(&mut said));
-        self.0.send(said).unwrap();
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, values: &tracing::span::Record<'_>) {
-        let mut said = String::new();
-        values.record(&mut Fields(&mut said));
-        self.0.send(said).unwrap();
-    }
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn event(&self, _: &tracing::Event<'_>) {}
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
-struct Fields<'a>(&'a mut String);
-
-impl tracing::field::Visit for Fields<'_> {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-        self.0.push_str(&format!(" {field}={value:?}"));
-    }
-}
-
 /// Begin a call, and leave at once.
 pub async fn abandon<T>(call: impl Future<Output = T>) {
     tokio::select! {
