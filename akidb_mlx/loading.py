@@ -26,6 +26,7 @@ from akidb_mlx.runtime import mlx_import
 from akidb_mlx.runtime.descriptors import open_standard_descriptors
 from akidb_mlx.runtime.finalizers import clean_up_after
 from akidb_mlx.settings import BackendName, DeviceName, Settings, load_settings
+from model_cache import Weights
 from model_cache.names import is_commit
 
 # The models of each task, and the classes that load them.
@@ -107,14 +108,19 @@ class RunningModel(Closeable):
                 gguf_file = acquire_gguf(resources, self._model_name, settings, auto_download)
                 directory = gguf_file.parent
             else:
-                directory = acquire_directory(resources, self._model_name, known, settings, auto_download)
-            self._revision = directory.name if is_commit(directory.name) else None
-            if chosen_backend == "onnx" and auto_download and find_onnx_file(directory, onnx_name) is None:
-                fetch_files(directory, hub_pattern(onnx_name), settings)
-            if gguf_file is None:
-                file = choose_onnx_file(directory, chosen_backend, chosen_device, settings, onnx_name, task)
+                weights = weights_for(chosen_backend, chosen_device, settings, task)
+                acquire = partial(acquire_directory, resources, self._model_name, known, settings, auto_download)
+                directory = acquire(weights)
+                if weights != "required":
+                    file = find_onnx_file(directory, onnx_name)
+                if file is None and chosen_backend == "onnx":
+                    if auto_download:
+                        fetch_files(directory, hub_pattern(onnx_name), settings)
+                    file = require_onnx_file(directory, onnx_name)
                 if file is None:
                     mlx_import.check_installed()
+                    directory = directory if weights == "required" else acquire("required")
+            self._revision = directory.name if is_commit(directory.name) else None
             yield Opening(directory, chosen_device, chosen_backend, file, gguf_file, settings, resources)
         except BaseException:
             resources.close()
@@ -202,23 +208,18 @@ def check_backend(backend: BackendName, task: Task) -> None:
         mlx_import.check_installed()
 
 
-def choose_onnx_file(
-    directory: Path, backend: BackendName, device: DeviceName, settings: Settings, name: str | None, task: Task
-) -> Path | None:
-    """Return the ONNX file that is to be computed, None where MLX is to compute.
+def weights_for(backend: BackendName, device: DeviceName, settings: Settings, task: Task) -> Weights:
+    """Return what is done about a model's weights, which ONNX Runtime does not read.
 
     With "auto", MLX computes on a GPU. On a plain CPU, ONNX Runtime is faster; it computes where it is installed and
-    the model has a file in float32: the exported or the usual one.
-
-    Raises:
-        ModelLoadError: ONNX Runtime was asked for, and there is no such file.
+    the model has a file in float32.
     """
     if backend == "onnx":
-        return require_onnx_file(directory, name)
+        return "omitted"
     plain = device == "cpu" or (device == "auto" and not mlx_import.may_have_gpu())
     if backend == "mlx" or task != "embedding" or not plain or settings.precision not in ("auto", "float32"):
-        return None
-    return find_onnx_file(directory, name) if onnx_runtime.is_installed() else None
+        return "required"
+    return "optional" if onnx_runtime.is_installed() else "required"
 
 
 def check_task(model_name: str, known: Mapping[str, ModelRecord], task: Task) -> None:

@@ -14,7 +14,7 @@ from akidb_mlx.checkpoint.files import is_file
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ModelLoadError, ModelNotFoundError
 from akidb_mlx.settings import BackendName, DeviceName, Settings
-from model_cache import CorruptModelError, ModelCacheError
+from model_cache import CorruptModelError, ModelCacheError, Weights
 
 # From this similarity on, by difflib's measure, a name is taken for one of the catalogue with a slip in it.
 _SIMILAR = 0.75
@@ -28,6 +28,7 @@ def acquire_directory(
     catalog: Mapping[str, ModelRecord] | Mapping[str, SummaryModelRecord],
     settings: Settings,
     download: bool,
+    weights: Weights = "required",
 ) -> Path:
     """Return a model's directory, which the cache keeps until `resources` is closed.
 
@@ -37,6 +38,7 @@ def acquire_directory(
         catalog: the names known without a repository.
         settings: they name the cache.
         download: whether a model that is not on this machine may be fetched.
+        weights: what is done about an encoder's weights; see `model_cache.Weights`.
 
     Raises:
         ModelNotFoundError: it is not on this machine and was not downloaded.
@@ -45,7 +47,8 @@ def acquire_directory(
     record = catalog.get(model_name)
     try:
         cache = settings.open_cache()
-        return resources.enter_context(cache.acquire(record.repo_id if record else model_name, download=download))
+        name = record.repo_id if record else model_name
+        return resources.enter_context(cache.acquire(name, download=download, weights=weights))
     except CorruptModelError as error:
         raise ModelLoadError(str(error)) from error
     except ModelCacheError as error:

@@ -7,7 +7,7 @@
 These names and `model_cache.errors` are public; the other modules serve this package and akidb_mlx only.
 """
 
-from model_cache.cache import ModelCache
+from model_cache.cache import ModelCache, Weights
 from model_cache.cached_model import CachedModel
 from model_cache.config import CacheConfig
 from model_cache.errors import (
@@ -40,4 +40,5 @@ __all__ = [
     "ModelUnavailableError",
     "Removal",
     "UploadError",
+    "Weights",
 ]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Literal
 
 from model_cache.cached_model import CachedModel, describe
 from model_cache.config import CacheConfig, max_bytes_from_environment
@@ -22,6 +23,10 @@ from model_cache.stored_model import StoredModel
 
 _DOWNLOAD_TIMEOUT_S = 3600.0
 
+
+# What is done about an encoder's weights, which an ONNX file holds too: "required" downloads those that are not there,
+# "optional" leaves a model without weights as it is but downloads none so, "omitted" downloads a model without them.
+Weights = Literal["required", "optional", "omitted"]
 
 # ModelCache has a method called list, which hides the built-in type in its annotations.
 CachedModels = list[CachedModel]
@@ -82,7 +87,9 @@ class ModelCache:
             return path
 
     @contextmanager
-    def acquire(self, name: str, revision: str | None = None, *, download: bool = True) -> Iterator[Path]:
+    def acquire(
+        self, name: str, revision: str | None = None, *, download: bool = True, weights: Weights = "required"
+    ) -> Iterator[Path]:
         """Hold a model's directory, which no process removes inside the `with` block.
 
         Sources are tried in this order: a local directory, this cache, the Hub client's own cache, an installed model
@@ -93,6 +100,7 @@ class ModelCache:
                 `org/repo@revision`; with `:file.gguf` behind it, that file alone.
             revision: a branch, tag or commit; the same as in `name` if both are given.
             download: whether the Hub may be asked for a model that is not on this machine.
+            weights: what is done about an encoder's weights; see `Weights`.
 
         Yields:
             The directory; that of a GGUF file holds the file under its name in the repository.
@@ -113,12 +121,14 @@ class ModelCache:
         while True:
             with ExitStack() as lease:
                 with translate_os_errors():
-                    model = self._resolver.resolve(repo, download=download)
+                    model = self._resolver.resolve(repo, download=download, weights=weights != "omitted")
                     if isinstance(model, Path):
                         path: Path | None = model
                     else:
                         path = model.path if lease.enter_context(self._store.lease(model)) else None
                 if path is not None:
+                    if weights == "required" and isinstance(model, StoredModel) and model.lacks_weights:
+                        self._fetch_weights(model, download)
                     yield path
                     return
 
@@ -188,12 +198,21 @@ class ModelCache:
             if _find_damaged(model):
                 self._downloader.download(RepoName(model.record.repo_id, model.record.commit), refresh=True)
 
-    def fetch_more(self, directory: Path, wanted: re.Pattern[str]) -> None:
+    def _fetch_weights(self, model: StoredModel, download: bool) -> None:
+        """Download the weights of a model that was downloaded without them."""
+        if not download:
+            raise ModelUnavailableError(
+                f"{model.name} is here without its weights, for ONNX Runtime, and downloading is switched off: run "
+                f"`akidb-mlx pull {model.name}`"
+            )
+        self.fetch_more(model.path)
+
+    def fetch_more(self, directory: Path, wanted: re.Pattern[str] | None = None) -> None:
         """Download more files of a model in this cache, of the commit that it is of; they are verified like the others.
 
         Args:
             directory: the model's, as `acquire` yields it, and still held.
-            wanted: pattern of their names.
+            wanted: pattern of their names; those that the model needs and does not have if None.
 
         Raises:
             ModelUnavailableError: the directory is not in this cache, the repository has no such file, or downloading

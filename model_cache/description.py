@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from model_cache import files
 from model_cache.errors import DownloadError, ModelUnavailableError, excerpt
-from model_cache.kinds import GGUF, kind_of
+from model_cache.kinds import ENCODER_WEIGHTS, GGUF, can_omit_weights, kind_of
 from model_cache.names import RepoName, is_commit
 
 _LARGEST_SIZE = 2**63 - 1
@@ -76,7 +76,9 @@ class _Description(_Json):
     card_data: Annotated[dict[str, Any] | None, Field(alias="cardData")] = None
 
 
-def read_description(content: bytes, repo: RepoName, path: str, wanted: re.Pattern[str] | None = None) -> RemoteModel:
+def read_description(
+    content: bytes, repo: RepoName, path: str, wanted: re.Pattern[str] | None = None, *, weights: bool = True
+) -> RemoteModel:
     """Read what the Hub answers when it is asked for a repository.
 
     Args:
@@ -84,6 +86,7 @@ def read_description(content: bytes, repo: RepoName, path: str, wanted: re.Patte
         repo: the repository, and the revision that was asked for.
         path: the path that was asked for, for messages.
         wanted: pattern of the names of the files to describe; those that a model needs if None.
+        weights: whether an encoder's weights are among these.
 
     Raises:
         DownloadError: it is not a description, or lacks what a download needs to know.
@@ -112,11 +115,13 @@ def read_description(content: bytes, repo: RepoName, path: str, wanted: re.Patte
             f"{repo} on the Hub holds GGUF files, each a model by itself: name one, as in {repo}:file.gguf "
             f"({_list_files(siblings, '.gguf')})"
         )
+    elif not weights and can_omit_weights(names):
+        names = [name for name in names if not ENCODER_WEIGHTS.fullmatch(name)]
     elif not kind_of(siblings).matches(names):
         found = ", ".join(excerpt(name, 40) for name in sorted(siblings)[:8])
         raise ModelUnavailableError(
             f"{repo} on the Hub is not a supported model: it needs {kind_of(siblings).requirement}, and holds "
-            f"{found or 'nothing'}"
+            f"{found or 'nothing'}{_hint_at_onnx(siblings)}"
         )
     if clash := _find_clash(names):
         raise _malformed(path, f"{clash} is listed twice, or as a file and as a folder")
@@ -127,6 +132,11 @@ def read_description(content: bytes, repo: RepoName, path: str, wanted: re.Patte
         licence=excerpt(licence) if isinstance(licence, str) else None,
         files=tuple(_remote_file(siblings[name], path) for name in names),
     )
+
+
+def _hint_at_onnx(names: Iterable[str]) -> str:
+    """Return what to do about a repository that holds its model as ONNX files alone."""
+    return '; its ONNX files can be used with backend="onnx"' if any(name.endswith(".onnx") for name in names) else ""
 
 
 def _list_files(names: Iterable[str], ending: str) -> str:

@@ -7,12 +7,14 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_cache import files, hub, locks
 from model_cache.errors import DownloadError, ModelUnavailableError
 from model_cache.eviction import Evictor
+from model_cache.kinds import ENCODER_WEIGHTS
 from model_cache.names import RepoName
 from model_cache.progress import Progress
 from model_cache.record import CacheRecord
@@ -56,22 +58,34 @@ class Downloader:
         hub.check_online(repo)
         return tuple(file.name for file in hub.describe(repo, time.monotonic() + self._timeout_s).files)
 
-    def download(self, repo: RepoName, *, refresh: bool = False) -> StoredModel:
-        """Download a model, unless another process has done so meanwhile; `refresh` asks the Hub even then."""
+    def download(self, repo: RepoName, *, refresh: bool = False, weights: bool = True) -> StoredModel:
+        """Download a model, unless another process has done so meanwhile.
+
+        Args:
+            repo: its name.
+            refresh: ask the Hub even then.
+            weights: whether its encoder's weights are wanted.
+        """
         hub.check_online(repo)
         deadline = time.monotonic() + self._timeout_s
         try:
             with self._store.download_lock(repo, self._timeout_s):
                 if not refresh and (model := self._store.find_intact(repo)):
                     return model
-                return self._fetch(repo, hub.describe(repo, deadline), deadline)
+                return self._fetch(repo, hub.describe(repo, deadline, weights=weights), deadline, weights)
         except locks.LockTimeoutError:
             raise DownloadError(
                 f"another process has been downloading {repo} for {self._timeout_s:.0f} s: wait for it or end it"
             ) from None
 
-    def fetch_files(self, model: StoredModel, wanted: re.Pattern[str], folder: Path) -> None:
-        """Download the files of a model's commit whose names match a pattern into a folder."""
+    def fetch_files(self, model: StoredModel, wanted: re.Pattern[str] | None, folder: Path) -> None:
+        """Download files of a model's commit that the store lacks into a folder.
+
+        Args:
+            model: the model.
+            wanted: pattern of their names; those that a model needs if None.
+            folder: an empty folder.
+        """
         from model_cache.space import Space
         from model_cache.transfer import Transfer
 
@@ -79,6 +93,7 @@ class Downloader:
         hub.check_online(repo)
         deadline = time.monotonic() + self._timeout_s
         remote = hub.describe(repo, deadline, wanted)
+        remote = replace(remote, files=tuple(file for file in remote.files if file.name not in model.record.files))
         space = Space(self._store, self._evictor, remote)
         space.check_disk(remote.size)
         with self._progress(str(repo), remote.size) as progress:
@@ -86,7 +101,7 @@ class Downloader:
             for file in sorted(remote.files, key=lambda file: file.size):
                 transfer.fetch(file)
 
-    def _fetch(self, repo: RepoName, remote: RemoteModel, deadline: float) -> StoredModel:
+    def _fetch(self, repo: RepoName, remote: RemoteModel, deadline: float, weights: bool) -> StoredModel:
         from model_cache.space import Space
         from model_cache.transfer import Transfer, received_bytes
 
@@ -109,14 +124,18 @@ class Downloader:
             # The small ones go first: models are removed for the others only if these came.
             for file in sorted(lacking, key=lambda file: file.size):
                 transfer.fetch(file)
-        if incomplete := files.find_incomplete(staged):
-            raise ModelUnavailableError(
-                f"{repo} on the Hub is not a complete model: {incomplete[0]} is missing or cut off"
-            )
+        _check_complete(staged, repo, weights)
         record = CacheRecord.from_files(staged, repo.repo_id, remote.commit, "hub", refs, remote.licence)
         space.make_within_limit()
         model = self._store.publish(staged, record)
         return self._store.point_ref_to(model, refs[0]) if refs else model
+
+
+def _check_complete(staged: Path, repo: RepoName, weights: bool) -> None:
+    """Refuse a model that lacks a file, beyond its encoder's weights where these are not wanted."""
+    missing = [name for name in files.find_missing(staged) if weights or not ENCODER_WEIGHTS.fullmatch(name)]
+    if incomplete := missing or files.find_truncated(staged):
+        raise ModelUnavailableError(f"{repo} on the Hub is not a complete model: {incomplete[0]} is missing or cut off")
 
 
 def _link_stored_files(remote: RemoteModel, stored: list[StoredModel], staged: Path) -> None:

@@ -41,13 +41,16 @@ def check_online(repo: RepoName) -> None:
         raise ModelUnavailableError(f"HF_HUB_OFFLINE is set, so the Hub is not asked for {repo}: unset it")
 
 
-def describe(repo: RepoName, deadline: float, wanted: re.Pattern[str] | None = None) -> RemoteModel:
+def describe(
+    repo: RepoName, deadline: float, wanted: re.Pattern[str] | None = None, *, weights: bool = True
+) -> RemoteModel:
     """Ask the Hub what it holds under a name, which may carry a branch, tag or commit.
 
     Args:
         repo: the name.
         deadline: by `time.monotonic`, when to give up.
         wanted: pattern of the names of the files to describe; those that a model needs if None.
+        weights: whether an encoder's weights are among these.
 
     Raises:
         ModelUnavailableError: there is no such repository, it may not be read, it is not a supported model, or it has
@@ -70,7 +73,7 @@ def describe(repo: RepoName, deadline: float, wanted: re.Pattern[str] | None = N
         with exchange.get(f"{constants.ENDPOINT}{path}?blobs=true", until) as answer:
             return answer.read(_LONGEST_DESCRIPTION)
 
-    return read_description(retry(ask, repo, deadline), repo, path, wanted)
+    return read_description(retry(ask, repo, deadline), repo, path, wanted, weights=weights)
 
 
 def check_token() -> None:

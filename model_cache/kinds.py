@@ -36,10 +36,11 @@ _MODULE = r"\d{1,3}_[A-Za-z]{1,40}"
 _ROUTED_MODULE = r"[A-Za-z0-9_-]{1,40}_\d{1,3}_[A-Za-z]{1,40}"
 # Known answers and the figures of a conversion's fidelity, at the top of a repository.
 _FIDELITY_FILES = r"akidb_(answers|fidelity)\.json"
+# An encoder's own weights; an ONNX file holds them too.
+ENCODER_WEIGHTS = re.compile(r"model(-\d{1,6}-of-\d{1,6})?\.safetensors|model\.safetensors\.index\.json")
 _ENCODER_FILES = (
     r"(config|sentence_[a-z-]{1,20}_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens"
-    r"|generation_config|chat_template|adapter_config)\.json|chat_template\.jinja"
-    r"|model(-\d{1,6}-of-\d{1,6})?\.safetensors|model\.safetensors\.index\.json"
+    rf"|generation_config|chat_template|adapter_config)\.json|chat_template\.jinja|{ENCODER_WEIGHTS.pattern}"
 )
 
 EMBEDDING = ModelKind(
@@ -102,6 +103,11 @@ GGUF = ModelKind(
     weights=re.compile(r"([^/]+/){0,3}[^/]+\.gguf", re.IGNORECASE),
     requirement="a GGUF file",
 )
+
+
+def can_omit_weights(names: Collection[str]) -> bool:
+    """Return whether a model of these files can be used without `ENCODER_WEIGHTS`: one encoder, at the top."""
+    return EMBEDDING.marker in names and ROUTED.marker not in names
 
 
 def kind_of(names: Collection[str]) -> ModelKind:

@@ -78,8 +78,13 @@ class Resolver:
         self._timeout_s = timeout_s
         self._verified = verified
 
-    def resolve(self, repo: RepoName, *, download: bool) -> StoredModel | Path:
+    def resolve(self, repo: RepoName, *, download: bool, weights: bool = True) -> StoredModel | Path:
         """Return a model of the store, or a directory outside it that the cache does not manage.
+
+        Args:
+            repo: its name.
+            download: whether the Hub may be asked for it.
+            weights: whether its encoder's weights are downloaded with it.
 
         Raises:
             ModelUnavailableError: no allowed source has it; the message says how to get it.
@@ -103,7 +108,8 @@ class Resolver:
         if unusable is not None:
             raise unusable
         if download and not hub.is_offline():
-            return self._downloader.download(RepoName(repo.repo_id, damaged.record.commit) if damaged else repo)
+            wanted = RepoName(repo.repo_id, damaged.record.commit) if damaged else repo
+            return self._downloader.download(wanted, weights=weights)
         reason = "HF_HUB_OFFLINE is set" if download else "downloading is switched off"
         if damaged is not None:
             raise CorruptModelError(

@@ -19,6 +19,7 @@ from stat import S_ISDIR
 
 from model_cache import files, locks
 from model_cache.errors import CacheLockedError, CorruptModelError, InvalidModelNameError
+from model_cache.kinds import ENCODER_WEIGHTS, can_omit_weights
 from model_cache.names import RepoName
 from model_cache.record import CacheRecord
 
@@ -49,6 +50,12 @@ class StoredModel:
     def name(self) -> str:
         """Return `org/repo@commit`, with the file behind it where the model is one."""
         return str(RepoName(self.record.repo_id, self.record.commit))
+
+    @property
+    def lacks_weights(self) -> bool:
+        """Return whether the model was downloaded without its encoder's weights."""
+        names = self.record.files
+        return can_omit_weights(names) and not any(map(ENCODER_WEIGHTS.fullmatch, names))
 
     @property
     def lock(self) -> Path:

@@ -364,3 +364,42 @@ def test_a_file_that_arrives_damaged_is_refused(repository, hub):
     with pytest.raises(ModelLoadError, match="arrived twice with a different"):
         load(repository)
     assert not (Settings().open_cache().ensure(repository) / "onnx").exists()
+
+
+def test_weights_are_not_fetched_for_an_onnx_file_and_come_when_they_are_needed(repository, hub):
+    cache = Settings().open_cache()
+    with load(repository) as service:
+        expected = service.embed(["Hello, world!"])
+    (model,) = cache.list()
+    assert not (model.path / "model.safetensors").exists()
+    assert not [request for request in hub.requests if request.path.endswith("model.safetensors")]
+    assert cache.verify() == {model.name: ()}
+    with EmbeddingService(repository, device="cpu", auto_download=False) as service:  # auto takes what is there
+        assert service.get_model_info()["backend"] == "onnx"
+        assert service.embed(["Hello, world!"]) == expected
+    with pytest.raises(ModelNotFoundError, match=r"without its weights.+akidb-mlx pull org/with-onnx@"):
+        EmbeddingService(repository, device="cpu", backend="mlx", auto_download=False)
+    with EmbeddingService(repository, device="cpu", backend="mlx") as service:
+        assert service.get_model_info()["backend"] == "mlx"
+    (model,) = cache.list()
+    assert (model.path / "model.safetensors").is_file() and (model.path / "onnx/model.onnx").is_file()
+    assert cache.verify() == {model.name: ()}
+    (model.path / "model.safetensors").write_bytes(b"x")
+    assert cache.verify() == {model.name: ("model.safetensors",)}
+
+
+def test_a_repository_of_onnx_files_alone_can_be_used(hub, tmp_path):
+    directory = with_model(tmp_path, table_model(), file="model.onnx")
+    (directory / "model.safetensors").unlink()
+    hub.add("org/only-onnx", directory)
+    with pytest.raises(ModelNotFoundError, match=r'not a supported model.+can be used with backend="onnx"'):
+        EmbeddingService("org/only-onnx", device="cpu")
+    with load("org/only-onnx") as service:
+        assert service.get_model_info()["backend"] == "onnx"
+        assert len(service.embed(["a"])) == 1
+    with EmbeddingService("org/only-onnx", device="cpu") as service:
+        assert service.get_model_info()["backend"] == "onnx"
+    with pytest.raises(ModelNotFoundError, match="not a supported model"):
+        EmbeddingService("org/only-onnx", device="cpu", backend="mlx")
+    (model,) = Settings().open_cache().list()
+    assert Settings().open_cache().verify() == {model.name: ()}

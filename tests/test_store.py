@@ -186,8 +186,8 @@ def test_a_model_that_goes_between_finding_and_opening_is_looked_for_again(cache
     kept = stored(cache, commit="b" * 40)
     resolve = Resolver.resolve
 
-    def resolve_too_early(self, repo, *, download):
-        found = resolve(self, repo, download=download)
+    def resolve_too_early(self, repo, **options):
+        found = resolve(self, repo, **options)
         if found.path != kept:
             shutil.rmtree(found.path)
         return found
