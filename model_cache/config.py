@@ -19,7 +19,11 @@ _DEFAULT_DISK_SHARE = 0.25
 
 
 def cache_dir_from_environment() -> Path | None:
-    """Return the folder that `AKIDB_CACHE_DIR` names, None where it is unset or empty."""
+    """Return the folder that `AKIDB_CACHE_DIR` names, None where it is unset or empty.
+
+    Raises:
+        ModelCacheError: it is set in two cases to two folders.
+    """
     text = _variable("AKIDB_CACHE_DIR")
     return Path(text) if text else None
 
@@ -28,7 +32,7 @@ def max_bytes_from_environment() -> int | None:
     """Return the limit that `AKIDB_CACHE_MAX_BYTES` sets, None where it is unset or empty.
 
     Raises:
-        ModelCacheError: it is not a number of bytes.
+        ModelCacheError: it is not a number of bytes, or set in two cases to two.
     """
     text = _variable("AKIDB_CACHE_MAX_BYTES")
     if not text:
@@ -77,8 +81,8 @@ class CacheConfig:
             max_bytes: most bytes that models may take; if None, `$AKIDB_CACHE_MAX_BYTES`, else a quarter of the disk.
 
         Raises:
-            ModelCacheError: `$AKIDB_CACHE_MAX_BYTES` is needed and is not a number of bytes, the folder is a URL, or
-                there is no home folder where one is needed.
+            ModelCacheError: a variable that is needed is unusable, the folder is a URL, or there is no home folder
+                where one is needed.
         """
         if cache_dir is None:
             cache_dir = cache_dir_from_environment() or _default_cache_dir()
@@ -95,10 +99,15 @@ class CacheConfig:
 
 
 def _variable(name: str) -> str | None:
-    """Return the value of a variable, in capitals first, or in any other case as the other settings' may be."""
-    if value := os.environ.get(name):
-        return value
-    return next((value for written, value in os.environ.items() if written.upper() == name and value), None)
+    """Return the value of a variable, which may be written in any case; None where it is unset or empty.
+
+    Raises:
+        ModelCacheError: it is there in two cases with two values, of which neither goes first.
+    """
+    found = {written: value for written, value in os.environ.items() if value and written.upper() == name}
+    if len(set(found.values())) > 1:
+        raise ModelCacheError(f"{' and '.join(sorted(found))} are one setting with two values: leave one out")
+    return next(iter(found.values()), None)
 
 
 def _default_cache_dir() -> Path:

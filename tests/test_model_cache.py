@@ -90,6 +90,15 @@ def test_a_home_directory_that_is_not_known(monkeypatch):
         ModelCache()
 
 
+def test_a_variable_in_two_cases_has_one_value(monkeypatch, tmp_path):
+    monkeypatch.setenv("AKIDB_CACHE_DIR", str(tmp_path / "one"))
+    monkeypatch.setenv("akidb_cache_dir", str(tmp_path / "one"))
+    assert ModelCache().root == tmp_path / "one/models"
+    monkeypatch.setenv("akidb_cache_dir", str(tmp_path / "two"))
+    with pytest.raises(ModelCacheError, match="AKIDB_CACHE_DIR and akidb_cache_dir are one setting with two values"):
+        ModelCache()
+
+
 @pytest.mark.parametrize("text", ["1 GB", "-1", "1e9", "9" * 5000])
 def test_a_bound_that_is_no_number_of_bytes(monkeypatch, tmp_path, text):
     monkeypatch.setenv("AKIDB_CACHE_MAX_BYTES", text)
