@@ -21,7 +21,6 @@ class Arrays:
         trace: the trace.
         producers: the operation that makes an array, by the array's name.
         consumers: the operations that read an array, by its name.
-        splits: the outputs of nodes that split a tensor, for all who want one of the parts.
     """
 
     def __init__(self, trace: Trace, inputs: Sequence[str], graph: Graph) -> None:
@@ -33,7 +32,6 @@ class Arrays:
         for one in trace.operations:
             for array in one.inputs:
                 self.consumers[array.name].append(one)
-        self.splits: dict[tuple[str, str, tuple[int, ...]], list[str]] = {}
         self._values: dict[str, Value] = {}
         for array, name in zip(trace.inputs, inputs, strict=True):
             self._values[array.name] = Value(name, array.shape, array.dtype, array.shape)

@@ -6,11 +6,11 @@ ONNX Runtime has operators of its own beside ONNX's; they are taken where they a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from akidb_mlx.backends.onnx.arrays import Arrays, Method
 from akidb_mlx.backends.onnx.graph import Value, onnx_type
-from akidb_mlx.backends.traced import LENGTH, Operation, TracedArray
+from akidb_mlx.backends.onnx.heads import heads_side_by_side, rotate
+from akidb_mlx.backends.traced import Operation, TracedArray
 
 _MICROSOFT = "com.microsoft"
 # Added to a score that is masked; not -inf, so that a row which sees nothing stays a number.
@@ -54,21 +54,7 @@ def _gelu(arrays: Arrays, operation: Operation, output: TracedArray) -> None:
 
 
 def _rotary(arrays: Arrays, operation: Operation, output: TracedArray) -> None:
-    values, *table = operation.inputs
-    half = table[0].shape[-1]
-    assert isinstance(half, int)
-    dimensions: dict[str, Any] = {} if 2 * half == values.shape[-1] else {"rotary_embedding_dim": 2 * half}
-    name = arrays.graph.add(
-        "RotaryEmbedding", [arrays.whole(values), *map(arrays.whole, table), _positions(arrays)], **dimensions
-    )[0]
-    arrays.set(output, name)
-
-
-def _positions(arrays: Arrays) -> str:
-    """Return the name of the position of every token, (batch, length) int64."""
-    graph = arrays.graph
-    positions = graph.shared("Range", *(graph.scalar(number, "int64") for number in (0, LENGTH, 1)))
-    return graph.shared("Expand", positions, graph.sizes(arrays.trace.inputs[0].shape))
+    arrays.set(output, rotate(arrays, operation, arrays.whole(operation.inputs[0])))
 
 
 def _attention(arrays: Arrays, operation: Operation, output: TracedArray) -> None:
@@ -78,7 +64,7 @@ def _attention(arrays: Arrays, operation: Operation, output: TracedArray) -> Non
     scale, causal = operation.attributes["scale"], operation.attributes["is_causal"]
     if queries.shape[1] == keys.shape[1]:
         key_mask, bias = _masks(arrays, masks)
-        inputs = [*(_heads_last(arrays, array) for array in (queries, keys, values)), "", key_mask, bias]
+        inputs = [*(heads_side_by_side(arrays, array) for array in (queries, keys, values)), "", key_mask, bias]
         while not inputs[-1]:
             inputs.pop()
         name = arrays.graph.add(
@@ -98,39 +84,6 @@ def _attention(arrays: Arrays, operation: Operation, output: TracedArray) -> Non
     apart = (output.shape[0], output.shape[1], queries.shape[1], values.shape[-1])
     side_by_side = arrays.graph.one("Transpose", attended, perm=[0, 2, 1, 3])
     arrays.set(output, arrays.graph.one("Reshape", side_by_side, arrays.target(apart, output.shape)))
-
-
-def _heads_last(arrays: Arrays, array: TracedArray) -> str:
-    """Return the name of (batch, length, heads * head size) of (batch, heads, length, head size)."""
-    split = arrays.producers.get(array.name)
-    if split is not None and (joined := _joined(arrays, split)):
-        return _split_joined(arrays, split, joined, array)
-    batch, heads, length, size = array.shape
-    turned_back = arrays.graph.one("Transpose", arrays.whole(array), perm=[0, 2, 1, 3])
-    apart_shape = (batch, length, heads, size)
-    return arrays.graph.one("Reshape", turned_back, arrays.target(apart_shape, (batch, length, heads * size)))  # type: ignore[operator]
-
-
-def _joined(arrays: Arrays, split: Operation) -> str:
-    """Return the name of (batch, length, all heads * head size) that an operation splits heads of, or ""."""
-    if split.kind != "Split" or split.arguments[1] != 1:
-        return ""
-    turned = arrays.producers.get(split.inputs[0].name)
-    if turned is None or turned.kind != "Transpose" or turned.arguments[0] != (0, 2, 1, 3):
-        return ""
-    apart = arrays.producers.get(turned.inputs[0].name)
-    if apart is None or apart.kind not in ("Reshape", "Unflatten"):
-        return ""
-    joined = arrays.plain(apart.inputs[0])
-    return arrays.whole_value(joined) if len(joined.shape) == 3 else ""
-
-
-def _split_joined(arrays: Arrays, split: Operation, joined: str, wanted: TracedArray) -> str:
-    sizes = [array.shape[1] * array.shape[3] for array in split.outputs]  # type: ignore[operator]
-    key = ("split", joined, tuple(sizes))
-    if key not in arrays.splits:
-        arrays.splits[key] = arrays.graph.add("Split", [joined, arrays.graph.sizes(tuple(sizes))], len(sizes), axis=2)
-    return arrays.splits[key][[array.name for array in split.outputs].index(wanted.name)]
 
 
 def _masks(arrays: Arrays, masks: Sequence[TracedArray]) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from akidb_mlx.settings import DeviceName, Precision
 from akidb_mlx.vectors import Vectors
 
 # Most tokens in one batch; larger ones outgrow the caches of a CPU core (docs/performance.md).
-_TOKEN_BUDGET = {"cpu": 384, "gpu": 8192}
+_TOKEN_BUDGET = {"cpu": 256, "gpu": 8192}
 _MAX_LANES = 8
 # The entry of a file's metadata that says whether its vectors have length 1, so that no call could have them otherwise.
 _NORMALIZED = "akidb.normalized"
