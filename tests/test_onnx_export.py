@@ -108,6 +108,14 @@ def test_a_file_says_what_it_is(tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-nomic-bert"])
+def test_heads_are_not_turned_before_attention(name, tmp_path):
+    file = tmp_path / "out.onnx"
+    export_model(read_checkpoint(GOLDENS / name), {}, file)
+    operators = {node.op_type for node in onnx.load(file).graph.node}
+    assert "MultiHeadAttention" in operators and "Transpose" not in operators
+
+
 @pytest.mark.parametrize("name", ["tiny-bert", "tiny-qwen3", "tiny-roberta"])
 def test_a_file_holds_its_tokenizer_for_programs_that_read_no_other(name, tmp_path):
     directory = copy_model(name, tmp_path)

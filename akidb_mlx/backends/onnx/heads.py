@@ -1,7 +1,7 @@
-"""Attention heads side by side, (batch, length, heads * head size), of arrays (batch, heads, length, head size).
+"""The heads of an array (batch, heads, length, head size) side by side, (batch, length, heads * head size).
 
-A product makes them so, and ONNX Runtime's attention takes them so. What an encoder turns in between is followed back
-to the product, so that nothing is turned in the graph.
+Products write this layout, and ONNX Runtime's attention reads it. An array is therefore followed back to the product
+that it comes from, and the transpositions in between are left out of the graph.
 """
 
 from __future__ import annotations
