@@ -68,9 +68,12 @@ def find_python(contestant: str) -> Path | None:
 
 
 def process_variables() -> dict[str, str]:
-    """Return the environment variables of every contestant: the same number of threads, no NVIDIA GPU, no network."""
+    """Return the environment variables of every contestant: the same number of threads, no NVIDIA GPU, no network.
+
+    ONNX Runtime would else report to its makers how it is used, and take time for it.
+    """
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(CORES))
-    return {**os.environ, **threads, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    return {**os.environ, **threads, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1"}
 
 
 def installed_versions(contestant: str) -> dict[str, str]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tests.postgres_server import Databases, PostgresServer
 
 mlx_import.prepare()  # some tests import MLX themselves
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # and some ONNX Runtime
 # A shell starts jobs in the background with Ctrl-C ignored; tests that send it would wait for ever.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -10,7 +10,7 @@ from ray.cluster_utils import Cluster
 
 from akidb_mlx.bulk import embed_files
 from akidb_mlx.errors import InvalidInputError
-from tests.support import GOLDENS, copy_model, edit_json
+from tests.support import GOLDENS, copy_model, edit_json, run_python
 from tests.test_bulk import OPTIONS, ROOT, EndedError, content, end_after, write
 
 pytestmark = [
@@ -109,3 +109,17 @@ def test_a_node_that_dies_loses_no_row(nodes, whole, tmp_path):
     embed_files([Path(path)], output=tmp_path / "out", engine="ray", listener=kill, **SMALL)
     assert sorted(done) == list(range(15))
     assert content(tmp_path / "out") == expected
+
+
+def test_a_cluster_that_is_started_here_reports_nothing_to_its_makers(tmp_path):
+    path = write(tmp_path / "a.parquet")
+    done = run_python(
+        "from akidb_mlx.bulk import embed_files\n"
+        f"embed_files([{str(path)!r}], output={str(tmp_path / 'out')!r}, engine='ray', **{SMALL!r})\n"
+        "import ray\n"
+        "from ray._common.usage.usage_lib import usage_stats_enabled\n"
+        "print(ray.is_initialized(), usage_stats_enabled())",
+        timeout=300,
+        RAY_ADDRESS="",
+    )
+    assert done.stdout.endswith("True False\n"), done.stderr

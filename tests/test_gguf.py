@@ -5,6 +5,7 @@ import sys
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from akidb_mlx import EmbeddingService, Reranker
@@ -204,6 +205,21 @@ def test_a_file_that_is_not_there_is_named(tmp_path, monkeypatch):
             EmbeddingService(name, auto_download=False, settings=settings)
     with pytest.raises(InvalidInputError):
         EmbeddingService("openai:m.gguf\n", settings=settings)
+
+
+@pytest.mark.parametrize("left", [(), ("dense_2.weight",), ("dense_3.weight",)])
+def test_an_embeddinggemma_that_lost_dense_layers_is_refused(tmp_path, left):
+    entries = {
+        "general.architecture": "gemma-embedding",
+        **{f"gemma-embedding.{key}": 2 for key in ("block_count", "context_length", "embedding_length")},
+        "gemma-embedding.pooling_type": MEAN,
+        "tokenizer.ggml.tokens": ["a", "b"],
+    }
+    arrays = {"token_embd.weight": np.ones((2, 2)), **dict.fromkeys(left, np.ones((2, 2)))}
+    with pytest.raises(ModelLoadError, match=r"lacks the Dense layers of gemma-embedding \(dense_[23].weight"):
+        read_gguf(write_gguf(tmp_path / "m.gguf", entries, arrays))
+    whole = {**arrays, "dense_2.weight": np.ones((2, 2)), "dense_3.weight": np.ones((2, 2))}
+    assert read_gguf(write_gguf(tmp_path / "m.gguf", entries, whole)).pooling == "mean"
 
 
 def test_a_pooling_by_the_last_token_is_read(tmp_path):

@@ -1,6 +1,10 @@
 """Models that ONNX Runtime computes: which file and which library, inputs and outputs, the engine around them."""
 
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from unittest.mock import Mock
 
 import mlx.core as mx
@@ -138,6 +142,34 @@ def test_a_service_on_onnx_runtime_does_not_import_mlx_nor_the_other_way_round(b
             f"print([m for m in {absent!r} if m in sys.modules])"
         )
         assert done.stdout == "[]\n", done.stderr
+
+
+def test_onnx_runtime_reports_nothing_to_its_makers(bert, tmp_path):
+    """It would leave what it sends, and a number of this machine, in the home folder; CI switches it off too."""
+    code = (
+        f"import akidb_mlx\nwith akidb_mlx.EmbeddingService({str(bert)!r}, device='cpu', backend='onnx') as service:\n"
+        "    print(len(service.embed(['a'])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent.parent,
+        env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "1\n", done.stderr
+    assert not list(tmp_path.rglob("*onnxruntime*"))
+
+
+def test_onnx_runtime_that_was_imported_before_is_told_to_report_nothing(bert, monkeypatch):
+    import onnxruntime
+
+    told = Mock()
+    monkeypatch.setattr(onnxruntime, "disable_telemetry_events", told)
+    load(bert).close()
+    told.assert_called()
 
 
 # Files, inputs and outputs

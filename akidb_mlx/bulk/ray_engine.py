@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -95,6 +96,8 @@ def embed_shards(shards: list[Shard], plan: JobPlan, model: WorkerModel) -> Iter
     ray: Any = import_module("ray")
     data: Any = import_module("ray.data")
     if not ray.is_initialized():
+        # A cluster that is started here does not report to Ray's makers how it is used.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(log_to_driver=False)
     context = data.DataContext.get_current()
     context.enable_progress_bars = False

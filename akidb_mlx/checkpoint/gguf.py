@@ -76,11 +76,13 @@ class GgufHeader:
         file: the file.
         metadata: the entries by key: strings, numbers, or arrays without their values.
         type_bytes: the bytes of all tensors of each type.
+        tensors: the names of all tensors.
     """
 
     file: Path
     metadata: Mapping[str, Any]
     type_bytes: Mapping[str, int]
+    tensors: frozenset[str]
 
     @property
     def architecture(self) -> str:
@@ -164,7 +166,7 @@ class _Reader:
         alignment = metadata.get("general.alignment", _ALIGNMENT)
         if not isinstance(alignment, int) or not 8 <= alignment <= _LARGEST_ALIGNMENT or alignment & (alignment - 1):
             raise self._error(f"general.alignment is {_shown(alignment)}")
-        return GgufHeader(self._file, metadata, self._tensors(tensors, alignment))
+        return GgufHeader(self._file, metadata, *self._tensors(tensors, alignment))
 
     def _metadata(self, entries: int) -> dict[str, Any]:
         metadata: dict[str, Any] = {}
@@ -192,8 +194,8 @@ class _Reader:
             raise self._error(f"the entry {key[:80]!r} is a list of the type {kind}, which is not known")
         return ArrayEntry(length, kind)
 
-    def _tensors(self, count: int, alignment: int) -> dict[str, int]:
-        """Return the bytes of each type, once all tensors are known to lie in the file."""
+    def _tensors(self, count: int, alignment: int) -> tuple[dict[str, int], frozenset[str]]:
+        """Return the bytes of each type and the names, once all tensors are known to lie in the file."""
         names: set[str] = set()
         sizes: dict[str, int] = {}
         places: list[tuple[str, int, int]] = []
@@ -223,7 +225,7 @@ class _Reader:
                     f"the tensor {name[:80]!r} ends at {begin + offset + size}, beyond the file's {len(self._content)} "
                     "bytes: the file is cut off or damaged"
                 )
-        return sizes
+        return sizes, frozenset(names)
 
     def _count(self, what: str, most: int, kind: str = "Q") -> int:
         count: int = self._number(kind)

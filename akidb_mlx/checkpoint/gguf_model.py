@@ -17,6 +17,9 @@ from akidb_mlx.errors import ModelLoadError
 # The ways of pooling by llama.cpp's numbers, and those that make no vectors.
 _POOLINGS: dict[int, PoolingMode] = {1: "mean", 2: "cls", 3: "last"}
 _NONE, _RANK = 0, 4
+# Tensors of what follows the pooling. llama.cpp loads a file without them, as its converter makes it unless it is told
+# otherwise, and computes vectors of another space.
+_AFTER_POOLING = {"gemma-embedding": ("dense_2.weight", "dense_3.weight")}
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9._-]{0,40}")
 # Bounds far above those of any model.
 _MOST_TOKENS, _LARGEST_CONTEXT, _LARGEST_SIZE, _MOST_LAYERS, _MOST_HEADS = 1 << 21, 1 << 24, 1 << 20, 1 << 10, 1 << 12
@@ -41,6 +44,11 @@ def read_gguf(file: Path) -> Checkpoint:
             f"{file} {stated} how the vectors of tokens become one ({key}), so it is no embedding model, or one that "
             f"was converted without; those that can be computed are "
             f"{', '.join(f'{number} ({mode})' for number, mode in _POOLINGS.items())}"
+        )
+    if missing := [tensor for tensor in _AFTER_POOLING.get(name, ()) if tensor not in header.tensors]:
+        raise ModelLoadError(
+            f"{file} lacks the Dense layers of {name} ({', '.join(missing)}), so its vectors would not be the model's: "
+            "take a file that was converted with --sentence-transformers-dense-modules"
         )
     return Checkpoint(
         directory=file,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ _GPUS = ("CUDAExecutionProvider", "CoreMLExecutionProvider")
 _OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 # Only what ends the process is logged; all else comes as an exception.
 _FATAL = 4
+# Since version 1.29, ONNX Runtime reports to its makers how it is used, unless it finds this when it is imported.
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
 
 def is_installed() -> bool:
@@ -88,10 +91,12 @@ def shorten(error: BaseException) -> str:
 
 def _import() -> Any:
     check_installed()
+    os.environ.setdefault(_NO_TELEMETRY, "1")
     try:
         import onnxruntime
     except ImportError as error:
         raise ConfigurationError(
             f"backend onnx: ONNX Runtime cannot start on this machine: {shorten(error)}"
         ) from error
+    onnxruntime.disable_telemetry_events()  # for a process that had imported it before
     return onnxruntime

@@ -3,6 +3,7 @@
 use std::env;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::thread::available_parallelism;
 
 use ort::logging::LogLevel;
@@ -16,6 +17,7 @@ use crate::failures::{broken, excerpt};
 
 const INPUTS: [&str; 2] = ["input_ids", "attention_mask"];
 const OUTPUT: &str = "sentence_embedding";
+const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
 /// The name by which the system's loader finds the library where none is named.
 const LIBRARY: &str = if cfg!(target_os = "macos") {
     "libonnxruntime.dylib"
@@ -91,17 +93,36 @@ fn release_memory() {
 fn release_memory() {}
 
 /// Load the library, if none is loaded yet.
+///
+/// The first attempt counts: after one that failed, ort would take memory that holds no library for one.
 fn start(library: Option<&Path>) -> EmbeddingResult<()> {
-    let named = || env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let path = library.map(Path::to_owned).or_else(named).unwrap_or_else(|| LIBRARY.into());
-    let loaded = ort::init_from(&path).map(drop);
-    loaded.map_err(|error| {
-        let reason = excerpt(&error.to_string(), 300);
+    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
+    let started = STARTED.get_or_init(|| {
+        forbid_telemetry();
+        let named = || env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let path = library.map(Path::to_owned).or_else(named).unwrap_or_else(|| LIBRARY.into());
+        let environment = ort::init_from(&path).map_err(|error| excerpt(&error.to_string(), 300))?;
+        // It has no effect where the host has made one already, which is its own affair.
+        environment.with_telemetry(false).commit();
+        Ok(())
+    });
+    started.clone().map_err(|reason| {
         broken(format!(
-            "ONNX Runtime 1.23 or newer cannot be loaded ({reason}): install it, and name its library in ORT_DYLIB_PATH \
-             or with OnnxOptions::with_library"
+            "ONNX Runtime 1.23 or newer cannot be loaded ({reason}): install it, name its library in ORT_DYLIB_PATH or \
+             with OnnxOptions::with_library, and start the program anew"
         ))
     })
+}
+
+/// Keep ONNX Runtime from reporting to its makers how it is used, as it does since version 1.29 unless it finds a
+/// variable when it starts. A value that the host has set stays.
+#[allow(unsafe_code)]
+fn forbid_telemetry() {
+    if env::var_os(NO_TELEMETRY).is_none() {
+        // SAFETY: Rust's own readers of the environment are locked out meanwhile. A host whose C code reads it on other
+        // threads sets the variable before it starts them, and then nothing is written here.
+        unsafe { env::set_var(NO_TELEMETRY, "1") };
+    }
 }
 
 fn options() -> ort::Result<SessionBuilder> {
