@@ -14,7 +14,13 @@ from akidb_mlx.checkpoint.files import is_file
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ModelLoadError, ModelNotFoundError
 from akidb_mlx.settings import BackendName, DeviceName, Settings
-from model_cache import CorruptModelError, ModelCacheError, Weights
+from model_cache import (
+    CorruptModelError,
+    InvalidModelNameError,
+    ModelCacheError,
+    ModelUnavailableError,
+    Weights,
+)
 
 # From this similarity on, by difflib's measure, a name is taken for one of the catalogue with a slip in it.
 _SIMILAR = 0.75
@@ -52,7 +58,8 @@ def acquire_directory(
     except CorruptModelError as error:
         raise ModelLoadError(str(error)) from error
     except ModelCacheError as error:
-        known = "" if record else f"; {_suggest(model_name, catalog)}"
+        is_about_the_name = isinstance(error, (InvalidModelNameError, ModelUnavailableError))
+        known = f"; {_suggest(model_name, catalog)}" if is_about_the_name and not record else ""
         raise ModelNotFoundError(f"{error}{known}") from error
 
 

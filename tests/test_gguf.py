@@ -14,7 +14,7 @@ from akidb_mlx.checkpoint.gguf import read_header
 from akidb_mlx.checkpoint.gguf_model import read_gguf
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ModelLoadError, ModelNotFoundError
 from akidb_mlx.settings import Settings
-from tests.gguf_files import LAST, MEAN, RANK, header, string, tensor, value, write_bert, write_gguf, write_qwen3
+from tests.gguf_files import CLS, LAST, MEAN, RANK, header, string, tensor, value, write_bert, write_gguf, write_qwen3
 from tests.support import GOLDENS
 
 
@@ -222,8 +222,23 @@ def test_an_embeddinggemma_that_lost_dense_layers_is_refused(tmp_path, left):
     assert read_gguf(write_gguf(tmp_path / "m.gguf", entries, whole)).pooling == "mean"
 
 
-def test_a_pooling_by_the_last_token_is_read(tmp_path):
-    assert read_gguf(write_bert(tmp_path / "m.gguf", LAST)).pooling == "last"
+@pytest.mark.parametrize(
+    ("pooling", "key"), [(LAST, "tokenizer.ggml.add_eos_token"), (CLS, "tokenizer.ggml.add_bos_token")]
+)
+def test_a_pooling_by_a_token_that_may_be_missing_is_refused(tmp_path, pooling, key):
+    """As the first files of Qwen3-Embedding, and some of bge-m3."""
+    entry = key.replace(".", "__")
+    for stated in (True, False):
+        read_gguf(write_qwen3(tmp_path / "m.gguf", pooling, **{entry: stated}))
+    for unstated in (None, 1, "true"):
+        with pytest.raises(ModelLoadError, match=rf"does not say whether texts (begin|end) with .* \({key}\)"):
+            read_gguf(write_qwen3(tmp_path / "m.gguf", pooling, **{entry: unstated}))
+    assert read_gguf(write_qwen3(tmp_path / "m.gguf", MEAN, **{entry: None})).pooling == "mean"
+
+
+def test_berts_tokenizer_always_adds_its_tokens(tmp_path):
+    for pooling, name in ((CLS, "cls"), (LAST, "last")):
+        assert read_gguf(write_bert(tmp_path / "m.gguf", pooling)).pooling == name
 
 
 def test_nothing_of_llama_cpp_is_imported():

@@ -45,6 +45,7 @@ def read_gguf(file: Path) -> Checkpoint:
             f"was converted without; those that can be computed are "
             f"{', '.join(f'{number} ({mode})' for number, mode in _POOLINGS.items())}"
         )
+    _check_special_tokens(header, _POOLINGS[found])
     if missing := [tensor for tensor in _AFTER_POOLING.get(name, ()) if tensor not in header.tensors]:
         raise ModelLoadError(
             f"{file} lacks the Dense layers of {name} ({', '.join(missing)}), so its vectors would not be the model's: "
@@ -70,6 +71,26 @@ def read_gguf(file: Path) -> Checkpoint:
         lower_case=False,
         gguf=header,
     )
+
+
+def _check_special_tokens(header: GgufHeader, pooling: PoolingMode) -> None:
+    """Refuse a file that pools by a token of which it does not say whether it is a special one.
+
+    Without the entry, llama.cpp adds none, and files of older converters lack it: a vector is then that of another
+    token. BERT's own tokenizer needs no entry.
+
+    Raises:
+        ModelLoadError: it does.
+    """
+    if pooling == "mean" or header.metadata.get("tokenizer.ggml.model") == "bert":
+        return
+    place, verb, key = ("first", "begin", "bos") if pooling == "cls" else ("last", "end", "eos")
+    key = f"tokenizer.ggml.add_{key}_token"
+    if not isinstance(header.metadata.get(key), bool):
+        raise ModelLoadError(
+            f"{header.file} pools by the {place} token, and does not say whether texts {verb} with a special one "
+            f"({key}), as files of old converters do not: take one that was converted anew"
+        )
 
 
 def read_model_header(file: Path) -> GgufHeader:
