@@ -15,7 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,7 @@ def onnx_rows(directory: Path, folder: Path, prompt: str) -> Iterator[Row]:
                 plain, file, op_types_to_quantize=_PACKED, weight_type=QuantType.QInt8, extra_options=_TYPES, **options
             )
         with EmbeddingService(str(model), device="cpu", backend="onnx", onnx_file=file.name) as service:
-            yield kind, file.stat().st_size, embed(service, prompt)
+            yield kind, _bytes(file.parent.glob(f"{file.name}*")), embed(service, prompt)  # with its second file
 
 
 def gguf_rows(file: Path, folder: Path, prompt: str) -> Iterator[Row]:
@@ -84,11 +84,16 @@ def _run(module: str, *arguments: str) -> str:
     return done.stdout.strip().rpartition("\n")[2]
 
 
+def _bytes(files: Iterable[Path]) -> int:
+    return sum(file.stat().st_size for file in files)
+
+
 def measure(directory: Path, gguf: Path | None, prompt: str) -> Iterator[dict[str, str | float]]:
     """Yield the figures of each file."""
     with EmbeddingService(str(directory), device="cpu", backend="mlx") as service:
         original = embed(service, prompt)
-    yield {"file": "original", "bytes": 0, "mean": 1.0, "worst": 1.0, "spearman": sts_spearman(original)}
+    size = _bytes(directory.rglob("*.safetensors"))
+    yield {"file": "original", "bytes": size, "mean": 1.0, "worst": 1.0, "spearman": sts_spearman(original)}
     with tempfile.TemporaryDirectory(dir=directory.parent) as name:
         folder = Path(name)
         rows = [onnx_rows(directory, folder, prompt)]
