@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
-from akidb_mlx import EmbeddingService, Settings
+from akidb_mlx import EmbeddingService, Reranker, Settings
 from akidb_mlx.cli import app
 from akidb_mlx.cli.compare import NOT_INTERCHANGEABLE
 from akidb_mlx.errors import InvalidInputError, ModelLoadError
@@ -17,7 +19,9 @@ from akidb_mlx.fidelity.comparing import compare, sample
 from akidb_mlx.fidelity.figures import cosines, cut, neighbour_recall, neighbours, spearman
 from akidb_mlx.fidelity.markdown import to_markdown
 from akidb_mlx.fidelity.measuring import make_card, measure, read_pairs, stored_bytes
+from akidb_mlx.fidelity.scores import make_reranker_card, measure_scores
 from akidb_mlx.fidelity.texts import TextSet, default_texts, read_texts
+from akidb_mlx.quantization import quantize_model
 from benchmarks.quantize import quantize
 from model_cache.record import CacheRecord
 from tests.support import GOLDENS, TEXTS, edit_json, edit_tensors
@@ -203,6 +207,56 @@ def test_a_card_is_read_back_strictly(card, tmp_path):
         (tmp_path / CARD).write_text(json.dumps(card.plain() | change))
         with pytest.raises(ModelLoadError, match=rf"{CARD} is not usable: {problem}.*make it anew with"):
             read_card(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["reranker-bert", "reranker-bert-labels"])
+def test_scores_of_a_reranker_are_compared_ranking_by_ranking(name):
+    pairs = [(SHORT[query], SHORT[(query + step) % 16]) for query in (0, 10) for step in range(1, 11)]
+    with Reranker(GOLDENS / name, device="cpu") as one:
+        original = measure_scores(one, TEXT_SET)
+        expected = one.scores(pairs).reshape(2, 10, -1)
+    labels = expected.shape[2]
+    for query in range(2):
+        for label in range(labels):
+            assert np.allclose(original.rankings[query * labels + label], expected[query, :, label], atol=1e-6)
+    turned = original.rankings.copy()
+    turned[0] = turned[0][::-1]
+    found = make_reranker_card(replace(original, rankings=turned), original, TEXT_SET)
+    correlations = [spearmanr(*pair).statistic for pair in zip(turned, original.rankings, strict=True)]
+    assert abs(found.scores.order - np.mean(correlations)) < 1e-9
+    assert found.scores.worst_difference == np.abs(turned - original.rankings).max() > 0
+    assert found.scores.mean_difference == pytest.approx(np.abs(turned - original.rankings).mean())
+    assert (found.scores.rankings, found.scores.documents) == (2 * labels, 10)
+    assert found.scores.same_best == pytest.approx(1 - 1 / len(turned))
+    same = make_reranker_card(original, original, TEXT_SET).scores
+    assert (same.order, same.same_best, same.worst_difference) == (pytest.approx(1), 1, 0)
+
+
+def test_a_card_of_scores_needs_an_original_of_the_same_labels_in_float32():
+    measured = []
+    for name, precision in (("reranker-bert", "auto"), ("reranker-bert-labels", "auto"), ("reranker-bert", "float16")):
+        with Reranker(GOLDENS / name, device="cpu", settings=Settings(precision=precision)) as one:
+            measured.append(measure_scores(one, TEXT_SET))
+    with pytest.raises(InvalidInputError, match="have not the same number of labels"):
+        make_reranker_card(measured[0], measured[1], TEXT_SET)
+    with pytest.raises(InvalidInputError, match="was computed in float16: compare with float32"):
+        make_reranker_card(measured[0], measured[2], TEXT_SET)
+    with pytest.raises(InvalidInputError, match="holds 2 texts, at least 3 are needed"):
+        measure_scores(None, TextSet("two", None, SHORT[:2], ("", "")))
+
+
+def test_evaluate_compares_the_scores_of_a_reranker(texts, tmp_path):
+    directory = tmp_path / "reranker"
+    quantize_model(GOLDENS / "reranker-bert", directory, bits=8, group_size=32, card=False)
+    assert "name the original with --against" in refused("evaluate", directory, "--texts", texts)
+    shown = run("evaluate", directory, "--against", GOLDENS / "reranker-bert", "--texts", texts)
+    card = read_card(directory)
+    assert shown == to_markdown(card)
+    assert f"| best document is the original's | {card.scores.same_best:.4f} |" in shown
+    assert card.scores.order > 0.95 and 0 < card.scores.worst_difference < 0.02 and card.pairs_per_second > 0
+    problem = refused("evaluate", directory, "--against", GOLDENS / "reranker-bert", "--input-type", "query")
+    assert "leave --sts and --input-type out" in problem
+    assert "the model is a sparse model" in refused("evaluate", GOLDENS / "sparse-bert")
 
 
 def test_a_model_reports_its_card(card, quantised, tmp_path, caplog):

@@ -89,7 +89,7 @@ BELOW["reranking"] = BELOW["sparse"] = BELOW["multi_vector"] = BELOW["service"] 
 BELOW["remote"] = {"errors", "values", "settings", "runtime", "checkpoint", "embedder", "engine"}
 BELOW["bulk"] = BELOW["service"] | {"service"}
 BELOW["selection"] = {"errors", "values", "embedder", "model_cache"}
-BELOW["quantization"] = BELOW["service"] | {"service", "mlx"}
+BELOW["quantization"] = BELOW["service"] | {"service", "reranking", "mlx"}
 BELOW["ml_funcs"] = BELOW["service"] | {"service", "entities", "summarization"}
 BELOW["embedded_db"] = BELOW["service"] | {"service", "entities", "summarization"}
 BELOW["server"] = BELOW["ml_funcs"] | {"ml_funcs", "reranking", "top"}

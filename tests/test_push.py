@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from akidb_mlx import EmbeddingService
+from akidb_mlx import EmbeddingService, Reranker
 from akidb_mlx.cli import app
 from akidb_mlx.errors import InvalidInputError, ModelLoadError
 from akidb_mlx.fidelity.answers import write_answers
@@ -105,6 +105,23 @@ def test_the_model_card(hub, model):
     assert (model / "README.md").read_text() == README  # the folder stays as it is
     names = {one.path.rpartition("/main/")[2] for one in hub.requests if one.method == "POST"}
     assert ".cache" not in names
+
+
+@pytest.mark.usefixtures("token")
+def test_a_reranker_is_pushed_with_its_card(hub, tmp_path):
+    from httpx2 import get
+    from huggingface_hub import metadata_load
+
+    folder = tmp_path / "reranker"
+    quantize_model(GOLDENS / "reranker-bert", folder, bits=8, group_size=32)
+    push_model(folder, "org/pushed-reranker", base_model="org/reranker", licence="mit")
+    content = get(f"{hub.url}/org/pushed-reranker/resolve/main/README.md", follow_redirects=True).text
+    (tmp_path / "pushed.md").write_text(content)
+    assert metadata_load(tmp_path / "pushed.md")["pipeline_tag"] == "text-ranking"
+    assert "akidb-mlx rerank -m org/pushed-reranker" in content
+    assert f"| best document is the original's | {read_card(folder).scores.same_best:.4f} |" in content
+    with Reranker("org/pushed-reranker", device="cpu") as one:
+        assert one.get_model_info()["fidelity"]["model"] == "reranker"
 
 
 @pytest.mark.usefixtures("token", "hub")

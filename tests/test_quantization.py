@@ -425,10 +425,21 @@ def test_models_with_routes_and_prompts_have_a_card(name, tmp_path):
 
 
 @pytest.mark.usefixtures("few_texts")
-def test_a_reranker_has_no_card(tmp_path):
-    _, report = quantized("reranker-bert", tmp_path, bits=8, group_size=32, card=True)
+def test_a_reranker_has_a_card_of_its_scores(tmp_path):
+    directory, report = quantized("reranker-bert", tmp_path, bits=8, group_size=32, card=True)
+    assert report.card == read_card(directory)
+    assert (report.card.model, report.card.original) == ("reranker-bert", "reranker-bert")
+    assert report.card.scores.order > 0.95
+    assert not (directory / "akidb_answers.json").exists()
+    with Reranker(directory, device="cpu") as one:
+        assert one.get_model_info()["fidelity"] == report.card.plain()
+
+
+@pytest.mark.usefixtures("few_texts")
+def test_a_sparse_model_has_no_card(tmp_path):
+    _, report = quantized("sparse-bert", tmp_path, bits=8, group_size=32, card=True)
     assert report.card is None
-    assert not list((tmp_path / "reranker-bert").glob("akidb_[af]*"))
+    assert not list((tmp_path / "sparse-bert").glob("akidb_[af]*"))
 
 
 def test_the_command_line(tmp_path):

@@ -1,4 +1,4 @@
-"""`akidb-mlx evaluate`, which measures how close a model's vectors are to those of its original."""
+"""`akidb-mlx evaluate`, which measures how close a model's vectors or scores are to those of its original."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from akidb_mlx.catalog import CATALOG, find_record
+from akidb_mlx.catalog import CATALOG, RERANKERS, find_record
 from akidb_mlx.cli.output import check_output, write_json, write_text
-from akidb_mlx.errors import InvalidInputError
+from akidb_mlx.errors import InvalidInputError, ModelLoadError
 from akidb_mlx.resolve import acquire_directory, beside, check_writable
 from akidb_mlx.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from akidb_mlx.fidelity.measuring import Measured, SentencePairs
+    from akidb_mlx.checkpoint.checkpoint import Checkpoint
+    from akidb_mlx.fidelity.card import FidelityCard, RerankerCard
+    from akidb_mlx.fidelity.measuring import SentencePairs
     from akidb_mlx.fidelity.texts import TextSet
 
 
@@ -43,24 +45,29 @@ def evaluate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write the card as JSON, not as Markdown.")] = False,
 ) -> None:
-    """Measure how close a model's vectors are to its original's in float32, and keep the figures as a card."""
+    """Measure how close a model's vectors, or a reranker's scores, are to its original's, and keep a card of it."""
     from akidb_mlx.fidelity.card import write_card
     from akidb_mlx.fidelity.markdown import to_markdown
-    from akidb_mlx.fidelity.measuring import make_card
     from akidb_mlx.fidelity.texts import default_texts, read_texts
 
     chosen = read_texts(texts) if texts else default_texts()
     pairs = _read_pairs(sts or [])
     settings = load_settings().model_copy(update={"known_answers": False})
     with ExitStack() as resources:
-        directory = acquire_directory(resources, name, CATALOG, settings, download=True)
+        directory = acquire_directory(resources, name, CATALOG | RERANKERS, settings, download=True)
         if output is None:
             check_writable(name, directory, settings)
-        original = against or _find_original(name, directory)
-        exact = settings.exact()
-        reference = _measure(original, device, exact, chosen, pairs, input_type)
-        measured = _measure(name, device, settings, chosen, pairs, input_type)
-        card = make_card(measured, reference, chosen, pairs)
+        checkpoint = _read(directory)
+        original = against or _find_original(name, directory, checkpoint)
+        card: FidelityCard | RerankerCard
+        if checkpoint.scoring is None:
+            card = _compare_vectors(name, original, device, settings, chosen, pairs, input_type)
+        elif pairs or input_type:
+            raise InvalidInputError(
+                f"{name} is a reranker, whose scores are compared: leave --sts and --input-type out"
+            )
+        else:
+            card = _compare_scores(name, original, device, settings, chosen)
         with beside(name, directory, output, settings) as folder:
             write_card(card, folder)
     if as_json:
@@ -69,34 +76,65 @@ def evaluate(
         write_text(to_markdown(card))
 
 
-def _measure(
+def _compare_vectors(
     name: str,
+    original: str,
     device: str | None,
     settings: Settings,
     texts: TextSet,
     pairs: dict[str, SentencePairs],
     input_type: str | None,
-) -> Measured:
-    """Load a model, measure it and free it."""
-    from akidb_mlx.fidelity.measuring import measure
+) -> FidelityCard:
+    """Measure an embedding model and its original, one after the other."""
+    from akidb_mlx.fidelity.measuring import make_card, measure
     from akidb_mlx.service import EmbeddingService
 
+    with EmbeddingService(original, device=device, settings=settings.exact()) as service:
+        reference = measure(service, texts, pairs, input_type)
     with EmbeddingService(name, device=device, settings=settings) as service:
-        return measure(service, texts, pairs, input_type)
+        return make_card(measure(service, texts, pairs, input_type), reference, texts, pairs)
 
 
-def _find_original(name: str, directory: Path) -> str:
+def _compare_scores(name: str, original: str, device: str | None, settings: Settings, texts: TextSet) -> RerankerCard:
+    """Measure a reranker and its original, one after the other."""
+    from akidb_mlx.fidelity.scores import make_reranker_card, measure_scores
+    from akidb_mlx.reranking import Reranker
+
+    with Reranker(original, device=device, settings=settings.exact()) as reranker:
+        reference = measure_scores(reranker, texts)
+    with Reranker(name, device=device, settings=settings) as reranker:
+        return make_reranker_card(measure_scores(reranker, texts), reference, texts)
+
+
+def _read(directory: Path) -> Checkpoint:
+    """Read the description of an embedding model, or else of a reranker.
+
+    Raises:
+        ModelLoadError: it is neither; the reason is that for which it is no embedding model.
+    """
+    from akidb_mlx.checkpoint.checkpoint import read_checkpoint
+    from akidb_mlx.checkpoint.reranker import read_reranker
+
+    try:
+        return read_checkpoint(directory)
+    except ModelLoadError as error:
+        try:
+            return read_reranker(directory)
+        except ModelLoadError:
+            raise error from None
+
+
+def _find_original(name: str, directory: Path, checkpoint: Checkpoint) -> str:
     """Return the original that a model's known answers name, or the model itself where it is not quantised.
 
     Raises:
         InvalidInputError: it is quantised, and nobody said what from.
     """
-    from akidb_mlx.checkpoint.checkpoint import read_checkpoint
     from akidb_mlx.fidelity.shipped import find_answers
 
     if answers := find_answers(directory, find_record(name)):
         return answers.model
-    if packing := read_checkpoint(directory).quantization_summary:
+    if packing := checkpoint.quantization_summary:
         raise InvalidInputError(f"{name} is quantised ({packing}): name the original with --against")
     return name
 

@@ -16,7 +16,7 @@ from akidb_mlx.settings import load_settings
 from model_cache import CachedModel, ModelCache, ModelCacheError
 
 if TYPE_CHECKING:
-    from akidb_mlx.fidelity.card import FidelityCard
+    from akidb_mlx.fidelity.card import Card
 
 _Names = Annotated[
     list[str], typer.Argument(help="Models: catalogue names, org/repo, org/repo@revision or org/repo:file.gguf.")
@@ -207,7 +207,7 @@ def _fidelity(model: CachedModel) -> str:
     return card.summary if card else ""
 
 
-def _read_card(model: CachedModel) -> FidelityCard | None:
+def _read_card(model: CachedModel) -> Card | None:
     """Return the fidelity card of a model; one that is damaged is reported."""
     from akidb_mlx.fidelity.card import read_card
 

@@ -1,9 +1,11 @@
-"""The fidelity card: figures of how close a model's vectors are to those of its original, as JSON."""
+"""The fidelity card: figures of how close a model's vectors, or a reranker's scores, are to its original's, as JSON."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+from abc import abstractmethod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -97,6 +99,26 @@ class LengthFigures(_Json):
     cosine: Cosines
 
 
+class ScoreFigures(_Json):
+    """Figures of a reranker's scores; a query with its documents and one label is a ranking.
+
+    Attributes:
+        rankings: how many.
+        documents: how many documents each has.
+        mean_difference: mean distance of a score from the original's.
+        worst_difference: the largest one.
+        order: Spearman's rank correlation of a ranking's scores with the original's, the mean of all rankings.
+        same_best: share of the rankings whose best document is the original's.
+    """
+
+    rankings: PositiveInt
+    documents: PositiveInt
+    mean_difference: NonNegativeFloat
+    worst_difference: NonNegativeFloat
+    order: _Cosine
+    same_best: Annotated[float, Field(ge=0, le=1)]
+
+
 class CardTexts(_Json):
     """The texts that figures were measured on.
 
@@ -115,8 +137,8 @@ class CardTexts(_Json):
     input_type: _Name | None
 
 
-class FidelityCard(_Json):
-    """The fidelity of a model.
+class Card(_Json):
+    """The fidelity of a model; the part that all kinds of models have.
 
     Attributes:
         version: of the format.
@@ -130,12 +152,8 @@ class FidelityCard(_Json):
         device: "cpu" or "gpu".
         software: the program that measured.
         texts: the texts.
-        dimensions: figures by size of the vectors, the whole vectors first.
-        lengths: figures by the number of tokens, whole vectors.
-        languages: figures by language, whole vectors; without texts whose language is not known.
         weight_bytes: bytes of the files of weights.
         memory_bytes: bytes of memory that the weights took.
-        texts_per_second: texts of the set per second on the machine that measured.
     """
 
     version: Literal[1] = 1
@@ -149,11 +167,32 @@ class FidelityCard(_Json):
     device: _Name
     software: _Name
     texts: CardTexts
+    weight_bytes: NonNegativeInt
+    memory_bytes: NonNegativeInt
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """Return the main figures on one line."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return the card as plain types."""
+        return self.model_dump(mode="json")
+
+
+class FidelityCard(Card):
+    """The fidelity of an embedding model.
+
+    Attributes:
+        dimensions: figures by size of the vectors, the whole vectors first.
+        lengths: figures by the number of tokens, whole vectors.
+        languages: figures by language, whole vectors; without texts whose language is not known.
+        texts_per_second: texts of the set per second on the machine that measured.
+    """
+
     dimensions: Annotated[tuple[DimensionFigures, ...], Field(min_length=1, strict=False)]
     lengths: Annotated[tuple[LengthFigures, ...], Field(strict=False)]
     languages: dict[_Name, Cosines]
-    weight_bytes: NonNegativeInt
-    memory_bytes: NonNegativeInt
     texts_per_second: NonNegativeFloat
 
     @property
@@ -170,12 +209,29 @@ class FidelityCard(_Json):
             f"{self.original}"
         )
 
-    def plain(self) -> dict[str, Any]:
-        """Return the card as plain types."""
-        return self.model_dump(mode="json")
+
+class RerankerCard(Card):
+    """The fidelity of a reranker.
+
+    Attributes:
+        scores: the figures.
+        pairs_per_second: pairs of texts of the set per second on the machine that measured.
+    """
+
+    scores: ScoreFigures
+    pairs_per_second: NonNegativeFloat
+
+    @property
+    def summary(self) -> str:
+        """Return the main figures on one line."""
+        one = self.scores
+        return (
+            f"order {one.order:.4f}, same best {one.same_best:.3f}, scores within {one.worst_difference:.4f} of "
+            f"{self.original}'s"
+        )
 
 
-def read_card(folder: Path) -> FidelityCard | None:
+def read_card(folder: Path) -> FidelityCard | RerankerCard | None:
     """Read the card beside a model's weights; return None where there is none.
 
     Raises:
@@ -185,12 +241,21 @@ def read_card(folder: Path) -> FidelityCard | None:
     content = read_bounded(path, _MAX_BYTES)
     if content is None:
         return None
+    kind = RerankerCard if _is_of_scores(content) else FidelityCard
     try:
-        return FidelityCard.model_validate_json(content)
+        return kind.model_validate_json(content)
     except ValidationError as error:
         raise ModelLoadError(
             f"{path} is not usable: {first_fault(error)}; make it anew with `akidb-mlx evaluate`, or delete it"
         ) from error
+
+
+def _is_of_scores(content: bytes) -> bool:
+    try:
+        parsed = json.loads(content)
+    except (ValueError, RecursionError):  # which its own reader explains
+        return False
+    return isinstance(parsed, dict) and "scores" in parsed
 
 
 def report_card(folder: Path) -> dict[str, Any] | None:
@@ -203,7 +268,7 @@ def report_card(folder: Path) -> dict[str, Any] | None:
     return card.plain() if card else None
 
 
-def write_card(card: FidelityCard, folder: Path) -> Path:
+def write_card(card: Card, folder: Path) -> Path:
     """Write the card into a model's folder, and return its path."""
     path = folder / CARD
     write_text(path, card.model_dump_json(indent=1) + os.linesep)

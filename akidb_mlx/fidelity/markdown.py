@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from akidb_mlx.fidelity.card import Cosines, FidelityCard
+from akidb_mlx.fidelity.card import Card, Cosines, FidelityCard, RerankerCard
 
 # Width of the longest bar, in characters.
 _BAR = 40
 _HEADER = ("texts", "mean cosine", "1st percentile", "worst")
 
 
-def to_markdown(card: FidelityCard) -> str:
-    """Return a card as Markdown: tables, and a plot of characters."""
-    parts = [f"# Fidelity of {_text(card.model)}", _introduction(card), _dimensions(card)]
+def to_markdown(card: FidelityCard | RerankerCard) -> str:
+    """Return a card as Markdown: tables, and for an embedding model a plot of characters."""
+    if isinstance(card, RerankerCard):
+        speed = f"{card.pairs_per_second:.1f} pairs/s"
+        rows = score_rows(card)
+        parts = [f"# Fidelity of {_text(card.model)}", _introduction(card, speed), table(("figure", "value"), rows)]
+        return "\n\n".join(parts) + "\n"
+    speed = f"{card.texts_per_second:.1f} texts/s"
+    parts = [f"# Fidelity of {_text(card.model)}", _introduction(card, speed), _dimensions(card)]
     lengths = [(f"{one.least}-{one.most}", one.cosine) for one in card.lengths]
     parts += ["## By number of tokens", _cosine_table("tokens", lengths)]
     languages = sorted(card.languages.items(), key=lambda item: item[1].mean)
@@ -23,7 +29,21 @@ def to_markdown(card: FidelityCard) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _introduction(card: FidelityCard) -> str:
+def score_rows(card: RerankerCard) -> list[tuple[str, str]]:
+    """Return the figures of a reranker's scores with their names."""
+    one = card.scores
+    return [
+        ("rankings", f"{one.rankings}, each of {one.documents} documents"),
+        ("order: Spearman's correlation with the original's, mean", f"{one.order:.4f}"),
+        ("best document is the original's", f"{one.same_best:.4f}"),
+        (
+            "difference of a score from the original's: mean, worst",
+            f"{one.mean_difference:.5f}, {one.worst_difference:.5f}",
+        ),
+    ]
+
+
+def _introduction(card: Card, speed: str) -> str:
     texts = card.texts
     prompt = f", with the prompt {_text(texts.input_type)}" if texts.input_type else ""
     revision = f" at {_text(card.original_revision)}" if card.original_revision else ""
@@ -33,7 +53,7 @@ def _introduction(card: FidelityCard) -> str:
         ("weights", f"{card.quantization or 'not quantised'}, {_megabytes(card.weight_bytes)}"),
         ("computed in", f"{card.precision}, {card.backend} on {card.device}, {memory}"),
         ("texts", f"{texts.count} of {_text(texts.name)} ({_text(texts.licence or 'licence not stated')}){prompt}"),
-        ("speed", f"{card.texts_per_second:.1f} texts/s on the machine that measured"),
+        ("speed", f"{speed} on the machine that measured"),
         ("measured by", _text(card.software)),
     ]
     return table(("", ""), rows)

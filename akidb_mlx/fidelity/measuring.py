@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.fidelity.card import CardTexts, Cosines, DimensionFigures, FidelityCard, LengthFigures, Spearman
 from akidb_mlx.fidelity.figures import Numbers, cosines, cut, neighbour_recall, spearman
 from akidb_mlx.fidelity.texts import TextSet
-from akidb_mlx.reports import ModelInfo
+from akidb_mlx.reports import ModelInfo, RunningModelInfo
 from akidb_mlx.texts import check_string
 from akidb_mlx.vectors import Vectors
 
@@ -150,11 +151,6 @@ def make_card(
         InvalidInputError: the original is not in float32, or the two have other dimensions.
     """
     info, other = model.info, original.info
-    if other["precision"] != "float32" or other["allow_tf32"]:
-        raise InvalidInputError(
-            f"the original {other['model_name']} was computed in {other['precision']}"
-            f"{' with TF32' if other['allow_tf32'] else ''}: compare with float32"
-        )
     if model.vectors.shape != original.vectors.shape:
         raise InvalidInputError(
             f"{info['model_name']} has vectors of {model.vectors.shape[1]} values, and {other['model_name']} of "
@@ -162,32 +158,54 @@ def make_card(
         )
     each = cosines(model.vectors, original.vectors)
     return FidelityCard(
-        model=info["model_name"],
-        original=other["model_name"],
-        revision=info["revision"],
-        original_revision=other["revision"],
-        quantization=info["quantization"],
-        precision=info["precision"],
-        backend=info["backend"],
-        device=info["device"],
-        software=f"akidb-mlx {version('akidb-mlx')}",
-        texts=CardTexts(
-            name=texts.name,
-            licence=texts.licence,
-            sha256=texts.sha256,
-            count=len(texts.texts),
-            input_type=model.input_type,
-        ),
+        **describe(info, other, texts, model.input_type),
         dimensions=tuple(_dimension_figures(model, original, pairs or {}, size) for size in _sizes(info)),
         lengths=tuple(_length_figures(each, np.array(original.token_counts))),
         languages={
             language: Cosines.of(each[[one == language for one in texts.languages]])
             for language in dict.fromkeys(filter(None, texts.languages))
         },
-        weight_bytes=stored_bytes(Path(info["path"])),
-        memory_bytes=info["weight_bytes"],
         texts_per_second=len(texts.texts) / model.seconds,
     )
+
+
+def describe(info: RunningModelInfo, other: RunningModelInfo, texts: TextSet, input_type: str | None) -> dict[str, Any]:
+    """Return the entries of a card that do not depend on what the model computes.
+
+    Args:
+        info: the model.
+        other: its original.
+        texts: the texts.
+        input_type: the prompt before each.
+
+    Raises:
+        InvalidInputError: the original is not in float32.
+    """
+    if other["precision"] != "float32" or other["allow_tf32"]:
+        raise InvalidInputError(
+            f"the original {other['model_name']} was computed in {other['precision']}"
+            f"{' with TF32' if other['allow_tf32'] else ''}: compare with float32"
+        )
+    return {
+        "model": info["model_name"],
+        "original": other["model_name"],
+        "revision": info["revision"],
+        "original_revision": other["revision"],
+        "quantization": info["quantization"],
+        "precision": info["precision"],
+        "backend": info["backend"],
+        "device": info["device"],
+        "software": f"akidb-mlx {version('akidb-mlx')}",
+        "texts": CardTexts(
+            name=texts.name,
+            licence=texts.licence,
+            sha256=texts.sha256,
+            count=len(texts.texts),
+            input_type=input_type,
+        ),
+        "weight_bytes": stored_bytes(Path(info["path"])),
+        "memory_bytes": info["weight_bytes"],
+    }
 
 
 def stored_bytes(folder: Path) -> int:

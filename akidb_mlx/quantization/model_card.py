@@ -8,8 +8,8 @@ from typing import Any
 from akidb_mlx.checkpoint.files import is_file
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.errors import InvalidInputError, ModelLoadError
-from akidb_mlx.fidelity.card import CARD, FidelityCard, read_card
-from akidb_mlx.fidelity.markdown import table
+from akidb_mlx.fidelity.card import CARD, FidelityCard, RerankerCard, read_card
+from akidb_mlx.fidelity.markdown import score_rows, table
 from akidb_mlx.fidelity.measuring import stored_bytes
 from akidb_mlx.quantization.provenance import read_provenance
 from model_cache.files import find_incomplete
@@ -17,9 +17,15 @@ from model_cache.files import find_incomplete
 # The entries of the original's metadata that hold for the quantised model too.
 _INHERITED = ("license", "license_name", "license_link", "language", "pipeline_tag")
 _TAGS = ("mlx", "akidb-mlx", "quantized")
+# The task, by the Hub's name, and a command that does it.
+_TASKS: dict[type, str] = {FidelityCard: "feature-extraction", RerankerCard: "text-ranking"}
+_COMMANDS: dict[type, str] = {
+    FidelityCard: 'akidb-mlx embed -m {} "Hello, world!"',
+    RerankerCard: 'akidb-mlx rerank -m {} "a query" "a document" "another one"',
+}
 
 
-def check_publishable(folder: Path) -> FidelityCard:
+def check_publishable(folder: Path) -> FidelityCard | RerankerCard:
     """Return the fidelity card of a model, without which it is not published.
 
     Raises:
@@ -56,7 +62,9 @@ def find_base_model(folder: Path) -> str:
     return origin.base_model
 
 
-def model_card(folder: Path, repo: str, card: FidelityCard, base_model: str, licence: str | None = None) -> str:
+def model_card(
+    folder: Path, repo: str, card: FidelityCard | RerankerCard, base_model: str, licence: str | None = None
+) -> str:
     """Return the content of a README.md with metadata for the Hub.
 
     Args:
@@ -83,7 +91,7 @@ def model_card(folder: Path, repo: str, card: FidelityCard, base_model: str, lic
             f"{folder} does not say its licence: state the original's with --licence, as in apache-2.0"
         )
     data = ModelCardData(
-        **{"pipeline_tag": "feature-extraction", **stated},
+        **{"pipeline_tag": _TASKS[type(card)], **stated},
         library_name="mlx",
         base_model=base_model,
         base_model_relation="quantized",
@@ -92,29 +100,35 @@ def model_card(folder: Path, repo: str, card: FidelityCard, base_model: str, lic
     return f"---\n{data.to_yaml()}\n---\n\n{_text(repo, base_model, card)}"
 
 
-def _text(repo: str, base_model: str, card: FidelityCard) -> str:
-    cosine, whole = card.whole.cosine, card.whole
+def _text(repo: str, base_model: str, card: FidelityCard | RerankerCard) -> str:
     rows = [
         ("packing", card.quantization or "none"),
         ("weights", f"{card.weight_bytes / 1e6:.1f} MB"),
+        ("texts", f"{card.texts.count} of {card.texts.name}"),
+        *(score_rows(card) if isinstance(card, RerankerCard) else _vector_rows(card)),
+    ]
+    return (
+        f"# {repo.partition('/')[2]}\n\n"
+        f"[{base_model}](https://huggingface.co/{base_model}), quantised for MLX with {card.software}.\n\n"
+        f"```bash\npip install akidb-mlx\n{_COMMANDS[type(card)].format(repo)}\n```\n\n"
+        f"## Fidelity\n\nCompared with the original in float32, on the {card.device.upper()} in {card.precision}; "
+        f"all figures are in `{CARD}`.\n\n{table(('quantity', 'value'), rows)}\n"
+    )
+
+
+def _vector_rows(card: FidelityCard) -> list[tuple[str, str]]:
+    cosine, whole = card.whole.cosine, card.whole
+    return [
         (
             "cosine to the original: mean, 1st percentile, worst",
             f"{cosine.mean:.4f}, {cosine.percentile_1:.4f}, {cosine.worst:.4f}",
         ),
         ("recall@10 of the original's nearest neighbours", f"{whole.recall_at_10:.3f}"),
-        ("texts", f"{card.texts.count} of {card.texts.name}"),
         *(
             (f"Spearman, {language}", f"{one.model:.4f}, original {one.original:.4f}")
             for language, one in whole.spearman.items()
         ),
     ]
-    return (
-        f"# {repo.partition('/')[2]}\n\n"
-        f"[{base_model}](https://huggingface.co/{base_model}), quantised for MLX with {card.software}.\n\n"
-        f'```bash\npip install akidb-mlx\nakidb-mlx embed -m {repo} "Hello, world!"\n```\n\n'
-        f"## Fidelity\n\nCompared with the original in float32, on the {card.device.upper()} in {card.precision}; "
-        f"all figures are in `{CARD}`.\n\n{table(('quantity', 'value'), rows)}\n"
-    )
 
 
 def _read_metadata(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from akidb_mlx.fidelity.card import FidelityCard
+from akidb_mlx.fidelity.card import FidelityCard, RerankerCard
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class QuantizationReport:
     kept: dict[str, str]
     calibration_texts: int = 0
     calibration_cosine: float | None = None
-    card: FidelityCard | None = None
+    card: FidelityCard | RerankerCard | None = None
 
     def plain(self) -> dict[str, Any]:
         """Return the report as plain types."""

@@ -23,6 +23,7 @@ from akidb_mlx.engine.backend import BatchKey
 from akidb_mlx.engine.batching import MIN_PREFIX
 from akidb_mlx.engine.life import EngineCall
 from akidb_mlx.errors import AkidbMlxError, InvalidInputError
+from akidb_mlx.fidelity.card import report_card
 from akidb_mlx.loading import RunningModel
 from akidb_mlx.options import OverflowPolicy, parse_timeout
 from akidb_mlx.reranking.options import (
@@ -89,6 +90,7 @@ class Reranker(RunningModel):
             checkpoint = read_reranker(opening.directory)
             assert checkpoint.scoring is not None
             self._scoring = checkpoint.scoring
+            self._fidelity = report_card(opening.directory)
             checkpoint = replace(checkpoint, max_tokens=parse_max_length(max_length, checkpoint.max_tokens))
             self._start(opening, checkpoint)
             self._tokenizer = pair_tokenizer(checkpoint)  # while the engine loads the weights
@@ -260,6 +262,7 @@ class Reranker(RunningModel):
             "labels": list(self._scoring.label_names),
             "activation": self._scoring.activation,
             "scoring_source": self._scoring.source,
+            "fidelity": self._fidelity,
         }
 
     def __repr__(self) -> str:
