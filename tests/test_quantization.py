@@ -425,10 +425,11 @@ def test_models_with_routes_and_prompts_have_a_card(name, tmp_path):
 
 
 @pytest.mark.usefixtures("few_texts")
-def test_a_reranker_has_a_card_of_its_scores(tmp_path):
-    directory, report = quantized("reranker-bert", tmp_path, bits=8, group_size=32, card=True)
+@pytest.mark.parametrize("name", ["reranker-bert", "reranker-qwen3"])
+def test_a_reranker_has_a_card_of_its_scores(name, tmp_path):
+    directory, report = quantized(name, tmp_path, bits=8, group_size=32, card=True)
     assert report.card == read_card(directory)
-    assert (report.card.model, report.card.original) == ("reranker-bert", "reranker-bert")
+    assert (report.card.model, report.card.original) == (name, name)
     assert report.card.scores.order > 0.95
     assert not (directory / "akidb_answers.json").exists()
     with Reranker(directory, device="cpu") as one:

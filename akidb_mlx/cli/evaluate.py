@@ -10,7 +10,7 @@ import typer
 
 from akidb_mlx.catalog import CATALOG, RERANKERS, find_record
 from akidb_mlx.cli.output import check_output, write_json, write_text
-from akidb_mlx.errors import InvalidInputError, ModelLoadError
+from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.resolve import acquire_directory, beside, check_writable
 from akidb_mlx.settings import Settings, load_settings
 
@@ -46,6 +46,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Write the card as JSON, not as Markdown.")] = False,
 ) -> None:
     """Measure how close a model's vectors, or a reranker's scores, are to its original's, and keep a card of it."""
+    from akidb_mlx.checkpoint.kinds import read_any
     from akidb_mlx.fidelity.card import write_card
     from akidb_mlx.fidelity.markdown import to_markdown
     from akidb_mlx.fidelity.texts import default_texts, read_texts
@@ -57,7 +58,9 @@ def evaluate(
         directory = acquire_directory(resources, name, CATALOG | RERANKERS, settings, download=True)
         if output is None:
             check_writable(name, directory, settings)
-        checkpoint = _read(directory)
+        checkpoint = read_any(directory)
+        if checkpoint.sparse is not None or checkpoint.multi_vector is not None:
+            raise InvalidInputError(f"{name} is a sparse or multi-vector model, of which no figures are known")
         original = against or _find_original(name, directory, checkpoint)
         card: FidelityCard | RerankerCard
         if checkpoint.scoring is None:
@@ -104,24 +107,6 @@ def _compare_scores(name: str, original: str, device: str | None, settings: Sett
         reference = measure_scores(reranker, texts)
     with Reranker(name, device=device, settings=settings) as reranker:
         return make_reranker_card(measure_scores(reranker, texts), reference, texts)
-
-
-def _read(directory: Path) -> Checkpoint:
-    """Read the description of an embedding model, or else of a reranker.
-
-    Raises:
-        ModelLoadError: it is neither; the reason is that for which it is no embedding model.
-    """
-    from akidb_mlx.checkpoint.checkpoint import read_checkpoint
-    from akidb_mlx.checkpoint.reranker import read_reranker
-
-    try:
-        return read_checkpoint(directory)
-    except ModelLoadError as error:
-        try:
-            return read_reranker(directory)
-        except ModelLoadError:
-            raise error from None
 
 
 def _find_original(name: str, directory: Path, checkpoint: Checkpoint) -> str:

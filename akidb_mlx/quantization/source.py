@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,23 +13,12 @@ from akidb_mlx.backends.mlx.layers import Linear, QuantizedMatrix
 from akidb_mlx.backends.mlx.model import build_all_heads
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.weights import WeightReader
-from akidb_mlx.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from akidb_mlx.checkpoint.files import read_optional_json
-from akidb_mlx.checkpoint.multi_vector import read_multi_vector
-from akidb_mlx.checkpoint.purpose import find_kind
-from akidb_mlx.checkpoint.reranker import read_reranker
-from akidb_mlx.checkpoint.sparse import read_sparse
+from akidb_mlx.checkpoint.checkpoint import Checkpoint
+from akidb_mlx.checkpoint.kinds import read_any
 from akidb_mlx.checkpoint.tensors import StoredTensor
 from akidb_mlx.errors import ModelLoadError
 from akidb_mlx.runtime.locks import device_lock
 
-# The readers of all kinds of models, by sentence-transformers' names of their classes.
-_READERS: Mapping[str, Callable[[Path], Checkpoint]] = {
-    "SentenceTransformer": read_checkpoint,
-    "CrossEncoder": read_reranker,
-    "SparseEncoder": read_sparse,
-    "MultiVectorEncoder": read_multi_vector,
-}
 # A matrix of fewer rows is one of a few labels or types, and takes no space.
 _FEWEST_ROWS = 16
 
@@ -84,7 +73,7 @@ def read_source(directory: Path) -> Checkpoint:
     Raises:
         ModelLoadError: it is none that is supported, has no matrices to pack, or is quantised already.
     """
-    checkpoint = _read_any(directory)
+    checkpoint = read_any(directory)
     if checkpoint.static is not None:
         raise ModelLoadError(
             f"{directory} is a static model: it is one table, which is read without any packing; there is nothing to "
@@ -135,18 +124,3 @@ class _MatrixReader(WeightReader):
     def _matrix(self, layer: str, rows: int, columns: int) -> QuantizedMatrix | mx.array:
         self.matrices.setdefault(layer, (rows, columns))
         return super()._matrix(layer, rows, columns)
-
-
-def _read_any(directory: Path) -> Checkpoint:
-    """Read a model by its stated kind first, then as each other: a reranker may have no file that states it."""
-    config = read_optional_json(directory / "config_sentence_transformers.json")
-    stated = find_kind(config)
-    kinds = sorted(_READERS, key=lambda kind: kind != stated)
-    first: ModelLoadError | None = None
-    for kind in kinds:
-        try:
-            return _READERS[kind](directory)
-        except ModelLoadError as error:
-            first = first or error
-    assert first is not None
-    raise first
