@@ -147,6 +147,15 @@ def test_a_broken_conversion_is_refused(copied, name, damage, cause):
     load(directory, known_answers=False).close()
 
 
+def test_a_limit_that_no_text_reaches_is_compared_too(copied):
+    directory = copied("tiny-bert")
+    assert max(answer.tokens for answer in read_answers(directory / ANSWERS).answers) < 200
+    edit_json(directory / "sentence_bert_config.json", max_seq_length=200)
+    with pytest.raises(ModelLoadError, match="reads at most 200 tokens of a text, and the original at most 256"):
+        load(directory)
+    load(directory, known_answers=False).close()
+
+
 @pytest.mark.parametrize("name", ["tiny-gemma3", "tiny-qwen3", "tiny-bert"])
 def test_a_sound_conversion_is_loaded(conversions, name):
     answers = read_answers(conversions(name) / ANSWERS)
@@ -389,7 +398,8 @@ def test_shipped_answers_are_those_of_the_catalogue():
         answers = read_answers(shipped_file(record.repo_id))
         assert (answers.model, answers.dimension) == (record.repo_id, record.vector_size)
         assert answers.reference.startswith("sentence-transformers")
-        assert max(answer.tokens for answer in answers.answers) >= 256
+        assert max(answer.tokens for answer in answers.answers) > 120
+        assert answers.limit == {"minilm-l6-v2": 256, "all-mpnet-base-v2": 384, "embeddinggemma-300m": 512}[name]
 
 
 def test_minilm_computes_what_the_package_ships(minilm, monkeypatch):

@@ -60,6 +60,7 @@ class KnownAnswers(_Json):
         reference: the program that computed the original's vectors, in float32.
         architecture: `model_type` of the original.
         dimension: size of its vectors.
+        limit: most tokens that it reads of a text, or `MAX_TOKENS` where it reads more; None where nobody stated it.
         answers: the texts.
         vectors: the original's vectors of them, of unit length: (answers, dimension) little-endian float32 in base64.
     """
@@ -69,6 +70,7 @@ class KnownAnswers(_Json):
     reference: _Name
     architecture: _Name
     dimension: Annotated[int, Field(ge=1, le=_MAX_DIMENSION)]
+    limit: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     answers: Annotated[tuple[Answer, ...], Field(min_length=1, max_length=_MAX_TEXTS, strict=False)]
     vectors: str
 

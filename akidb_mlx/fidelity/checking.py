@@ -9,7 +9,7 @@ import numpy as np
 
 from akidb_mlx.embedder import Embedder
 from akidb_mlx.errors import InferenceError, InvalidInputError, ModelLoadError
-from akidb_mlx.fidelity.answers import KnownAnswers
+from akidb_mlx.fidelity.answers import MAX_TOKENS, KnownAnswers
 from akidb_mlx.fidelity.figures import Numbers, cosines
 from akidb_mlx.reports import ModelInfo
 from akidb_mlx.vectors import Vectors
@@ -109,19 +109,29 @@ def check_answers(embedder: Embedder, answers: KnownAnswers) -> Numbers:
             f"answers were made, and {angle:g} radians for {info['precision']}); {int((outside > 0).sum())} of "
             f"{len(found)} texts differ. {likely_causes(answers, counts, list(outside > 0))} {_SWITCH}"
         )
-    check_tokens(info["model_name"], answers, counts)
+    check_tokens(info, answers, counts)
     return found
 
 
-def check_tokens(model_name: str, answers: KnownAnswers, counts: Sequence[int]) -> None:
+def check_tokens(info: ModelInfo, answers: KnownAnswers, counts: Sequence[int]) -> None:
     """Refuse a model that reads another number of tokens of a text than its original, however near its vector is.
 
     Raises:
-        ModelLoadError: it does.
+        ModelLoadError: it does, or would of a longer text.
     """
+    model_name, limit = info["model_name"], min(info["max_tokens"], MAX_TOKENS)
+    if answers.limit is not None and limit != answers.limit:
+        raise ModelLoadError(
+            f"{model_name} reads {_at_most(limit)} of a text, and the original {_at_most(answers.limit)}: look for the "
+            f"length that texts are cut to. {_SWITCH}"
+        )
     if any(count != answer.tokens for count, answer in zip(counts, answers.answers, strict=True)):
         causes = likely_causes(answers, counts, ())
         raise ModelLoadError(f"{model_name} reads its known answers otherwise. {causes} {_SWITCH}")
+
+
+def _at_most(limit: int) -> str:
+    return f"at most {limit} tokens" if limit < MAX_TOKENS else f"{MAX_TOKENS} tokens or more"
 
 
 def likely_causes(answers: KnownAnswers, counts: Sequence[int], wrong: Sequence[bool]) -> str:

@@ -33,6 +33,9 @@ _NEAR = 8
 _LONG = ("en", "de", "fr", "es", "ru")
 # Most tokens of the texts with a prompt, so that something is left for the long text, which shows a window.
 _MAX_PROMPTED = 208
+# Most tokens of the long text of a model that takes fewer than all texts together may have: no window of it needs more,
+# and one text is computed by one core of a CPU.
+_LONG_ENOUGH = 128
 # The mean cosine below which a model is no conversion of the original but a mistake.
 LEAST_COSINE = 0.9
 
@@ -55,7 +58,10 @@ def make_answers(original: Embedder, reference: str | None = None) -> KnownAnswe
     inputs = _choose_inputs(original, [*dict.fromkeys(("query", "document", *info["prompts"]))])
     vectors, counts = _embed(original, inputs)
     first = inputs[0][1]
-    long, vector, count = _long_text(original, first, MAX_TOKENS - sum(counts))
+    most = MAX_TOKENS - sum(counts)
+    if info["max_tokens"] < MAX_TOKENS:
+        most = min(most, _LONG_ENOUGH)
+    long, vector, count = _long_text(original, first, most)
     answers = [
         Answer(text=text, input_type=input_type, tokens=tokens)
         for (text, input_type), tokens in zip([*inputs, (long, first)], [*counts, count], strict=True)
@@ -65,6 +71,7 @@ def make_answers(original: Embedder, reference: str | None = None) -> KnownAnswe
         reference=reference or f"akidb-mlx {version('akidb-mlx')}, {info['backend']} in float32",
         architecture=info["architecture"],
         dimension=info["native_dimension"],
+        limit=min(info["max_tokens"], MAX_TOKENS),
         answers=tuple(answers),
         vectors=encode_vectors(np.concatenate([vectors, vector])),
     )
@@ -93,7 +100,7 @@ def with_reached(answers: KnownAnswers, embedder: Embedder, least_cosine: float 
             f"{answers.model}, at least {least_cosine:g} is needed to take it for a conversion of it. "
             f"{likely_causes(answers, counts, list(wrong))}"
         )
-    check_tokens(embedder.get_model_info()["model_name"], answers, counts)
+    check_tokens(embedder.get_model_info(), answers, counts)
     # Rounded down, so that what was reached is reached again.
     reached = [
         answer.model_copy(update={"cosine": float(np.floor(cosine * 1e8) / 1e8)})

@@ -43,6 +43,7 @@ class Reference(Embedder):
             "model_name": self.repository,
             "dimension": dimension,
             "native_dimension": dimension,
+            "max_tokens": self.model.max_seq_length,
             "prompts": sorted(self.model.prompts or {}),
             "architecture": self.model[0].auto_model.config.model_type,
             "backend": "torch",
