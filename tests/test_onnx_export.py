@@ -210,6 +210,16 @@ def test_the_command_writes_beside_a_model_of_the_user(tmp_path):
         assert service.get_model_info()["backend"] == "onnx"
 
 
+def test_a_causal_model_that_nothing_shows_to_be_an_embedder_is_refused(tmp_path, monkeypatch):
+    arguments = ["export", str(GOLDENS / "reranker-qwen3"), "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 1
+    assert "does not say that it is an embedding model" in str(done.exception)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setenv("AKIDB_ALLOW_UNSTATED_POOLING", "1")
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+
+
 def test_wrong_usage_is_told(tmp_path):
     directory = copy_model("tiny-bert", tmp_path)
     with pytest.raises(InvalidInputError, match="name a folder for it with -o"):

@@ -44,6 +44,7 @@ def export(
     from akidb_mlx.checkpoint.checkpoint import read_checkpoint
     from akidb_mlx.checkpoint.onnx_files import EXPORTED, FOLDER, USUAL
     from akidb_mlx.checkpoint.prompts import choose_prompts
+    from akidb_mlx.checkpoint.purpose import check_is_embedder
     from akidb_mlx.resolve import acquire_directory, beside
 
     check_exportable()
@@ -55,6 +56,8 @@ def export(
         checkpoint = read_checkpoint(directory)
         record = CATALOG.get(model)
         card = record or find_record(model)
+        if card is None and not settings.allow_unstated_pooling:
+            check_is_embedder(checkpoint)
         prompts = choose_prompts(checkpoint.prompts, card.prompts if card else {})
         write = partial(
             export_model,
