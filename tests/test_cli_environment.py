@@ -1,6 +1,7 @@
 """The command line in odd environments: locales, no home folder, settings files and tokens that are none."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -208,10 +209,17 @@ def _fifo(path):
     os.mkfifo(path)
 
 
+# What is wrong in the first three depends on the release of the reader of TOML, which may bound the depth itself.
 FILES = {
-    "deep": (lambda path: path.write_text("device = " + "[" * 100_000), "cannot be read: maximum recursion"),
-    "deep and valid": (lambda path: path.write_text("x" + ".x" * 3_000 + " = 1"), "'x' is not a setting"),
-    "deep value": (lambda path: path.write_text("precision" + ".x" * 3_000 + " = 1"), "precision: "),
+    "deep": (
+        lambda path: path.write_text("device = " + "[" * 100_000),
+        "cannot be read: (maximum recursion|TOML inline)",
+    ),
+    "deep and valid": (
+        lambda path: path.write_text("x" + ".x" * 3_000 + " = 1"),
+        "'x' is not a setting|TOML key has more",
+    ),
+    "deep value": (lambda path: path.write_text("precision" + ".x" * 3_000 + " = 1"), "precision: |TOML key has more"),
     "not UTF-8": (lambda path: path.write_bytes(b"device = '\xff'"), "cannot be read: 'utf-8' codec"),
     "folder": (lambda path: path.mkdir(), "cannot be read: it is not a file"),
     "pipe": (_fifo, "cannot be read: it is not a file"),
@@ -233,7 +241,7 @@ def test_a_settings_file_that_is_none(tmp_path, monkeypatch, make, message):
     done = run("list", AKIDB_CONFIG=str(file))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("akidb-mlx: settings")
-    assert message in done.stderr
+    assert re.search(message, done.stderr)
     assert done.stderr.count("\n") == 1
     assert len(done.stderr) < 1500
     monkeypatch.setenv("AKIDB_CONFIG", str(file))

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -280,7 +281,7 @@ def test_it_does_not_wait_for_models_on_mlx(bert):
 def test_steps_that_do_wait_are_those_of_mlx(bert):
     with load(bert, backend="mlx") as service, device_lock:
         call = service.submit(["a"])
-        with pytest.raises(TimeoutError):
+        with pytest.raises(FutureTimeoutError):
             call.result(0.2)
 
 

@@ -51,6 +51,13 @@ _NO_VERB = re.compile(
 )
 
 
+def test_class_variables_state_their_type():
+    """On Python 3.10, pydantic refuses a class whose ClassVar has none."""
+    for package in ("akidb_mlx", "embedded_db", "model_cache"):
+        for path in (ROOT / package).rglob("*.py"):
+            assert not re.search(r": ClassVar\s*(=|$)", path.read_text(encoding="utf-8"), re.MULTILINE), path
+
+
 def test_docstrings_of_functions_begin_with_a_verb():
     found = []
     for package in ("akidb_mlx", "embedded_db", "model_cache", "benchmarks"):

@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from akidb_mlx.checkpoint import architectures
+from akidb_mlx.checkpoint.architectures import ARCHITECTURES
 from akidb_mlx.engine.metrics import Histogram, Metrics
 from akidb_mlx.errors import ReentrantCallError, ServiceOverloadedError
 from akidb_mlx.runtime.finalizers import clean_up_after
@@ -193,6 +195,13 @@ print("alive", answers[0], refusals[0])
     done = run_python(SERVICE + code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("alive")
+
+
+def test_a_call_imports_nothing(monkeypatch):
+    """On Python 3.10, a signal handler may interrupt an import where it holds a lock, and would wait for that lock."""
+    assert ARCHITECTURES["bert"].for_config
+    monkeypatch.setattr(architectures, "import_module", None)
+    assert ARCHITECTURES["bert"].for_config
 
 
 def test_a_future_whose_lock_is_held_does_not_stop_other_calls():

@@ -13,11 +13,13 @@ class _Architectures(Mapping[str, Architecture]):
 
     def __init__(self, places: Mapping[str, str]) -> None:
         self._places = places
+        self._records: dict[str, Architecture] = {}
 
     def __getitem__(self, model_type: str) -> Architecture:
-        module, _, name = self._places[model_type].partition(":")
-        record: Architecture = getattr(import_module(f"{__name__}.{module}"), name)
-        return record
+        if model_type not in self._records:  # else nothing is imported: a signal handler may hold the lock of imports
+            module, _, name = self._places[model_type].partition(":")
+            self._records[model_type] = getattr(import_module(f"{__name__}.{module}"), name)
+        return self._records[model_type]
 
     def __contains__(self, model_type: object) -> bool:
         return model_type in self._places

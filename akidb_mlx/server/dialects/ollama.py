@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from math import inf, isinf
 from typing import Annotated, Any, ClassVar
@@ -99,7 +100,7 @@ class EmbeddingsBody(Body):
 class ShowBody(Body):
     """The body of POST /api/show."""
 
-    harmless: ClassVar = {"verbose": "it adds tables of the tokenizer, which have no place here"}
+    harmless: ClassVar[Mapping[str, str]] = {"verbose": "it adds tables of the tokenizer, which have no place here"}
 
     model: str | None = None
     name: str | None = None

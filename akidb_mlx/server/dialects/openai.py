@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, cast
 
 from starlette.responses import Response
@@ -18,7 +19,7 @@ from akidb_mlx.server.problems import openai_error
 class EmbeddingsBody(Body):
     """The body of POST /v1/embeddings."""
 
-    harmless: ClassVar = {"user": "an identifier of the caller's user, for OpenAI's own supervision"}
+    harmless: ClassVar[Mapping[str, str]] = {"user": "an identifier of the caller's user, for OpenAI's own supervision"}
 
     model: str
     input: Input

@@ -56,7 +56,7 @@ Texts = Annotated[
 class DocumentsBody(Body):
     """A body as Cohere and Jina define it."""
 
-    harmless: ClassVar = {
+    harmless: ClassVar[Mapping[str, str]] = {
         "priority": "a place in Cohere's own queue",
         "client_name": "a name for Cohere's own statistics",
     }
