@@ -156,3 +156,16 @@ def test_unknown_paths_and_methods(client):
     answer = client.get(PATH)
     assert refusal(answer, 405)["code"] == "method_not_allowed"
     assert answer.headers["allow"] == "POST"
+    assert refusal(client.put(PATH), 405)["message"] == "this path takes POST, found PUT"
+    assert client.put("/").headers["allow"] == "GET, POST"
+
+
+def test_a_slash_at_the_end_of_a_path_changes_nothing(client):
+    assert client.get("/v1/models/").json() == client.get("/v1/models").json()
+    assert client.post(f"{PATH}/", json={"model": MODEL, "input": "a"}).status_code == 200
+
+
+def test_head_is_answered_as_get_without_a_body(client):
+    answer = client.head("/v1/models")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert int(answer.headers["content-length"]) == len(client.get("/v1/models").content)

@@ -1,4 +1,4 @@
-"""The ASGI application: routes, and what every request passes through."""
+"""The ASGI application: what every request passes through, and its life."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from akidb_mlx.errors import ServiceClosedError
 from akidb_mlx.server import page
@@ -29,7 +26,7 @@ from akidb_mlx.server.facades import Facades
 from akidb_mlx.server.metrics import ServerMetrics
 from akidb_mlx.server.models import Kind, Models, load_model
 from akidb_mlx.server.openapi import openapi_document
-from akidb_mlx.server.problems import ErrorShape, Problem, RequestError, describe, ollama_error, openai_error
+from akidb_mlx.server.problems import ErrorShape, RequestError, describe, ollama_error, openai_error
 from akidb_mlx.server.security import ApiKeys, HostCheck
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -44,12 +41,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 
 # What is logged and counted where the client left before its answer.
 _CLIENT_LEFT = 499
-_SHAPES: dict[tuple[str, str], ErrorShape] = {
-    (endpoint.method, endpoint.path): endpoint.error for endpoint in ENDPOINTS
-}
-_OPEN = frozenset((endpoint.method, endpoint.path) for endpoint in ENDPOINTS if endpoint.is_open)
-# Where the gate finds which route a request took.
-_ROUTE = "akidb.route"
+# Seconds after which a request is watched for its client's leaving, which takes longer than a short answer is worth.
+_WATCHED_AFTER_S = 0.1
 
 
 def create_app(config: ServerConfig, load: Callable[[Kind, str], Any] = load_model) -> ASGIApp:
@@ -64,10 +57,10 @@ def create_app(config: ServerConfig, load: Callable[[Kind, str], Any] = load_mod
     """
     keys = None if config.api_key_file is None else ApiKeys(config.api_key_file)
     models = Models(config, load)
-    state = ServerState(config, models, ServerMetrics(models.latest), Facades(config))
+    state = ServerState(config, models, ServerMetrics(), Facades(config))
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_: Any) -> AsyncIterator[None]:
         tokenizers = ThreadPoolExecutor(config.tokenizer_threads, "akidb-mlx-tokenizer")
         asyncio.get_running_loop().set_default_executor(tokenizers)
         models.start()
@@ -77,97 +70,110 @@ def create_app(config: ServerConfig, load: Callable[[Kind, str], Any] = load_mod
             state.facades.close()
             await models.close()
 
-    app = Starlette(
-        routes=[
-            *(Route(entry.path, _handler(entry, state), methods=[entry.method]) for entry in ENDPOINTS),
-            Route("/openapi.json", _describe_api, methods=["GET"]),
-        ],
-        exception_handlers={HTTPException: _answer_http_error},
-        lifespan=lifespan,
-    )
-    gated: ASGIApp = Gate(app, state, keys, HostCheck(config))
+    app: ASGIApp = Application(state, keys, HostCheck(config), Router(lifespan=lifespan).lifespan)
     if config.cors_origins:
-        gated = CORSMiddleware(gated, config.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"])
-    return gated
+        from starlette.middleware.cors import CORSMiddleware
+
+        app = CORSMiddleware(app, config.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"])
+    return app
 
 
-class Gate:
-    """Lets a request in by its host, its key and the number of those that run, and counts it."""
+class Application:
+    """Answers requests, and counts them; one is let in by its host, its key and the number of those that run."""
 
-    def __init__(self, app: ASGIApp, state: ServerState, keys: ApiKeys | None, hosts: HostCheck) -> None:
-        self._app = app
+    def __init__(self, state: ServerState, keys: ApiKeys | None, hosts: HostCheck, live: ASGIApp) -> None:
         self._state = state
         self._keys = keys
         self._hosts = hosts
+        self._live = live
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or pass a message of the server's life on."""
+        """Answer a request, or pass the messages of the server's life on."""
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+            return
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
             return
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         began = time.monotonic()
+        endpoint = _find_endpoint(scope["method"], scope["path"])
         status = 500
-
-        async def observed_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
         self._state.metrics.begin()
         try:
-            try:
-                self._admit(scope)
-            except RequestError as error:
-                await _answer_problem(error.problem, _shape(scope["method"], scope["path"]))(
-                    scope, receive, observed_send
-                )
-            else:
-                await self._app(scope, receive, observed_send)
+            response = await self._answer(endpoint, scope, receive)
+            status = response.status_code
+            await response(scope, receive, send)
         finally:
-            self._state.metrics.end(scope.get(_ROUTE, "other"), status, time.monotonic() - began)
+            route = endpoint.path if endpoint else "other"
+            self._state.metrics.end(route, status, time.monotonic() - began)
 
-    def _admit(self, scope: Scope) -> None:
-        most = self._state.config.max_requests
-        if scope["method"] == "POST" and self._state.metrics.running > most:  # first, since it costs least
-            raise RequestError(429, "overloaded", f"{most} requests are being answered: retry later")
-        headers = Headers(scope=scope)
-        self._hosts.check(headers)
-        if self._keys is not None and (scope["method"], scope["path"]) not in _OPEN:
-            self._keys.check(headers)
-
-
-def _handler(endpoint: Endpoint, state: ServerState) -> Callable[[Request], Awaitable[Response]]:
-    """Return the function that answers requests of a route."""
-    config = state.config
-
-    async def handle(request: Request) -> Response:
-        request.scope[_ROUTE] = endpoint.path
+    async def _answer(self, endpoint: Endpoint | None, scope: Scope, receive: Receive) -> Response:
+        """Return the answer to a request, which is an error's where it has one."""
+        state, config = self._state, self._state.config
         try:
+            headers = Headers(scope=scope)
+            self._admit(endpoint, scope["method"], headers)
+            if endpoint is None:
+                return _refuse_path(scope["method"], scope["path"])
             if not endpoint.bodies:
                 return await endpoint.answer(state)
-            content = await read_body(request, config.max_body_bytes, config.body_timeout_s)
+            content = await read_body(headers, receive, config.max_body_bytes, config.body_timeout_s)
             body = endpoint.parse(parse_json(content))
-            return await _unless_disconnected(request, endpoint.answer(state, body))
+            return await _unless_disconnected(receive, endpoint.answer(state, body))
         except ClientDisconnect:
             return Response(status_code=_CLIENT_LEFT)
         except asyncio.CancelledError:  # by the server, when the time of the requests that run is over
-            return _answer_problem(describe(ServiceClosedError("the server is ending")), endpoint.error)
+            return _answer_error(ServiceClosedError("the server is ending"), endpoint, scope["path"])
         except Exception as error:  # noqa: BLE001 - every error is described to the client
-            return _answer_problem(describe(error), endpoint.error)
+            return _answer_error(error, endpoint, scope["path"])
 
-    return handle
+    def _admit(self, endpoint: Endpoint | None, method: str, headers: Headers) -> None:
+        most = self._state.config.max_requests
+        if method == "POST" and self._state.metrics.running > most:  # first, since it costs least
+            raise RequestError(429, "overloaded", f"{most} requests are being answered: retry later")
+        self._hosts.check(headers)
+        if self._keys is not None and not (endpoint and endpoint.is_open):
+            self._keys.check(headers)
 
 
-async def _describe_api(_: Request) -> Response:
+async def _describe_api(_: ServerState) -> Response:
     """Return the description of all routes."""
     return json_response(openapi_document(ENDPOINTS))
 
 
-async def _unless_disconnected(request: Request, answer: Awaitable[Response]) -> Response:
+_DESCRIPTION = Endpoint("GET", "/openapi.json", "Describe all routes.", openai_error, _describe_api)
+# All paths are fixed.
+_TABLE: dict[tuple[str, str], Endpoint] = {
+    (endpoint.method, endpoint.path): endpoint for endpoint in (*ENDPOINTS, _DESCRIPTION)
+}
+
+
+def _find_endpoint(method: str, path: str) -> Endpoint | None:
+    """Return the endpoint of a request; HEAD is answered as GET is, and the server drops its body."""
+    return _TABLE.get(("GET" if method == "HEAD" else method, path.rstrip("/") or "/"))
+
+
+def _refuse_path(method: str, path: str) -> Response:
+    """Refuse a path that is unknown, or that takes another method."""
+    others = [other for other in ("GET", "POST") if _find_endpoint(other, path)]
+    if not others:
+        error = RequestError(404, "unknown_path", "there is no such path; /openapi.json describes those that there are")
+        return _answer_error(error, None, path)
+    taken = ", ".join(others)
+    error = RequestError(405, "method_not_allowed", f"this path takes {taken}, found {method[:16]}")
+    response = _answer_error(error, _find_endpoint(others[-1], path), path)
+    response.headers["allow"] = taken
+    return response
+
+
+def _answer_error(error: Exception, endpoint: Endpoint | None, path: str) -> Response:
+    """Return an error as the clients of an endpoint, or of an unknown path, read it."""
+    shape: ErrorShape = ollama_error if path.startswith("/api/") else openai_error
+    problem = describe(error)
+    return json_response((endpoint.error if endpoint else shape)(problem), problem.status, problem.headers)
+
+
+async def _unless_disconnected(receive: Receive, answer: Awaitable[Response]) -> Response:
     """Wait for an answer, and cancel its work if the client leaves before.
 
     Raises:
@@ -175,8 +181,14 @@ async def _unless_disconnected(request: Request, answer: Awaitable[Response]) ->
     """
     work = asyncio.current_task()
     assert work is not None
-    watch = asyncio.ensure_future(_disconnected(request.receive))
+    loop = asyncio.get_running_loop()
+    watch: asyncio.Task[None] | None = None
     is_answering, has_left = True, False
+
+    def begin_watching() -> None:
+        nonlocal watch
+        watch = loop.create_task(_disconnected(receive))
+        watch.add_done_callback(note_leaving)
 
     def note_leaving(watch: asyncio.Future[None]) -> None:
         nonlocal has_left
@@ -184,7 +196,7 @@ async def _unless_disconnected(request: Request, answer: Awaitable[Response]) ->
             has_left = True
             work.cancel()
 
-    watch.add_done_callback(note_leaving)
+    timer = loop.call_later(_WATCHED_AFTER_S, begin_watching)
     try:
         return await answer
     except asyncio.CancelledError:
@@ -193,28 +205,11 @@ async def _unless_disconnected(request: Request, answer: Awaitable[Response]) ->
         raise
     finally:
         is_answering = False
-        watch.cancel()
+        timer.cancel()
+        if watch is not None:
+            watch.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _answer_http_error(request: Request, error: Exception) -> Response:
-    """Answer what the router refuses: an unknown path, or a method that a path does not have."""
-    assert isinstance(error, HTTPException)
-    code = {404: "unknown_path", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    problem = Problem(error.status_code, code, f"{request.method[:16]} here: {error.detail}")
-    response = _answer_problem(problem, _shape(request.method, request.url.path))
-    response.headers.update(error.headers or {})
-    return response
-
-
-def _answer_problem(problem: Problem, shape: ErrorShape) -> Response:
-    return json_response(shape(problem), problem.status, problem.headers)
-
-
-def _shape(method: str, path: str) -> ErrorShape:
-    shapes = (_SHAPES.get((one, path)) for one in (method, "POST", "GET"))  # a path with another method keeps its shape
-    return next(filter(None, shapes), None) or (ollama_error if path.startswith("/api/") else openai_error)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import reprlib
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import orjson
-from anyio import fail_after
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
-from starlette.requests import Request
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.server.problems import RequestError
+
+if sys.version_info >= (3, 11):
+    from asyncio import timeout
+else:
+    from async_timeout import timeout
 
 _TOKEN_IDS = (
     "{field} holds token ids, and this server reads texts only: set check_embedding_ctx_length=False in LangChain's "
@@ -27,36 +35,41 @@ class Body(BaseModel):
         harmless: the fields that are accepted and ignored, each with the reason.
     """
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    # The schema is built at the first request of a kind, since building all of them delays the start.
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
     harmless: ClassVar[Mapping[str, str]] = {}
 
 
 AnyBody = TypeVar("AnyBody", bound=Body)
 
 
-async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
+async def read_body(headers: Headers, receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
     """Return the bytes of a request's body.
 
     Raises:
         RequestError: there are too many, they come too slowly, or they are compressed.
         ClientDisconnect: the client left.
     """
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if headers.get("content-encoding", "identity") != "identity":
         raise RequestError(400, "unsupported_encoding", "the body is compressed: send it as it is")
     too_large = RequestError(413, "body_too_large", f"the body has more than the {max_bytes} bytes that are accepted")
-    declared = request.headers.get("content-length", "0")
+    declared = headers.get("content-length", "0")
     if declared.isdecimal() and int(declared[:20]) > max_bytes:
         raise too_large
     content = bytearray()
     try:
-        with fail_after(timeout_s):  # unlike asyncio.wait_for, it needs no task
-            async for block in request.stream():
-                content += block
+        async with timeout(timeout_s):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                content += message.get("body", b"")
                 if len(content) > max_bytes:
                     raise too_large
-    except TimeoutError:
+                if not message.get("more_body", False):
+                    return bytes(content)
+    except asyncio.TimeoutError:  # which is TimeoutError from Python 3.11 on
         raise RequestError(408, "body_timeout", f"the body did not come within {timeout_s:g} s") from None
-    return bytes(content)
 
 
 def parse_json(content: bytes) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -109,6 +110,7 @@ def _without_port(host: str) -> str:
     return (name if separator and port.isdecimal() else host).strip("[]").lower()
 
 
+@lru_cache(maxsize=64)
 def _is_loopback(name: str) -> bool:
     if name == "localhost":
         return True

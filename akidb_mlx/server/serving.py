@@ -102,6 +102,7 @@ def bounded_protocol(timeout_s: float) -> type[HttpToolsProtocol]:
         """Closes a connection whose next head comes too slowly or is too long."""
 
         _timer: asyncio.TimerHandle | None = None
+        _is_in_head = True
         _head_bytes = 0
 
         def connection_made(self, transport: Any) -> None:
@@ -113,16 +114,18 @@ def bounded_protocol(timeout_s: float) -> type[HttpToolsProtocol]:
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            if self._timer is not None:
+            if self._is_in_head:
                 self._head_bytes += len(data)
             super().data_received(data)
-            # Still waiting for the end of a head: a whole one that is longer was small enough to be parsed at once.
-            if self._timer is not None and self._head_bytes > _MAX_HEAD_BYTES:
-                self.transport.close()
+            # A head that came whole needs no bound: it was small enough to be parsed at once.
+            if self._is_in_head:
+                self._await_head()
+                if self._head_bytes > _MAX_HEAD_BYTES:
+                    self.transport.close()
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
-            self._await_head()
+            self._is_in_head = True
 
         def on_headers_complete(self) -> None:
             self._end_head()
@@ -130,10 +133,11 @@ def bounded_protocol(timeout_s: float) -> type[HttpToolsProtocol]:
 
         def _await_head(self) -> None:
             if self._timer is None:
-                self._head_bytes = 0
                 self._timer = self.loop.call_later(timeout_s, self.transport.close)
 
         def _end_head(self) -> None:
+            self._is_in_head = False
+            self._head_bytes = 0
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None

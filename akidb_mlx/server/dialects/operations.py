@@ -25,7 +25,9 @@ async def ready(state: ServerState) -> Response:
 
 async def metrics(state: ServerState) -> Response:
     """Write the metrics in Prometheus' format."""
-    return Response(state.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    from akidb_mlx.server.exposition import render
+
+    return Response(render(state.metrics, state.models.latest()), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 ENDPOINTS = (
