@@ -16,7 +16,6 @@ from typing_extensions import Never, Unpack
 
 from akidb_mlx.catalog import CATALOG, find_record
 from akidb_mlx.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from akidb_mlx.checkpoint.gguf_model import read_gguf
 from akidb_mlx.checkpoint.prompts import choose_prompt, choose_prompts, choose_route, read_default_prompt_name
 from akidb_mlx.checkpoint.purpose import check_is_embedder
 from akidb_mlx.checkpoint.static_tokenizer import PackedTexts, StaticTokenizer
@@ -27,8 +26,8 @@ from akidb_mlx.engine.backend import BatchKey
 from akidb_mlx.engine.batching import MIN_PREFIX
 from akidb_mlx.engine.life import EngineCall
 from akidb_mlx.errors import AkidbMlxError, ConfigurationError, InvalidInputError
-from akidb_mlx.fidelity.card import report_card
 from akidb_mlx.fidelity.checking import check_answers
+from akidb_mlx.fidelity.report import report_card
 from akidb_mlx.fidelity.shipped import find_answers
 from akidb_mlx.loading import RunningModel, parse_name
 from akidb_mlx.options import (
@@ -124,6 +123,8 @@ class EmbeddingService(RunningModel, Embedder):
             directory, settings = opening.directory, opening.settings
             self.allow_untrained_dimensions = settings.allow_untrained_dimensions
             if opening.gguf_file is not None:
+                from akidb_mlx.checkpoint.gguf_model import read_gguf
+
                 checkpoint = read_gguf(opening.gguf_file)
             else:
                 checkpoint = read_checkpoint(directory, weights=opening.onnx_file is None)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from akidb_mlx.cli import app
+from akidb_mlx.cli.commands import create_app
 from benchmarks import environments
 from benchmarks.contestants import ONNX_RUNTIME, OPENVINO, OURS, ModelFiles
 
@@ -24,7 +24,7 @@ def with_graphs(model: str, files: ModelFiles, contestants: Collection[str]) -> 
     if files.device == "cpu" and OURS in contestants:
         ours = folder / "akidb-mlx"
         shutil.rmtree(ours, ignore_errors=True)  # the export may have changed
-        done = CliRunner().invoke(app, ["export", files.name, "-o", str(ours)])
+        done = CliRunner().invoke(create_app(), ["export", files.name, "-o", str(ours)])
         if done.exit_code:
             lacking[OURS] = done.output.strip()
         files = replace(files, exported=str(ours))

@@ -24,7 +24,7 @@ from rich.table import Table
 from typer.testing import CliRunner
 
 from akidb_mlx import EmbeddingService
-from akidb_mlx.cli import app
+from akidb_mlx.cli.commands import create_app
 from benchmarks import environments
 from benchmarks.gguf_vectors import TYPES, embed
 from benchmarks.quantization import cosines
@@ -44,7 +44,7 @@ def onnx_rows(directory: Path, folder: Path, prompt: str) -> Iterator[Row]:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = folder / "onnx-model"
-    done = CliRunner().invoke(app, ["export", str(directory), "-o", str(model)])
+    done = CliRunner().invoke(create_app(), ["export", str(directory), "-o", str(model)])
     if done.exit_code:
         raise SystemExit(done.output)
     plain = model / "onnx" / "model.onnx"

@@ -12,7 +12,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from typer.cli import get_docs_for_click
 
-from akidb_mlx.cli import app
+from akidb_mlx.cli.commands import create_app
 
 ROOT = Path(__file__).parent.parent
 # Files outside this folder that are also pages.
@@ -59,6 +59,6 @@ def on_post_page(output: str, page: Page, **_: object) -> str:
 
 def describe_commands() -> str:
     """Return the reference of the command line, as Typer describes the commands themselves."""
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(create_app())
     context = command.make_context("akidb-mlx", [], resilient_parsing=True)
     return get_docs_for_click(obj=command, ctx=context, name="akidb-mlx", title="The command line, option by option")

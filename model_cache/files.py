@@ -37,7 +37,7 @@ def select_needed(names: Iterable[str]) -> list[str]:
     names = list(names)
     for name in names:
         check_file_name(name)
-    needed = sorted(filter(kind_of(names).needed.fullmatch, names))
+    needed = sorted(filter(kind_of(names).needs, names))
     # A repository may hold the same weights whole and in parts.
     if _WEIGHTS in needed:
         needed = [name for name in needed if not re.fullmatch(r"model-.*\.safetensors", name) and name != INDEX]

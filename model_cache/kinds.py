@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ModelKind:
-    """One kind of model.
+    """One kind of model. Its patterns are compiled when they are first used.
 
     Attributes:
         marker: the file at the top of a repository or folder that identifies the kind; "" where its weights do.
@@ -22,13 +22,21 @@ class ModelKind:
     """
 
     marker: str
-    needed: re.Pattern[str]
-    weights: re.Pattern[str]
+    needed: str
+    weights: str
     requirement: str
+
+    def needs(self, name: str) -> bool:
+        """Return whether a file with this name is one of the model's."""
+        return re.fullmatch(self.needed, name) is not None
+
+    def has_weights(self, names: Collection[str]) -> bool:
+        """Return whether one of files with these names holds weights of the model."""
+        return any(re.fullmatch(self.weights, name) for name in names)
 
     def matches(self, names: Collection[str]) -> bool:
         """Return whether files with these names can be such a model, judged without their content."""
-        return (not self.marker or self.marker in names) and any(map(self.weights.fullmatch, names))
+        return (not self.marker or self.marker in names) and self.has_weights(names)
 
 
 # The folder of a module as sentence-transformers names it, below a model or below its Router.
@@ -45,62 +53,62 @@ _ENCODER_FILES = (
 
 EMBEDDING = ModelKind(
     marker="config.json",
-    needed=re.compile(
+    needed=(
         rf"{_ENCODER_FILES}|{_FIDELITY_FILES}|(config_sentence_transformers|modules)\.json"
         rf"|[A-Za-z0-9_-]{{1,40}}/config\.json|{_MODULE}/model\.safetensors"
         rf"|{_MODULE}/router_config\.json|{_MODULE}/{_ROUTED_MODULE}/(config\.json|model\.safetensors)"
         rf"|router_config\.json|{_ROUTED_MODULE}/({_ENCODER_FILES})|artifact\.metadata"
     ),
-    weights=re.compile(r"[^/]+\.safetensors"),
+    weights=r"[^/]+\.safetensors",
     requirement="config.json, tokenizer.json and model.safetensors",
 )
 # Models whose first module is a Router: each encoder lies in a folder of its own, and none at the top.
 ROUTED = ModelKind(
     marker="router_config.json",
-    needed=re.compile(
+    needed=(
         rf"{_FIDELITY_FILES}|(config_sentence_transformers|modules|router_config)\.json"
         rf"|{_MODULE}/(config\.json|model\.safetensors)|{_ROUTED_MODULE}/({_ENCODER_FILES})"
     ),
-    weights=re.compile(rf"{_ROUTED_MODULE}/[^/]+\.safetensors"),
+    weights=rf"{_ROUTED_MODULE}/[^/]+\.safetensors",
     requirement="modules.json, and config.json, tokenizer.json and model.safetensors of each encoder",
 )
 # sentence-transformers' static models have no config.json: their table lies beside modules.json or in a folder.
 STATIC = ModelKind(
     marker="modules.json",
-    needed=re.compile(
+    needed=(
         rf"{_FIDELITY_FILES}|(config_sentence_transformers|modules|tokenizer)\.json|model\.safetensors"
         r"|[A-Za-z0-9_-]{1,40}/config\.json"
         r"|0_StaticEmbedding/(tokenizer\.json|model\.safetensors)"
     ),
-    weights=re.compile(r"(0_StaticEmbedding/)?model\.safetensors"),
+    weights=r"(0_StaticEmbedding/)?model\.safetensors",
     requirement="modules.json, tokenizer.json and model.safetensors",
 )
 # msgpack, JSON and NumPy arrays; config.cfg may name functions, but only those of installed packages are found.
 SPACY = ModelKind(
     marker="config.cfg",
-    needed=re.compile(
+    needed=(
         r"config\.cfg|meta\.json|tokenizer|sentencizer\.json"
         r"|vocab/(strings\.json|vectors|vectors\.cfg|key2row|lookups\.bin)"
         r"|tokenizer/(cfg|pkuseg_proc|pkuseg_model/(features\.msgpack|weights\.npz))"
         r"|[A-Za-z0-9_-]{1,40}/(cfg|model|moves|trees|patterns|patterns\.jsonl|lookups/lookups\.bin)"
     ),
-    weights=re.compile(r"[A-Za-z0-9_-]+/(model|patterns|patterns\.jsonl)"),
+    weights=r"[A-Za-z0-9_-]+/(model|patterns|patterns\.jsonl)",
     requirement="config.cfg, meta.json, vocab/strings.json and a component with a model or patterns",
 )
 
 # Trained selectors, by the names that vLLM's semantic-router looks for; a repository holds one or more.
 SELECTOR = ModelKind(
     marker="",
-    needed=re.compile(r"(knn|kmeans|svm|mlp)_model\.json"),
-    weights=re.compile(r"(knn|kmeans|svm|mlp)_model\.json"),
+    needed=r"(knn|kmeans|svm|mlp)_model\.json",
+    weights=r"(knn|kmeans|svm|mlp)_model\.json",
     requirement="one of knn_model.json, kmeans_model.json, svm_model.json and mlp_model.json",
 )
 
 # Models for llama.cpp, each in one file; a repository holds the same one in several precisions.
 GGUF = ModelKind(
     marker="",
-    needed=re.compile(r"([^/]+/){0,3}[^/]+\.gguf", re.IGNORECASE),
-    weights=re.compile(r"([^/]+/){0,3}[^/]+\.gguf", re.IGNORECASE),
+    needed=r"(?i)([^/]+/){0,3}[^/]+\.gguf",
+    weights=r"(?i)([^/]+/){0,3}[^/]+\.gguf",
     requirement="a GGUF file",
 )
 
@@ -112,7 +120,7 @@ def can_omit_weights(names: Collection[str]) -> bool:
 
 def kind_of(names: Collection[str]) -> ModelKind:
     """Return the kind of model that files with these names make up: an embedding model unless they show another."""
-    if SELECTOR.matches(names) and not any(map(EMBEDDING.weights.fullmatch, names)):
+    if SELECTOR.matches(names) and not EMBEDDING.has_weights(names):
         return SELECTOR
     if EMBEDDING.marker in names:
         return EMBEDDING
@@ -120,7 +128,7 @@ def kind_of(names: Collection[str]) -> ModelKind:
         return SPACY
     if ROUTED.marker in names:
         return ROUTED
-    if GGUF.matches(names) and not any(map(EMBEDDING.weights.fullmatch, names)):
+    if GGUF.matches(names) and not EMBEDDING.has_weights(names):
         return GGUF
     # A model that pools token vectors has a config.json, which an incomplete repository may lack.
     pools = any(name.startswith("1_Pooling/") for name in names)

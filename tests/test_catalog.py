@@ -16,7 +16,7 @@ from akidb_mlx.catalog import (
     SUMMARY_CATALOG,
     find_record,
 )
-from akidb_mlx.cli import app
+from akidb_mlx.cli.commands import create_app
 from akidb_mlx.errors import ModelLoadError, ModelNotFoundError
 from model_cache.names import RepoName
 from tests.support import GOLDENS
@@ -25,7 +25,7 @@ RECORDS = [*ALL_MODELS.values()]
 
 
 def listed(*arguments: str) -> list[str]:
-    done = CliRunner().invoke(app, ["models", *arguments, "--json"])
+    done = CliRunner().invoke(create_app(), ["models", *arguments, "--json"])
     assert done.exit_code == 0, done.output
     return [record["name"] for record in json.loads(done.stdout)]
 
@@ -60,7 +60,7 @@ def test_the_list_is_narrowed_by_task_language_and_size():
 
 
 def test_the_list_for_a_person_names_the_licence():
-    done = CliRunner().invoke(app, ["models", "--task", "reranking"])
+    done = CliRunner().invoke(create_app(), ["models", "--task", "reranking"])
     line = next(line for line in done.stdout.splitlines() if line.startswith("bge-reranker-base"))
     assert line.split("\t")[1:7] == ["reranking", "en zh", "-", "512", "1.1 GB", "MIT"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from akidb_mlx.cli import app
+from akidb_mlx.cli.commands import create_app
 from model_cache import ModelCacheError
 from tests.hub import Fault
 from tests.support import GOLDENS, read_to_end
@@ -27,14 +27,14 @@ def name(hub):
 
 def run(*arguments, status=0):
     """Return a command's output for a machine."""
-    done = CliRunner().invoke(app, [*arguments, "--json"])
+    done = CliRunner().invoke(create_app(), [*arguments, "--json"])
     assert done.exit_code == status, done.output
     return json.loads(done.stdout)
 
 
 def shown(*arguments):
     """Return a command's output for a person."""
-    done = CliRunner().invoke(app, list(arguments))
+    done = CliRunner().invoke(create_app(), list(arguments))
     assert done.exit_code == 0, done.output
     return done.stdout
 
@@ -115,7 +115,7 @@ def test_one_failure_does_not_stop_the_others(name):
 
 def test_what_is_not_here():
     for arguments in (["show", "org/none"], ["path", "org/none"]):
-        done = CliRunner().invoke(app, arguments)
+        done = CliRunner().invoke(create_app(), arguments)
         assert isinstance(done.exception, ModelCacheError)
 
 

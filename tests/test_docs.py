@@ -15,7 +15,7 @@ import pytest
 import typer
 
 import akidb_mlx
-from akidb_mlx.cli import app
+from akidb_mlx.cli.commands import create_app
 from tests.support import GOLDENS, minilm_installed
 
 ROOT = Path(__file__).parent.parent
@@ -164,7 +164,7 @@ def test_python_blocks_name_what_exists(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_and_their_options_exist(page):
-    root = typer.main.get_command(app)
+    root = typer.main.get_command(create_app())
     for block in blocks(page):
         for line in block.content.splitlines() if block.language == "console" else []:
             for words in re.findall(r"(?<![\w/.-])akidb-mlx ([^|<>;&#]*)", line):

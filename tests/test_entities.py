@@ -517,7 +517,9 @@ def test_model_info_is_plain(tiny, tiny_ner):
 
 def test_spacy_is_imported_when_an_extractor_is_made():
     heavy = ("spacy", "py3langid", "mlx")
-    done = run_python(f"import sys, akidb_mlx.entities, akidb_mlx.cli; print({{*{heavy!r}}} & {{*sys.modules}})")
+    done = run_python(
+        f"import sys, akidb_mlx.entities, akidb_mlx.cli.entities; print({{*{heavy!r}}} & {{*sys.modules}})"
+    )
     assert done.stdout == "set()\n"
 
 

@@ -10,13 +10,14 @@ from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
 from akidb_mlx import EmbeddingService, Reranker, Settings
-from akidb_mlx.cli import app
+from akidb_mlx.cli.commands import create_app
 from akidb_mlx.cli.compare import NOT_INTERCHANGEABLE
 from akidb_mlx.errors import InvalidInputError, ModelLoadError
 from akidb_mlx.fidelity.answers import ANSWERS, read_answers
-from akidb_mlx.fidelity.card import CARD, Cosines, read_card, write_card
+from akidb_mlx.fidelity.card import Cosines, read_card, write_card
 from akidb_mlx.fidelity.comparing import compare, sample
 from akidb_mlx.fidelity.figures import cosines, cut, neighbour_recall, neighbours, spearman
+from akidb_mlx.fidelity.json_files import CARD
 from akidb_mlx.fidelity.markdown import to_markdown
 from akidb_mlx.fidelity.measuring import make_card, measure, read_pairs, stored_bytes
 from akidb_mlx.fidelity.scores import make_reranker_card, measure_scores
@@ -31,13 +32,13 @@ TEXT_SET = TextSet("some", "CC0-1.0", SHORT, ("en",) * 5 + ("",) * (len(SHORT) -
 
 
 def run(*arguments, status=0):
-    done = CliRunner().invoke(app, [str(one) for one in arguments])
+    done = CliRunner().invoke(create_app(), [str(one) for one in arguments])
     assert done.exit_code == status, done.output
     return done.stdout
 
 
 def refused(*arguments):
-    done = CliRunner().invoke(app, [str(one) for one in arguments])
+    done = CliRunner().invoke(create_app(), [str(one) for one in arguments])
     assert done.exit_code == 1
     return str(done.exception)
 

@@ -166,9 +166,42 @@ def test_a_loaded_service_brings_in_no_other_framework():
     assert done.stdout == "[]\n", done.stderr
 
 
+def test_a_model_brings_in_no_reader_of_other_kinds():
+    """Each takes time whenever a process starts."""
+    others = (
+        *("akidb_mlx.fidelity.card", "akidb_mlx.checkpoint.gguf", "akidb_mlx.checkpoint.sparse_head"),
+        *("akidb_mlx.checkpoint.multi_vector_head", "akidb_mlx.checkpoint.scoring"),
+        *("akidb_mlx.checkpoint.architectures.rotary", "akidb_mlx.checkpoint.architectures.decoder"),
+    )
+    done = run_python(
+        "import akidb_mlx, sys\n"
+        f"akidb_mlx.EmbeddingService({str(GOLDENS / 'tiny-bert')!r}, device='cpu').embed(['a'])\n"
+        f"print([module for module in {others!r} if module in sys.modules])"
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_a_command_brings_in_no_other():
+    done = run_python(
+        "import sys\n"
+        "from akidb_mlx.cli.commands import create_app, select_commands\n"
+        "create_app(select_commands(['serve', 'embed']))\n"
+        "others = ('embed', 'rerank', 'database', 'models', 'quantize')\n"
+        "print([name for name in others if f'akidb_mlx.cli.{name}' in sys.modules])"
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_the_server_brings_in_the_library_for_metrics_at_the_first_scrape():
+    pytest.importorskip("prometheus_client")
+    done = run_python("import akidb_mlx.server.app, sys; print('prometheus_client' in sys.modules)")
+    assert done.stdout == "False\n", done.stderr
+
+
 def test_a_summariser_brings_in_no_other_framework_before_a_model_is_loaded():
     done = run_python(
-        "import sys, akidb_mlx.summarization, akidb_mlx.cli\n"
+        "import sys, akidb_mlx.summarization, akidb_mlx.cli.commands\n"
+        "akidb_mlx.cli.commands.create_app()\n"
         "print([m for m in ('transformers', 'torch', 'mlx', 'mlx_lm', 'spacy', 'sentencex') if m in sys.modules])"
     )
     assert done.stdout == "[]\n", done.stderr
@@ -183,7 +216,8 @@ def test_only_the_lowest_layer_imports_mlx():
     """Everything above it can be imported without MLX on the machine."""
     done = run_python(
         "import sys; sys.modules['mlx'] = None\n"
-        "import model_cache, akidb_mlx.cli, akidb_mlx.service, akidb_mlx.engine.engine"
+        "import model_cache, akidb_mlx.cli.commands, akidb_mlx.service, akidb_mlx.engine.engine\n"
+        "akidb_mlx.cli.commands.create_app()"
     )
     assert done.returncode == 0, done.stderr
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from akidb_mlx import EmbeddingService, Settings
 from akidb_mlx.catalog import CATALOG
-from akidb_mlx.cli import app
+from akidb_mlx.cli.commands import create_app
 from akidb_mlx.errors import InvalidInputError, ModelLoadError
 from akidb_mlx.fidelity import checking
 from akidb_mlx.fidelity.answers import ANSWERS, MAX_TOKENS, encode_vectors, parse_answers, read_answers, write_answers
@@ -204,7 +204,7 @@ def test_a_broken_onnx_file_is_refused(tmp_path):
     pytest.importorskip("onnx")
     other = shutil.copytree(GOLDENS / "tiny-bert", tmp_path / "other")
     lose_norm(other)
-    assert CliRunner().invoke(app, ["export", str(other), "-o", str(tmp_path / "exported")]).exit_code == 0
+    assert CliRunner().invoke(create_app(), ["export", str(other), "-o", str(tmp_path / "exported")]).exit_code == 0
     directory = shutil.copytree(GOLDENS / "tiny-bert", tmp_path / "tiny-bert")
     with load(directory) as one:
         write_answers(make_answers(one), directory)

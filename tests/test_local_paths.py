@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from akidb_mlx.bulk import embed_files
-from akidb_mlx.cli import app
+from akidb_mlx.cli.commands import create_app
 from akidb_mlx.errors import InvalidInputError
 from akidb_mlx.local_paths import local_path
 from akidb_mlx.quantization import quantize_model
@@ -37,7 +37,7 @@ def nothing_is_written(tmp_path, monkeypatch):
 )
 @pytest.mark.parametrize("url", [URL, "hf://datasets/org/name", "https://host/folder", "file:///folder", "S3://bucket"])
 def test_commands_refuse_to_write_to_a_url(command, url):
-    done = CliRunner().invoke(app, [*command, "-o", url])
+    done = CliRunner().invoke(create_app(), [*command, "-o", url])
     assert isinstance(done.exception, InvalidInputError)
     assert str(done.exception).startswith(url.partition("/")[0]) and "is a URL" in str(done.exception)
 

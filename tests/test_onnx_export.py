@@ -16,7 +16,7 @@ from akidb_mlx.backends.onnx.export import export_model
 from akidb_mlx.backends.onnx.inspection import inspect
 from akidb_mlx.checkpoint.checkpoint import read_checkpoint
 from akidb_mlx.checkpoint.tokenizer import TextTokenizer
-from akidb_mlx.cli import app
+from akidb_mlx.cli.commands import create_app
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ModelLoadError
 from akidb_mlx.settings import load_settings
 from model_cache import ModelUnavailableError
@@ -188,7 +188,7 @@ def test_an_export_without_the_package_onnx_names_the_extra(tmp_path, monkeypatc
 
 
 def run_cli(*arguments: str) -> str:
-    done = CliRunner().invoke(app, ["export", *arguments], catch_exceptions=False)
+    done = CliRunner().invoke(create_app(), ["export", *arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
 
@@ -212,19 +212,19 @@ def test_the_command_writes_beside_a_model_of_the_user(tmp_path):
 
 def test_a_causal_model_that_nothing_shows_to_be_an_embedder_is_refused(tmp_path, monkeypatch):
     arguments = ["export", str(GOLDENS / "reranker-qwen3"), "-o", str(tmp_path / "out")]
-    done = CliRunner().invoke(app, arguments)
+    done = CliRunner().invoke(create_app(), arguments)
     assert done.exit_code == 1
     assert "does not say that it is an embedding model" in str(done.exception)
     assert not (tmp_path / "out").exists()
     monkeypatch.setenv("AKIDB_ALLOW_UNSTATED_POOLING", "1")
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert CliRunner().invoke(create_app(), arguments).exit_code == 0
 
 
 def test_wrong_usage_is_told(tmp_path):
     directory = copy_model("tiny-bert", tmp_path)
     with pytest.raises(InvalidInputError, match="name a folder for it with -o"):
         run_cli(str(directory), "--normalize")
-    assert CliRunner().invoke(app, ["export", str(directory), "--to", "tflite"]).exit_code == 2
+    assert CliRunner().invoke(create_app(), ["export", str(directory), "--to", "tflite"]).exit_code == 2
     assert not (directory / "onnx").exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from akidb_mlx import EmbeddingService, Reranker
-from akidb_mlx.cli import app
+from akidb_mlx.cli.commands import create_app
 from akidb_mlx.errors import InvalidInputError, ModelLoadError
 from akidb_mlx.fidelity.answers import write_answers
 from akidb_mlx.fidelity.card import read_card, write_card
@@ -66,14 +66,14 @@ def token(monkeypatch):
 @pytest.mark.usefixtures("token")
 def test_a_model_is_pushed_in_one_commit_and_pulled_again(hub, model):
     arguments = ["push", str(model), "org/pushed-8bit", "--private", "--json"]
-    done = CliRunner().invoke(app, arguments)
+    done = CliRunner().invoke(create_app(), arguments)
     assert done.exit_code == 0, done.output
     pushed = json.loads(done.stdout)
     assert pushed["name"] == "org/pushed-8bit"
     assert pushed["commit"].startswith(f"{hub.url}/org/pushed-8bit/commit/")
     assert hub.count("*/commit/main", "POST") == 1
     assert hub.count("/upload/*", "PUT") == 1  # the weights, which go to LFS
-    done = CliRunner().invoke(app, ["pull", "org/pushed-8bit"])
+    done = CliRunner().invoke(create_app(), ["pull", "org/pushed-8bit"])
     assert done.exit_code == 0, done.output
     with EmbeddingService("org/pushed-8bit", device="cpu") as pulled, EmbeddingService(model, device="cpu") as one:
         assert pulled.get_model_info()["quantization"] == "8-bit affine, group 64"

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from akidb_mlx import EmbeddingService, MultiVectorEmbedder, Reranker, Settings, SparseEmbedder
-from akidb_mlx.cli import app
+from akidb_mlx.cli.commands import create_app
 from akidb_mlx.errors import ConfigurationError, InvalidInputError, ModelLoadError
 from akidb_mlx.fidelity.answers import read_answers
 from akidb_mlx.fidelity.card import read_card
@@ -404,7 +404,7 @@ def test_a_large_table_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("few_texts")
 def test_the_card_and_the_answers_come_with_the_model(tmp_path):
     result = CliRunner().invoke(
-        app, ["quantize", str(GOLDENS / "tiny-bert"), "-o", str(tmp_path / "out"), "--bits", "8", "--json"]
+        create_app(), ["quantize", str(GOLDENS / "tiny-bert"), "-o", str(tmp_path / "out"), "--bits", "8", "--json"]
     )
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
@@ -447,14 +447,14 @@ def test_the_command_line(tmp_path):
     (tmp_path / "texts.txt").write_text("\n".join(text.replace("\n", " ") for text in TEXTS[:6]))
     arguments = [*("quantize", str(GOLDENS / "tiny-bert"), "-o", str(tmp_path / "out"), "--no-card")]
     result = CliRunner().invoke(
-        app, [*arguments, "--target-size", "140000", "--calibrate", str(tmp_path / "texts.txt")]
+        create_app(), [*arguments, "--target-size", "140000", "--calibrate", str(tmp_path / "texts.txt")]
     )
     assert result.exit_code == 0, result.output
     lines = dict(line.split("\t", 1) for line in result.stdout.splitlines()[1:])
     assert set(lines) == {"weights", "bits per weight", "packing", "search"}
     assert "on 6 calibration texts" in lines["search"]
     assert "embeddings.token_type_embeddings has only 2 rows" in result.stderr
-    again = CliRunner().invoke(app, arguments)
+    again = CliRunner().invoke(create_app(), arguments)
     assert again.exit_code == 1 and isinstance(again.exception, InvalidInputError)
 
 

@@ -681,7 +681,7 @@ def test_an_api_that_is_not_there():
 
 def test_the_client_is_imported_late_and_the_missing_extra_is_named():
     done = run_python(
-        "import sys, akidb_mlx.cli\n"
+        "import sys, akidb_mlx.cli.embed\n"
         "from akidb_mlx.remote import OpenAIEmbedder\n"
         "print('openai' in sys.modules)\n"
         "sys.modules['openai'] = None\n"

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from akidb_mlx import Router, Selector
-from akidb_mlx.cli import app
+from akidb_mlx.cli.commands import create_app
 from akidb_mlx.errors import InvalidInputError, NotTrainedError
 from akidb_mlx.selection import EmbeddingModel, Record, evaluate
 from akidb_mlx.selection.knn import NearestNeighbours
@@ -396,7 +396,7 @@ def test_a_folder_that_is_named_is_made(tmp_path, monkeypatch):
 
 
 def invoke(*arguments, status=0):
-    done = CliRunner().invoke(app, ["route", *arguments, "--json"])
+    done = CliRunner().invoke(create_app(), ["route", *arguments, "--json"])
     assert done.exit_code == status, done.output
     return json.loads(done.stdout)
 
@@ -416,7 +416,7 @@ def test_push_and_pull(hub, tmp_path, monkeypatch):
         {"algorithm": "kmeans", "trained": True, "num_clusters": 1, "centroids": [[1.0]], "cluster_models": ["a"]}
     ).save(other)
     invoke("push", str(other), "org/selectors-pushed")
-    done = CliRunner().invoke(app, ["update", "org/selectors-pushed", "--json"])
+    done = CliRunner().invoke(create_app(), ["update", "org/selectors-pushed", "--json"])
     assert done.exit_code == 0
     assert sorted(file.split("/")[-1] for file in invoke("pull", "org/selectors-pushed")["files"]) == [
         "kmeans_model.json",
@@ -429,24 +429,24 @@ def test_what_is_pulled_is_verified(hub):
     files = {"knn_model.json": content, "README.md": b"# Selectors", "weights.bin": b"no"}
     hub.add("org/selectors-damaged", files)
     hub.fail(Fault("*/knn_model.json", times=None, flip=True))
-    done = CliRunner().invoke(app, ["route", "pull", "org/selectors-damaged"])
+    done = CliRunner().invoke(create_app(), ["route", "pull", "org/selectors-damaged"])
     assert isinstance(done.exception, CorruptModelError)
     hub.reset()
     (file,) = invoke("pull", "org/selectors-damaged")["files"]
     assert Selector.load(file).is_trained
-    done = CliRunner().invoke(app, ["verify", "org/selectors-damaged", "--json"])
+    done = CliRunner().invoke(create_app(), ["verify", "org/selectors-damaged", "--json"])
     assert list(json.loads(done.stdout).values()) == [{"damaged": [], "repaired": False}]
     assert hub.count("*/weights.bin") == 0
 
 
 def test_a_repository_of_a_model_has_no_selectors(hub):
     hub.add("org/selectors-none", GOLDENS / "tiny-bert")
-    done = CliRunner().invoke(app, ["route", "pull", "org/selectors-none"])
+    done = CliRunner().invoke(create_app(), ["route", "pull", "org/selectors-none"])
     assert "org/selectors-none holds no selector: expected one of knn_model.json" in str(done.exception)
     assert hub.count("*model.safetensors") == 0
-    CliRunner().invoke(app, ["pull", "org/selectors-none"])
+    CliRunner().invoke(create_app(), ["pull", "org/selectors-none"])
     assert hub.count("*model.safetensors") > 0
-    done = CliRunner().invoke(app, ["route", "pull", "org/selectors-none"])
+    done = CliRunner().invoke(create_app(), ["route", "pull", "org/selectors-none"])
     assert "org/selectors-none holds no selector" in str(done.exception)
 
 

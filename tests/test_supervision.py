@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from akidb_mlx.cli import app
+from akidb_mlx.cli.commands import create_app
 from akidb_mlx.errors import ConfigurationError
 from akidb_mlx.supervision.launchd import Launchd, agent_plist
 from akidb_mlx.supervision.supervisor import run, server_command
@@ -175,12 +175,12 @@ def test_a_command_that_is_not_there():
 @pytest.mark.usefixtures("home")
 def test_the_status_of_the_command_line(program, monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
-    shown = CliRunner().invoke(app, ["service", "status", "--json"])
+    shown = CliRunner().invoke(create_app(), ["service", "status", "--json"])
     assert shown.exit_code == 1
     assert json.loads(shown.stdout)["installed"] is False
     program("systemctl", "ActiveState=active\nSubState=running\nResult=success\nMainPID=4711")
     Systemd().install(Path("/srv/serve.toml"))
-    shown = CliRunner().invoke(app, ["service", "status", "--json"])
+    shown = CliRunner().invoke(create_app(), ["service", "status", "--json"])
     assert shown.exit_code == 0
     assert json.loads(shown.stdout)["pid"] == 4711
 

@@ -10,27 +10,29 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from akidb_mlx.checkpoint.architectures import ARCHITECTURES
 from akidb_mlx.checkpoint.architectures.architecture import Architecture
 from akidb_mlx.checkpoint.architectures.config import EncoderConfig, parse_config
 from akidb_mlx.checkpoint.architectures.static import BARE
 from akidb_mlx.checkpoint.files import is_file, read_json, read_optional_json
-from akidb_mlx.checkpoint.gguf import GgufHeader
 from akidb_mlx.checkpoint.head import Head, Pooling
 from akidb_mlx.checkpoint.head_modules import HeadReader
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.checkpoint.modules import EVERY_ROLE, ModuleList, read_modules
-from akidb_mlx.checkpoint.multi_vector_head import MultiVector
 from akidb_mlx.checkpoint.purpose import check_additions, check_heads, check_not_colbert
 from akidb_mlx.checkpoint.quantization import QuantizationConfig, read_quantization
-from akidb_mlx.checkpoint.scoring import Scoring
 from akidb_mlx.checkpoint.sentence_config import read_model_config, read_transformer
-from akidb_mlx.checkpoint.sparse_head import SparseHead
 from akidb_mlx.checkpoint.static import StaticTable, read_static
 from akidb_mlx.checkpoint.tensors import StoredTensor, float_type, has_weights, read_tensors
 from akidb_mlx.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    from akidb_mlx.checkpoint.gguf import GgufHeader
+    from akidb_mlx.checkpoint.multi_vector_head import MultiVector
+    from akidb_mlx.checkpoint.scoring import Scoring
+    from akidb_mlx.checkpoint.sparse_head import SparseHead
 
 
 @dataclass(frozen=True)

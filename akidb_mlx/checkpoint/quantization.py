@@ -20,7 +20,7 @@ PACKING_KEYS = KnownKeys(honoured=honoured("bits group_size mode"))
 class Quantization(BaseModel):
     """The packing of one layer: MLX's `bits`, `group_size` and `mode`."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
     bits: Literal[2, 3, 4, 5, 6, 8]
     group_size: Literal[16, 32, 64, 128]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from abc import abstractmethod
 from pathlib import Path
@@ -14,11 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 
 from akidb_mlx.errors import ModelLoadError
 from akidb_mlx.fidelity.figures import Numbers
-from akidb_mlx.fidelity.json_files import first_fault, read_bounded, write_text
+from akidb_mlx.fidelity.json_files import CARD, first_fault, read_bounded, write_text
 
-logger = logging.getLogger(__name__)
-
-CARD = "akidb_fidelity.json"
 _MAX_BYTES = 1 << 20
 
 _Cosine = Annotated[float, Field(ge=-1, le=1)]
@@ -26,7 +22,7 @@ _Name = Annotated[str, Field(max_length=500)]
 
 
 class _Json(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class Cosines(_Json):
@@ -256,16 +252,6 @@ def _is_of_scores(content: bytes) -> bool:
     except (ValueError, RecursionError):  # which its own reader explains
         return False
     return isinstance(parsed, dict) and "scores" in parsed
-
-
-def report_card(folder: Path) -> dict[str, Any] | None:
-    """Return the card beside a model's weights as plain types; one that is damaged is logged, and hinders nothing."""
-    try:
-        card = read_card(folder)
-    except ModelLoadError as error:
-        logger.warning("%s", error)
-        return None
-    return card.plain() if card else None
 
 
 def write_card(card: Card, folder: Path) -> Path:

@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from akidb_mlx.errors import ModelLoadError
 
+# The file of the fidelity card.
+CARD = "akidb_fidelity.json"
 _LONGEST_SHOWN = 80
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from akidb_mlx.checkpoint.files import is_file
 from akidb_mlx.checkpoint.known_keys import cut
 from akidb_mlx.errors import InvalidInputError, ModelLoadError
-from akidb_mlx.fidelity.card import CARD, FidelityCard, RerankerCard, read_card
+from akidb_mlx.fidelity.card import FidelityCard, RerankerCard, read_card
+from akidb_mlx.fidelity.json_files import CARD
 from akidb_mlx.fidelity.markdown import score_rows, table
 from akidb_mlx.fidelity.measuring import stored_bytes
 from akidb_mlx.quantization.provenance import read_provenance

@@ -6,7 +6,7 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from akidb_mlx.fidelity.answers import ANSWERS, read_answers
-from akidb_mlx.fidelity.card import CARD
+from akidb_mlx.fidelity.json_files import CARD
 from akidb_mlx.quantization.model_card import check_publishable, find_base_model, model_card
 from model_cache.files import list_names
 from model_cache.names import RepoName

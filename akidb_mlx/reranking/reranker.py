@@ -23,7 +23,7 @@ from akidb_mlx.engine.backend import BatchKey
 from akidb_mlx.engine.batching import MIN_PREFIX
 from akidb_mlx.engine.life import EngineCall
 from akidb_mlx.errors import AkidbMlxError, InvalidInputError
-from akidb_mlx.fidelity.card import report_card
+from akidb_mlx.fidelity.report import report_card
 from akidb_mlx.loading import RunningModel
 from akidb_mlx.options import OverflowPolicy, parse_timeout
 from akidb_mlx.reranking.options import (

@@ -16,8 +16,6 @@ from akidb_mlx.backends.mlx.encoders import Prefix, PrefixEncoder, TokenBatch, b
 from akidb_mlx.backends.mlx.head import Head, RaggedHead, build_heads
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.scoring import build_token_logits
-from akidb_mlx.backends.mlx.sparse import build_sparse_heads
-from akidb_mlx.backends.mlx.token_vectors import TokenVectorsHead
 from akidb_mlx.backends.mlx.weights import WeightReader
 from akidb_mlx.checkpoint.checkpoint import Checkpoint
 from akidb_mlx.checkpoint.tokenization.ids import table_rows
@@ -210,7 +208,11 @@ def build_all_heads(
     if (logits := build_token_logits(checkpoint, weights, hidden_size)) is not None:
         return {"": logits}
     if checkpoint.sparse is not None:
+        from akidb_mlx.backends.mlx.sparse import build_sparse_heads
+
         return build_sparse_heads(checkpoint, hidden_size, weights, plan)
     if checkpoint.multi_vector is not None:
+        from akidb_mlx.backends.mlx.token_vectors import TokenVectorsHead
+
         return {"": TokenVectorsHead(checkpoint.multi_vector, hidden_size, weights, plan)}
     return build_heads(checkpoint, weights, plan, hidden_size)

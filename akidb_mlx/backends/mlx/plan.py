@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -29,11 +30,13 @@ from akidb_mlx.backends.mlx.attention import (
     vectorised_attention,
 )
 from akidb_mlx.backends.mlx.rotary import Rotation, fused_rotation, tabulated_rotation
-from akidb_mlx.checkpoint.architectures.rotary import RotaryPositions
 from akidb_mlx.errors import ConfigurationError, ModelLoadError
 from akidb_mlx.runtime import cpu_runtime
 from akidb_mlx.runtime.device import find_device
 from akidb_mlx.settings import DeviceName, Precision
+
+if TYPE_CHECKING:
+    from akidb_mlx.checkpoint.architectures.rotary import RotaryPositions
 
 # Most tokens in one batch. On a CPU core a narrow model is the fastest where its activations stay in the cache, and a
 # wide one where more tokens share the reading of its weights; a GPU must be filled: see docs/performance.md.

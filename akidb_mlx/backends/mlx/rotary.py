@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from akidb_mlx.checkpoint.architectures.rotary import RotaryPositions
+if TYPE_CHECKING:
+    from akidb_mlx.checkpoint.architectures.rotary import RotaryPositions
 
 # Rotates arrays (..., length, dimensions) by the positions of their tokens.
 Rotation = Callable[[mx.array], mx.array]

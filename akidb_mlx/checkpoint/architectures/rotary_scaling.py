@@ -30,7 +30,7 @@ def plain_frequencies(theta: float, dimensions: int) -> Frequencies:
 class RotaryScaling(BaseModel):
     """A type that changes the frequencies of the base."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False, defer_build=True)
 
     # Whether `original_max_position_embeddings` counts, whose default is `max_position_embeddings`.
     has_original: ClassVar[bool] = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -12,7 +13,9 @@ from akidb_mlx.backends.mlx.layers import LayerNorm, Linear, RMSNorm, at_positio
 from akidb_mlx.backends.mlx.plan import ExecutionPlan
 from akidb_mlx.backends.mlx.rotary import Rotation
 from akidb_mlx.backends.mlx.weights import WeightReader
-from akidb_mlx.checkpoint.architectures.decoder import DecoderConfig
+
+if TYPE_CHECKING:
+    from akidb_mlx.checkpoint.architectures.decoder import DecoderConfig
 
 # Of one layer, each (batch, key heads, length, head size).
 KeysAndValues = tuple[mx.array, mx.array]
