@@ -87,6 +87,8 @@ def test_keys(tmp_path):
         assert client.get("/health/live").status_code == client.get("/health/ready").status_code == 200
         for path in ("/v1/models", "/metrics", "/openapi.json", "/api/tags", "/nothing"):
             assert client.get(path).status_code == 401
+        # With a method that a path does not take, its clients read the error too.
+        assert set(client.put("/v1/rerank").json()) == {"message", "detail", "error", "error_type"}
         file.write_text("a-third-key\n")
         assert embed(client, authorization="Bearer first").status_code == 401
         assert embed(client, authorization="Bearer a-third-key").status_code == 200

@@ -123,9 +123,9 @@ class Application:
         except ClientDisconnect:
             return Response(status_code=_CLIENT_LEFT)
         except asyncio.CancelledError:  # by the server, when the time of the requests that run is over
-            return _answer_error(ServiceClosedError("the server is ending"), endpoint, scope["path"])
+            return _answer_error(ServiceClosedError("the server is ending"), scope["method"], scope["path"])
         except Exception as error:  # noqa: BLE001 - every error is described to the client
-            return _answer_error(error, endpoint, scope["path"])
+            return _answer_error(error, scope["method"], scope["path"])
 
     def _admit(self, endpoint: Endpoint | None, method: str, headers: Headers) -> None:
         most = self._state.config.max_requests
@@ -158,19 +158,21 @@ def _refuse_path(method: str, path: str) -> Response:
     others = [other for other in ("GET", "POST") if _find_endpoint(other, path)]
     if not others:
         error = RequestError(404, "unknown_path", "there is no such path; /openapi.json describes those that there are")
-        return _answer_error(error, None, path)
+        return _answer_error(error, method, path)
     taken = ", ".join(others)
     error = RequestError(405, "method_not_allowed", f"this path takes {taken}, found {method[:16]}")
-    response = _answer_error(error, _find_endpoint(others[-1], path), path)
+    response = _answer_error(error, method, path)
     response.headers["allow"] = taken
     return response
 
 
-def _answer_error(error: Exception, endpoint: Endpoint | None, path: str) -> Response:
-    """Return an error as the clients of an endpoint, or of an unknown path, read it."""
+def _answer_error(error: Exception, method: str, path: str) -> Response:
+    """Return an error as the clients of a path read it; with a method that it does not take, it keeps its shape."""
+    found = (_find_endpoint(one, path) for one in (method, "POST", "GET"))
     shape: ErrorShape = ollama_error if path.startswith("/api/") else openai_error
+    shape = next((endpoint.error for endpoint in found if endpoint), shape)
     problem = describe(error)
-    return json_response((endpoint.error if endpoint else shape)(problem), problem.status, problem.headers)
+    return json_response(shape(problem), problem.status, problem.headers)
 
 
 async def _unless_disconnected(receive: Receive, answer: Awaitable[Response]) -> Response:
